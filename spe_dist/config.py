@@ -1,0 +1,164 @@
+"""Every setting of a pre-training run: frozen dataclasses, presets, strict loading.
+
+A run's settings come from four places, later ones winning: the defaults below, a preset, a YAML file, the command
+line. Leaf names are unique over all sections, so the command line needs no dots (`--learning_rate 1e-4`), and a YAML
+file may be nested by section or flat. An unknown key is an error that names the nearest known one.
+
+This module knows nothing of torch, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union
+
+import yaml
+
+from spe_dist.errors import ConfigError
+
+
+def setting(default: Any, help: str) -> Any:
+    """A dataclass field with the text that `--help` shows."""
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where sentences come from and in what order."""
+
+    shards: str | None = setting(None, "folder or URL of shards with a manifest.json; none: the embedded demo corpus")
+    cache_dir: str | None = setting(None, "where shards of a URL are kept; none: the user's cache folder")
+    loader_workers: int = setting(1, "loader processes a rank; 0 loads in the training process")
+    prefetch_steps: int = setting(4, "steps that the loader prepares ahead of training")
+    streams: int = setting(0, "equal streams that an epoch is cut into, a divisor of the global batch; 0: chosen")
+    max_pieces: int = setting(128, "longest sequence in pieces, [CLS] and [SEP] included")
+
+
+@dataclass(frozen=True)
+class CorruptionConfig:
+    """How a sentence becomes two views with targets (METHOD, one pre-training example)."""
+
+    span_width_p: float = setting(0.2, "geometric distribution of span widths: probability of stopping at each word")
+    max_span_words: int = setting(10, "widest sampled span in words")
+    view_masks: Literal["each", "one"] = setting(
+        "one", "'each': a [MASK] per hidden piece, as in the paper; 'one': a single [MASK] per hidden span"
+    )
+    permuted_spans: int = setting(2, "spans a sentence whose words may be shuffled, at most")
+    min_permuted_words: int = setting(3, "narrowest span that may be shuffled, in words")
+    permutations: int = setting(1, "n_p of the paper: 1 draws one order; n_p > 1 takes the true order and n_p - 1 others")
+    tbo_fraction: float = setting(0.15, "share of a sentence's pieces that become token boundary targets")
+    max_tbo_pieces: int = setting(20, "token boundary targets of a sentence, at most, in pieces")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Encoder, span encoder, span pair encoder and heads."""
+
+    encoder: str | None = setting(None, "name or folder of a BERT-family checkpoint to start from; none: random weights")
+    tokenizer: str | None = setting(None, "name, folder or vocab.txt; none: the encoder's, else the shards' own")
+    hidden_size: int = setting(768, "width of a randomly started encoder")
+    layers: int = setting(12, "layers of a randomly started encoder")
+    attention_heads: int = setting(12, "attention heads of a randomly started encoder")
+    intermediate_size: int = setting(3072, "feed-forward width of a randomly started encoder")
+    dropout: float = setting(0.1, "dropout of encoder and heads")
+    cnn_kernels: tuple[int, ...] = setting((2, 3, 4), "kernel widths of the span encoder, in words")
+    cnn_channels: int = setting(100, "filters for each kernel width")
+    span_size: int = setting(300, "width of a span vector")
+    attention_size: int = setting(500, "width of the span pair encoder's attention")
+    position_size: int = setting(100, "width of a relative position embedding in the span pair encoder")
+    pair_activation: Literal["tanh", "gelu"] = setting("tanh", "activation of the span pair attention (paper: tanh)")
+    cls_source: Literal["state", "pooler"] = setting("state", "what the span pair attention takes as h_cls")
+    tbo_offset_size: int = setting(200, "width of the embedding of a piece's offset inside its word")
+    tbo_offset_rows: int = setting(150, "rows of that embedding; larger offsets are clamped")
+    contrastive_size: int = setting(768, "width of queries and keys")
+    contrastive_head: bool = setting(True, "off: span pair vectors are compared directly (row 'w/o MLP head')")
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """Which objectives are computed, and their weights in the total loss."""
+
+    tbo: bool = setting(True, "token boundary objective")
+    spo: bool = setting(True, "span permutation objective")
+    cspo: bool = setting(True, "contrastive span pair objective")
+    tbo_weight: float = setting(0.5, "weight of the token boundary loss")
+    spo_weight: float = setting(1.0, "weight of the span permutation loss")
+    cspo_weight: float = setting(0.3, "weight of the contrastive loss")
+
+
+@dataclass(frozen=True)
+class MocoConfig:
+    """Key encoder and queues."""
+
+    momentum: float = setting(0.999, "m in theta_k = m theta_k + (1 - m) theta_q")
+    queue_keys: int = setting(65_536, "keys in each of the two queues")
+    temperature: float = setting(0.2, "divisor of the similarities")
+    normalize: bool = setting(True, "scale queries and keys to unit length (MoCo); off: raw products (paper)")
+    key_dropout: bool = setting(False, "keep dropout on in the key encoder")
+    queue_dtype: Literal["float32", "bfloat16", "float16"] = setting("float32", "type the queues are kept in")
+    average: Literal["sharded", "replicated"] = setting(
+        "sharded", "'sharded': each rank averages its slice and all gather; 'replicated': every rank averages all"
+    )
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW, clipping and the schedule."""
+
+    learning_rate: float = setting(1e-4, "peak learning rate")
+    warmup_steps: int = setting(0, "applied steps of linear warm-up; 0: warmup_fraction of the run")
+    warmup_fraction: float = setting(0.1, "share of the run that warms up, where warmup_steps is 0")
+    adam_beta1: float = setting(0.9, "AdamW beta 1")
+    adam_beta2: float = setting(0.999, "AdamW beta 2")
+    adam_eps: float = setting(1e-6, "AdamW epsilon")
+    weight_decay: float = setting(0.01, "weight decay; none on biases and LayerNorm")
+    max_grad_norm: float = setting(1.0, "gradient clipping by global norm; 0: off")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The run itself: length, batch, precision, what is written and when."""
+
+    output: str = setting("runs/pretrain", "folder of the run: checkpoints, logs, curves")
+    steps: int = setting(0, "steps (attempted global batches) to train; 0: as many as `epochs` gives")
+    epochs: float = setting(1.0, "passes over the training sentences, where steps is 0")
+    global_batch_sentences: int = setting(256, "sentences a step over all ranks")
+    micro_batch_sentences: int = setting(
+        0, "sentences a rank takes through the model at once; 0: its whole share on a GPU, up to 32 on a CPU"
+    )
+    precision: Literal["auto", "float16", "bfloat16", "float32"] = setting(
+        "auto", "auto: float16 on a GPU, bfloat16 on a CPU that has it, else float32"
+    )
+    seed: int = setting(0, "seed of order, corruption, start weights and dropout")
+    checkpoint_every_steps: int = setting(1_000, "steps between checkpoints; 0: none by steps")
+    checkpoint_every_minutes: float = setting(0.0, "minutes between checkpoints; 0: none by time")
+    keep_checkpoints: int = setting(3, "newest checkpoints that are kept")
+    resume: str = setting("never", "'auto': newest valid checkpoint of the output folder, else start; 'never'; or a folder")
+    evaluate_every_steps: int = setting(1_000, "steps between evaluations on the held-out sentences; 0: only at the end")
+    evaluate_sentences: int = setting(4_096, "held-out sentences an evaluation reads, at most")
+    log_every_steps: int = setting(10, "steps between rows of metrics.jsonl and TensorBoard")
+    check_every_steps: int = setting(500, "steps between comparisons of key encoder and queues over the ranks")
+    max_skipped_steps: int = setting(20, "skipped steps in a row (overflow) that stop the run")
+    grace_time_s: float = setting(30.0, "seconds between a request to stop and the kill that follows it")
+    timeout_s: float = setting(1_800.0, "seconds after which a collective without answer ends the run")
+    kernels: Literal["auto", "torch", "apex"] = setting("auto", "fused kernels: the best that is present, or one source")
+    compile: bool = setting(False, "torch.compile the encoder's layers")
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings of a pre-training run."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    corruption: CorruptionConfig = field(default_factory=CorruptionConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    objectives: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    moco: MocoConfig = field(default_factory=MocoConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)

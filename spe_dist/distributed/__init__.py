@@ -1,0 +1,1 @@
+"""Ranks, launch environments, the DeepSpeed engine and checkpoints."""
