@@ -1,24 +1,16 @@
-"""Every setting of a pre-training run: frozen dataclasses, presets, strict loading.
+"""Every setting of a pre-training run: frozen dataclasses, presets, checks.
 
-A run's settings come from four places, later ones winning: the defaults below, a preset, a YAML file, the command
-line. Leaf names are unique over all sections, so the command line needs no dots (`--learning_rate 1e-4`), and a YAML
-file may be nested by section or flat. An unknown key is an error that names the nearest known one.
+`config_loading.py` fills them from presets, YAML files and the command line. Leaf names are unique over all
+sections, so that the command line needs no dots (`--learning_rate 1e-4`).
 
 This module knows nothing of torch, so that `--help` answers at once.
 """
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
-import difflib
-import types
-import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, TypeVar, Union
-
-import yaml
+from typing import Any, Literal
 
 from spe_dist.errors import ConfigError
 
@@ -162,3 +154,103 @@ class Config:
     moco: MocoConfig = field(default_factory=MocoConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    # A model small enough for two CPU cores, on the embedded corpus: minutes, not hours.
+    "demo": {
+        "hidden_size": 128,
+        "layers": 2,
+        "attention_heads": 2,
+        "intermediate_size": 512,
+        "contrastive_size": 128,
+        "queue_keys": 2_048,
+        "momentum": 0.99,
+        "learning_rate": 1e-3,
+        "global_batch_sentences": 64,
+        "steps": 400,
+        "output": "runs/demo",
+        "checkpoint_every_steps": 200,
+        "evaluate_every_steps": 100,
+        "evaluate_sentences": 512,
+        "log_every_steps": 5,
+        "check_every_steps": 100,
+    },
+    # Section 3.3 and the authors' released settings.
+    "paper": {
+        "encoder": "bert-base-cased",
+        "view_masks": "each",
+        "normalize": False,
+        "learning_rate": 1e-4,
+        "warmup_steps": 18_000,
+        "steps": 40_000,
+        "output": "runs/paper",
+    },
+    # Section 3.3, unsupervised pre-training on NYT: ten epochs, a tenth of them warm-up.
+    "nyt": {
+        "encoder": "bert-base-cased",
+        "view_masks": "each",
+        "normalize": False,
+        "learning_rate": 5e-5,
+        "warmup_fraction": 0.1,
+        "epochs": 10.0,
+        "output": "runs/nyt",
+    },
+}
+
+
+def validate(config: Config) -> None:
+    """Check ranges and contradictions that need neither data nor ranks. Raises ConfigError."""
+    _check_ranges(config)
+    corruption, model, train = config.corruption, config.model, config.train
+    if not (config.objectives.tbo or config.objectives.spo or config.objectives.cspo):
+        raise ConfigError("tbo, spo and cspo are all off: nothing would be trained; switch one on")
+    if corruption.permutations > 6:
+        raise ConfigError(f"permutations={corruption.permutations}: three parts have only 3! = 6 orders; choose 1..6")
+    if corruption.min_permuted_words < 3:
+        raise ConfigError(
+            f"min_permuted_words={corruption.min_permuted_words}: first word, middle and last word need 3; choose >= 3"
+        )
+    if model.encoder is None and model.hidden_size % model.attention_heads:
+        raise ConfigError(
+            f"hidden_size={model.hidden_size} is not divisible by attention_heads={model.attention_heads}"
+        )
+    if not model.cnn_kernels or min(model.cnn_kernels) < 1:
+        raise ConfigError(f"cnn_kernels={model.cnn_kernels}: give at least one width, each 1 or more")
+    if train.steps == 0 and train.epochs == 0:
+        raise ConfigError("steps=0 and epochs=0: nothing would be trained; set one of them")
+    if train.steps and config.optimizer.warmup_steps > train.steps:
+        raise ConfigError(
+            f"warmup_steps={config.optimizer.warmup_steps} is longer than the run, steps={train.steps}; "
+            "lower warmup_steps or raise steps"
+        )
+
+
+# leaf: (lowest, highest, lowest allowed, highest allowed)
+_RANGES: Mapping[str, tuple[float, float, bool, bool]] = {
+    "span_width_p": (0, 1, False, True),
+    "tbo_fraction": (0, 1, True, True),
+    "dropout": (0, 1, True, False),
+    "momentum": (0, 1, True, False),
+    "warmup_fraction": (0, 1, True, True),
+    "adam_beta1": (0, 1, True, False),
+    "adam_beta2": (0, 1, True, False),
+}
+_POSITIVE = frozenset(
+    "prefetch_steps max_span_words permutations hidden_size layers attention_heads intermediate_size cnn_channels "
+    "span_size attention_size position_size tbo_offset_size tbo_offset_rows contrastive_size queue_keys temperature "
+    "learning_rate adam_eps global_batch_sentences keep_checkpoints log_every_steps max_skipped_steps timeout_s".split()
+)
+
+
+def _check_ranges(config: Config) -> None:
+    for section in vars(config).values():
+        for name, value in vars(section).items():
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                continue
+            if value != value or value in (float("inf"), float("-inf")):
+                raise ConfigError(f"{name}={value}: must be a finite number")
+            low, high, low_allowed, high_allowed = _RANGES.get(name, (0, float("inf"), name not in _POSITIVE, True))
+            if value < low or value > high or (value == low and not low_allowed) or (value == high and not high_allowed):
+                bounds = f"{'[' if low_allowed else '('}{low}, {high}{']' if high_allowed else ')'}"
+                raise ConfigError(f"{name}={value}: must lie in {bounds}")
