@@ -5,6 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+
 from spe_dist.distributed import launch
 from spe_dist.errors import LaunchError
 
@@ -189,7 +190,6 @@ def test_the_port_command_prints_a_port_without_importing_torch():
         "assert launch.main(['port']) == 0; assert 'torch' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    )
     assert launch.LOWEST_PORT <= int(done.stdout) < launch.ephemeral_low()
 
 
