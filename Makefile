@@ -1,0 +1,58 @@
+# Everything from a fresh clone: `make pretrain`, `make test`. `make help` lists the rest.
+# Choices: PYTHON=python3.12 (interpreter of the environment), TORCH=torch==2.13.0 (which torch to install).
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VENV := .venv
+INSTALLED := $(VENV)/.installed
+RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
+SHELL_SCRIPTS = $(shell git ls-files '*.sh' '.ci/run' 2>/dev/null)
+
+PYTHON ?=
+TORCH ?=
+
+.PHONY: FORCE help install pretrain test test-slurm test-all lint lock clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1|/' | column -t -s '|'
+
+$(INSTALLED): pyproject.toml constraints.txt tools/setup_env.sh
+	@PYTHON="$(PYTHON)" TORCH="$(TORCH)" tools/setup_env.sh $(VENV)
+	@printf '%s' '$(TORCH)' >$(VENV)/.torch_asked
+	@touch $@
+
+# Another torch asked for than the environment was made with: set it up again.
+ifneq ($(TORCH),)
+ifneq ($(TORCH),$(shell cat $(VENV)/.torch_asked 2>/dev/null))
+$(INSTALLED): FORCE
+endif
+endif
+FORCE:
+
+install: $(INSTALLED)  ## virtual environment in .venv with everything that the other targets need
+
+pretrain: $(INSTALLED)  ## demo: corpus, shards, a 2-rank ZeRO-2 run, conversion, table and loss curves
+	@$(RUN) python tools/demo.py
+
+test: $(INSTALLED)  ## the tests, at most 10 minutes on 2 cores
+	@$(RUN) python -m pytest -m "not slurm and not long" $(ARGS)
+
+test-slurm: $(INSTALLED)  ## the Slurm tests: root on a Debian machine, installs Slurm there
+	@$(RUN) python -m pytest -m slurm $(ARGS)
+
+test-all: $(INSTALLED)  ## all tests but those of Slurm, the long ones too
+	@$(RUN) python -m pytest -m "not slurm" $(ARGS)
+
+lint: $(INSTALLED)  ## ruff, mypy, shellcheck
+	@$(RUN) ruff check .
+	@$(RUN) mypy
+	@if [ -n "$(SHELL_SCRIPTS)" ] && $(RUN) command -v shellcheck >/dev/null; then $(RUN) shellcheck $(SHELL_SCRIPTS); fi
+
+lock: ## renew constraints.txt from the bounds in pyproject.toml
+	@PYTHON="$(PYTHON)" TORCH="$(TORCH)" tools/lock.sh
+
+clean:  ## remove the environment, caches and demo runs
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis runs/demo
+	find spe_dist tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
