@@ -1,0 +1,205 @@
+"""Checkpoints that survive a kill at any moment.
+
+A checkpoint is written into a hidden temporary folder on a file system that all ranks share, synced to disk, given
+SHA-256 checksums in state.json, and only then renamed; the pointer `latest` moves last. So a folder with its final name
+is whole, and if it was damaged later its checksums tell. Resume takes the newest valid one, not what `latest` says.
+
+    OUTPUT/checkpoints/latest                 the newest one's name
+    OUTPUT/checkpoints/step_00001000/
+        state.json      step, position in the data, ranks, stage, precision, checksums
+        config.yaml     the resolved settings
+        weights.safetensors   float32 masters by parameter name
+        moco.pt         queues, key average and its compensation in float32
+        engine/         DeepSpeed's files, one set a rank
+        start/          encoder config, tokenizer files, the pooler that the encoder came with
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from spe_dist.distributed.context import RankContext
+from spe_dist.errors import CheckpointError
+
+STATE_FILE = "state.json"
+POINTER_FILE = "latest"
+_NAME = re.compile(r"step_(\d{8,})")
+
+
+class Checkpoints:
+    """The checkpoints of one run. Every method is a collective: all ranks call it together."""
+
+    def __init__(self, folder: Path, keep: int, context: RankContext, may_write: Callable[[], None] = lambda: None):
+        self.folder = folder
+        self.keep = keep
+        self.context = context
+        self.may_write = may_write  # raises when another start of the run has taken over
+        self.last_save_s = 0.0
+
+    def save(self, step: int, state: dict[str, Any], write: Callable[[Path], None]) -> Path:
+        """Write one checkpoint. `write(folder)` is called on all ranks with the temporary folder.
+
+        Returns the final folder. Raises CheckpointError where the disk is full or not shared; what stood there before
+        is untouched then.
+        """
+        began = time.monotonic()
+        temporary, final = self.folder / f".partial_step_{step:08d}", self.folder / f"step_{step:08d}"
+        self.context.run_on_main(lambda: self._prepare(temporary))
+        seen = self.context.all_gather_object(temporary.is_dir())
+        if not all(seen):
+            raise CheckpointError(
+                f"{temporary} was made by rank 0 but ranks {[r for r, s in enumerate(seen) if not s]} do not see it; "
+                "put --output on a file system that all nodes share"
+            )
+        write(temporary)
+        self.context.barrier()
+        checksums = self._checksums(temporary)
+        self.context.run_on_main(lambda: self._publish(temporary, final, {**state, "checksums": checksums}))
+        self.last_save_s = time.monotonic() - began
+        return final
+
+    def newest_valid(self) -> tuple[Path | None, list[str]]:
+        """The newest checkpoint whose checksums hold (None without one), and a line for each that was passed over."""
+        passed_over = []
+        for path in self.context.run_on_main(lambda: list_checkpoints(self.folder)):
+            problem = self.problem_of(path)
+            if problem is None:
+                return path, passed_over
+            passed_over.append(f"{path.name}: {problem}")
+        return None, passed_over
+
+    def problem_of(self, path: Path) -> str | None:
+        """Why a checkpoint cannot be used; None when its files and checksums are as written."""
+        try:
+            expected = self.context.run_on_main(lambda: read_state(path)["checksums"])
+        except CheckpointError as error:
+            return str(error)
+        mine = [name for i, name in enumerate(sorted(expected)) if i % self.context.ranks == self.context.rank]
+        problems = self.context.all_gather_object(_first_damage(path, mine, expected))
+        return next((problem for problem in problems if problem), None)
+
+    def _prepare(self, temporary: Path) -> None:
+        self.may_write()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for leftover in self.folder.glob(".partial_step_*"):
+            shutil.rmtree(leftover)
+        existing = list_checkpoints(self.folder)
+        if existing:
+            needed = sum(file.stat().st_size for file in existing[0].rglob("*") if file.is_file())
+            free = shutil.disk_usage(self.folder).free
+            if free < needed * 1.1:
+                raise CheckpointError(
+                    f"no space for a checkpoint in {self.folder}: {free / 2**30:.1f} GiB free, "
+                    f"{needed * 1.1 / 2**30:.1f} GiB needed; free some, or lower keep_checkpoints={self.keep}, "
+                    f"then continue with --resume auto from {existing[0].name}"
+                )
+        temporary.mkdir()
+
+    def _checksums(self, folder: Path) -> dict[str, str]:
+        """SHA-256 of every file by relative name; each rank syncs and hashes its share."""
+        names = self.context.run_on_main(
+            lambda: sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
+        )
+        mine = {}
+        for name in names[self.context.rank :: self.context.ranks]:
+            _sync(folder / name)
+            mine[name] = file_sha256(folder / name)
+        return {name: value for part in self.context.all_gather_object(mine) for name, value in part.items()}
+
+    def _publish(self, temporary: Path, final: Path, state: dict[str, Any]) -> None:
+        _write_synced(temporary / STATE_FILE, json.dumps(state, indent=1, sort_keys=True))
+        for folder in sorted({file.parent for file in temporary.rglob("*")}):
+            _sync(folder)
+        self.may_write()
+        if final.exists():
+            shutil.rmtree(final)
+        temporary.rename(final)
+        _sync(self.folder)
+        pointer = self.folder / f".{POINTER_FILE}"
+        _write_synced(pointer, final.name)
+        pointer.rename(self.folder / POINTER_FILE)
+        for old in list_checkpoints(self.folder)[self.keep :]:
+            shutil.rmtree(old)
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Finished checkpoints of a run, newest first."""
+    if not folder.is_dir():
+        return []
+    found = [(int(match[1]), path) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """state.json of a checkpoint. Raises CheckpointError where it is missing or damaged."""
+    try:
+        state = json.loads((path / STATE_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is no finished checkpoint ({type(error).__name__}: {error})") from None
+    if not isinstance(state, dict) or not isinstance(state.get("checksums"), dict):
+        raise CheckpointError(f"{path / STATE_FILE} holds no checksums: not written by this program")
+    return state
+
+
+def find_checkpoint(path: Path) -> Path:
+    """The checkpoint that a user means: a step folder, a checkpoints folder or a run's output folder.
+
+    Raises CheckpointError naming what was looked for.
+    """
+    if (path / STATE_FILE).is_file():
+        return path
+    for folder in (path, path / "checkpoints"):
+        found = list_checkpoints(folder)
+        pointer = folder / POINTER_FILE
+        if pointer.is_file() and (folder / pointer.read_text().strip()).is_dir():
+            return folder / pointer.read_text().strip()
+        if found:
+            return found[0]
+    raise CheckpointError(
+        f"{path} is no checkpoint: neither {STATE_FILE} nor step_* folders in it; give OUTPUT/checkpoints/step_N or OUTPUT"
+    )
+
+
+def verify_checkpoint(path: Path) -> None:
+    """Check every file of a checkpoint against its checksum. Raises CheckpointError naming the file."""
+    expected = read_state(path)["checksums"]
+    damage = _first_damage(path, sorted(expected), expected)
+    if damage:
+        raise CheckpointError(f"{path} is damaged: {damage}; use an older checkpoint")
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _first_damage(path: Path, names: Iterable[str], expected: dict[str, str]) -> str | None:
+    for name in names:
+        if not (path / name).is_file():
+            return f"{name} is missing"
+        if file_sha256(path / name) != expected[name]:
+            return f"{name} does not match its checksum"
+    return None
+
+
+def _write_synced(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,155 @@
+"""Who this rank is, and the collectives that the rest of the program is handed.
+
+Only this room talks to torch.distributed. The training step, MoCo and the evaluation get a `RankContext` and call its
+methods, so that they run and are tested without a process group. Small control messages (counts, stop flags, objects)
+go over an own gloo group: they live on the CPU, and a GPU need not be synchronised for them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from spe_dist.distributed.launch import LaunchEnvironment
+from spe_dist.errors import LaunchError
+
+
+@dataclass(frozen=True)
+class RankContext:
+    """This rank's number, device and collectives. All collectives must be called by all ranks in the same order."""
+
+    rank: int
+    ranks: int
+    local_rank: int
+    device: torch.device
+    control: Any  # gloo process group for messages that live on the CPU
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def all_gather_rows(self, tensor: Tensor) -> Tensor:
+        """[n, ...] of every rank, n equal, as [ranks * n, ...] in rank order."""
+        if self.ranks == 1:
+            return tensor
+        gathered = tensor.new_empty((self.ranks * tensor.shape[0], *tensor.shape[1:]))
+        dist.all_gather_into_tensor(gathered, tensor.contiguous())
+        return gathered
+
+    def all_gather_uneven(self, tensor: Tensor, sizes: Sequence[int]) -> Tensor:
+        """1-d tensors of `sizes[rank]` elements, joined in rank order. All ranks know all sizes."""
+        assert tensor.dim() == 1 and tensor.shape[0] == sizes[self.rank], (tensor.shape, sizes)
+        if self.ranks == 1:
+            return tensor
+        largest = max(sizes)
+        if min(sizes) == largest:
+            return self.all_gather_rows(tensor)
+        padded = torch.nn.functional.pad(tensor, (0, largest - tensor.shape[0]))
+        rows = self.all_gather_rows(padded).view(self.ranks, largest)
+        return torch.cat([row[:size] for row, size in zip(rows, sizes, strict=True)])
+
+    def all_gather_object(self, value: Any) -> list[Any]:
+        """One picklable value of every rank, in rank order."""
+        if self.ranks == 1:
+            return [value]
+        values: list[Any] = [None] * self.ranks
+        dist.all_gather_object(values, value, group=self.control)
+        return values
+
+    def broadcast_object(self, value: Any) -> Any:
+        """Rank 0's value on every rank."""
+        if self.ranks == 1:
+            return value
+        holder = [value]
+        dist.broadcast_object_list(holder, src=0, group=self.control)
+        return holder[0]
+
+    def sum_numbers(self, numbers: Sequence[float]) -> list[float]:
+        """Sums over the ranks in float64, exact for counts up to 2^53."""
+        return self._reduce_numbers(numbers, dist.ReduceOp.SUM)
+
+    def max_numbers(self, numbers: Sequence[float]) -> list[float]:
+        """Maxima over the ranks in float64."""
+        return self._reduce_numbers(numbers, dist.ReduceOp.MAX)
+
+    def _reduce_numbers(self, numbers: Sequence[float], operation: Any) -> list[float]:
+        if self.ranks == 1:
+            return [float(number) for number in numbers]
+        tensor = torch.tensor(numbers, dtype=torch.float64)
+        dist.all_reduce(tensor, op=operation, group=self.control)
+        return tensor.tolist()
+
+    def all_reduce_sum(self, tensor: Tensor) -> Tensor:
+        """The sum over the ranks, in place, on the tensor's device."""
+        if self.ranks > 1:
+            dist.all_reduce(tensor, op=dist.ReduceOp.SUM)
+        return tensor
+
+    def barrier(self) -> None:
+        if self.ranks > 1:
+            dist.barrier(group=self.control)
+
+    def run_on_main(self, function: Any) -> Any:
+        """`function()` on rank 0 only; its value on all ranks. An error on rank 0 is raised on all of them."""
+        outcome = None
+        if self.is_main:
+            try:
+                outcome = (function(), None)
+            except Exception as error:
+                outcome = (None, error)
+        value, error = self.broadcast_object(outcome)
+        if error is not None:
+            raise error
+        return value
+
+
+def choose_device(environment: LaunchEnvironment) -> torch.device:
+    """The GPU of this local rank where there are GPUs, else the CPU. Raises LaunchError when ranks outnumber GPUs."""
+    if not torch.cuda.is_available() or os.environ.get("DS_ACCELERATOR") == "cpu":
+        return torch.device("cpu")
+    visible = torch.cuda.device_count()
+    if visible == 1 and environment.local_ranks > 1 and environment.launcher == "slurm":
+        return torch.device("cuda", 0)  # Slurm's --gpus-per-task shows each task its own GPU as number 0
+    if environment.local_rank >= visible:
+        raise LaunchError(
+            f"local rank {environment.local_rank} has no GPU: this node shows {visible}; start at most {visible} ranks "
+            "a node, or set DS_ACCELERATOR=cpu to train on the CPU"
+        )
+    return torch.device("cuda", environment.local_rank)
+
+
+def start_ranks(environment: LaunchEnvironment, timeout_s: float) -> RankContext:
+    """Join the process group of this launch: NCCL where ranks have GPUs, gloo on CPUs.
+
+    `timeout_s`: a collective that waits longer ends the run with an error (a lost node is noticed by nothing else).
+    """
+    environment.export()
+    device = choose_device(environment)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if not dist.is_initialized():
+        dist.init_process_group(
+            backend="nccl" if device.type == "cuda" else "gloo",
+            timeout=timedelta(seconds=timeout_s),
+            device_id=device if device.type == "cuda" else None,
+        )
+    return RankContext(
+        rank=environment.rank,
+        ranks=environment.ranks,
+        local_rank=environment.local_rank,
+        device=device,
+        control=dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_s)),
+    )
+
+
+def stop_ranks() -> None:
+    """Leave the process group."""
+    if dist.is_initialized():
+        dist.destroy_process_group()

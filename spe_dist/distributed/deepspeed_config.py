@@ -1,0 +1,164 @@
+"""A DeepSpeed JSON file made whole: every "auto" filled in from our config, every contradiction an error.
+
+Users know "auto" from transformers: what depends on the machine (precision) or is set by our config (batch,
+accumulation, clipping) stands there once. Imports no deepspeed.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from spe_dist.config import Config
+from spe_dist.errors import ConfigError
+
+Precision = Literal["float16", "bfloat16", "float32"]
+DTYPES: dict[str, torch.dtype] = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """How a global batch is cut: ranks x accumulation x micro-batch = global batch, all in sentences."""
+
+    global_batch: int
+    ranks: int
+    accumulation: int
+    micro_batch: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.global_batch} sentences a step = {self.ranks} ranks x {self.accumulation} accumulated "
+            f"x {self.micro_batch} a micro-batch"
+        )
+
+
+def plan_batches(config: Config, ranks: int, device_type: str) -> BatchPlan:
+    """The cut of the global batch. Raises ConfigError when it does not divide."""
+    global_batch, micro_batch = config.train.global_batch_sentences, config.train.micro_batch_sentences
+    if global_batch % ranks:
+        raise ConfigError(
+            f"global_batch_sentences={global_batch} is not divisible by {ranks} ranks; "
+            f"choose a multiple of {ranks}, e.g. {max(ranks, global_batch // ranks * ranks)}"
+        )
+    share = global_batch // ranks
+    if micro_batch == 0:
+        limit = share if device_type == "cuda" else 32
+        micro_batch = max(size for size in range(1, min(limit, share) + 1) if share % size == 0)
+    if share % micro_batch:
+        raise ConfigError(
+            f"global_batch_sentences={global_batch} over {ranks} ranks is {share} sentences a rank, not divisible by "
+            f"micro_batch_sentences={micro_batch}; choose a divisor of {share}, or 0 to let it be chosen"
+        )
+    return BatchPlan(global_batch, ranks, share // micro_batch, micro_batch)
+
+
+def load_deepspeed_config(path: str | None) -> dict[str, Any]:
+    """The JSON file's content; `None` gives ZeRO stage 1 with everything "auto". Raises ConfigError."""
+    if path is None:
+        return {"zero_optimization": {"stage": 1}}
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"DeepSpeed config {path} does not exist; ds_configs/ holds zero1, zero2, zero3") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"DeepSpeed config {path} is not valid JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"DeepSpeed config {path} must hold a JSON object")
+    return content
+
+
+def choose_precision(config: Config, ds_config: dict[str, Any], device_type: str) -> Precision:
+    """float16 on a GPU, bfloat16 on a CPU that has it, else float32, unless one of both files asks for another."""
+    asked = {
+        name: ds_config.get(key, {}).get("enabled", "auto") for name, key in (("float16", "fp16"), ("bfloat16", "bf16"))
+    }
+    wanted = [name for name, enabled in asked.items() if enabled is True]
+    ours = config.train.precision
+    if len(wanted) > 1:
+        raise ConfigError("the DeepSpeed config enables fp16 and bf16; set one of them to false or both to \"auto\"")
+    if ours != "auto":
+        if wanted and wanted[0] != ours:
+            raise _contradiction("precision", ours, f"{_SECTION[wanted[0]]}.enabled", True)
+        if ours in asked and asked[ours] is False:
+            raise _contradiction("precision", ours, f"{_SECTION[ours]}.enabled", False)
+        chosen = ours
+    elif wanted:
+        chosen = wanted[0]
+    else:
+        automatic = "float16" if device_type == "cuda" else "bfloat16" if cpu_has_bfloat16() else "float32"
+        chosen = automatic if asked.get(automatic, "auto") is not False else "float32"
+    if chosen == "float16" and device_type == "cpu":
+        raise ConfigError("precision=float16: DeepSpeed refuses float16 on a CPU; choose bfloat16, float32 or auto")
+    return chosen  # type: ignore[return-value]
+
+
+_SECTION = {"float16": "fp16", "bfloat16": "bf16"}
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 matrices in hardware (AVX-512 BF16, AMX or ARM's)."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    line = next((row for row in flags.splitlines() if row.lower().startswith(("flags", "features"))), "")
+    words = set(line.split())
+    return bool(words & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
+def complete(ds_config: dict[str, Any], config: Config, plan: BatchPlan, precision: Precision) -> dict[str, Any]:
+    """The DeepSpeed config with every "auto" filled in. Raises ConfigError naming both sides of a contradiction."""
+    done = copy.deepcopy(ds_config)
+    for section in ("optimizer", "scheduler"):
+        if section in done:
+            raise ConfigError(
+                f"the DeepSpeed config has a section {section!r}, but AdamW and its schedule are set by learning_rate, "
+                "warmup_steps, weight_decay and the other settings of this program; remove the section"
+            )
+    zero = done.setdefault("zero_optimization", {})
+    stage = zero.setdefault("stage", 1)
+    if stage not in (1, 2, 3):
+        raise ConfigError(
+            f"zero_optimization.stage={stage}: choose 1, 2 or 3 (stage 0 computes a wrong first update in bfloat16)"
+        )
+    _fill(done, "train_batch_size", plan.global_batch, "global_batch_sentences")
+    _fill(done, "train_micro_batch_size_per_gpu", plan.micro_batch, "micro_batch_sentences")
+    _fill(done, "gradient_accumulation_steps", plan.accumulation, "the accumulation that the batch settings give")
+    _fill(done, "gradient_clipping", config.optimizer.max_grad_norm, "max_grad_norm")
+    done.setdefault("fp16", {})["enabled"] = precision == "float16"
+    done.setdefault("bf16", {})["enabled"] = precision == "bfloat16"
+    done.setdefault("data_types", {})
+    _fill(done["data_types"], "grad_accum_dtype", "fp32", "accumulation in float32")
+    done.setdefault("steps_per_print", 10**9)
+    done.setdefault("wall_clock_breakdown", False)
+    if zero.get("offload_optimizer", {}).get("device", "none") != "none":
+        done.setdefault("zero_force_ds_cpu_optimizer", False)
+    _refuse_left_over_auto(done)
+    return done
+
+
+def _fill(section: dict[str, Any], key: str, value: Any, ours: str) -> None:
+    given = section.get(key, "auto")
+    if given != "auto" and given != value:
+        raise _contradiction(ours, value, key, given)
+    section[key] = value
+
+
+def _contradiction(ours: str, value: Any, key: str, given: Any) -> ConfigError:
+    return ConfigError(
+        f"{ours}={value} contradicts {key}={json.dumps(given)} of the DeepSpeed config; "
+        f'change one of them, or write "{key.split(".")[-1]}": "auto" there'
+    )
+
+
+def _refuse_left_over_auto(section: Any, path: str = "") -> None:
+    if isinstance(section, dict):
+        for key, value in section.items():
+            _refuse_left_over_auto(value, f"{path}.{key}" if path else key)
+    elif section == "auto":
+        raise ConfigError(f'{path}="auto" of the DeepSpeed config is not filled in by this program; give a value')

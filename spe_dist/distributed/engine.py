@@ -1,0 +1,125 @@
+"""The one place that imports deepspeed: a ZeRO engine around the pre-training model.
+
+DeepSpeed keeps the float32 masters and Adam's moments sharded over the ranks and the working weights in the run's
+precision. The optimizer is handed in, which spares the compilation of DeepSpeed's own. On a CPU, DeepSpeed would also
+compile a shared-memory all-reduce at the first start; a rank killed meanwhile leaves a lock that hangs every later
+run, and each run leaves large files in /dev/shm, so gloo does that work here.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spe_dist.distributed.context import RankContext
+from spe_dist.distributed.deepspeed_config import DTYPES, Precision
+from spe_dist.errors import CheckpointError
+
+ENGINE_TAG = "engine"
+
+
+def import_deepspeed(device_type: str) -> Any:
+    """deepspeed, set up for the device and quiet. Must be the first import of it in the process."""
+    if device_type == "cpu":
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    os.environ.setdefault("DS_LOG_LEVEL", "warning")
+    import deepspeed
+    from deepspeed.utils import logger
+
+    logger.setLevel(logging.WARNING)
+    if device_type == "cpu":
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    return deepspeed
+
+
+class TrainingEngine:
+    """DeepSpeed's engine with the few calls that training needs."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        make_optimizer: Callable[[nn.Module], torch.optim.Optimizer],
+        ds_config: dict[str, Any],
+        precision: Precision,
+        context: RankContext,
+    ) -> None:
+        self.context = context
+        self.precision = precision
+        self.dtype = DTYPES[precision]
+        self.zero_stage: int = ds_config["zero_optimization"]["stage"]
+        self._deepspeed = import_deepspeed(context.device.type)
+        model = model.to(context.device)
+        self._engine, *_ = self._deepspeed.initialize(
+            model=model, optimizer=make_optimizer(model), config=ds_config, dist_init_required=False
+        )
+        self.module: nn.Module = self._engine.module
+
+    def __call__(self, *inputs: Any) -> Any:
+        """The model's forward, with the engine's hooks (ZeRO-3 gathers weights in them)."""
+        return self._engine(*inputs)
+
+    def backward(self, loss: Tensor) -> None:
+        """Accumulate gradients; the engine divides by accumulation and averages over ranks."""
+        self._engine.backward(loss)
+
+    def step(self) -> None:
+        """At the last micro-batch of a step: reduce, clip, update, unless float16 gradients overflowed."""
+        self._engine.step()
+
+    def was_step_applied(self) -> bool:
+        return bool(self._engine.was_step_applied())
+
+    def train(self) -> None:
+        self._engine.train()
+
+    def eval(self) -> None:
+        self._engine.eval()
+
+    def set_learning_rate(self, learning_rate: float) -> None:
+        for group in self._engine.optimizer.param_groups:
+            group["lr"] = learning_rate
+
+    def grad_norm(self) -> float:
+        """Global gradient norm of the last step before clipping; nan where it was skipped."""
+        norm = self._engine.get_global_grad_norm()
+        return float("nan") if norm is None else float(norm)
+
+    def loss_scale(self) -> float:
+        """The divisor of float16's gradients; 1 in other precisions."""
+        return float(self._engine.optimizer.loss_scale) if self.precision == "float16" else 1.0
+
+    def parameters_per_rank(self) -> int:
+        """Parameters of the model (all of them, whatever the stage)."""
+        return sum(getattr(p, "ds_numel", p.numel()) for p in self.module.parameters())
+
+    def master_weights(self) -> dict[str, Tensor]:
+        """Float32 masters by parameter name, on the CPU of rank 0 (others: empty). Collective."""
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        masters = {}
+        for name, parameter in self.module.named_parameters():
+            full = safe_get_full_fp32_param(parameter)
+            if self.context.is_main:
+                assert full is not None, name
+                masters[name] = full.detach().to("cpu", torch.float32).reshape(_full_shape(parameter)).clone()
+        return masters
+
+    def save(self, folder: Path) -> None:
+        """DeepSpeed's own state of every rank, into folder/engine. Collective."""
+        self._engine.save_checkpoint(str(folder), tag=ENGINE_TAG, save_latest=False)
+
+    def load(self, folder: Path) -> None:
+        """Restore what `save` wrote at the same number of ranks and the same stage. Collective."""
+        path, _ = self._engine.load_checkpoint(str(folder), tag=ENGINE_TAG)
+        if path is None:
+            raise CheckpointError(f"{folder} holds no DeepSpeed state; resume from another checkpoint")
+
+
+def _full_shape(parameter: Tensor) -> torch.Size:
+    return getattr(parameter, "ds_shape", parameter.shape)
