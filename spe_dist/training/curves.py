@@ -1,0 +1,81 @@
+"""Loss curves of a run as a picture, from its metrics.jsonl."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from spe_dist.training.metrics import METRICS_FILE, read_rows
+
+CURVES_FILE = "curves.png"
+
+
+def draw_curves(folder: Path) -> Path | None:
+    """Draw folder/curves.png; None where there are no rows yet."""
+    rows = read_rows(folder / METRICS_FILE, "train")
+    evaluations = read_rows(folder / METRICS_FILE, "evaluation")
+    if not rows:
+        return None
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 7), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(2, 3)
+    _panel(panels[0, 0], rows, {"loss": "total"}, "total loss (nats)")
+    _panel(panels[0, 1], rows, {"tbo_loss": "training"}, "token boundary (nats a piece)")
+    _points(panels[0, 1], evaluations, {"heldout/tbo_nats": "held out", "heldout/tbo_count_model_nats": "count model"})
+    _panel(panels[0, 2], rows, {"spo_loss": "training"}, "span permutation (nats a span)")
+    _points(panels[0, 2], evaluations, {"heldout/spo_nats": "held out", "heldout/spo_entropy": "entropy of labels"})
+    _panel(panels[1, 0], rows, {"cspo_loss": "training"}, "contrastive (nats a sentence)")
+    _panel(panels[1, 1], rows, {"contrastive_top1": "training, queue"}, "contrastive top-1")
+    _points(
+        panels[1, 1],
+        evaluations,
+        {
+            "heldout/top1_random": "held out, random",
+            "heldout/top1_same_layout": "held out, same layout",
+            "heldout/top1_same_layout_control": "same layout, control",
+        },
+    )
+    _panel(panels[1, 2], rows, {"learning_rate": "learning rate"}, "learning rate")
+    for panel in panels.flat:
+        panel.set_xlabel("step")
+        panel.grid(alpha=0.3)
+        if panel.get_legend_handles_labels()[0]:
+            panel.legend(fontsize="small")
+    path = folder / CURVES_FILE
+    figure.savefig(path, dpi=110)
+    return path
+
+
+def _panel(panel: Any, rows: Sequence[dict[str, Any]], names: dict[str, str], title: str) -> None:
+    panel.set_title(title)
+    for name, label in names.items():
+        points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
+        if not points:
+            continue
+        steps, values = zip(*points, strict=True)
+        if len(values) < 50:
+            panel.plot(steps, values, label=label)
+            continue
+        panel.plot(steps, values, alpha=0.25, linewidth=0.8, color="C0")
+        panel.plot(steps, smooth(values), label=f"{label}, smoothed", color="C0")
+
+
+def _points(panel: Any, rows: Sequence[dict[str, Any]], names: dict[str, str]) -> None:
+    for i, (name, label) in enumerate(names.items(), start=1):
+        points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
+        if points:
+            panel.plot(*zip(*points, strict=True), marker=".", label=label, color=f"C{i}")
+
+
+def smooth(values: Sequence[float], half_life: int = 20) -> list[float]:
+    """Exponential average that starts unbiased."""
+    keep = 0.5 ** (1 / half_life)
+    smoothed, total, weight = [], 0.0, 0.0
+    for value in values:
+        total, weight = keep * total + value, keep * weight + 1
+        smoothed.append(total / weight)
+    return smoothed

@@ -1,0 +1,127 @@
+"""Rows of figures, one a step, written in groups: metrics.jsonl and TensorBoard.
+
+Losses of a step are sums on each rank's device; reading them there would stop the GPU every step. They wait in a list
+and are added over the ranks in one all-reduce when the group is written.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spe_dist.distributed.context import RankContext
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class MetricLog:
+    """Collects one row a step on every rank; rank 0 writes them. `flush` is a collective."""
+
+    def __init__(self, folder: Path, context: RankContext, resume_step: int = 0) -> None:
+        """`resume_step`: rows of later steps are of a part that is trained again, and are removed."""
+        self.context = context
+        self.path = folder / METRICS_FILE
+        self._pending: list[tuple[dict[str, Any], dict[str, Tensor]]] = []
+        self._board: Any = None
+        if context.is_main:
+            from torch.utils.tensorboard import SummaryWriter
+
+            _keep_rows_until(self.path, resume_step)
+            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step + 1)
+
+    def add(self, row: Mapping[str, Any], sums: Mapping[str, Tensor], local: Mapping[str, float]) -> None:
+        """One step: figures that all ranks know, sums on the device, and this rank's own numbers to be added."""
+        extra = {name: torch.tensor([value], dtype=torch.float64) for name, value in local.items()}
+        self._pending.append((dict(row), {**sums, **extra}))
+
+    def flush(self) -> list[dict[str, Any]]:
+        """Write the waiting rows; returns them, finished, on all ranks alike."""
+        if not self._pending:
+            return []
+        device = self.context.device
+        sizes = {name: value.numel() for name, value in self._pending[0][1].items()}
+        matrix = torch.stack([torch.cat([value.to(device) for value in sums.values()]) for _, sums in self._pending])
+        totals = self.context.all_reduce_sum(matrix).cpu().split(list(sizes.values()), dim=1)
+        columns = {name: total.tolist() for name, total in zip(sizes, totals, strict=True)}
+        rows = []
+        for i, (row, _) in enumerate(self._pending):
+            rows.append(finish(row, {name: column[i] for name, column in columns.items()}, self.context.ranks))
+            self.write(rows[-1])
+        self._pending.clear()
+        return rows
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Write one finished row on rank 0."""
+        if not self.context.is_main:
+            return
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({name: _json_value(value) for name, value in row.items()}) + "\n")
+        for name, value in row.items():
+            if name not in ("step", "kind") and isinstance(value, int | float):
+                tag = name if "/" in name else f"train/{name}"
+                self._board.add_scalar(tag, float(value), row["step"])
+
+    def close(self) -> None:
+        if self._board is not None:
+            self._board.close()
+
+
+def finish(row: dict[str, Any], sums: Mapping[str, Sequence[float]], ranks: int) -> dict[str, Any]:
+    """A row of means: `row` with counts (`masked_pieces`, `permuted_spans`, `sentences`), and sums over all ranks."""
+    counts = {"tbo": row["masked_pieces"], "spo": row["permuted_spans"], "cspo": row["sentences"]}
+    for name, count in counts.items():
+        if f"{name}/loss" in sums:
+            row[f"{name}_loss"] = sums[f"{name}/loss"][0] / max(count, 1)
+    row["loss"] = sum(weight * row.get(f"{name}_loss", 0.0) for name, weight in row.pop("weights").items())
+    if "tbo/correct" in sums:
+        row["tbo_accuracy"] = _ratio(sums["tbo/correct"][0], counts["tbo"])
+    if "spo/correct" in sums:
+        row["spo_accuracy"] = _ratio(sums["spo/correct"][0], counts["spo"])
+        for order, (correct, count) in enumerate(zip(sums["spo/class_correct"], sums["spo/class_count"], strict=True)):
+            row[f"spo_accuracy_order{order}"] = _ratio(correct, count)
+    if "cspo/correct" in sums:
+        ranked = sums["cspo/ranked"][0]  # queries that had a negative
+        row["contrastive_top1"] = _ratio(sums["cspo/correct"][0], ranked)
+        row["positive_similarity"] = _ratio(sums["cspo/positive"][0], counts["cspo"])
+        row["negative_similarity"] = _ratio(sums["cspo/negative"][0], ranked)
+        row["embedding_spread"] = _ratio(sums["cspo/spread"][0], counts["cspo"])
+    row["pieces_per_s"] = sums["pieces"][0] / row["step_s"]
+    row["data_wait_share"] = sums["data_wait_s"][0] / ranks / row["step_s"]
+    row["memory_gib"] = sums["memory_gib"][0] / ranks
+    return row
+
+
+def read_rows(path: Path, kind: str | None = None) -> list[dict[str, Any]]:
+    """Rows of a metrics.jsonl; of one kind ("train" or "evaluation") or all. A last line cut short is left out."""
+    if not path.is_file():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
+    return [row for row in rows if kind is None or row.get("kind") == kind]
+
+
+def _keep_rows_until(path: Path, step: int) -> None:
+    rows = [row for row in read_rows(path) if row["step"] <= step]
+    if path.is_file():
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        os.replace(temporary, path)
+
+
+def _ratio(total: float, count: float) -> float:
+    return total / count if count else float("nan")
+
+
+def _json_value(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,65 @@
+"""The one line that shows how a run is going: rewritten in a terminal, now and then a new one in a log file."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any, TextIO
+
+LOG_FILE_SECONDS = 15.0
+
+
+class ProgressLine:
+    """Prints step, losses, sentences/s and time left."""
+
+    def __init__(self, total_steps: int, stream: TextIO | None = None, enabled: bool = True) -> None:
+        self.total_steps = total_steps
+        self.stream = stream if stream is not None else sys.stdout
+        self.enabled = enabled
+        self.live = self.stream.isatty()
+        self._printed_at = 0.0
+        self._width = 0
+
+    def show(self, row: dict[str, Any], sentences_per_s: float, seconds_left: float) -> None:
+        """Show a finished row of metrics."""
+        now = time.monotonic()
+        last = row["step"] >= self.total_steps
+        if not self.enabled or (not self.live and not last and now - self._printed_at < LOG_FILE_SECONDS):
+            return
+        self._printed_at = now
+        text = f"step {row['step']:,}/{self.total_steps:,}  loss {row['loss']:.4f}"
+        for name in ("tbo", "spo", "cspo"):
+            if f"{name}_loss" in row:
+                text += f"  {name} {row[f'{name}_loss']:.3f}"
+        if "contrastive_top1" in row:
+            text += f"  top-1 {row['contrastive_top1']:.1%}"
+        text += f"  {sentences_per_s:,.0f} sentences/s  {duration(seconds_left)} left"
+        if row["skipped_steps"]:
+            text += f"  {row['skipped_steps']} skipped"
+        if self.live:
+            self.stream.write("\r" + text.ljust(self._width))
+            self._width = len(text)
+        else:
+            self.stream.write(text + "\n")
+        self.stream.flush()
+
+    def say(self, text: str) -> None:
+        """Print a line of its own."""
+        if not self.enabled:
+            return
+        self.end_line()
+        print(text, file=self.stream, flush=True)
+
+    def end_line(self) -> None:
+        """Leave the rewritten line."""
+        if self.live and self._width:
+            self.stream.write("\n")
+            self._width = 0
+
+
+def duration(seconds: float) -> str:
+    """`2h05m`, `3m20s` or `12s`."""
+    whole = max(0, round(seconds))
+    if whole >= 3600:
+        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    return f"{whole // 60}m{whole % 60:02d}s" if whole >= 60 else f"{whole}s"
