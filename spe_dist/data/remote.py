@@ -1,0 +1,148 @@
+"""Fetch files of a shard folder that lies behind a URL into a local cache: once, checked, whole.
+
+Several ranks and loader workers may ask for the same file at once: a file lock lets one of them fetch it, to a
+temporary name that is renamed only after its checksum was right.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import http.client
+import os
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any, TypeVar
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
+
+from spe_dist.errors import DataError
+
+ATTEMPTS = 4
+FIRST_PAUSE_S = 0.5
+CONNECT_TIMEOUT_S = 60.0
+CHUNK_BYTES = 1 << 20
+
+Result = TypeVar("Result")
+
+
+def local_folder(source: str) -> Path | None:
+    """The folder that `source` names, or None where it is a URL that must be fetched."""
+    if source.startswith("file:"):
+        return Path(unquote(urlsplit(source).path))
+    scheme, colon, _ = source.partition(":")
+    is_url = colon and (source.startswith("pipe:") or "://" in source) and scheme.isidentifier()
+    return None if is_url else Path(source).expanduser()
+
+
+def file_url(source: str, name: str) -> str:
+    """URL of one file of the folder `source`.
+
+    `{}` in the source stands for the name (`pipe:ssh host zstd -dc shards/{}.zst`); else the name follows a slash, in
+    front of an http query (`https://host/shards?token=x`).
+    """
+    if "{}" in source:
+        return source.replace("{}", name)
+    if is_http(source):
+        parts = urlsplit(source)
+        return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{quote(name)}"))
+    return f"{source.rstrip('/')}/{name}"
+
+
+def is_http(url: str) -> bool:
+    return url.startswith(("http://", "https://"))
+
+
+def cache_root(cache_dir: str | None) -> Path:
+    """`cache_dir`, or `spe_dist` in the user's cache folder (XDG_CACHE_HOME, else ~/.cache)."""
+    if cache_dir:
+        return Path(cache_dir).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spe_dist"
+
+
+def read_url(url: str) -> bytes:
+    """All bytes behind `url`, tried a few times. DataError where they cannot be had."""
+    return _with_attempts(url, lambda: _read_all(url))
+
+
+def fetch_file(url: str, target: Path, sha256: str, size: int | None = None) -> None:
+    """Bring the file behind `url` to `target` unless it is there; what arrives must have this checksum.
+
+    DataError where it cannot be had or is damaged at its source.
+    """
+    from filelock import FileLock
+
+    if _present(target, size):
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(str(target) + ".lock"):
+        if not _present(target, size):
+            _with_attempts(url, lambda: _download(url, target, sha256))
+
+
+def _present(target: Path, size: int | None) -> bool:
+    return target.is_file() and (size is None or target.stat().st_size == size)
+
+
+def _read_all(url: str) -> bytes:
+    with _open(url) as stream:
+        return stream.read()
+
+
+def _download(url: str, target: Path, sha256: str) -> None:
+    part = target.with_name(f"{target.name}.part-{os.getpid()}")
+    digest, received = hashlib.sha256(), 0
+    try:
+        with _open(url) as stream, open(part, "wb") as file:
+            while chunk := stream.read(CHUNK_BYTES):
+                file.write(chunk)
+                digest.update(chunk)
+                received += len(chunk)
+        if digest.hexdigest() != sha256:
+            raise _Damaged(f"its {received:,} bytes have another checksum than the manifest says")
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+class _Damaged(OSError):
+    """What arrived is not what the manifest describes."""
+
+
+def _open(url: str) -> IO[bytes] | Any:
+    """http(s) by urllib, which tells a missing file from a missing host; all else by webdataset."""
+    if is_http(url):
+        request = urllib.request.Request(url, headers={"User-Agent": "spe-dist", "Cache-Control": "no-cache"})
+        return urllib.request.urlopen(request, timeout=CONNECT_TIMEOUT_S)
+    from webdataset import gopen
+
+    return gopen(url, "rb")
+
+
+def _with_attempts(url: str, action: Callable[[], Result]) -> Result:
+    failures = (OSError, EOFError, http.client.HTTPException, subprocess.SubprocessError)
+    pause_s = FIRST_PAUSE_S
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return action()
+        except ValueError as error:
+            raise DataError(
+                f"{url} cannot be opened: {error}; give a folder, or a URL that webdataset opens"
+            ) from error
+        except urllib.error.HTTPError as error:
+            final = error.code in (401, 403, 404, 410)
+            if final or attempt == ATTEMPTS:
+                raise DataError(f"{url} cannot be fetched: the server answered {error.code} {error.reason}") from error
+        except failures as error:
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                raise DataError(
+                    f"{url} does not fit into the cache: no space left; free some or set cache_dir"
+                ) from error
+            if attempt == ATTEMPTS:
+                raise DataError(f"{url} cannot be fetched ({ATTEMPTS} attempts): {error}") from error
+        time.sleep(pause_s)
+        pause_s *= 2
+    raise AssertionError("unreachable")
