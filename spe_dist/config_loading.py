@@ -160,15 +160,17 @@ def add_settings(parser: argparse.ArgumentParser, config_class: type = Config) -
     sections = typing.get_type_hints(config_class)
     groups = {s: parser.add_argument_group(s, (t.__doc__ or "").splitlines()[0]) for s, t in sections.items()}
     for leaf in leaves(config_class).values():
-        default = ",".join(map(str, leaf.default)) if isinstance(leaf.default, tuple) else leaf.default
-        default = {True: "true", False: "false", None: "none"}.get(default, default) if not leaf.default == 0 or isinstance(
-            leaf.default, bool
-        ) else default
         options: dict[str, Any] = {"metavar": _metavar(leaf), "default": argparse.SUPPRESS}
         if leaf.type is bool:
             options |= {"nargs": "?", "const": True}
-        help_text = f"{leaf.help} [{default}]".replace("%", "%%")
+        help_text = f"{leaf.help} [{_text(leaf.default)}]".replace("%", "%%")
         groups[leaf.section].add_argument(f"--{leaf.name}", help=help_text, **options)
+
+
+def _text(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _metavar(leaf: Leaf) -> str:

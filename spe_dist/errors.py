@@ -23,3 +23,11 @@ class CheckpointError(SpeError):
 
 class LaunchError(SpeError):
     """Launcher variables, ranks, ports or devices that do not fit together."""
+
+
+class DivergenceError(RuntimeError):
+    """Ranks that should hold the same state do not; nothing a setting could mend."""
+
+
+class TrainingFailure(RuntimeError):
+    """Training that went wrong while it ran: losses that are no numbers, updates that are skipped again and again."""

@@ -1,0 +1,234 @@
+"""Pre-train SPE: one command for one process, one machine or many.
+
+    deepspeed --num_gpus 8 spe_dist/pretrain.py --deepspeed ds_configs/zero2.json --preset paper --shards DIR --output DIR
+    torchrun --nproc_per_node 8 spe_dist/pretrain.py --preset paper --shards DIR --output DIR
+    python spe_dist/pretrain.py --preset demo
+    sbatch slurm/pretrain.sh --preset paper --shards DIR --output DIR
+
+Without --shards it trains the demo preset on a corpus that it makes itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if __package__ in (None, ""):  # run by its path: make `spe_dist` importable, and its modules only under that name
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from spe_dist import __version__
+from spe_dist.config import PRESETS, Config
+from spe_dist.config_loading import Parser, add_settings, load_config, parse_command_line, to_yaml
+from spe_dist.errors import ConfigError, DivergenceError, SpeError, TrainingFailure
+
+if TYPE_CHECKING:
+    from spe_dist.distributed.context import RankContext
+
+DEMO_SENTENCES = 20_000
+DEMO_VOCABULARY = 4_000
+OTHER_RANKS_WAIT_S = 3.0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="pretrain.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+        epilog="Later sources win: defaults (in brackets above), --preset, --config, command line.",
+    )
+    parser.add_argument("--deepspeed", metavar="FILE", help="DeepSpeed config, e.g. ds_configs/zero2.json [ZeRO stage 1]")
+    parser.add_argument("--preset", metavar="|".join(PRESETS), help="settings of a known run")
+    parser.add_argument("--config", metavar="FILE", help="YAML file with settings")
+    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # the deepspeed launcher appends it
+    parser.add_argument("--version", action="version", version=f"spe_dist {__version__}")
+    add_settings(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status: 0 finished or stopped as asked, 1 training failed, 2 a user's error."""
+    try:
+        arguments = vars(parse_command_line(build_parser(), sys.argv[1:] if argv is None else argv))
+        arguments.pop("local_rank", None)
+        deepspeed_file = arguments.pop("deepspeed", None)
+        preset, yaml_file = arguments.pop("preset", None), arguments.pop("config", None)
+        config = load_config(preset=preset, yaml_file=yaml_file, given=arguments)
+        if config.data.shards is None:
+            if preset not in (None, "demo"):
+                raise ConfigError(
+                    f"--preset {preset} needs text: make shards with tools/make_shards.py and give --shards DIR"
+                )
+            config = load_config(preset="demo", yaml_file=yaml_file, given=arguments)
+        return _train(config, deepspeed_file, output_given="output" in arguments or yaml_file is not None)
+    except (SpeError, TrainingFailure, DivergenceError) as error:
+        _report(error)
+        return 2 if isinstance(error, SpeError) else 1
+
+
+def _report(error: Exception) -> None:
+    """Print an error once: the other ranks wait, since the launcher ends them when rank 0 has failed likewise."""
+    rank = os.environ.get("RANK", "0")
+    if rank != "0":
+        time.sleep(OTHER_RANKS_WAIT_S)
+    sys.stdout.flush()
+    print(f"{f'rank {rank}: ' if rank != '0' else ''}error: {error}", file=sys.stderr, flush=True)
+
+
+def _train(config: Config, deepspeed_file: str | None, output_given: bool) -> int:
+    from spe_dist.distributed.context import start_ranks, stop_ranks
+    from spe_dist.distributed.deepspeed_config import choose_precision, complete, load_deepspeed_config, plan_batches
+    from spe_dist.distributed.launch import detect
+
+    ds_config = load_deepspeed_config(deepspeed_file)
+    context = start_ranks(detect(), config.train.timeout_s)
+    try:
+        if config.data.shards is None:
+            config = _with_demo_corpus(config, context, output_given)
+        plan = plan_batches(config, context.ranks, context.device.type)
+        precision = choose_precision(config, ds_config, context.device.type)
+        ds_config = complete(ds_config, config, plan, precision)
+        finished = _run(config, ds_config, plan, precision, context)
+    except BaseException:
+        # Other ranks may wait in a collective: leave without a handshake, and let the launcher end them.
+        raise
+    else:
+        stop_ranks()
+    return 0 if finished is not None else 1
+
+
+def _with_demo_corpus(config: Config, context: RankContext, output_given: bool) -> Config:
+    """The demo preset's config with an output folder of its own and shards of the embedded corpus."""
+    from spe_dist.data.build import make_shards
+    from spe_dist.data.demo import write_demo_corpus
+    from spe_dist.data.manifest import MANIFEST_NAME
+
+    def prepare() -> tuple[str, str]:
+        output = Path(config.train.output)
+        number = 2
+        while not output_given and (output / "config.yaml").exists():
+            output, number = Path(f"{config.train.output}-{number}"), number + 1
+        corpus = output / "corpus"
+        shards = corpus / "shards"
+        print(
+            f"No --shards given: training the demo preset on a corpus of {DEMO_SENTENCES:,} made-up sentences in "
+            f"{corpus}.\nFor a real run: tools/make_shards.py --input FILES --output SHARDS --tokenizer bert-base-cased, "
+            "then\n  --preset paper --shards SHARDS --output RUN  (--encoder NAME for another start)",
+            flush=True,
+        )
+        if not (shards / MANIFEST_NAME).exists():
+            write_demo_corpus(corpus, sentences=DEMO_SENTENCES, seed=0)
+            make_shards(
+                [str(corpus / "text.txt")],
+                str(shards),
+                tokenizer=None,
+                train_vocab=DEMO_VOCABULARY,
+                words="spaces",
+                held_out=0.03,
+                quiet=True,
+            )
+        return str(output), str(shards)
+
+    output, shards = context.run_on_main(prepare)
+    return replace(config, train=replace(config.train, output=output), data=replace(config.data, shards=shards))
+
+
+def _run(config: Config, ds_config: dict[str, Any], plan: Any, precision: Any, context: RankContext) -> bool:
+    """Train to the end or to a requested stop. Returns whether the last step was reached."""
+    from spe_dist.distributed.checkpoint import Checkpoints
+    from spe_dist.distributed.stop import StopRequest
+    from spe_dist.training import build
+    from spe_dist.training.curves import draw_curves
+    from spe_dist.training.loop import Agreement, Trainer
+    from spe_dist.training.metrics import MetricLog
+    from spe_dist.training.progress import ProgressLine, duration
+    from spe_dist.training.schedule import warmup_length
+    from spe_dist.training.step import TrainingStep
+
+    output = Path(config.train.output)
+    stop = StopRequest(output)
+    data = build.open_data(config)
+    steps = build.total_steps(config, data.order)
+    checkpoints = Checkpoints(output / "checkpoints", config.train.keep_checkpoints, context)
+    start = build.choose_start(config, context, checkpoints, data.order)
+    loaded, tokenizer = build.open_encoder(config, data.train)
+    engine, moco = build.build_engine(config, loaded, ds_config, precision, context)
+    warning = context.run_on_main(lambda: build.check_disk(config, engine.parameters()))
+    if start.checkpoint is not None:
+        build.restore(start.checkpoint, engine, moco, context)
+    elif moco is not None:
+        moco.start()
+    context.run_on_main(lambda: (output / build.CONFIG_FILE).write_text(to_yaml(config), encoding="utf-8"))
+    progress = ProgressLine(steps, enabled=context.is_main)
+    for line in (*_describe(config, context, engine, data, plan, steps), *start.notes, *([warning] if warning else [])):
+        progress.say(line)
+
+    agreement = Agreement(context, stop, config.train.checkpoint_every_minutes)
+    log = MetricLog(output, context, start.position.step)
+    trainer = Trainer(
+        config=config,
+        context=context,
+        step=TrainingStep(engine, moco, config, context, agreement),
+        agreement=agreement,
+        batches=build.training_batches(config, data, plan, context, start.position.step, steps),
+        position=start.position,
+        total_steps=steps,
+        warmup_steps=warmup_length(config.optimizer.warmup_steps, config.optimizer.warmup_fraction, steps),
+        checkpoints=checkpoints,
+        write_checkpoint=build.checkpoint_writer(config, context, engine, moco, loaded, tokenizer),
+        data_state=data.order.state_dict,
+        evaluate=build.evaluator(config, data, engine, moco, context),
+        log=log,
+        progress=progress,
+    )
+    finished = trainer.run()
+    log.close()
+    if context.is_main:
+        curves = draw_curves(output)
+        saved = checkpoints.folder / f"step_{trainer.position.step:08d}"
+        state = "finished" if finished else f"stopped ({agreement.reason})"
+        progress.say(
+            f"{state} at step {trainer.position.step:,} of {steps:,} after {duration(trainer.position.trained_s)} of "
+            f"training; saved {saved}" + (f", curves {curves}" if curves else "")
+        )
+        if finished:
+            progress.say(f"Plain PyTorch: python tools/convert_checkpoint.py {saved} EXPORT_FOLDER")
+        else:
+            progress.say("Continue with the same command and --resume auto")
+    context.barrier()
+    return finished
+
+
+def _describe(config: Config, context: RankContext, engine: Any, data: Any, plan: Any, steps: int) -> list[str]:
+    """What the run is made of, printed at its start. A collective."""
+    import platform
+
+    import torch
+
+    from spe_dist.distributed.launch import placement_table
+    from spe_dist.model import kernels
+
+    device = torch.cuda.get_device_name(context.device) if context.device.type == "cuda" else "cpu"
+    rows = context.all_gather_object((context.rank, platform.node(), f"{context.device} {device}".strip()))
+    manifest = data.train.manifest
+    epochs = steps * plan.global_batch / data.order.sentences_per_epoch
+    return [
+        placement_table(rows),
+        f"data: {data.train.n_sentences:,} training and {data.held_out.n_sentences if data.held_out else 0:,} held-out "
+        f"sentences, vocabulary {manifest.vocabulary_size:,}",
+        f"batch: {plan}; {steps:,} steps = {epochs:.2f} epochs",
+        f"model: {engine.parameters():,} parameters, encoder from {config.model.encoder or 'random weights'}; "
+        f"ZeRO stage {engine.zero_stage}, {engine.precision}",
+        *(f"kernel: {choice.part}: {choice.kernel} ({choice.why})" for choice in kernels.describe()),
+    ]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
