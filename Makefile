@@ -16,10 +16,10 @@ TORCH ?=
 .PHONY: FORCE help install pretrain test test-slurm test-all lint lock clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1|/' | column -t -s '|'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## *' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-$(INSTALLED): pyproject.toml constraints.txt tools/setup_env.sh
-	@PYTHON="$(PYTHON)" TORCH="$(TORCH)" tools/setup_env.sh $(VENV)
+$(INSTALLED): pyproject.toml constraints.txt tools/setup_env.py
+	@$(or $(PYTHON),python3) tools/setup_env.py $(VENV) --python "$(PYTHON)" --torch "$(TORCH)"
 	@printf '%s' '$(TORCH)' >$(VENV)/.torch_asked
 	@touch $@
 
@@ -50,8 +50,8 @@ lint: $(INSTALLED)  ## ruff, mypy, shellcheck
 	@$(RUN) mypy
 	@if [ -n "$(SHELL_SCRIPTS)" ] && $(RUN) command -v shellcheck >/dev/null; then $(RUN) shellcheck $(SHELL_SCRIPTS); fi
 
-lock: ## renew constraints.txt from the bounds in pyproject.toml
-	@PYTHON="$(PYTHON)" TORCH="$(TORCH)" tools/lock.sh
+lock:  ## renew constraints.txt from the bounds in pyproject.toml
+	@tools/lock.sh "$(or $(PYTHON),python3.11)"
 
 clean:  ## remove the environment, caches and demo runs
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis runs/demo
