@@ -1,0 +1,80 @@
+"""Key encoder and both queues together: what follows an applied step, and what a checkpoint keeps of it.
+
+Legend of the shape suffixes:
+    B sentences of this rank's part of a global batch, in slot order; C width of a key
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spe_dist.errors import CheckpointError
+from spe_dist.moco.encoder import Collectives, MomentumKeyEncoder
+from spe_dist.moco.fingerprint import check_equal
+from spe_dist.moco.queue import KeyQueue
+
+
+class MomentumContrast:
+    """A key encoder with a queue of span-pair keys and one of context keys (METHOD, CSPO with MoCo)."""
+
+    def __init__(self, key_encoder: MomentumKeyEncoder, pair_queue: KeyQueue, context_queue: KeyQueue) -> None:
+        self.key_encoder = key_encoder
+        self.pair_queue = pair_queue
+        self.context_queue = context_queue
+        self.collectives: Collectives = key_encoder.collectives
+
+    @property
+    def key_module(self) -> nn.Module:
+        return self.key_encoder.module
+
+    def start(self) -> None:
+        """Key encoder = exact copy of the query; the queues are empty."""
+        self.key_encoder.start()
+
+    def follow(self) -> None:
+        """Momentum update of the key encoder; after applied steps only."""
+        self.key_encoder.follow()
+
+    @torch.no_grad()
+    def enqueue(self, pair_keys_BC: Tensor, context_keys_BC: Tensor, sentence_ids_B: Tensor) -> None:
+        """Gather the keys of a step in rank order and add them to the queues; after applied steps only; a collective.
+
+        Every rank gives the keys of all its micro-batches joined in slot order, the same number on each rank.
+        """
+        dtype = self.pair_queue.keys_KC.dtype
+        size = pair_keys_BC.shape[1]
+        both = torch.cat([pair_keys_BC, context_keys_BC], dim=1).to(dtype)
+        both = self.collectives.all_gather_rows(both)
+        ids = self.collectives.all_gather_rows(sentence_ids_B)
+        self.pair_queue.enqueue(both[:, :size], ids)
+        self.context_queue.enqueue(both[:, size:], ids)
+
+    def check_equal(self) -> None:
+        """Raise DivergenceError unless key encoder and queues are bit-equal on all ranks; a collective."""
+        named = {f"key encoder {name}": tensor for name, tensor in self.key_encoder.named_tensors().items()}
+        for label, queue in (("pair queue", self.pair_queue), ("context queue", self.context_queue)):
+            named.update({f"{label} {name}": tensor for name, tensor in queue.state_dict().items()})
+        check_equal(self.collectives, named)
+
+    def state_dict(self) -> dict[str, Any] | None:
+        """What rank 0 saves as moco.pt (average and compensation by parameter name, both queues); None elsewhere."""
+        averages = self.key_encoder.state_dict()
+        if averages is None:
+            return None
+        queues = {"pair_queue": self.pair_queue, "context_queue": self.context_queue}
+        return averages | {name: {k: v.cpu() for k, v in queue.state_dict().items()} for name, queue in queues.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue exactly from a saved state, at any number of ranks; every rank loads the same file."""
+        for name, queue in (("pair_queue", self.pair_queue), ("context_queue", self.context_queue)):
+            saved = state[name]["keys_KC"]
+            if saved.shape != queue.keys_KC.shape or saved.dtype != queue.keys_KC.dtype:
+                raise CheckpointError(
+                    f"the saved {name} holds {list(saved.shape)} {saved.dtype}, this run's {list(queue.keys_KC.shape)} "
+                    f"{queue.keys_KC.dtype}; resume with the checkpoint's queue_keys, queue_dtype and contrastive_size"
+                )
+            queue.load_state_dict(state[name])
+        self.key_encoder.load_state_dict({key: state[key] for key in ("average", "compensation")})

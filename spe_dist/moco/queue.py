@@ -1,0 +1,59 @@
+"""The queue of keys: a ring buffer in tensors, so that it is saved, restored and compared like any other state.
+
+Legend of the shape suffixes:
+    B keys that enter together, K keys the queue holds, C width of a key
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from spe_dist.errors import ConfigError
+
+NO_SENTENCE = -1  # sentence id of a slot that no key has filled yet
+
+
+class KeyQueue(nn.Module):
+    """The last `queue_keys` keys with the ids of their sentences; the oldest leave first.
+
+    Buffers: keys_KC in the queue's dtype, ids_K (int64, -1 where unfilled), cursor (0-dim int64, slot of the next key)
+    and fill (0-dim int64, number of filled slots; they are slots 0..fill-1). All of it is in the state_dict.
+    """
+
+    keys_KC: Tensor
+    ids_K: Tensor
+    cursor: Tensor
+    fill: Tensor
+
+    def __init__(
+        self,
+        queue_keys: int,
+        key_size: int,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__()
+        if queue_keys < 1:
+            raise ConfigError(f"queue_keys={queue_keys} leaves no room for a key; choose 1 or more")
+        self.register_buffer("keys_KC", torch.zeros(queue_keys, key_size, dtype=dtype, device=device))
+        self.register_buffer("ids_K", torch.full((queue_keys,), NO_SENTENCE, dtype=torch.int64, device=device))
+        self.register_buffer("cursor", torch.zeros((), dtype=torch.int64, device=device))
+        self.register_buffer("fill", torch.zeros((), dtype=torch.int64, device=device))
+
+    @property
+    def queue_keys(self) -> int:
+        return self.ids_K.shape[0]
+
+    @torch.no_grad()
+    def enqueue(self, keys_BC: Tensor, ids_B: Tensor) -> None:
+        """Add any number of keys in order, wrapping around; the result is that of adding them one by one."""
+        batch, capacity = ids_B.shape[0], self.queue_keys
+        assert keys_BC.shape == (batch, self.keys_KC.shape[1]), f"{tuple(keys_BC.shape)} keys for {batch} sentence ids"
+        dropped = max(0, batch - capacity)
+        offsets = torch.arange(dropped, batch, device=self.cursor.device)
+        slots = (self.cursor + offsets) % capacity
+        self.keys_KC.index_copy_(0, slots, keys_BC[dropped:].to(self.keys_KC))
+        self.ids_K.index_copy_(0, slots, ids_B[dropped:].to(self.ids_K))
+        self.cursor.add_(batch).remainder_(capacity)
+        self.fill.add_(batch).clamp_(max=capacity)
