@@ -1,0 +1,198 @@
+"""Self-attention inside each sequence of a packed batch, behind one function.
+
+Legend of the shape suffixes:
+    Q sequences, T tokens, H heads, D width of a head, G sequences of a group, L longest of a group, R padded rows
+
+Backends (`choose_backend` picks one and says why):
+    varlen   torch.nn.attention.varlen.varlen_attn: CUDA, 16 bit, no dropout
+    flash    the kernel beneath it, aten._flash_attention_forward, which has dropout and a backward: CUDA, 16 bit
+    grouped  padded scaled_dot_product_attention over groups of similar length: everything else, the CPU among it
+
+BERT drops attention probabilities, and METHOD asks for dropout 0.1 throughout. varlen_attn has no dropout (torch 2.10
+to 2.13 fix it at zero), so training goes through the kernel that varlen_attn itself calls.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+GROUP_SLACK = 1.3  # a group's longest sequence in tokens, divided by its shortest, at most (plus GROUP_SLACK_TOKENS)
+GROUP_SLACK_TOKENS = 4
+
+
+@dataclass(frozen=True)
+class Backend:
+    """The chosen way to attend, and the reason in words."""
+
+    name: str
+    why: str
+
+
+def choose_backend(device: torch.device, dtype: torch.dtype, head_size: int, dropout_p: float) -> Backend:
+    """Picks the backend for tensors of this kind; the only place where that is decided."""
+    if device.type != "cuda":
+        return Backend("grouped", f"varlen kernels have no backward on {device.type}; groups of similar length do")
+    if dtype not in (torch.float16, torch.bfloat16):
+        return Backend("grouped", f"varlen kernels take 16-bit types only, this is {dtype}")
+    if head_size > 256 or head_size % 8:
+        return Backend("grouped", f"varlen kernels take heads of 8, 16, ... 256 dims, this has {head_size}")
+    if torch.cuda.get_device_capability(device)[0] < 8:
+        return Backend("grouped", "varlen kernels need an Ampere GPU or newer")
+    if dropout_p > 0:
+        return Backend("flash", "packed, with dropout of attention probabilities (varlen_attn has none)")
+    if importlib.util.find_spec("torch.nn.attention.varlen") is None:
+        return Backend("flash", f"torch {torch.__version__} has no varlen_attn")
+    return Backend("varlen", "packed, no dropout wanted")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Sequences of similar length, padded to the longest."""
+
+    n_sequences: int
+    longest: int
+    mask_G11L: Tensor | None  # bool, True at real tokens; None where no sequence is padded
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where each token of a packed batch stands in the padded rows of all groups, one behind the other."""
+
+    groups: list[Group]
+    token_of_row_R: Tensor  # padding rows point at some token
+    row_of_token_T: Tensor
+    padding_R: Tensor | None  # bool, True at padding rows; None where there are none
+
+
+def plan_layout(cu_seqlens_Q1: Tensor, max_seqlen: int, n_tokens: int) -> Layout:
+    """Groups sequences by length. On a GPU all are one group, so that nothing waits for the lengths."""
+    device = cu_seqlens_Q1.device
+    starts_Q = cu_seqlens_Q1[:-1].long()
+    lengths_Q = cu_seqlens_Q1[1:].long() - starts_Q
+    n_sequences = starts_Q.shape[0]
+    if device.type == "cpu":
+        sorted_lengths_Q, order_Q = torch.sort(lengths_Q, stable=True)
+        sizes = _cut_by_length(sorted_lengths_Q.tolist())
+    else:
+        sorted_lengths_Q, order_Q = lengths_Q, torch.arange(n_sequences, device=device)
+        sizes = [(n_sequences, max_seqlen)]
+    groups, tokens, reals = [], [], []
+    first_row_Q = torch.empty_like(starts_Q)
+    first, row = 0, 0
+    for size, longest in sizes:
+        members_G = order_Q[first : first + size]
+        offsets_L = torch.arange(longest, device=device)
+        real_GL = offsets_L < sorted_lengths_Q[first : first + size, None]
+        tokens.append((starts_Q[members_G, None] + torch.where(real_GL, offsets_L, 0)).flatten())
+        reals.append(real_GL.flatten())
+        padded = device.type != "cpu" or not bool(real_GL.all())
+        groups.append(Group(size, longest, real_GL[:, None, None, :] if padded else None))
+        first_row_Q[members_G] = row + longest * torch.arange(size, device=device)
+        first, row = first + size, row + size * longest
+    has_padding = any(group.mask_G11L is not None for group in groups)
+    shift_Q = first_row_Q - starts_Q
+    shift_T = torch.repeat_interleave(shift_Q, lengths_Q, output_size=n_tokens)
+    row_of_token_T = torch.arange(n_tokens, device=device) + shift_T
+    return Layout(groups, torch.cat(tokens), row_of_token_T, ~torch.cat(reals) if has_padding else None)
+
+
+def _cut_by_length(sorted_lengths: list[int]) -> list[tuple[int, int]]:
+    """Cuts ascending lengths into (number of sequences, longest) so that little of each group is padding."""
+    sizes: list[tuple[int, int]] = []
+    first = 0
+    for i, length in enumerate(sorted_lengths):
+        if length > sorted_lengths[first] * GROUP_SLACK + GROUP_SLACK_TOKENS:
+            sizes.append((i - first, sorted_lengths[i - 1]))
+            first = i
+    sizes.append((len(sorted_lengths) - first, sorted_lengths[-1]))
+    return sizes
+
+
+class _Pad(torch.autograd.Function):
+    """Tokens to padded rows. Both directions only gather, which is fast and has one order of summation."""
+
+    @staticmethod
+    def forward(ctx, x_TX: Tensor, layout: Layout) -> Tensor:
+        ctx.layout = layout
+        return x_TX.index_select(0, layout.token_of_row_R)
+
+    @staticmethod
+    def backward(ctx, grad_RX: Tensor) -> tuple[Tensor, None]:
+        # Padding rows are masked as keys and unused as queries: their gradient is zero, nothing is lost.
+        return grad_RX.index_select(0, ctx.layout.row_of_token_T), None
+
+
+class _Unpad(torch.autograd.Function):
+    """Padded rows back to tokens."""
+
+    @staticmethod
+    def forward(ctx, x_RX: Tensor, layout: Layout) -> Tensor:
+        ctx.layout = layout
+        return x_RX.index_select(0, layout.row_of_token_T)
+
+    @staticmethod
+    def backward(ctx, grad_TX: Tensor) -> tuple[Tensor, None]:
+        grad_RX = grad_TX.index_select(0, ctx.layout.token_of_row_R)
+        if ctx.layout.padding_R is not None:
+            grad_RX.masked_fill_(ctx.layout.padding_R[:, None], 0)
+        return grad_RX, None
+
+
+def _grouped(q_THD: Tensor, k_THD: Tensor, v_THD: Tensor, layout: Layout, dropout_p: float) -> Tensor:
+    n_heads, head_size = q_THD.shape[1:]
+    rows = [_Pad.apply(x.flatten(1), layout) for x in (q_THD, k_THD, v_THD)]
+    row_counts = [group.n_sequences * group.longest for group in layout.groups]
+    outputs = []
+    for group, *qkv in zip(layout.groups, *(x.split(row_counts) for x in rows), strict=True):
+        shape = (group.n_sequences, group.longest, n_heads, head_size)
+        q_GHLD, k_GHLD, v_GHLD = (x.view(shape).transpose(1, 2) for x in qkv)
+        out_GHLD = F.scaled_dot_product_attention(q_GHLD, k_GHLD, v_GHLD, group.mask_G11L, dropout_p)
+        outputs.append(out_GHLD.transpose(1, 2).reshape(-1, n_heads * head_size))
+    return _Unpad.apply(torch.cat(outputs), layout).view(q_THD.shape)
+
+
+def _flash(q: Tensor, k: Tensor, v: Tensor, cu_seqlens_Q1: Tensor, max_seqlen: int, dropout_p: float) -> Tensor:
+    return torch.ops.aten._flash_attention_forward(
+        q, k, v, cu_seqlens_Q1, cu_seqlens_Q1, max_seqlen, max_seqlen, dropout_p, False, False
+    )[0]
+
+
+def _varlen(q: Tensor, k: Tensor, v: Tensor, cu_seqlens_Q1: Tensor, max_seqlen: int) -> Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    out = varlen_attn(q, k, v, cu_seqlens_Q1, cu_seqlens_Q1, max_seqlen, max_seqlen)
+    assert isinstance(out, Tensor)  # a tuple only where auxiliary outputs are asked for
+    return out
+
+
+@torch.compiler.disable
+def attention(
+    q_THD: Tensor,
+    k_THD: Tensor,
+    v_THD: Tensor,
+    cu_seqlens_Q1: Tensor,
+    max_seqlen: int,
+    dropout_p: float = 0.0,
+    layout: Layout | None = None,
+) -> Tensor:
+    """softmax(q k' / sqrt(D)) v inside each sequence, [T, H, D]; `dropout_p` drops attention probabilities.
+
+    `layout` is `plan_layout(cu_seqlens_Q1, max_seqlen, T)`; a caller with several layers plans once.
+    """
+    backend = choose_backend(q_THD.device, q_THD.dtype, q_THD.shape[2], dropout_p)
+    if backend.name == "varlen":
+        return _varlen(q_THD, k_THD, v_THD, cu_seqlens_Q1, max_seqlen)
+    if backend.name == "flash":
+        return _flash(q_THD, k_THD, v_THD, cu_seqlens_Q1, max_seqlen, dropout_p)
+    layout = layout or plan_layout(cu_seqlens_Q1, max_seqlen, q_THD.shape[0])
+    return _grouped(q_THD, k_THD, v_THD, layout, dropout_p)
+
+
+def needs_layout(device: torch.device, dtype: torch.dtype, head_size: int, dropout_p: float) -> bool:
+    """Whether `attention` would plan a layout for such tensors."""
+    return choose_backend(device, dtype, head_size, dropout_p).name == "grouped"

@@ -1,0 +1,189 @@
+"""BERT over a packed batch: the same numbers as transformers' BertModel, without a padded token.
+
+Parameter names are BertModel's (`embeddings.word_embeddings.weight`, `encoder.layer.0.attention.self.query.weight`,
+..., `pooler.dense.weight`), so a state_dict goes either way unchanged. Token types are all 0.
+
+Legend of the shape suffixes:
+    Q sequences, T tokens, D hidden size, H heads
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import BertConfig
+from transformers.activations import ACT2FN
+
+from spe_dist.errors import ConfigError
+from spe_dist.model.attention import Layout, attention, needs_layout, plan_layout
+from spe_dist.model.kernels import layer_norm_class
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Borders of the sequences, as every layer's attention needs them."""
+
+    cu_seqlens_Q1: Tensor
+    max_seqlen: int
+    layout: Layout | None
+
+
+def check_config(config: BertConfig) -> None:
+    """ConfigError for what this encoder does not compute."""
+    values = config.to_dict()
+    kind = values.get("model_type") or "bert"
+    if kind != "bert":
+        raise ConfigError(f"the encoder is of model_type '{kind}', supported is 'bert'; choose a BERT checkpoint")
+    positions = values.get("position_embedding_type") or "absolute"
+    if positions != "absolute":
+        raise ConfigError(
+            f"the encoder has position_embedding_type '{positions}', supported is 'absolute'; choose another checkpoint"
+        )
+    if values.get("is_decoder"):
+        raise ConfigError("the encoder has is_decoder=true, it would not see to its right; choose another checkpoint")
+    if config.hidden_size % config.num_attention_heads:
+        raise ConfigError(
+            f"hidden_size={config.hidden_size} is not divisible by attention_heads={config.num_attention_heads}; "
+            "choose a number of heads that divides it"
+        )
+    if isinstance(config.hidden_act, str) and config.hidden_act not in ACT2FN:
+        raise ConfigError(f"hidden_act '{config.hidden_act}' is unknown to transformers; known: {sorted(ACT2FN)}")
+
+
+class Embeddings(nn.Module):
+    def __init__(self, config: BertConfig, norm: type[nn.Module]):
+        super().__init__()
+        pad = config.pad_token_id
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=pad)
+        self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
+        self.LayerNorm = norm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, piece_ids_T: Tensor, positions_T: Tensor) -> Tensor:
+        first_type_1D = self.token_type_embeddings(torch.zeros(1, dtype=torch.int64, device=piece_ids_T.device))
+        x_TD = self.word_embeddings(piece_ids_T) + first_type_1D + self.position_embeddings(positions_T)
+        return self.dropout(self.LayerNorm(x_TD))
+
+
+class SelfAttention(nn.Module):
+    def __init__(self, config: BertConfig):
+        super().__init__()
+        self.n_heads = config.num_attention_heads
+        self.query = nn.Linear(config.hidden_size, config.hidden_size)
+        self.key = nn.Linear(config.hidden_size, config.hidden_size)
+        self.value = nn.Linear(config.hidden_size, config.hidden_size)
+        self.dropout_p = config.attention_probs_dropout_prob
+
+    def forward(self, x_TD: Tensor, packing: Packing) -> Tensor:
+        q_THD, k_THD, v_THD = (
+            linear(x_TD).unflatten(1, (self.n_heads, -1)) for linear in (self.query, self.key, self.value)
+        )
+        dropout_p = self.dropout_p if self.training else 0.0
+        return attention(
+            q_THD, k_THD, v_THD, packing.cu_seqlens_Q1, packing.max_seqlen, dropout_p, packing.layout
+        ).flatten(1)
+
+
+class ResidualOutput(nn.Module):
+    """Linear, dropout, residual and LayerNorm that end both halves of a layer."""
+
+    def __init__(self, input_size: int, config: BertConfig, norm: type[nn.Module]):
+        super().__init__()
+        self.dense = nn.Linear(input_size, config.hidden_size)
+        self.LayerNorm = norm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, x: Tensor, residual_TD: Tensor) -> Tensor:
+        return self.LayerNorm(self.dropout(self.dense(x)) + residual_TD)
+
+
+class AttentionBlock(nn.Module):
+    def __init__(self, config: BertConfig, norm: type[nn.Module]):
+        super().__init__()
+        self.self = SelfAttention(config)
+        self.output = ResidualOutput(config.hidden_size, config, norm)
+
+    def forward(self, x_TD: Tensor, packing: Packing) -> Tensor:
+        return self.output(self.self(x_TD, packing), x_TD)
+
+
+class Intermediate(nn.Module):
+    def __init__(self, config: BertConfig):
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.intermediate_size)
+        known = config.hidden_act if not isinstance(config.hidden_act, str) else ACT2FN[config.hidden_act]
+        self.activation = F.gelu if config.hidden_act == "gelu" else known
+
+    def forward(self, x_TD: Tensor) -> Tensor:
+        return self.activation(self.dense(x_TD))
+
+
+class Layer(nn.Module):
+    def __init__(self, config: BertConfig, norm: type[nn.Module]):
+        super().__init__()
+        self.attention = AttentionBlock(config, norm)
+        self.intermediate = Intermediate(config)
+        self.output = ResidualOutput(config.intermediate_size, config, norm)
+
+    def forward(self, x_TD: Tensor, packing: Packing) -> Tensor:
+        x_TD = self.attention(x_TD, packing)
+        return self.output(self.intermediate(x_TD), x_TD)
+
+
+class Layers(nn.Module):
+    def __init__(self, config: BertConfig, norm: type[nn.Module]):
+        super().__init__()
+        self.layer = nn.ModuleList(Layer(config, norm) for _ in range(config.num_hidden_layers))
+
+    def forward(self, x_TD: Tensor, packing: Packing) -> Tensor:
+        for layer in self.layer:
+            x_TD = layer(x_TD, packing)
+        return x_TD
+
+
+class Pooler(nn.Module):
+    """tanh of a linear map of the [CLS] state, trained with BERT's next sentence prediction."""
+
+    def __init__(self, config: BertConfig):
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, cls_QD: Tensor) -> Tensor:
+        return torch.tanh(self.dense(cls_QD))
+
+
+class PackedBertEncoder(nn.Module):
+    """BERT without padding. `pooler` may be None where nothing reads it.
+
+    Weights start as BERT's: normal(0, initializer_range), biases 0, LayerNorm 1 and 0.
+    """
+
+    def __init__(self, config: BertConfig, kernels: str = "auto", with_pooler: bool = True):
+        super().__init__()
+        check_config(config)
+        self.config = config
+        norm = layer_norm_class(kernels)
+        self.embeddings = Embeddings(config, norm)
+        self.encoder = Layers(config, norm)
+        self.pooler: Pooler | None = Pooler(config) if with_pooler else None
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, 0.0, config.initializer_range)
+            if isinstance(module, nn.Linear):
+                nn.init.zeros_(module.bias)
+            if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+                nn.init.zeros_(module.weight[module.padding_idx])
+
+    def forward(self, piece_ids_T: Tensor, positions_T: Tensor, cu_seqlens_Q1: Tensor, max_seqlen: int) -> Tensor:
+        """States of the last layer, [T, D]. `cu_seqlens_Q1` (int32) holds the borders of the sequences in T."""
+        x_TD = self.embeddings(piece_ids_T, positions_T)
+        layout = None
+        dropout_p = self.config.attention_probs_dropout_prob if self.training else 0.0
+        head_size = self.config.hidden_size // self.config.num_attention_heads
+        if needs_layout(x_TD.device, x_TD.dtype, head_size, dropout_p):
+            layout = plan_layout(cu_seqlens_Q1, max_seqlen, x_TD.shape[0])
+        return self.encoder(x_TD, Packing(cu_seqlens_Q1, max_seqlen, layout))

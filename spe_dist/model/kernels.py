@@ -1,0 +1,176 @@
+"""Which fused kernel each part uses, and why: the one place where that is chosen.
+
+torch's own kernels are the default: its LayerNorm and AdamW are fused, the bias of a linear layer is added inside the
+matrix product, and `compile` fuses what is left. NVIDIA's apex is used when it is asked for. `auto` never measures, so
+that a resumed run computes with the kernels it started with.
+
+Two traps are caught here. `pip install apex` installs an unrelated package of that name, and apex built without its
+CUDA extensions imports well and fails at the first step.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from spe_dist.config import Config
+from spe_dist.errors import ConfigError
+
+APEX_REMEDY = (
+    "build NVIDIA's apex from https://github.com/NVIDIA/apex with its CUDA and C++ extensions, or use --kernels torch"
+)
+
+
+@dataclass(frozen=True)
+class KernelChoice:
+    """One line of the table that a run prints at its start."""
+
+    part: str
+    kernel: str
+    why: str
+
+
+@dataclass(frozen=True)
+class ApexState:
+    """What the name `apex` stands for in this environment."""
+
+    kind: Literal["absent", "unrelated", "not built", "nvidia"]
+    detail: str
+
+    @property
+    def usable(self) -> bool:
+        return self.kind == "nvidia"
+
+
+def find_apex() -> ApexState:
+    """Looks for NVIDIA's apex with its CUDA extensions; never raises."""
+    try:
+        spec = importlib.util.find_spec("apex")
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None:
+        return ApexState("absent", "apex is not installed")
+    where = spec.origin or ", ".join(spec.submodule_search_locations or ["?"])
+    try:
+        is_nvidias = importlib.util.find_spec("apex.normalization") is not None
+    except Exception:  # importing an unrelated package may fail in any way
+        is_nvidias = False
+    if not is_nvidias:
+        return ApexState("unrelated", f"the package 'apex' at {where} is not NVIDIA's (pip's apex is another project)")
+    for extension in ("fused_layer_norm_cuda", "amp_C"):
+        try:
+            importlib.import_module(extension)
+        except Exception as error:
+            return ApexState("not built", f"NVIDIA's apex at {where} lacks its CUDA extension {extension}: {error}")
+    return ApexState("nvidia", f"NVIDIA's apex at {where}")
+
+
+def use_apex(kernels: str, device: torch.device | None = None) -> bool:
+    """Whether apex is used; ConfigError where it is asked for and cannot be."""
+    if kernels != "apex":
+        return False
+    state = find_apex()
+    if not state.usable:
+        raise ConfigError(f"kernels=apex, but {state.detail}; {APEX_REMEDY}")
+    if (device or default_device()).type != "cuda":
+        raise ConfigError("kernels=apex, but the run is on a CPU and apex has CUDA kernels only; use --kernels auto")
+    return True
+
+
+def default_device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def layer_norm_class(kernels: str = "auto") -> type[nn.Module]:
+    """The LayerNorm module to build with: called as `cls(size, eps=eps)`, parameters `weight` and `bias`."""
+    if not use_apex(kernels):
+        return nn.LayerNorm
+    return importlib.import_module("apex.normalization").FusedLayerNorm
+
+
+def make_adamw(
+    groups: Iterable[dict[str, Any]], config: Config, device: torch.device | str | None = None
+) -> torch.optim.Optimizer:
+    """AdamW as METHOD's Schedules: torch's fused one on CPU and CUDA, apex's FusedAdam where it is asked for.
+
+    DeepSpeed's ZeRO replaces the groups' parameters by flat float32 partitions after this; both optimizers only look
+    at `param_groups` when they step, so that is fine, also where the partitions are offloaded to the CPU.
+    """
+    device = torch.device(device) if device is not None else default_device()
+    settings = config.optimizer
+    options: dict[str, Any] = {
+        "lr": settings.learning_rate,
+        "betas": (settings.adam_beta1, settings.adam_beta2),
+        "eps": settings.adam_eps,
+        "weight_decay": settings.weight_decay,
+    }
+    if use_apex(config.train.kernels, device):
+        fused_adam = importlib.import_module("apex.optimizers").FusedAdam
+        return fused_adam(list(groups), adam_w_mode=True, **options)
+    fused = device.type in ("cpu", "cuda")
+    return torch.optim.AdamW(list(groups), fused=fused, foreach=None if fused else True, **options)
+
+
+def param_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Two groups by name order: matrices and tables decay, biases and LayerNorm (all one-dimensional) do not."""
+    decay: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            (plain if parameter.ndim < 2 else decay).append(parameter)
+    groups = [{"params": decay, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+def compile_layers(encoder: nn.Module) -> None:
+    """torch.compile of each encoder layer in place, for any number of tokens; parameter names stay as they are."""
+    for layer in encoder.encoder.layer:  # type: ignore[union-attr]
+        layer.compile(dynamic=True)
+
+
+def describe(
+    config: Config | None = None, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+) -> list[KernelChoice]:
+    """The kernels of a run, one line a part, with the reason of each choice."""
+    from spe_dist.model.attention import choose_backend
+
+    config = config or Config()
+    device = torch.device(device) if device is not None else default_device()
+    if dtype is None:
+        dtype = torch.float16 if device.type == "cuda" else torch.float32
+    state = find_apex()
+    apex = use_apex(config.train.kernels, device)
+    default = "kernels=torch" if config.train.kernels == "torch" else f"torch's are the default; {state.detail}"
+    compiled = config.train.compile
+    head_size = config.model.hidden_size // max(config.model.attention_heads, 1)
+    rows = []
+    for part, dropout_p in (("attention", config.model.dropout), ("attention of keys", 0.0)):
+        backend = choose_backend(device, dtype, head_size, dropout_p)
+        rows.append(KernelChoice(part, backend.name, backend.why))
+    rows.append(
+        KernelChoice("LayerNorm", "apex FusedLayerNorm", state.detail)
+        if apex
+        else KernelChoice("LayerNorm", "torch layer_norm", default)
+    )
+    rows.append(
+        KernelChoice(
+            "bias-GELU",
+            "compiled with its layer" if compiled else "torch linear + gelu",
+            "compile=true" if compiled else "the product adds the bias; apex's fused one is the tanh approximation",
+        )
+    )
+    rows.append(
+        KernelChoice("AdamW", "apex FusedAdam", state.detail)
+        if apex
+        else KernelChoice("AdamW", "torch AdamW(fused=True)", default)
+    )
+    rows.append(
+        KernelChoice("encoder layers", "torch.compile" if compiled else "eager", f"compile={str(compiled).lower()}")
+    )
+    return rows

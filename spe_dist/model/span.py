@@ -1,0 +1,128 @@
+"""Span encoder: one convolution pass over all words of a batch, then a maximum over each span (METHOD Network).
+
+Each span counts as alone, with zeros around it. A kernel of k words has width + k - 1 windows that overlap the span;
+the maximum is taken over those and over the window of zeros only, whose value is GELU(bias): so an empty span has a
+value. The maximum is taken after GELU, which is not monotone below -0.75.
+
+The work is cut so that no span is padded in the model's width: each word's vector is multiplied by every tap of a
+kernel (one product), and a window's value is the sum of the taps that its words contribute. Span s of n words owns
+n + k_max window rows in a flat table; tap j of its word at offset o adds to row o + k_max - 1 - j, and the last row is
+left to zeros. The same rows serve all kernels: a smaller kernel has further windows of zeros, which change nothing.
+
+Facts of the predecessor's module: padding k on both sides (the same windows), GELU, maximum, dropout, then a block of
+Linear, GELU, LayerNorm, Dropout; it reads a span's words from right to left, which is a flip of the kernels.
+
+Legend of the shape suffixes:
+    W words, S spans, N window rows, K taps of a kernel, D hidden size, C filters of a kernel, H span size
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from spe_dist.model.heads import Mlp
+
+
+@dataclass(frozen=True)
+class WindowRows:
+    """Which word stands under the last tap of the widest kernel, for each window row."""
+
+    rows_per_span_S: Tensor  # int64: words of the span + k_max
+    first_word_N: Tensor  # int64: word under tap 0 in row n; may lie outside of the span
+    span_start_N: Tensor
+    span_end_N: Tensor
+    row_of_word_W: Tensor  # int64: the row to which the word's tap 0 adds
+    widest: int
+
+
+def window_rows(span_borders_S1: Tensor, n_words: int, widest: int) -> WindowRows:
+    """Lays out the window rows of all spans; `widest` is k_max."""
+    device = span_borders_S1.device
+    n_spans = span_borders_S1.shape[0] - 1
+    widths_S = span_borders_S1.diff()
+    rows_per_span_S = widths_S + widest
+    n_rows = n_words + widest * n_spans
+    span_S = torch.arange(n_spans, device=device)
+    span_N = torch.repeat_interleave(span_S, rows_per_span_S, output_size=n_rows)
+    span_W = torch.repeat_interleave(span_S, widths_S, output_size=n_words)
+    return WindowRows(
+        rows_per_span_S=rows_per_span_S,
+        first_word_N=torch.arange(n_rows, device=device) - widest * span_N - (widest - 1),
+        span_start_N=span_borders_S1[span_N],
+        span_end_N=span_borders_S1[span_N + 1],
+        row_of_word_W=torch.arange(n_words, device=device) + widest * span_W + (widest - 1),
+        widest=widest,
+    )
+
+
+class _SumTaps(torch.autograd.Function):
+    """windows_NC[n] = sum over taps j of taps_WKC[first_word_N[n] + j, j], words outside of the span left out."""
+
+    @staticmethod
+    def forward(ctx, taps_WKC: Tensor, rows: WindowRows) -> Tensor:
+        ctx.rows, ctx.n_taps = rows, taps_WKC.shape[1]
+        n_words, n_taps, n_filters = taps_WKC.shape
+        if n_words == 0:
+            return taps_WKC.new_zeros(rows.first_word_N.shape[0], n_filters)
+        tap_K = torch.arange(n_taps, device=taps_WKC.device)
+        word_NK = rows.first_word_N[:, None] + tap_K
+        inside_NK = (word_NK >= rows.span_start_N[:, None]) & (word_NK < rows.span_end_N[:, None])
+        index_NK = torch.where(inside_NK, word_NK * n_taps + tap_K, 0)
+        parts_NKC = taps_WKC.reshape(-1, n_filters).index_select(0, index_NK.flatten())
+        parts_NKC = parts_NKC.view(-1, n_taps, n_filters).masked_fill_(~inside_NK[:, :, None], 0)
+        return parts_NKC.sum(1)
+
+    @staticmethod
+    def backward(ctx, grad_NC: Tensor) -> tuple[Tensor, None]:
+        tap_K = torch.arange(ctx.n_taps, device=grad_NC.device)
+        row_WK = ctx.rows.row_of_word_W[:, None] - tap_K
+        return grad_NC.index_select(0, row_WK.flatten()).view(-1, ctx.n_taps, grad_NC.shape[1]), None
+
+
+class SpanConv(nn.Conv1d):
+    """A Conv1d's parameters applied to window rows; value [N, C] before the activation."""
+
+    def __init__(self, hidden_size: int, n_filters: int, width: int):
+        super().__init__(hidden_size, n_filters, width)
+
+    def forward(self, word_states_WD: Tensor, rows: WindowRows) -> Tensor:  # type: ignore[override]
+        n_filters, hidden_size, n_taps = self.weight.shape
+        taps_D = self.weight.permute(2, 0, 1).reshape(n_taps * n_filters, hidden_size)
+        taps_WKC = F.linear(word_states_WD, taps_D).view(-1, n_taps, n_filters)
+        return _SumTaps.apply(taps_WKC, rows) + self.bias
+
+
+class SpanEncoder(nn.Module):
+    """Span vectors from word states: convolution, GELU, maximum, dropout, MLP."""
+
+    def __init__(
+        self,
+        hidden_size: int,
+        kernel_widths: Sequence[int],
+        n_filters: int,
+        span_size: int,
+        dropout: float,
+        kernels: str = "auto",
+    ):
+        super().__init__()
+        self.conv_layers = nn.ModuleList(SpanConv(hidden_size, n_filters, width) for width in kernel_widths)
+        self.widest = max(kernel_widths)
+        self.dropout = nn.Dropout(dropout)
+        self.mlp = Mlp(n_filters * len(kernel_widths), span_size, dropout, kernels)
+
+    def forward(self, word_states_WD: Tensor, span_borders_S1: Tensor) -> Tensor:
+        """[S, H]; span s is words span_borders_S1[s] to span_borders_S1[s + 1], possibly none."""
+        rows = window_rows(span_borders_S1, word_states_WD.shape[0], self.widest)
+        windows_NC = F.gelu(torch.cat([conv(word_states_WD, rows) for conv in self.conv_layers], dim=1))
+        maxima_SC = segment_max(windows_NC, rows.rows_per_span_S)
+        return self.mlp(self.dropout(maxima_SC))
+
+
+def segment_max(values_NC: Tensor, lengths_S: Tensor) -> Tensor:
+    """Maximum over each run of rows, [S, C]; runs are not empty. Equal maxima share the gradient evenly."""
+    return torch.segment_reduce(values_NC, "max", lengths=lengths_S, axis=0, unsafe=True)

@@ -1,0 +1,243 @@
+"""The whole network: encoder, span encoder, span pair encoder and heads over a packed batch (METHOD Network).
+
+What an objective that is off would need does not exist: the span encoder serves SPO and CSPO, the span pair encoder
+and the contrastive head CSPO, the encoder's pooler a CSPO with cls_source=pooler.
+
+Every module reads only its own parameters and only inside its own `forward`, so an engine may shard them.
+
+Legend of the shape suffixes:
+    B sentences, Q sequences, T tokens, W words, S = 5Q spans, F = 5 spans of a sequence, M token boundary targets,
+    P permuted spans, D hidden size, H span size, C width of queries and keys, V vocabulary, O = 6 orders
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from spe_dist.config import Config
+from spe_dist.data.packed import PackedBatch
+from spe_dist.errors import ConfigError
+from spe_dist.model.encoder import PackedBertEncoder
+from spe_dist.model.heads import ContrastiveHead, PermutationHead, TokenBoundaryHead
+from spe_dist.model.kernels import compile_layers
+from spe_dist.model.pair import SPANS, PairEncoder
+from spe_dist.model.span import SpanEncoder
+
+
+@dataclass(frozen=True)
+class EncodedBatch:
+    """Vectors of all sequences of a batch; None where the model has no such part."""
+
+    states_TD: Tensor
+    word_states_WD: Tensor | None
+    span_vectors_SH: Tensor | None
+    pair_vectors_QH: Tensor | None
+
+
+@dataclass(frozen=True)
+class PretrainingOutputs:
+    """What the objectives take; None where an objective is off."""
+
+    tbo_logits_MV: Tensor | None
+    spo_logits_PO: Tensor | None
+    pair_queries_BC: Tensor | None
+    context_queries_BC: Tensor | None
+    anchor: Tensor  # 0-dim, zero: ties heads without examples to the graph, so that every rank has every gradient
+
+
+class SpanPairEncoder(nn.Module):
+    """Sentence encoder, span encoder and span pair encoder; what is kept after pre-training."""
+
+    def __init__(
+        self,
+        encoder: PackedBertEncoder,
+        span_encoder: SpanEncoder | None = None,
+        pair_encoder: PairEncoder | None = None,
+        contrastive_head: ContrastiveHead | None = None,
+    ):
+        super().__init__()
+        self.encoder = encoder
+        self.span_encoder = span_encoder
+        self.pair_encoder = pair_encoder
+        self.contrastive_head = contrastive_head
+
+    def forward(self, batch: PackedBatch) -> EncodedBatch:
+        states_TD = self.encoder(batch.piece_ids_T, batch.positions_T, batch.cu_seqlens_Q1, batch.max_seqlen)
+        if self.span_encoder is None:
+            return EncodedBatch(states_TD, None, None, None)
+        word_states_WD = states_TD.index_select(0, batch.first_piece_W)
+        span_vectors_SH = self.span_encoder(word_states_WD, batch.span_borders_S1)
+        if self.pair_encoder is None:
+            return EncodedBatch(states_TD, word_states_WD, span_vectors_SH, None)
+        cls_QD = states_TD.index_select(0, batch.cu_seqlens_Q1[:-1])
+        if self.encoder.pooler is not None:
+            cls_QD = self.encoder.pooler(cls_QD)
+        pair_vectors_QH = self.pair_encoder(span_vectors_SH.unflatten(0, (-1, SPANS)), cls_QD)
+        return EncodedBatch(states_TD, word_states_WD, span_vectors_SH, pair_vectors_QH)
+
+    def project(self, pair_vectors_QH: Tensor) -> Tensor:
+        """What is compared: the contrastive head's output, or the span pair vector itself where there is no head."""
+        return pair_vectors_QH if self.contrastive_head is None else self.contrastive_head(pair_vectors_QH)
+
+
+class KeyEncoder(SpanPairEncoder):
+    """f_k of CSPO: no gradient, parameter names as in `PretrainingModel.spe`."""
+
+    normalize: bool = True
+    dropout_on: bool = False
+
+    @torch.no_grad()
+    def keys(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
+        """(span-pair keys, context keys), both [B, C] in float32, of unit length where `normalize` is on."""
+        pair_vectors_QH = self(views_only(batch)).pair_vectors_QH
+        keys_QC = self.project(pair_vectors_QH).float()
+        if self.normalize:
+            keys_QC = F.normalize(keys_QC, dim=1)
+        pair_keys_BC, context_keys_BC = keys_QC.chunk(2)
+        return pair_keys_BC, context_keys_BC
+
+    def train(self, mode: bool = True) -> KeyEncoder:
+        """Stays in eval mode unless its dropout is wanted, whatever its owner does."""
+        return super().train(mode and self.dropout_on)
+
+
+class PretrainingModel(nn.Module):
+    """f_q with the heads of the objectives that are on."""
+
+    def __init__(
+        self,
+        spe: SpanPairEncoder,
+        tbo_head: TokenBoundaryHead | None = None,
+        spo_head: PermutationHead | None = None,
+    ):
+        super().__init__()
+        self.spe = spe
+        self.tbo_head = tbo_head
+        self.spo_head = spo_head
+
+    def forward(self, batch: PackedBatch) -> PretrainingOutputs:
+        encoded = self.spe(batch)
+        anchor = encoded.states_TD.new_zeros(())
+        tbo_logits_MV = spo_logits_PO = pair_queries_BC = context_queries_BC = None
+        if self.tbo_head is not None:
+            tbo_logits_MV, touched = self._tbo(batch, encoded.states_TD)
+            anchor = anchor + touched
+        if self.spo_head is not None:
+            spo_logits_PO, touched = self._spo(batch, encoded.span_vectors_SH)
+            anchor = anchor + touched
+        if encoded.pair_vectors_QH is not None:
+            n_views = 2 * batch.n_sentences
+            pair_queries_BC, context_queries_BC = self.spe.project(encoded.pair_vectors_QH[:n_views]).chunk(2)
+        return PretrainingOutputs(tbo_logits_MV, spo_logits_PO, pair_queries_BC, context_queries_BC, anchor)
+
+    def _tbo(self, batch: PackedBatch, states_TD: Tensor) -> tuple[Tensor, Tensor | float]:
+        assert self.tbo_head is not None
+        if batch.tbo_label_M.shape[0] == 0:  # one row in place of none: every rank calls every module
+            logits_1V = self.tbo_head(states_TD[:1], batch.positions_T[:1])
+            return logits_1V[:0], 0.0 * logits_1V.sum()
+        return self.tbo_head(states_TD[batch.tbo_first_piece_M], batch.tbo_offset_M), 0.0
+
+    def _spo(self, batch: PackedBatch, span_vectors_SH: Tensor | None) -> tuple[Tensor, Tensor | float]:
+        assert self.spo_head is not None and span_vectors_SH is not None
+        if batch.spo_label_P.shape[0] == 0:
+            logits_1O = self.spo_head(span_vectors_SH[:1])
+            return logits_1O[:0], 0.0 * logits_1O.sum()
+        return self.spo_head(span_vectors_SH[batch.spo_span_P]), 0.0
+
+
+def views_only(batch: PackedBatch) -> PackedBatch:
+    """The batch without sequences that serve SPO only, and without targets."""
+    n_views = 2 * batch.n_sentences
+    if batch.n_sequences == n_views:
+        return batch
+    n_tokens = int(batch.cu_seqlens_Q1[n_views])
+    n_words = int(batch.span_borders_S1[SPANS * n_views])
+    none = batch.tbo_label_M[:0]
+    return PackedBatch(
+        sentence_ids_B=batch.sentence_ids_B,
+        piece_ids_T=batch.piece_ids_T[:n_tokens],
+        positions_T=batch.positions_T[:n_tokens],
+        cu_seqlens_Q1=batch.cu_seqlens_Q1[: n_views + 1],
+        first_piece_W=batch.first_piece_W[:n_words],
+        span_borders_S1=batch.span_borders_S1[: SPANS * n_views + 1],
+        tbo_first_piece_M=none,
+        tbo_offset_M=none,
+        tbo_label_M=none,
+        spo_span_P=none,
+        spo_label_P=none,
+        max_seqlen=batch.max_seqlen,
+    )
+
+
+def build_span_pair_encoder(config: Config, encoder: PackedBertEncoder) -> SpanPairEncoder:
+    """The parts that the objectives of `config` need, around `encoder`; weights from the ambient generator."""
+    model, kernels, hidden_size = config.model, config.train.kernels, encoder.config.hidden_size
+    span_encoder = pair_encoder = contrastive_head = None
+    if config.objectives.spo or config.objectives.cspo:
+        span_encoder = SpanEncoder(
+            hidden_size, model.cnn_kernels, model.cnn_channels, model.span_size, model.dropout, kernels
+        )
+    if config.objectives.cspo:
+        pair_encoder = PairEncoder(
+            hidden_size,
+            model.span_size,
+            model.attention_size,
+            model.position_size,
+            model.pair_activation,
+            model.dropout,
+        )
+        if model.contrastive_head:
+            contrastive_head = ContrastiveHead(model.span_size, model.contrastive_size, model.dropout, kernels)
+    if pair_encoder is None or model.cls_source != "pooler":
+        encoder.pooler = None
+    elif encoder.pooler is None:
+        raise ConfigError("cls_source=pooler, but the encoder has no pooler; use cls_source=state")
+    return SpanPairEncoder(encoder, span_encoder, pair_encoder, contrastive_head)
+
+
+def build_pretraining_model(config: Config, encoder: PackedBertEncoder) -> PretrainingModel:
+    """The model of a run around `encoder` (which loses a pooler that nothing reads). Heads start from `seed`."""
+    objectives, model = config.objectives, config.model
+    if not (objectives.tbo or objectives.spo or objectives.cspo):
+        raise ConfigError("tbo, spo and cspo are all off, there is nothing to train; switch one on")
+    if config.data.max_pieces > encoder.config.max_position_embeddings:
+        raise ConfigError(
+            f"max_pieces={config.data.max_pieces} is more than the encoder's {encoder.config.max_position_embeddings} "
+            "positions; lower max_pieces"
+        )
+    tbo_head = spo_head = None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.train.seed)
+        spe = build_span_pair_encoder(config, encoder)
+        if objectives.tbo:
+            tbo_head = TokenBoundaryHead(
+                encoder.config.hidden_size,
+                encoder.config.vocab_size,
+                model.tbo_offset_size,
+                model.tbo_offset_rows,
+                model.dropout,
+                config.train.kernels,
+            )
+        if objectives.spo:
+            spo_head = PermutationHead(model.span_size, model.dropout, config.train.kernels)
+    if config.train.compile:
+        compile_layers(encoder)
+    return PretrainingModel(spe, tbo_head, spo_head)
+
+
+def build_key_encoder(model: PretrainingModel, config: Config) -> KeyEncoder:
+    """An exact copy of `model.spe` without gradient; its dropout is off unless `key_dropout` is on."""
+    if model.spe.pair_encoder is None:
+        raise ConfigError("cspo is off, there is no key encoder; switch cspo on")
+    spe = copy.deepcopy(model.spe)
+    keys = KeyEncoder(spe.encoder, spe.span_encoder, spe.pair_encoder, spe.contrastive_head)
+    keys.normalize, keys.dropout_on = config.moco.normalize, config.moco.key_dropout
+    keys.requires_grad_(False)
+    if config.train.compile:
+        compile_layers(keys.encoder)
+    return keys.train()

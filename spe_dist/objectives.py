@@ -1,0 +1,120 @@
+"""The three objectives as named sums and counts (METHOD, CSPO and Total loss; paper 3.2).
+
+Each function returns a `Term`: the loss summed over its examples and their number. `total` divides by the counts of
+the whole global batch, so the result does not depend on how that batch is cut. Everything runs in float32 outside of
+autocast. Matrix products must be true float32: a run that lowers torch.set_float32_matmul_precision lowers them too.
+
+Legend of the shape suffixes:
+    B sentences, M token boundary targets, P permuted spans, V vocabulary, O = 6 orders, C width of queries and keys,
+    K keys of a queue
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from spe_dist.model.heads import PERMUTATIONS
+
+
+@dataclass(frozen=True)
+class Term:
+    """One objective on one micro-batch. Sums add up over micro-batches and ranks; all but `loss_sum` are detached."""
+
+    loss_sum: Tensor  # float32, 0-dim
+    count: int
+    correct: Tensor  # float32, 0-dim: examples whose best score is the right one
+    extra: dict[str, Tensor] = field(default_factory=dict)  # further sums by name
+
+
+def token_boundary(logits_MV: Tensor, label_M: Tensor) -> Term:
+    """TBO: cross-entropy of the hidden pieces."""
+    loss_sum, correct_M = _cross_entropy(logits_MV, label_M)
+    return Term(loss_sum, label_M.shape[0], correct_M.float().sum())
+
+
+def span_permutation(logits_PO: Tensor, label_P: Tensor) -> Term:
+    """SPO: cross-entropy of the orders; `extra` has class_correct and class_count, [6] each."""
+    loss_sum, correct_P = _cross_entropy(logits_PO, label_P)
+    zeros_O = torch.zeros(PERMUTATIONS, device=label_P.device)
+    extra = {
+        "class_correct": zeros_O.index_add(0, label_P, correct_P.float()),
+        "class_count": zeros_O.index_add(0, label_P, torch.ones_like(label_P, dtype=torch.float32)),
+    }
+    return Term(loss_sum, label_P.shape[0], correct_P.float().sum(), extra)
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    with torch.autocast(logits.device.type, enabled=False):
+        loss_sum = F.cross_entropy(logits.float(), labels, reduction="sum")
+    return loss_sum, logits.detach().argmax(dim=1) == labels
+
+
+def contrastive(
+    queries_BC: Tensor,
+    positive_keys_BC: Tensor,
+    queue_keys_KC: Tensor,
+    fill: int | Tensor,
+    sentence_ids_B: Tensor,
+    queue_ids_K: Tensor,
+    temperature: float,
+    normalize: bool,
+) -> Term:
+    """InfoNCE in one direction: each query against its own key and the filled part of the other view's queue.
+
+    Slots from `fill` on and keys of the query's own sentence are no negatives. With `normalize`, queries and
+    positive keys are scaled to unit length here; the queue holds keys that are so already. `extra`: `ranked` queries
+    that have a negative (only those can be correct: positive strictly above all negatives), sums over the queries of
+    `positive` similarity and of the mean `negative` similarity (before the temperature), and `spread`: B times the
+    mean over the dimensions of the standard deviation of the unit-length queries.
+    """
+    with torch.autocast(queries_BC.device.type, enabled=False):
+        queries_BC, positive_keys_BC = queries_BC.float(), positive_keys_BC.detach().float()
+        if normalize:
+            queries_BC, positive_keys_BC = F.normalize(queries_BC, dim=1), F.normalize(positive_keys_BC, dim=1)
+        if isinstance(fill, int) or fill.device.type == "cpu":
+            queue_keys_KC, queue_ids_K = queue_keys_KC[: int(fill)], queue_ids_K[: int(fill)]
+        positive_B1 = (queries_BC * positive_keys_BC).sum(dim=1, keepdim=True)
+        negative_BK = queries_BC @ queue_keys_KC.detach().float().T
+        allowed_BK = queue_ids_K[None, :] != sentence_ids_B[:, None]
+        if isinstance(fill, Tensor) and fill.device.type != "cpu":
+            allowed_BK = allowed_BK & (torch.arange(queue_ids_K.shape[0], device=fill.device) < fill)
+        logits_B1K = torch.cat([positive_B1, negative_BK.masked_fill(~allowed_BK, -torch.inf)], dim=1) / temperature
+        loss_sum = (torch.logsumexp(logits_B1K, dim=1) - logits_B1K[:, 0]).sum()
+    with torch.no_grad():
+        n_negatives_B = allowed_BK.sum(dim=1)
+        mean_negative_B = negative_BK.masked_fill(~allowed_BK, 0).sum(dim=1) / n_negatives_B.clamp(min=1)
+        above_B = (logits_B1K[:, :1] > logits_B1K[:, 1:]).all(dim=1) & (n_negatives_B > 0)
+        extra = {
+            "ranked": (n_negatives_B > 0).float().sum(),
+            "positive": positive_B1.detach().sum(),
+            "negative": mean_negative_B.sum(),
+            "spread": F.normalize(queries_BC.detach(), dim=1).std(dim=0, correction=0).mean() * queries_BC.shape[0],
+        }
+    return Term(loss_sum, queries_BC.shape[0], above_B.float().sum(), extra)
+
+
+def contrastive_span_pair(pair: Term, context: Term) -> Term:
+    """CSPO: the mean of both directions, per sentence; sums of `correct` and `extra` are halved alike."""
+    assert pair.count == context.count
+    extra = {name: (pair.extra[name] + context.extra[name]) / 2 for name in pair.extra}
+    return Term((pair.loss_sum + context.loss_sum) / 2, pair.count, (pair.correct + context.correct) / 2, extra)
+
+
+def total(
+    terms: Mapping[str, Term],
+    weights: Mapping[str, float],
+    global_counts: Mapping[str, int | Tensor],
+    ranks: int,
+    accumulation: int,
+) -> Tensor:
+    """What a micro-batch backpropagates: ranks x accumulation x sum of weight x local sum / max(global count, 1).
+
+    The engine averages gradients over ranks and accumulation, which this undoes (METHOD, Total loss).
+    """
+    losses = [weights[name] * term.loss_sum / max(int(global_counts[name]), 1) for name, term in terms.items()]
+    return ranks * accumulation * torch.stack(losses).sum()
