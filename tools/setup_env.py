@@ -5,9 +5,7 @@
 
 Torch is kept where an interpreter already imports one that is new enough (the environment then sees that
 interpreter's packages), else installed: the CUDA build where the machine has an NVIDIA GPU, the CPU build elsewhere.
-Everything else comes at the versions of constraints.txt. What torch compiles for DeepSpeed is kept inside the
-environment: it belongs to this torch, and environments that share a folder would compile it over and over. Run by any
-Python from 3.8 on; needs nothing installed.
+Everything else comes at the versions of constraints.txt. Run by any Python from 3.8 on; needs nothing installed.
 """
 
 from __future__ import annotations
@@ -98,15 +96,11 @@ def create_environment(folder: Path, base: str, facts: dict, keep_torch: bool) -
     options = ["--system-site-packages"] if keep_torch else []
     subprocess.run([base, "-m", "venv", "--clear", *options, str(folder)], check=True)
     python = str(folder / "bin" / "python")
-    ask = "import site; print(site.getsitepackages()[0])"
-    site = Path(subprocess.check_output([python, "-c", ask], text=True).strip())
-    extensions = str(folder / "torch_extensions")
-    (site / "torch_extensions.pth").write_text(
-        f"import os; os.environ.setdefault('TORCH_EXTENSIONS_DIR', {extensions!r})\n"
-    )
     if keep_torch and not has_torch(probe(python) or {"torch": None}):
         # `base` is itself a virtual environment, whose packages an environment made from it does not see.
-        (site / "packages_of_base.pth").write_text("\n".join(facts["paths"]) + "\n")
+        ask = "import site; print(site.getsitepackages()[0])"
+        site = subprocess.check_output([python, "-c", ask], text=True).strip()
+        Path(site, "packages_of_base.pth").write_text("\n".join(facts["paths"]) + "\n")
     return python
 
 
@@ -200,8 +194,6 @@ def main() -> int:
         else:
             install_torch(python, options.torch)
     install_packages(python, pinned=not options.unpinned)
-    if not options.unpinned:
-        subprocess.run([python, str(ROOT / "tools" / "prebuild.py")], check=True)
     say(f"ready after {time.monotonic() - start:.0f} s")
     return 0
 
