@@ -104,6 +104,15 @@ def create_environment(folder: Path, base: str, facts: dict, keep_torch: bool) -
     return python
 
 
+def satisfies(python: str, version: str, requirement: str) -> bool:
+    """Whether an installed version is what a requirement such as torch==2.13.0 asks for."""
+    code = "import sys; from pip._vendor.packaging.requirements import Requirement as R; " + (
+        "print(R(sys.argv[1]).specifier.contains(sys.argv[2], prereleases=True))"
+    )
+    done = subprocess.run([python, "-c", code, requirement, version], capture_output=True, text=True)
+    return done.stdout.strip() == "True"
+
+
 def has_gpu() -> bool:
     """Whether the machine has an NVIDIA GPU, asked of the driver, not of torch."""
     if Path("/dev/nvidia0").exists():
@@ -181,8 +190,9 @@ def main() -> int:
     start = time.monotonic()
     folder = options.folder.absolute()
     python = str(folder / "bin" / "python")
-    present = probe(python)
-    if present and is_supported(present) and has_torch(present) and not options.torch and not options.python:
+    present = probe(python) or {}
+    usable = bool(present) and is_supported(present) and has_torch(present) and not options.python
+    if usable and (not options.torch or satisfies(python, present["torch"], options.torch)):
         say(f"torch: {present['torch']} of the existing {options.folder} is kept")
     else:
         base, facts = choose_interpreter(options.python, any_torch=bool(options.torch))
@@ -199,4 +209,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except subprocess.CalledProcessError as failure:
+        sys.exit(f"error: this command failed, its own messages stand above: {' '.join(map(str, failure.cmd))}")
