@@ -145,6 +145,7 @@ def _run(config: Config, ds_config: dict[str, Any], plan: Any, precision: Any, c
     from spe_dist.distributed.checkpoint import Checkpoints
     from spe_dist.distributed.stop import StopRequest
     from spe_dist.training import build
+    from spe_dist.training.build_engine import build_engine
     from spe_dist.training.curves import draw_curves
     from spe_dist.training.loop import Agreement, Trainer
     from spe_dist.training.metrics import MetricLog
@@ -159,7 +160,7 @@ def _run(config: Config, ds_config: dict[str, Any], plan: Any, precision: Any, c
     checkpoints = Checkpoints(output / "checkpoints", config.train.keep_checkpoints, context)
     start = build.choose_start(config, context, checkpoints, data.order)
     loaded, tokenizer = build.open_encoder(config, data.train)
-    engine, moco = build.build_engine(config, loaded, ds_config, precision, context)
+    engine, moco = build_engine(config, loaded, ds_config, precision, context)
     warning = context.run_on_main(lambda: build.check_disk(config, engine.parameters()))
     if start.checkpoint is not None:
         build.restore(start.checkpoint, engine, moco, context)
@@ -226,7 +227,7 @@ def _describe(config: Config, context: RankContext, engine: Any, data: Any, plan
         f"batch: {plan}; {steps:,} steps = {epochs:.2f} epochs",
         f"model: {engine.parameters():,} parameters, encoder from {config.model.encoder or 'random weights'}; "
         f"ZeRO stage {engine.zero_stage}, {engine.precision}",
-        *(f"kernel: {choice.part}: {choice.kernel} ({choice.why})" for choice in kernels.describe()),
+        *(f"kernel: {choice.part}: {choice.kernel} ({choice.why})" for choice in kernels.describe(config, context.device, engine.dtype)),
     ]
 
 

@@ -10,7 +10,6 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +24,11 @@ from spe_dist.data.stream import StepBatch, step_loader
 from spe_dist.data.vocabulary import load_tokenizer, vocabulary_sha256
 from spe_dist.distributed.checkpoint import Checkpoints, read_state
 from spe_dist.distributed.context import RankContext
-from spe_dist.distributed.deepspeed_config import BatchPlan, Precision
+from spe_dist.distributed.deepspeed_config import BatchPlan
 from spe_dist.distributed.engine import TrainingEngine
-from spe_dist.distributed.weights import weight_source
 from spe_dist.errors import CheckpointError, ConfigError, DataError
-from spe_dist.model.kernels import make_adamw, param_groups
 from spe_dist.model.loading import LoadedEncoder, load_encoder
-from spe_dist.model.spe import PretrainingModel, build_key_encoder, build_pretraining_model
-from spe_dist.moco import KeyQueue, MomentumContrast, MomentumKeyEncoder
+from spe_dist.moco import MomentumContrast
 from spe_dist.training.loop import Position
 
 CONFIG_FILE = "config.yaml"
@@ -172,46 +168,6 @@ def check_disk(config: Config, parameters: int) -> str | None:
     if free < needed:
         return f"warning: {text}, and {config.train.keep_checkpoints} are kept: it may become full; lower keep_checkpoints"
     return None
-
-
-def build_engine(
-    config: Config,
-    loaded: LoadedEncoder,
-    ds_config: dict[str, Any],
-    precision: Precision,
-    context: RankContext,
-) -> tuple[TrainingEngine, MomentumContrast | None]:
-    """The model in its engine, and MoCo beside it where CSPO is on. A collective."""
-    model = build_pretraining_model(config, loaded.encoder)
-    key_module = build_key_encoder(model, config) if config.objectives.cspo else None
-    make_optimizer = partial(_make_optimizer, config=config, offload=_offloads(ds_config), device=context.device)
-    engine = TrainingEngine(model, make_optimizer, ds_config, precision, context)
-    if key_module is None:
-        return engine, None
-    query = engine.module.spe
-    moco = config.moco
-    key_size = config.model.contrastive_size if config.model.contrastive_head else config.model.span_size
-    queues = [
-        KeyQueue(moco.queue_keys, key_size, getattr(torch, moco.queue_dtype), context.device) for _ in range(2)
-    ]
-    keys = MomentumKeyEncoder(
-        key_module.to(context.device, engine.dtype),
-        weight_source(query, context.rank, context.ranks),
-        context,
-        moco.momentum,
-        moco.average,
-        query,
-    )
-    return engine, MomentumContrast(keys, *queues)
-
-
-def _make_optimizer(model: PretrainingModel, config: Config, offload: bool, device: torch.device) -> torch.optim.Optimizer:
-    groups = param_groups(model, config.optimizer.weight_decay)
-    return make_adamw(groups, config, torch.device("cpu") if offload else device)
-
-
-def _offloads(ds_config: dict[str, Any]) -> bool:
-    return ds_config["zero_optimization"].get("offload_optimizer", {}).get("device", "none") != "none"
 
 
 def write_start(folder: Path, loaded: LoadedEncoder, tokenizer: Any) -> None:

@@ -11,12 +11,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
 from spe_dist.config import Config
-from spe_dist.data.stream import StepBatch
 from spe_dist.distributed.checkpoint import Checkpoints
 from spe_dist.distributed.context import RankContext
 from spe_dist.errors import TrainingFailure
@@ -24,6 +23,9 @@ from spe_dist.training.metrics import MetricLog
 from spe_dist.training.progress import ProgressLine
 from spe_dist.training.schedule import learning_rate
 from spe_dist.training.step import StepOutcome, TrainingStep
+
+if TYPE_CHECKING:
+    from spe_dist.data.stream import StepBatch
 
 
 class Stop(Protocol):

@@ -1,0 +1,100 @@
+import os
+
+import pytest
+import torch
+
+from spe_dist.distributed.checkpoint import Checkpoints, find_checkpoint, list_checkpoints, verify_checkpoint
+from spe_dist.distributed.context import RankContext
+from spe_dist.errors import CheckpointError
+
+
+@pytest.fixture
+def context():
+    return RankContext(rank=0, ranks=1, local_rank=0, device=torch.device("cpu"), control=None)
+
+
+def writer(text):
+    def write(folder):
+        (folder / "engine").mkdir()
+        (folder / "engine" / "part").write_text(text)
+
+    return write
+
+
+def test_checkpoints_are_kept_pointed_at_and_pruned(tmp_path, context):
+    checkpoints = Checkpoints(tmp_path, keep=2, context=context)
+    for step in (5, 10, 15):
+        checkpoints.save(step, {"step": step}, writer(str(step)))
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step_00000015", "step_00000010"]
+    assert (tmp_path / "latest").read_text() == "step_00000015"
+    assert checkpoints.newest_valid() == (tmp_path / "step_00000015", [])
+    verify_checkpoint(tmp_path / "step_00000015")
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove", "state"])
+def test_newest_valid_passes_over_damage_and_says_so(tmp_path, context, damage):
+    checkpoints = Checkpoints(tmp_path, keep=3, context=context)
+    for step in (1, 2):
+        checkpoints.save(step, {"step": step}, writer("x" * 100))
+    part = tmp_path / "step_00000002" / "engine" / "part"
+    if damage == "flip":
+        part.write_text("x" * 99 + "y")
+    elif damage == "cut":
+        part.write_text("x")
+    elif damage == "remove":
+        part.unlink()
+    else:
+        (tmp_path / "step_00000002" / "state.json").write_text("{")
+    path, passed_over = checkpoints.newest_valid()
+    assert path == tmp_path / "step_00000001"
+    assert len(passed_over) == 1 and "step_00000002" in passed_over[0]
+
+
+def test_a_failure_while_writing_leaves_the_older_checkpoint_alone(tmp_path, context):
+    checkpoints = Checkpoints(tmp_path, keep=1, context=context)
+    checkpoints.save(1, {"step": 1}, writer("one"))
+
+    def fail(folder):
+        (folder / "half").write_text("half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        checkpoints.save(2, {"step": 2}, fail)
+    assert checkpoints.newest_valid()[0] == tmp_path / "step_00000001"
+    checkpoints.save(2, {"step": 2}, writer("two"))
+    assert sorted(os.listdir(tmp_path)) == ["latest", "step_00000002"]
+
+
+def test_a_killed_writer_leaves_nothing_that_counts(tmp_path, context):
+    """Every state of the folder that a kill can leave behind is either the old checkpoint or the new one, whole."""
+    checkpoints = Checkpoints(tmp_path, keep=2, context=context)
+    checkpoints.save(1, {"step": 1}, writer("one"))
+    (tmp_path / ".partial_step_00000002").mkdir()
+    (tmp_path / ".partial_step_00000002" / "engine").write_text("half")
+    (tmp_path / ".latest").write_text("step_00000002")
+    assert checkpoints.newest_valid()[0] == tmp_path / "step_00000001"
+    assert find_checkpoint(tmp_path) == tmp_path / "step_00000001"
+
+
+def test_pointer_behind_the_rename_does_not_hide_the_newest(tmp_path, context):
+    checkpoints = Checkpoints(tmp_path, keep=2, context=context)
+    checkpoints.save(1, {"step": 1}, writer("one"))
+    checkpoints.save(2, {"step": 2}, writer("two"))
+    (tmp_path / "latest").write_text("step_00000001")
+    assert checkpoints.newest_valid()[0] == tmp_path / "step_00000002"
+
+
+def test_full_disk_is_an_error_before_anything_is_written(tmp_path, context, monkeypatch):
+    checkpoints = Checkpoints(tmp_path, keep=2, context=context)
+    checkpoints.save(1, {"step": 1}, writer("one"))
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: os.statvfs_result((0,) * 10) and type("U", (), {"free": 0}))
+    with pytest.raises(CheckpointError, match="no space"):
+        checkpoints.save(2, {"step": 2}, writer("two"))
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step_00000001"]
+
+
+def test_find_checkpoint_accepts_step_folder_and_run_folder(tmp_path, context):
+    path = Checkpoints(tmp_path / "checkpoints", keep=2, context=context).save(3, {"step": 3}, writer("x"))
+    assert find_checkpoint(path) == find_checkpoint(tmp_path) == find_checkpoint(tmp_path / "checkpoints") == path
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        find_checkpoint(tmp_path / "elsewhere")

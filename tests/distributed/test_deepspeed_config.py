@@ -1,0 +1,105 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from spe_dist.config_loading import resolve
+from spe_dist.distributed.deepspeed_config import (
+    BatchPlan,
+    choose_precision,
+    complete,
+    load_deepspeed_config,
+    plan_batches,
+)
+from spe_dist.errors import ConfigError
+
+FOLDER = Path(__file__).resolve().parents[2] / "ds_configs"
+SHIPPED = sorted(path.name for path in FOLDER.glob("*.json"))
+
+
+def test_the_four_configs_are_shipped():
+    assert SHIPPED == ["zero1.json", "zero2.json", "zero2_offload.json", "zero3.json"]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize(("precision", "device"), [("float32", "cpu"), ("bfloat16", "cpu"), ("float16", "cuda")])
+def test_every_auto_of_a_shipped_config_is_filled_in(name, precision, device):
+    config = resolve([{"global_batch_sentences": 64, "max_grad_norm": 0.5}])
+    plan = BatchPlan(global_batch=64, ranks=2, accumulation=4, micro_batch=8)
+    done = complete(load_deepspeed_config(str(FOLDER / name)), config, plan, precision)
+    assert "auto" not in json.dumps(done)
+    assert (done["train_batch_size"], done["train_micro_batch_size_per_gpu"]) == (64, 8)
+    assert (done["gradient_accumulation_steps"], done["gradient_clipping"]) == (4, 0.5)
+    assert (done["fp16"]["enabled"], done["bf16"]["enabled"]) == (precision == "float16", precision == "bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ({"train_batch_size": 512}, ["train_batch_size=512", "global_batch_sentences=64"]),
+        ({"gradient_clipping": 2.0}, ["gradient_clipping=2.0", "max_grad_norm=1.0"]),
+        ({"optimizer": {"type": "Adam"}}, ["optimizer", "learning_rate"]),
+        ({"scheduler": {"type": "WarmupLR"}}, ["scheduler", "warmup_steps"]),
+        ({"zero_optimization": {"stage": 0}}, ["stage=0", "1, 2 or 3"]),
+        ({"comms": {"x": "auto"}}, ["comms.x"]),
+    ],
+)
+def test_contradictions_name_both_sides(section, words):
+    config = resolve([{"global_batch_sentences": 64}])
+    with pytest.raises(ConfigError) as caught:
+        complete(section, config, BatchPlan(64, 2, 4, 8), "float32")
+    assert all(word in str(caught.value) for word in words)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "device", "chosen"),
+    [
+        ("auto", {}, "cuda", "float16"),
+        ("auto", {"bf16": {"enabled": True}}, "cuda", "bfloat16"),
+        ("auto", {"fp16": {"enabled": False}}, "cuda", "float32"),
+        ("bfloat16", {"fp16": {"enabled": "auto"}}, "cuda", "bfloat16"),
+        ("float32", {}, "cuda", "float32"),
+        ("bfloat16", {"bf16": {"enabled": True}}, "cpu", "bfloat16"),
+    ],
+)
+def test_precision_follows_config_then_json_then_machine(ours, theirs, device, chosen):
+    assert choose_precision(resolve([{"precision": ours}]), theirs, device) == chosen
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "device", "word"),
+    [
+        ("bfloat16", {"fp16": {"enabled": True}}, "cuda", "contradicts"),
+        ("float16", {"fp16": {"enabled": False}}, "cuda", "contradicts"),
+        ("auto", {"fp16": {"enabled": True}, "bf16": {"enabled": True}}, "cuda", "one of them"),
+        ("float16", {}, "cpu", "CPU"),
+    ],
+)
+def test_precision_contradictions_are_errors(ours, theirs, device, word):
+    with pytest.raises(ConfigError, match=word):
+        choose_precision(resolve([{"precision": ours}]), theirs, device)
+
+
+def test_batch_is_cut_by_ranks_and_micro_batch():
+    config = resolve([{"global_batch_sentences": 256}])
+    assert plan_batches(config, 8, "cuda") == BatchPlan(256, 8, 1, 32)
+    assert plan_batches(config, 2, "cpu") == BatchPlan(256, 2, 4, 32)
+    config = resolve([{"global_batch_sentences": 12, "micro_batch_sentences": 2}])
+    assert plan_batches(config, 3, "cpu") == BatchPlan(12, 3, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("given", "ranks", "word"),
+    [({"global_batch_sentences": 10}, 4, "multiple of 4"), ({"micro_batch_sentences": 3}, 2, "divisor of 128")],
+)
+def test_batches_that_do_not_divide_name_the_remedy(given, ranks, word):
+    with pytest.raises(ConfigError, match=word):
+        plan_batches(resolve([given]), ranks, "cpu")
+
+
+def test_bad_json_and_missing_file_are_clear(tmp_path):
+    with pytest.raises(ConfigError, match="ds_configs"):
+        load_deepspeed_config(str(tmp_path / "none.json"))
+    (tmp_path / "bad.json").write_text("{")
+    with pytest.raises(ConfigError, match="not valid JSON"):
+        load_deepspeed_config(str(tmp_path / "bad.json"))

@@ -1,0 +1,97 @@
+import json
+
+import pytest
+import torch
+
+from spe_dist.distributed.context import RankContext
+from spe_dist.training.curves import draw_curves
+from spe_dist.training.loop import Position
+from spe_dist.training.metrics import MetricLog, read_rows
+from spe_dist.training.progress import duration
+from spe_dist.training.schedule import learning_rate, warmup_length
+from spe_dist.training.step import seed_dropout
+
+
+def test_learning_rate_rises_to_the_peak_and_falls_to_zero_after_the_last_step():
+    rates = [learning_rate(i, peak=1.0, warmup_steps=4, total_steps=10) for i in range(11)]
+    assert rates == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6, 0.0])
+    assert learning_rate(0, peak=1.0, warmup_steps=0, total_steps=10) == 1.0
+
+
+def test_warmup_is_a_number_of_steps_or_a_share():
+    assert warmup_length(18_000, 0.1, 40_000) == 18_000
+    assert warmup_length(0, 0.1, 40_000) == 4_000
+
+
+def test_position_counts_skips_in_a_row():
+    position = Position()
+    for applied in (True, False, False, True, False):
+        position = position.after(applied, 1.0)
+    assert (position.step, position.applied_steps, position.skipped_steps, position.skipped_in_a_row) == (5, 2, 3, 1)
+
+
+def test_dropout_depends_on_seed_step_and_rank_only():
+    def draw(*key):
+        seed_dropout(*key)
+        return torch.rand(4).tolist()
+
+    assert draw(1, 2, 3) == draw(1, 2, 3)
+    assert len({tuple(draw(*key)) for key in [(1, 2, 3), (2, 2, 3), (1, 3, 3), (1, 2, 4)]}) == 4
+
+
+def test_durations_read_well():
+    assert [duration(s) for s in (0, 59, 61, 3600, 7384)] == ["0s", "59s", "1m01s", "1h00m", "2h03m"]
+
+
+@pytest.fixture
+def context():
+    return RankContext(rank=0, ranks=1, local_rank=0, device=torch.device("cpu"), control=None)
+
+
+def add_row(log, step, loss=3.0):
+    row = {"kind": "train", "step": step, "sentences": 4, "masked_pieces": 2, "permuted_spans": 0, "step_s": 0.5,
+           "learning_rate": 0.1, "weights": {"tbo": 0.5, "spo": 1.0, "cspo": 0.3}}
+    sums = {name: torch.tensor([value], dtype=torch.float64) for name, value in
+            {"tbo/loss": loss, "tbo/correct": 1, "cspo/loss": 8, "cspo/correct": 1, "cspo/ranked": 2, "cspo/positive": 2,
+             "cspo/negative": 1, "cspo/spread": 4}.items()}
+    log.add(row, sums, {"pieces": 100.0, "data_wait_s": 0.1, "memory_gib": 1.0})
+
+
+def test_rows_are_means_over_global_counts(tmp_path, context):
+    log = MetricLog(tmp_path, context)
+    add_row(log, 1)
+    log.flush()
+    row = read_rows(log.path)[0]
+    assert (row["tbo_loss"], row["cspo_loss"], row["tbo_accuracy"], row["contrastive_top1"]) == (1.5, 2.0, 0.5, 0.5)
+    assert row["loss"] == pytest.approx(0.5 * 1.5 + 0.3 * 2.0)
+    assert (row["pieces_per_s"], row["data_wait_share"]) == (200.0, 0.2)
+    assert "weights" not in row and "spo_loss" not in row
+
+
+def test_rows_of_a_part_that_is_trained_again_are_replaced(tmp_path, context):
+    log = MetricLog(tmp_path, context)
+    for step in (1, 2, 3):
+        add_row(log, step)
+    log.flush()
+    log.close()
+    with log.path.open("a") as file:
+        file.write('{"step": 4, "cut')
+    log = MetricLog(tmp_path, context, resume_step=2)
+    add_row(log, 3, loss=30.0)
+    log.flush()
+    assert [(row["step"], row["tbo_loss"]) for row in read_rows(log.path)] == [(1, 1.5), (2, 1.5), (3, 15.0)]
+
+
+def test_numbers_that_json_cannot_hold_become_null(tmp_path, context):
+    log = MetricLog(tmp_path, context)
+    log.write({"kind": "train", "step": 1, "grad_norm": float("nan")})
+    assert json.loads(log.path.read_text()) == {"kind": "train", "step": 1, "grad_norm": None}
+
+
+def test_curves_are_drawn_for_short_and_long_runs(tmp_path, context):
+    assert draw_curves(tmp_path) is None
+    log = MetricLog(tmp_path, context)
+    for step in range(1, 80):
+        add_row(log, step)
+    log.flush()
+    assert draw_curves(tmp_path).read_bytes().startswith(b"\x89PNG")
