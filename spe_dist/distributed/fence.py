@@ -1,0 +1,78 @@
+"""Who may write into a run's output folder: only its newest start.
+
+When a node is lost, Slurm requeues the job, and the ranks of the old start may come back (a healed network, a resumed
+machine) and write a checkpoint over what the new start has saved since. Each start therefore claims the folder by a file
+with a token of its own, and looks before it writes whether the token is still there. A start is told from others of the
+same Slurm job by SLURM_RESTART_COUNT: an older one cannot claim the folder back.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from spe_dist.errors import CheckpointError
+
+OWNER_FILE = ".owner.json"
+
+
+class Fence:
+    """The right of one start of a run to write into its output folder. Used by rank 0 alone.
+
+    `claim` at the start, `check` before each write that must not come from an older start.
+    """
+
+    def __init__(self, output: Path | str, environ: Mapping[str, str] = os.environ) -> None:
+        self.file = Path(output) / OWNER_FILE
+        self.owner = {
+            "token": secrets.token_hex(8),
+            "slurm_job": environ.get("SLURM_JOB_ID", ""),
+            "restart_count": int(environ.get("SLURM_RESTART_COUNT") or 0),
+            "host": socket.gethostname(),
+            "process": os.getpid(),
+        }
+
+    def claim(self) -> None:
+        """Become the owner. Raises CheckpointError where a later start of the same Slurm job already is."""
+        found = self._read()
+        if (
+            found is not None
+            and self.owner["slurm_job"]
+            and found.get("slurm_job") == self.owner["slurm_job"]
+            and int(found.get("restart_count", 0)) > int(self.owner["restart_count"])
+        ):
+            raise CheckpointError(self._refusal(found))
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.file.with_name(f"{OWNER_FILE}.{self.owner['token']}")
+        with temporary.open("w", encoding="utf-8") as file:
+            json.dump(self.owner, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self.file)
+
+    def check(self) -> None:
+        """Raises CheckpointError unless this start is still the owner."""
+        found = self._read()
+        if found is None or found.get("token") != self.owner["token"]:
+            raise CheckpointError(self._refusal(found))
+
+    def _read(self) -> dict[str, Any] | None:
+        try:
+            owner = json.loads(self.file.read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return None
+        return owner if isinstance(owner, dict) else None
+
+    def _refusal(self, found: dict[str, Any] | None) -> str:
+        if found is None:
+            return f"{self.file} has gone, so this run no longer owns its output folder; start again with --resume auto"
+        job = f"Slurm job {found['slurm_job']} start {found.get('restart_count')}, " if found.get("slurm_job") else ""
+        return (
+            f"{self.file.parent} was taken over by another start of the run ({job}process {found.get('process')} on "
+            f"{found.get('host')}); this one stops without writing: leave the folder to that one, or choose another --output"
+        )
