@@ -1,0 +1,175 @@
+"""Text files of any kind as a sequence of parts: some MiB of whole lines, the same for every run.
+
+A part may span files. Parts are what work is divided by, so they depend on nothing but the files and the unit.
+"""
+
+from __future__ import annotations
+
+import bz2
+import glob
+import gzip
+import lzma
+import os
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spe_dist.errors import DataError
+
+TEXT_SUFFIXES = (".txt", ".text", ".tok", ".jsonl", ".ndjson", ".json")
+COMPRESSED_SUFFIXES = (".gz", ".xz", ".zst", ".bz2")
+PART_BYTES = 2 << 20
+MAX_LINE_BYTES = 32 << 20
+_READ_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Whole lines of one file."""
+
+    file: int  # index into the list of files
+    first_line: int  # 1-based number of the segment's first line in the file
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Part:
+    """The unit of work: consecutive lines of consecutive files."""
+
+    index: int
+    segments: tuple[Segment, ...]
+    read_bytes: int  # of the files as they lie on disk, up to the end of this part
+
+
+def find_files(inputs: Sequence[str]) -> list[Path]:
+    """The files that arguments name: files, folders (all text files in them, at any depth) and globs; none twice.
+
+    Order: as given, inside a folder or glob by name. DataError for an argument that gives no file.
+    """
+    found: dict[Path, None] = {}
+    for argument in inputs:
+        path = Path(argument).expanduser()
+        if path.is_dir():
+            files = [
+                file for file in sorted(path.rglob("*")) if file.is_file() and _is_text_name(file.relative_to(path))
+            ]
+        elif path.exists():
+            files = [path]
+        else:
+            files = [Path(name) for name in sorted(glob.glob(str(path), recursive=True)) if Path(name).is_file()]
+        if not files:
+            reason = "holds no text file" if path.is_dir() else "does not exist"
+            raise DataError(
+                f"input {argument} {reason}; give files, folders or globs of text ({', '.join(TEXT_SUFFIXES)}, "
+                f"plain or {', '.join(COMPRESSED_SUFFIXES)})"
+            )
+        for file in files:
+            if not os.access(file, os.R_OK):
+                raise DataError(f"input {file} may not be read; change its permissions")
+        found.update(dict.fromkeys(files))
+    if not found:
+        raise DataError("no input was given; name at least one file, folder or glob of text")
+    return list(found)
+
+
+def _is_text_name(path: Path) -> bool:
+    """Not hidden, and with a text suffix (also before a compression's) or none at all (wikiextractor's wiki_00)."""
+    if any(part.startswith(".") for part in path.parts):
+        return False
+    plain = path.with_suffix("") if path.suffix in COMPRESSED_SUFFIXES else path
+    return plain.suffix in TEXT_SUFFIXES or (plain.suffix == "" and path.name != "README" and path.name != "LICENSE")
+
+
+def read_chunks(path: Path) -> Iterator[tuple[bytes, int]]:
+    """(decompressed bytes, bytes of the file read so far). What a file is its first bytes tell, not its name.
+
+    DataError where it is damaged, cut short or UTF-16.
+    """
+    try:
+        with open(path, "rb") as raw:
+            head = raw.read(6)
+            raw.seek(0)
+            if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+                raise DataError(f"{path} is UTF-16 text; convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)")
+            if head[:4] == b"\x28\xb5\x2f\xfd":
+                yield from _zstd_chunks(raw, path)
+                return
+            with _decompressed(raw, head) as stream:
+                while chunk := stream.read(_READ_BYTES):
+                    yield chunk, raw.tell()
+    except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{path} is damaged or cut short: {error}; fetch it again") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+
+
+def _decompressed(raw: Any, head: bytes) -> Any:
+    if head[:2] == b"\x1f\x8b":
+        return gzip.GzipFile(fileobj=raw)
+    if head == b"\xfd7zXZ\x00":
+        return lzma.LZMAFile(raw)
+    if head[:3] == b"BZh":
+        return bz2.BZ2File(raw)
+    return raw
+
+
+def _zstd_chunks(raw: Any, path: Path) -> Iterator[tuple[bytes, int]]:
+    """Frame by frame, since the package's stream reader takes a file that is cut short for a complete one."""
+    try:
+        import zstandard
+    except ImportError as error:
+        raise DataError(f"{path} is zstd-compressed; install the package zstandard, or decompress it") from error
+    frame, rest = None, b""
+    try:
+        while data := rest or raw.read(_READ_BYTES // 4):
+            frame = frame or zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj()
+            if chunk := frame.decompress(data):
+                yield chunk, raw.tell()
+            rest = frame.unused_data if frame.eof else b""
+            frame = None if frame.eof else frame
+    except zstandard.ZstdError as error:
+        raise DataError(f"{path} is damaged: {error}; fetch it again") from error
+    if frame is not None:
+        raise DataError(f"{path} is cut short: its last zstd frame has no end; fetch it again")
+
+
+def read_parts(files: Sequence[Path], break_at: bytes = b"\n", part_bytes: int = PART_BYTES) -> Iterator[Part]:
+    """All lines of all files as parts of about `part_bytes`, cut behind `break_at` (a line's or a paragraph's end)."""
+    segments: list[Segment] = []
+    filled = index = done_bytes = 0
+    for number, path in enumerate(files):
+        line, position = 1, 0
+        for data, position in _cut(path, break_at, part_bytes):
+            segments.append(Segment(number, line, data))
+            line += data.count(b"\n")
+            filled += len(data)
+            if filled >= part_bytes:
+                yield Part(index, tuple(segments), done_bytes + position)
+                segments, filled, index = [], 0, index + 1
+        done_bytes += path.stat().st_size
+    if segments:
+        yield Part(index, tuple(segments), done_bytes)
+
+
+def _cut(path: Path, break_at: bytes, part_bytes: int) -> Iterator[tuple[bytes, int]]:
+    """One file as (whole lines of about `part_bytes`, bytes of the file read so far)."""
+    held, position, is_first = bytearray(), 0, True
+    for chunk, position in read_chunks(path):
+        held += chunk.removeprefix(b"\xef\xbb\xbf") if is_first else chunk
+        is_first = False
+        while len(held) >= part_bytes:
+            end = held.rfind(break_at, 0, part_bytes) + len(break_at)
+            if end < len(break_at):
+                end = held.rfind(b"\n", 0, part_bytes) + 1
+            if end == 0:
+                end = held.find(b"\n") + 1
+            if end == 0 and len(held) > MAX_LINE_BYTES:
+                raise DataError(f"{path} has a line of more than {MAX_LINE_BYTES >> 20} MiB; is it text?")
+            if end == 0:
+                break
+            yield bytes(held[:end]), position
+            del held[:end]
+    if held:
+        yield bytes(held), position
