@@ -1,9 +1,9 @@
 """Who may write into a run's output folder: only its newest start.
 
 When a node is lost, Slurm requeues the job, and the ranks of the old start may come back (a healed network, a resumed
-machine) and write a checkpoint over what the new start has saved since. Each start therefore claims the folder by a file
-with a token of its own, and looks before it writes whether the token is still there. A start is told from others of the
-same Slurm job by SLURM_RESTART_COUNT: an older one cannot claim the folder back.
+machine) and write a checkpoint over what the new start has saved since. Each start therefore claims the folder by a
+file with a token of its own, and looks before it writes whether the token is still there. A start is told from others
+of the same Slurm job by SLURM_RESTART_COUNT: an older one cannot claim the folder back.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Fence:
 
     def __init__(self, output: Path | str, environ: Mapping[str, str] = os.environ) -> None:
         self.file = Path(output) / OWNER_FILE
-        self.owner = {
+        self.owner: dict[str, Any] = {
             "token": secrets.token_hex(8),
             "slurm_job": environ.get("SLURM_JOB_ID", ""),
             "restart_count": int(environ.get("SLURM_RESTART_COUNT") or 0),
@@ -44,7 +44,7 @@ class Fence:
             found is not None
             and self.owner["slurm_job"]
             and found.get("slurm_job") == self.owner["slurm_job"]
-            and int(found.get("restart_count", 0)) > int(self.owner["restart_count"])
+            and int(found.get("restart_count", 0)) > self.owner["restart_count"]
         ):
             raise CheckpointError(self._refusal(found))
         self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -74,5 +74,6 @@ class Fence:
         job = f"Slurm job {found['slurm_job']} start {found.get('restart_count')}, " if found.get("slurm_job") else ""
         return (
             f"{self.file.parent} was taken over by another start of the run ({job}process {found.get('process')} on "
-            f"{found.get('host')}); this one stops without writing: leave the folder to that one, or choose another --output"
+            f"{found.get('host')}); this one stops without writing: leave the folder to that one, or choose another "
+            "--output"
         )
