@@ -143,6 +143,7 @@ def _with_demo_corpus(config: Config, context: RankContext, output_given: bool) 
 def _run(config: Config, ds_config: dict[str, Any], plan: Any, precision: Any, context: RankContext) -> bool:
     """Train to the end or to a requested stop. Returns whether the last step was reached."""
     from spe_dist.distributed.checkpoint import Checkpoints
+    from spe_dist.distributed.fence import Fence
     from spe_dist.distributed.stop import StopRequest
     from spe_dist.training import build
     from spe_dist.training.build_engine import build_engine
@@ -157,8 +158,10 @@ def _run(config: Config, ds_config: dict[str, Any], plan: Any, precision: Any, c
     stop = StopRequest(output)
     data = build.open_data(config)
     steps = build.total_steps(config, data.order)
-    checkpoints = Checkpoints(output / "checkpoints", config.train.keep_checkpoints, context)
+    fence = Fence(output)
+    checkpoints = Checkpoints(output / "checkpoints", config.train.keep_checkpoints, context, may_write=fence.check)
     start = build.choose_start(config, context, checkpoints, data.order)
+    context.run_on_main(fence.claim)
     loaded, tokenizer = build.open_encoder(config, data.train)
     engine, moco = build_engine(config, loaded, ds_config, precision, context)
     warning = context.run_on_main(lambda: build.check_disk(config, engine.parameters()))
@@ -185,7 +188,7 @@ def _run(config: Config, ds_config: dict[str, Any], plan: Any, precision: Any, c
         checkpoints=checkpoints,
         write_checkpoint=build.checkpoint_writer(config, context, engine, moco, loaded, tokenizer),
         data_state=data.order.state_dict,
-        evaluate=build.evaluator(config, data, engine, moco, context),
+        evaluate=build.evaluator(config, data, plan, engine, moco, context),
         log=log,
         progress=progress,
     )

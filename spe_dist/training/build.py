@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from spe_dist.config import Config
 from spe_dist.config_loading import to_yaml
 from spe_dist.data.order import Order
+from spe_dist.data.packing import longest_sequence
 from spe_dist.data.store import ShardStore
 from spe_dist.data.stream import StepBatch, step_loader
 from spe_dist.data.vocabulary import load_tokenizer, vocabulary_sha256
@@ -29,6 +30,7 @@ from spe_dist.distributed.engine import TrainingEngine
 from spe_dist.errors import CheckpointError, ConfigError, DataError
 from spe_dist.model.loading import LoadedEncoder, load_encoder
 from spe_dist.moco import MomentumContrast
+from spe_dist.training.evaluation import HeldOutEvaluation, count_yardsticks
 from spe_dist.training.loop import Position
 
 CONFIG_FILE = "config.yaml"
@@ -92,6 +94,13 @@ def open_encoder(config: Config, store: ShardStore) -> tuple[LoadedEncoder, Any]
         raise DataError(
             f"the encoder {config.model.encoder} embeds {loaded.vocab_size:,} pieces, the shards' vocabulary has "
             f"{manifest.vocabulary_size:,}; make the shards anew with the encoder's own tokenizer"
+        )
+    positions = loaded.bert_config.max_position_embeddings
+    longest = longest_sequence(manifest.max_pieces, config.corruption)
+    if longest > positions:
+        raise ConfigError(
+            f"view_masks={config.corruption.view_masks} gives sequences of up to {longest} pieces, but the encoder has "
+            f"{positions} positions; make shards with --max_pieces {positions - (longest - manifest.max_pieces)}"
         )
     return loaded, tokenizer
 
@@ -210,6 +219,24 @@ def restore(path: Path, engine: TrainingEngine, moco: MomentumContrast | None, c
     engine.load(path)
     if moco is not None:
         moco.load_state_dict(torch.load(path / MOCO_FILE, map_location="cpu", weights_only=True))
+
+
+def evaluator(
+    config: Config,
+    data: Data,
+    plan: BatchPlan,
+    engine: TrainingEngine,
+    moco: MomentumContrast | None,
+    context: RankContext,
+) -> Callable[[], dict[str, float]]:
+    """The evaluation on the held-out sentences, a collective; without such sentences it gives no figures."""
+    held_out = data.held_out
+    if held_out is None:
+        return dict
+    output = Path(config.train.output)
+    yardsticks = context.run_on_main(lambda: count_yardsticks(data.train, held_out, config, output))
+    evaluation = HeldOutEvaluation(held_out, config, context, context.device, plan.micro_batch, yardsticks)
+    return lambda: evaluation(engine, moco.key_module if moco is not None else None)
 
 
 def training_batches(
