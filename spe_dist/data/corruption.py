@@ -93,8 +93,12 @@ def corrupt(
     epochs_N: np.ndarray | int,
     seed: int,
     config: CorruptionConfig,
+    span_words_N5: np.ndarray | None = None,
 ) -> Corrupted:
     """Draws spans, permutations and token boundary targets of N sentences.
+
+    `span_words_N5`: words in L, s1, M, s2, R of each sentence, where they are not to be drawn (the evaluation gives
+    sentences of equal length one layout).
 
     Errors: DataError for a sentence of fewer than 3 words, which has no two spans with something left over.
     """
@@ -105,7 +109,8 @@ def corrupt(
             f"sentence {sentence_ids_N[worst]} has {words_N[worst]} words, at least 3 are needed; make the shards anew"
         )
     keys_N = randomness.keys(seed, epochs_N, sentence_ids_N)
-    span_words_N5 = draw_spans(words_N, keys_N, config)
+    if span_words_N5 is None:
+        span_words_N5 = draw_spans(words_N, keys_N, config)
     orders_CN5 = draw_orders(span_words_N5, keys_N, config)
     source_word_V = permute_words(span_words_N5, orders_CN5, sentences.word_borders_N1)
 
@@ -164,13 +169,21 @@ def draw_spans(words_N: np.ndarray, keys_N: np.ndarray, config: CorruptionConfig
     row_N = np.minimum(words_N - a_N, len(second_cdf) - 1)
     b_N = 1 + (second_cdf[row_N] <= u_N2[:, 1:]).sum(axis=1)
 
-    # Two different bars among rest + 2 places, counted by the higher one: pair (i < j) has number j(j-1)/2 + i.
     rest_N = words_N - a_N - b_N
     ways_N = (rest_N + 2) * (rest_N + 1) // 2
     way_N = randomness.below(randomness.draws(keys_N, Purpose.SPAN_LENGTHS), ways_N)
+    left_N, middle_N, right_N = split_rest(way_N, rest_N)
+    return np.stack([left_N, a_N, middle_N, b_N, right_N], axis=1)
+
+
+def split_rest(way_N: np.ndarray, rest_N: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(L, M, R) of sum rest; ways 0 .. C(rest + 2, 2) - 1 give each triple once.
+
+    A triple is two different bars i < j among rest + 2 places; the pair has number j(j-1)/2 + i.
+    """
     high_N = (1 + np.sqrt(8 * way_N + 1).astype(np.int64)) // 2
     low_N = way_N - high_N * (high_N - 1) // 2
-    return np.stack([low_N, a_N, high_N - low_N - 1, b_N, rest_N + 1 - high_N], axis=1)
+    return low_N, high_N - low_N - 1, rest_N + 1 - high_N
 
 
 def draw_orders(span_words_N5: np.ndarray, keys_N: np.ndarray, config: CorruptionConfig) -> np.ndarray:
