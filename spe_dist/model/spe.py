@@ -13,7 +13,10 @@ Legend of the shape suffixes:
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +30,10 @@ from spe_dist.model.heads import ContrastiveHead, PermutationHead, TokenBoundary
 from spe_dist.model.kernels import compile_layers
 from spe_dist.model.pair import SPANS, PairEncoder
 from spe_dist.model.span import SpanEncoder
+
+if TYPE_CHECKING:
+    from spe_dist.encode import Encoded, Pair, Span
+    from spe_dist.export.parts import Parts
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,8 @@ class PretrainingOutputs:
 
 class SpanPairEncoder(nn.Module):
     """Sentence encoder, span encoder and span pair encoder; what is kept after pre-training."""
+
+    origin: Parts | None = None  # settings and tokenizer of the exported folder that it was loaded from
 
     def __init__(
         self,
@@ -83,6 +92,36 @@ class SpanPairEncoder(nn.Module):
     def project(self, pair_vectors_QH: Tensor) -> Tensor:
         """What is compared: the contrastive head's output, or the span pair vector itself where there is no head."""
         return pair_vectors_QH if self.contrastive_head is None else self.contrastive_head(pair_vectors_QH)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> SpanPairEncoder:
+        """The model of an exported folder (tools/convert_checkpoint.py), in eval mode. Raises CheckpointError."""
+        from spe_dist.export import load_span_pair_encoder
+
+        return load_span_pair_encoder(folder)
+
+    def save_pretrained(self, folder: str | Path, overwrite: bool = False) -> None:
+        """Write a model that came from an exported folder as one again. Raises CheckpointError or ConfigError."""
+        from spe_dist.export import save_span_pair_encoder
+
+        save_span_pair_encoder(self, folder, overwrite)
+
+    def encode(
+        self,
+        sentences: Sequence[Sequence[str]],
+        spans: Sequence[Sequence[Span]] | None = None,
+        pairs: Sequence[Sequence[Pair]] | None = None,
+        batch_sentences: int = 32,
+    ) -> Encoded:
+        """Vectors of words, spans and span pairs of sentences given as words: see `spe_dist.encode`."""
+        from spe_dist.encode import encode
+
+        tokenizer = None if self.origin is None else self.origin.tokenizer
+        return encode(self, tokenizer, sentences, spans, pairs, batch_sentences)
+
+    def encode_pair(self, words: Sequence[str], s1: Span, s2: Span) -> Tensor:
+        """The vector [H] of one span pair; spans are half-open, count words, and s1 stands before s2."""
+        return self.encode([words], pairs=[[(s1, s2)]]).pair_vectors[0][0]
 
 
 class KeyEncoder(SpanPairEncoder):

@@ -1,0 +1,155 @@
+"""The parts of one of our training checkpoints. Neither DeepSpeed nor a launcher is needed."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import BertConfig
+
+from spe_dist.config import Config
+from spe_dist.config_loading import load_yaml, resolve
+from spe_dist.distributed.checkpoint import file_sha256, find_checkpoint, read_state
+from spe_dist.errors import CheckpointError, ConfigError
+from spe_dist.export.folder import load_tensors
+from spe_dist.export.parts import POOLER, SPE, Encoder, Parts, PoolerOrigin, exported_settings, seeded_pooler
+
+CONFIG_FILE = "config.yaml"
+WEIGHTS_FILE = "weights.safetensors"
+MOCO_FILE = "moco.pt"
+START = "start"
+TOLD = ("view_masks", "normalize", "temperature", "momentum", "learning_rate", "global_batch_sentences", "seed")
+
+
+def read_checkpoint(source: str | Path, encoder: Encoder = "query") -> Parts:
+    """The query's float32 masters, or with `encoder="key"` the average that is the momentum encoder.
+
+    `source` is a step folder, a folder of checkpoints or a run's output folder (its latest checkpoint then). Every file
+    that is read is compared with its checksum. Raises CheckpointError.
+    """
+    folder = _find(Path(source))
+    state = read_state(folder)
+    _check_files(folder, state["checksums"], encoder)
+    config = _read_config(folder / CONFIG_FILE)
+    if encoder == "key" and not config.objectives.cspo:
+        raise CheckpointError(
+            f"{folder} was trained with cspo=false and has no momentum encoder; export it with --encoder query"
+        )
+    weights = _read_average(folder / MOCO_FILE) if encoder == "key" else load_tensors(folder / WEIGHTS_FILE)
+    bert_config = _read_bert_config(folder / START / "config.json")
+    pooler, origin = _read_pooler(folder / START, weights, bert_config, config.train.seed)
+    return Parts(
+        weights=weights,
+        settings=exported_settings(config) | _encoder_sizes(bert_config),
+        bert_config=bert_config,
+        pooler=pooler,
+        pooler_origin=origin,
+        tokenizer=folder / START,
+        encoder=encoder,
+        facts=_facts(config, state, folder),
+    )
+
+
+def _find(path: Path) -> Path:
+    """The checkpoint's folder; what else people may hand in gets an error of its own."""
+    if path.is_file():
+        raise CheckpointError(
+            f"{path} is a file; give a checkpoint's folder (OUTPUT/checkpoints/step_N, or the run's OUTPUT). "
+            "A file of the predecessor's code goes behind --from_pspe"
+        )
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist; give a checkpoint's folder or the run's OUTPUT")
+    try:
+        return find_checkpoint(path)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}{_foreign(path)}") from None
+
+
+def _foreign(path: Path) -> str:
+    """What the folder is instead, for the error message."""
+    if (path / "spe_config.json").exists():
+        return ". It is an exported folder: already plain PyTorch, nothing to convert"
+    if (path / "config.json").exists():
+        return ". It is a folder of transformers: transformers.AutoModel loads it as it is"
+    if (path / "zero_to_fp32.py").exists() or any(path.rglob("*_model_states.pt")):
+        return ". DeepSpeed files without our checkpoint around them: convert those with DeepSpeed's zero_to_fp32.py"
+    return ""
+
+
+def _check_files(folder: Path, checksums: dict[str, str], encoder: Encoder) -> None:
+    """Compare what will be read, and only that: the engine's own files can be many gigabytes."""
+    needed = {CONFIG_FILE, WEIGHTS_FILE, f"{START}/config.json"} | {n for n in checksums if n.startswith(f"{START}/")}
+    if encoder == "key" and MOCO_FILE in checksums:
+        needed.add(MOCO_FILE)
+    for name in sorted(needed):
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{folder} is damaged: {name} is missing; use another checkpoint of the run")
+        if name not in checksums:
+            raise CheckpointError(f"{folder} is damaged: no checksum of {name}; use another checkpoint of the run")
+        if file_sha256(folder / name) != checksums[name]:
+            raise CheckpointError(
+                f"{folder} is damaged: {name} does not match its checksum; use another checkpoint of the run"
+            )
+
+
+def _read_config(path: Path) -> Config:
+    try:
+        return resolve([load_yaml(path)])
+    except ConfigError as error:
+        raise CheckpointError(f"the settings of the checkpoint cannot be read: {error}") from None
+
+
+def _read_average(path: Path) -> dict[str, Tensor]:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        average = {name: tensor.float() for name, tensor in state["average"].items()}
+    except (OSError, RuntimeError, EOFError, KeyError, AttributeError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"{path} holds no readable momentum encoder ({error}); use another checkpoint") from None
+    return {name if name.startswith(SPE) else f"{SPE}{name}": tensor for name, tensor in average.items()}
+
+
+def _read_bert_config(path: Path) -> dict[str, Any]:
+    try:
+        return BertConfig.from_dict(json.loads(path.read_text(encoding="utf-8"))).to_dict()
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}); use another checkpoint of the run") from None
+
+
+def _read_pooler(
+    start: Path, weights: dict[str, Tensor], bert_config: dict[str, Any], seed: int
+) -> tuple[dict[str, Tensor], PoolerOrigin]:
+    """The pooler that is carried beside the weights (none where SPE trained it), and where it is from."""
+    if any(name.startswith(POOLER) for name in weights):
+        return {}, "trained"
+    if not (start / "pooler.safetensors").is_file():
+        return seeded_pooler(bert_config, seed), "untrained"
+    note = json.loads((start / "start.json").read_text(encoding="utf-8")) if (start / "start.json").is_file() else {}
+    pooler = {f"pooler.{name}": t.float() for name, t in load_tensors(start / "pooler.safetensors").items()}
+    return pooler, "start" if note.get("pooler_trained") else "untrained"
+
+
+def _encoder_sizes(bert_config: dict[str, Any]) -> dict[str, int]:
+    """ModelConfig's own sizes describe random starts only; the export tells those of the encoder it holds."""
+    return {
+        "hidden_size": bert_config["hidden_size"],
+        "layers": bert_config["num_hidden_layers"],
+        "attention_heads": bert_config["num_attention_heads"],
+        "intermediate_size": bert_config["intermediate_size"],
+    }
+
+
+def _facts(config: Config, state: dict[str, Any], folder: Path) -> dict[str, Any]:
+    values = {name: value for section in vars(config).values() for name, value in vars(section).items()}
+    trained: dict[str, Any] = {n: state[n] for n in ("step", "precision", "zero_stage", "ranks") if n in state}
+    consumed = state.get("data", {}).get("sentences_consumed")
+    return {
+        **trained,
+        **({"sentences_consumed": consumed} if consumed is not None else {}),
+        "checkpoint": folder.name,
+        "start_encoder": config.model.encoder or "random weights",
+        **{name: values[name] for name in TOLD},
+    }

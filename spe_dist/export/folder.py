@@ -1,0 +1,153 @@
+"""The exported folder: a plain BertModel for transformers, the SPE parts beside it.
+
+    config.json, model.safetensors   transformers.AutoModel, pooler included
+    tokenizer files                  transformers.AutoTokenizer
+    spe_config.json                  settings of the SPE parts, what was exported and from where
+    spe_heads.safetensors            span encoder, span pair encoder and heads, by PretrainingModel's names
+    README.md                        the same for people
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from spe_dist.data.vocabulary import save_tokenizer
+from spe_dist.errors import CheckpointError, ConfigError
+from spe_dist.export.card import model_card
+from spe_dist.export.parts import ENCODER, POOLER, Parts
+from spe_dist.export.safe_folder import check_free_file, check_free_name, check_space, written_whole
+
+FORMAT_VERSION = 1
+SPE_CONFIG = "spe_config.json"
+HEADS = "spe_heads.safetensors"
+MODEL = "model.safetensors"
+NOT_TOKENIZER = frozenset({"config.json", "start.json", "pooler.safetensors", MODEL, SPE_CONFIG, HEADS, "README.md"})
+
+
+def write_folder(parts: Parts, output: str | Path, overwrite: bool = False) -> None:
+    """Write `parts` as an exported folder, whole or not at all. Raises CheckpointError."""
+    output = Path(output)
+    check_free_name(output, overwrite, SPE_CONFIG)
+    check_space(output, parts.bytes)
+    bert = {k.removeprefix(ENCODER): v for k, v in parts.weights.items() if k.startswith(ENCODER)} | parts.pooler
+    heads = {k: v for k, v in parts.weights.items() if not k.startswith(ENCODER)}
+    with written_whole(output) as folder:
+        _save(bert, folder / MODEL)
+        _save(heads, folder / HEADS)
+        _write_json(folder / "config.json", _as_bert_model(parts.bert_config))
+        _write_json(folder / SPE_CONFIG, _describe(parts))
+        _write_tokenizer(parts.tokenizer, folder)
+        (folder / "README.md").write_text(model_card(parts), encoding="utf-8")
+
+
+def read_folder(source: str | Path) -> Parts:
+    """The parts of an exported folder. Raises CheckpointError where it is not one, or is damaged."""
+    folder = Path(source)
+    if not (folder / SPE_CONFIG).is_file():
+        raise CheckpointError(
+            f"{folder} is no exported folder (no {SPE_CONFIG}); tools/convert_checkpoint.py CHECKPOINT OUTPUT makes one"
+        )
+    told = _read_json(folder / SPE_CONFIG)
+    if told.get("format_version") != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{folder}/{SPE_CONFIG} has format_version={told.get('format_version')}, this program reads "
+            f"{FORMAT_VERSION}; convert the checkpoint again"
+        )
+    bert = {f"{ENCODER}{name}": tensor for name, tensor in load_tensors(folder / MODEL).items()}
+    in_model = told["pooler"]["part_of_spe"]
+    pooler = {} if in_model else {k.removeprefix(ENCODER): bert.pop(k) for k in list(bert) if k.startswith(POOLER)}
+    parts = Parts(
+        weights=bert | load_tensors(folder / HEADS),
+        settings=told["settings"],
+        bert_config=_read_json(folder / "config.json"),
+        pooler=pooler,
+        pooler_origin=told["pooler"]["origin"],
+        tokenizer=folder,
+        encoder=told["encoder"],
+        facts=told["facts"],
+    )
+    try:
+        parts.config  # noqa: B018 - settings of another version are found here
+    except ConfigError as error:
+        raise CheckpointError(f"{folder}/{SPE_CONFIG}: {error}") from None
+    return parts
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file, on the CPU. Raises CheckpointError."""
+    try:
+        return safetensors.torch.load_file(path)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is missing; the folder is incomplete, convert or copy it again") from None
+    except (safetensors.SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}); it is damaged, convert or copy it again") from None
+
+
+def save_state_dict(parts: Parts, file: str | Path, overwrite: bool = False) -> None:
+    """One state_dict by PretrainingModel's names, for `torch.load(file, weights_only=True)`. Raises CheckpointError."""
+    file = Path(file)
+    check_free_file(file, overwrite)
+    check_space(file, parts.bytes)
+    file.absolute().parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{file.name}.writing")
+    try:
+        torch.save({name: tensor.contiguous() for name, tensor in parts.weights.items()}, temporary)
+        temporary.replace(file)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def tokenizer_files(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.is_file() and p.name not in NOT_TOKENIZER)
+
+
+def _describe(parts: Parts) -> dict[str, Any]:
+    return {
+        "format_version": FORMAT_VERSION,
+        "encoder": parts.encoder,
+        "pooler": {"origin": parts.pooler_origin, "part_of_spe": not parts.pooler},
+        "settings": parts.settings,
+        "facts": dict(parts.facts),
+    }
+
+
+def _as_bert_model(bert_config: dict[str, Any]) -> dict[str, Any]:
+    dropped = {"_name_or_path", "torch_dtype", "quantization_config", "auto_map"}
+    kept = {k: v for k, v in bert_config.items() if k not in dropped}
+    return kept | {"architectures": ["BertModel"], "model_type": "bert", "dtype": "float32"}
+
+
+def _save(tensors: dict[str, Tensor], path: Path) -> None:
+    safetensors.torch.save_file({k: v.contiguous().clone() for k, v in tensors.items()}, path, {"format": "pt"})
+
+
+def _write_tokenizer(tokenizer: Any | Path | None, folder: Path) -> None:
+    if isinstance(tokenizer, Path):
+        for file in tokenizer_files(tokenizer):
+            shutil.copyfile(file, folder / file.name)
+    elif tokenizer is not None:
+        save_tokenizer(tokenizer, folder)
+
+
+def _write_json(path: Path, document: dict[str, Any]) -> None:
+    path.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}); convert or copy the folder again") from None
+    if not isinstance(document, dict):
+        raise CheckpointError(f"{path} holds no mapping; convert or copy the folder again")
+    return document
+

@@ -1,0 +1,137 @@
+"""Modules from exported folders and back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer, BertConfig
+
+from spe_dist.config import Config
+from spe_dist.config_loading import resolve
+from spe_dist.errors import CheckpointError, ConfigError
+from spe_dist.export.folder import read_folder, tokenizer_files, write_folder
+from spe_dist.export.parts import POOLER, SPE, Parts, exported_settings, seeded_pooler
+from spe_dist.model.encoder import PackedBertEncoder
+from spe_dist.model.heads import TokenBoundaryHead
+from spe_dist.model.spe import PretrainingModel, SpanPairEncoder, build_pretraining_model, build_span_pair_encoder
+
+
+def load_span_pair_encoder(folder: str | Path) -> SpanPairEncoder:
+    """The span pair encoder of an exported folder: float32, on the CPU, in eval mode. Raises CheckpointError.
+
+    It remembers what it came from (`origin`), so that it encodes words and can be saved again.
+    """
+    parts = read_folder(folder)
+    spe = span_pair_encoder_of(parts)
+    tokenizer = AutoTokenizer.from_pretrained(str(folder)) if has_tokenizer(Path(folder)) else None
+    spe.origin = replace(parts, weights={}, tokenizer=tokenizer)
+    return spe
+
+
+def span_pair_encoder_of(parts: Parts) -> SpanPairEncoder:
+    """The module that `parts` describe, with their weights."""
+    with torch.random.fork_rng(devices=[]):  # start values are overwritten, the caller's random numbers stay
+        spe = build_span_pair_encoder(parts.config, _empty_encoder(parts))
+    _fill(spe, {k.removeprefix(SPE): v for k, v in parts.weights.items() if k.startswith(SPE)}, "span pair encoder")
+    return spe.eval()
+
+
+def load_pretraining_model(folder: str | Path) -> PretrainingModel:
+    """The whole model of an exported folder with its token boundary and permutation heads. Raises CheckpointError."""
+    return pretraining_model_of(read_folder(folder))
+
+
+def pretraining_model_of(parts: Parts) -> PretrainingModel:
+    """The pre-training model that `parts` describe, with their weights, in eval mode."""
+    positions = parts.bert_config["max_position_embeddings"]
+    config = resolve([parts.settings, {"max_pieces": min(Config().data.max_pieces, positions)}])
+    with torch.random.fork_rng(devices=[]):
+        model = build_pretraining_model(config, _empty_encoder(parts))
+        _fit_decoder(model, parts.weights)
+    _fill(model, parts.weights, "pre-training model")
+    return model.eval()
+
+
+def save_pretraining_model(
+    model: PretrainingModel, config: Config, tokenizer: Any, folder: str | Path, overwrite: bool = False
+) -> None:
+    """Write a model in memory as an exported folder; `config` are the settings that it was built with."""
+    write_folder(_parts_of(model.state_dict(), model.spe, exported_settings(config), tokenizer), folder, overwrite)
+
+
+def save_span_pair_encoder(spe: SpanPairEncoder, folder: str | Path, overwrite: bool = False) -> None:
+    """Write a span pair encoder that came from an exported folder, say after fine-tuning, as one again.
+
+    Raises ConfigError for one that was built in memory: its settings are not known here.
+    """
+    if spe.origin is None:
+        raise ConfigError(
+            "this span pair encoder was not loaded from an exported folder and does not know its settings; "
+            "save its pre-training model with spe_dist.export.save_pretraining_model(model, config, tokenizer, folder)"
+        )
+    weights = {f"{SPE}{name}": tensor for name, tensor in spe.state_dict().items()}
+    write_folder(replace(spe.origin, weights=_on_cpu(weights)), folder, overwrite)
+
+
+def has_tokenizer(folder: Path) -> bool:
+    return any(file.name in ("tokenizer.json", "vocab.txt") for file in tokenizer_files(folder))
+
+
+def _parts_of(state: dict[str, Tensor], spe: SpanPairEncoder, settings: dict[str, Any], tokenizer: Any) -> Parts:
+    weights = _on_cpu(state)
+    bert_config = spe.encoder.config.to_dict()
+    trained = any(name.startswith(POOLER) for name in weights)
+    return Parts(
+        weights=weights,
+        settings=settings,
+        bert_config=bert_config,
+        pooler={} if trained else seeded_pooler(bert_config, seed=0),
+        pooler_origin="trained" if trained else "untrained",
+        tokenizer=tokenizer,
+    )
+
+
+def _on_cpu(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().to("cpu", torch.float32) for name, tensor in state.items()}
+
+
+def _empty_encoder(parts: Parts) -> PackedBertEncoder:
+    config = BertConfig.from_dict(parts.bert_config)
+    config.hidden_dropout_prob = config.attention_probs_dropout_prob = parts.config.model.dropout
+    return PackedBertEncoder(config, with_pooler=any(name.startswith(POOLER) for name in parts.weights))
+
+
+def _fit_decoder(model: PretrainingModel, weights: dict[str, Tensor]) -> None:
+    """Give the token boundary decoder as many rows as its weights have: the predecessor's always has 28,996."""
+    decoder, saved = "tbo_head.decoder.weight", weights.get("tbo_head.decoder.weight")
+    if model.tbo_head is None or saved is None or saved.shape[0] == model.get_parameter(decoder).shape[0]:
+        return
+    offsets, dropout = model.tbo_head.offset_embedding, model.tbo_head.mlp.dropout.p
+    model.tbo_head = TokenBoundaryHead(
+        saved.shape[1], saved.shape[0], offsets.embedding_dim, offsets.num_embeddings, dropout
+    )
+
+
+def _fill(module: torch.nn.Module, weights: dict[str, Tensor], what: str) -> None:
+    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    missing = sorted(expected.keys() - weights.keys())
+    if missing:
+        heads = sorted({name.split(".")[0] for name in missing} & {"tbo_head", "spo_head"})
+        reason = f"the {' and '.join(heads)}" if len(heads) and len(missing) > 1 else missing[0]
+        raise CheckpointError(
+            f"the weights of the {what} are not complete: {reason} missing ({len(missing)} tensors). A momentum "
+            "encoder is exported without the heads of TBO and SPO; convert the checkpoint with --encoder query"
+        )
+    unknown = sorted(weights.keys() - expected.keys())
+    unlike = [n for n in expected if n in weights and tuple(weights[n].shape) != expected[n]]
+    if unknown or unlike:
+        told = [f"{n} is {list(weights[n].shape)}, not {list(expected[n])}" for n in unlike] + [
+            f"{n} is unknown" for n in unknown
+        ]
+        raise CheckpointError(f"weights and settings of the {what} do not fit: {'; '.join(told[:3])}; convert it again")
+    module.load_state_dict(weights)
+

@@ -1,0 +1,73 @@
+"""What an export is made of, whatever it came from: one of our checkpoints, the predecessor's, or a model in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from spe_dist.config import Config
+from spe_dist.config_loading import leaves, resolve
+
+SPE = "spe."  # the span pair encoder inside PretrainingModel
+ENCODER = "spe.encoder."  # the sentence encoder, by transformers' BertModel names
+POOLER = "spe.encoder.pooler."
+EXPORTED_SECTIONS = ("model", "objectives")
+
+PoolerOrigin = Literal["trained", "start", "untrained"]
+Encoder = Literal["query", "key"]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Weights and settings of one exported model.
+
+    `weights` are float32 by PretrainingModel's parameter names. `settings` are leaf names of ModelConfig and
+    ObjectiveConfig: what is needed to build the same modules again. `pooler` (BertModel's names behind `pooler.`) is
+    carried beside the weights where SPE itself does not use it. `tokenizer` is a folder of tokenizer files, a
+    transformers tokenizer, or None. `facts` are told in the model card.
+    """
+
+    weights: dict[str, Tensor]
+    settings: dict[str, Any]
+    bert_config: dict[str, Any]
+    pooler: dict[str, Tensor]
+    pooler_origin: PoolerOrigin
+    tokenizer: Any | Path | None = None
+    encoder: Encoder = "query"
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def config(self) -> Config:
+        return resolve([self.settings])
+
+    @property
+    def n_weights(self) -> int:
+        """Single numbers, a pooler that is only carried along included."""
+        return sum(tensor.numel() for tensor in [*self.weights.values(), *self.pooler.values()])
+
+    @property
+    def bytes(self) -> int:
+        return sum(t.numel() * t.element_size() for t in [*self.weights.values(), *self.pooler.values()])
+
+
+def exported_settings(config: Config) -> dict[str, Any]:
+    """The settings of `config` that shape the modules, by leaf name, ready for JSON."""
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, leaf in leaves().items()
+        if leaf.section in EXPORTED_SECTIONS
+        for value in [getattr(getattr(config, leaf.section), name)]
+    }
+
+
+def seeded_pooler(bert_config: dict[str, Any], seed: int) -> dict[str, Tensor]:
+    """A pooler as BERT starts one, from `seed`: it completes a BertModel whose own is missing, and knows nothing."""
+    size = bert_config["hidden_size"]
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.randn(size, size, generator=generator) * bert_config.get("initializer_range", 0.02)
+    return {"pooler.dense.weight": weight, "pooler.dense.bias": torch.zeros(size)}
