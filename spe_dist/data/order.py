@@ -49,11 +49,11 @@ def choose_streams(global_batch: int) -> int:
 def _check_streams(streams: int, global_batch: int) -> None:
     if streams < 1 or global_batch % streams:
         divisors = [n for n in range(1, global_batch + 1) if global_batch % n == 0]
-        below = max((n for n in divisors if n < streams), default=1)
-        above = min((n for n in divisors if n > streams), default=global_batch)
+        below = [n for n in divisors if n < streams]
+        nearest = below[-1:] + divisors[len(below) :][:1]
         raise ConfigError(
             f"streams={streams} does not divide global_batch_sentences={global_batch}; "
-            f"choose {below} or {above}, or 0 to have it chosen"
+            f"choose {' or '.join(map(str, nearest))}, or 0 to have it chosen"
         )
 
 
