@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from spe_dist.errors import CheckpointError
 from spe_dist.moco.encoder import Collectives, MomentumKeyEncoder
@@ -27,7 +27,8 @@ class MomentumContrast:
         self.collectives: Collectives = key_encoder.collectives
 
     @property
-    def key_module(self) -> nn.Module:
+    def key_module(self) -> Any:
+        """The module that makes keys: f_k."""
         return self.key_encoder.module
 
     def start(self) -> None:
