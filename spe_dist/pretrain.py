@@ -219,8 +219,8 @@ def _describe(config: Config, context: RankContext, engine: Any, data: Any, plan
     from spe_dist.distributed.launch import placement_table
     from spe_dist.model import kernels
 
-    device = torch.cuda.get_device_name(context.device) if context.device.type == "cuda" else "cpu"
-    rows = context.all_gather_object((context.rank, platform.node(), f"{context.device} {device}".strip()))
+    model = f" {torch.cuda.get_device_name(context.device)}" if context.device.type == "cuda" else ""
+    rows = context.all_gather_object((context.rank, platform.node(), f"{context.device}{model}"))
     manifest = data.train.manifest
     epochs = steps * plan.global_batch / data.order.sentences_per_epoch
     return [

@@ -21,6 +21,10 @@ from spe_dist.distributed.launch import LaunchEnvironment
 from spe_dist.errors import LaunchError
 
 
+# torch 2.13 renamed it and warns of the old name
+_gather_into = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+
+
 @dataclass(frozen=True)
 class RankContext:
     """This rank's number, device and collectives. All collectives must be called by all ranks in the same order."""
@@ -40,7 +44,7 @@ class RankContext:
         if self.ranks == 1:
             return tensor
         gathered = tensor.new_empty((self.ranks * tensor.shape[0], *tensor.shape[1:]))
-        dist.all_gather_into_tensor(gathered, tensor.contiguous())
+        _gather_into(gathered, tensor.contiguous())
         return gathered
 
     def all_gather_uneven(self, tensor: Tensor, sizes: Sequence[int]) -> Tensor:
@@ -134,6 +138,8 @@ def start_ranks(environment: LaunchEnvironment, timeout_s: float) -> RankContext
     device = choose_device(environment)
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    elif "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // environment.local_ranks))
     if not dist.is_initialized():
         dist.init_process_group(
             backend="nccl" if device.type == "cuda" else "gloo",

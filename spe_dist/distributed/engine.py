@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ def import_deepspeed(device_type: str) -> Any:
     os.environ.setdefault("DS_LOG_LEVEL", "warning")
     import deepspeed
     from deepspeed.utils import logger
+
+    warnings.filterwarnings("ignore", "`torch.distributed.*is deprecated", FutureWarning)  # names deepspeed still uses
 
     logger.setLevel(logging.WARNING)
     if device_type == "cpu":

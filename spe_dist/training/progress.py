@@ -31,7 +31,7 @@ class ProgressLine:
         for name in ("tbo", "spo", "cspo"):
             if f"{name}_loss" in row:
                 text += f"  {name} {row[f'{name}_loss']:.3f}"
-        if "contrastive_top1" in row:
+        if row.get("queue_fill", 0) > row["sentences"]:  # else no query has met a negative yet
             text += f"  top-1 {row['contrastive_top1']:.1%}"
         text += f"  {sentences_per_s:,.0f} sentences/s  {duration(seconds_left)} left"
         if row["skipped_steps"]:
