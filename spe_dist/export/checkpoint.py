@@ -31,8 +31,7 @@ def read_checkpoint(source: str | Path, encoder: Encoder = "query") -> Parts:
     `source` is a step folder, a folder of checkpoints or a run's output folder (its latest checkpoint then). Every file
     that is read is compared with its checksum. Raises CheckpointError.
     """
-    folder = _find(Path(source))
-    state = read_state(folder)
+    folder, state = _find(Path(source))
     _check_files(folder, state["checksums"], encoder)
     config = _read_config(folder / CONFIG_FILE)
     if encoder == "key" and not config.objectives.cspo:
@@ -54,8 +53,8 @@ def read_checkpoint(source: str | Path, encoder: Encoder = "query") -> Parts:
     )
 
 
-def _find(path: Path) -> Path:
-    """The checkpoint's folder; what else people may hand in gets an error of its own."""
+def _find(path: Path) -> tuple[Path, dict[str, Any]]:
+    """The checkpoint's folder and its state.json; what else people may hand in gets an error of its own."""
     if path.is_file():
         raise CheckpointError(
             f"{path} is a file; give a checkpoint's folder (OUTPUT/checkpoints/step_N, or the run's OUTPUT). "
@@ -64,7 +63,8 @@ def _find(path: Path) -> Path:
     if not path.exists():
         raise CheckpointError(f"{path} does not exist; give a checkpoint's folder or the run's OUTPUT")
     try:
-        return find_checkpoint(path)
+        folder = find_checkpoint(path)
+        return folder, read_state(folder)
     except CheckpointError as error:
         raise CheckpointError(f"{error}{_foreign(path)}") from None
 

@@ -64,7 +64,7 @@ def make_checkpoint(run: Path, step: int = 7, seed: int = 3, pooler_trained: boo
     (folder / "start").mkdir(parents=True)
     (folder / "engine").mkdir()
     (folder / "engine" / "mp_rank_00_model_states.pt").write_bytes(b"not read by the converter")
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / "weights.safetensors")
+    save_file({n: tensor.contiguous() for n, tensor in model.state_dict().items()}, folder / "weights.safetensors")
     (folder / "config.yaml").write_text(to_yaml(config))
     if config.objectives.cspo:
         torch.save({"average": average, "compensation": {n: t * 0 for n, t in average.items()}}, folder / "moco.pt")

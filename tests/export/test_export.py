@@ -1,0 +1,226 @@
+"""Exported folders: plain BertModels for transformers, SPE beside them, the same numbers as the masters."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModel, AutoTokenizer, BertModel
+
+from spe_dist.errors import CheckpointError, ConfigError, DataError
+from spe_dist.export import load, load_pretraining_model, save_pretraining_model
+from spe_dist.export.checkpoint import read_checkpoint
+from spe_dist.export.folder import write_folder
+from spe_dist.model.spe import SpanPairEncoder
+
+CLOSE = {"atol": 1e-5, "rtol": 0}
+SENTENCES = ["Anna Berg moved to Oslo .".split(), "the city council of Lund heads a choir".split(), ["Lund"]]
+SPANS = [[(0, 2), (4, 5)], [(2, 3), (0, 8), (4, 4)], []]
+PAIRS = [[((0, 2), (4, 5)), ((0, 1), (1, 6))], [((0, 2), (2, 8))], []]
+
+
+@pytest.fixture
+def export(checkpoints, tmp_path):
+    """Makes a checkpoint and exports it; returns what was made and the folder."""
+
+    def make(encoder="query", **settings):
+        made = checkpoints.make_checkpoint(tmp_path / "run", **settings)
+        write_folder(read_checkpoint(made.run, encoder), tmp_path / encoder)
+        return made, tmp_path / encoder
+
+    return make
+
+
+def plain_vectors(spe, tokenizer, words, pair):
+    """States, span vectors and pair vector by definition: one sentence, one span at a time, float32."""
+    pieces = tokenizer(words, is_split_into_words=True)
+    first_pieces = [pieces.word_ids().index(number) for number in range(len(words))]
+    ids = torch.tensor(pieces["input_ids"])
+    bert = BertModel(spe.encoder.config).eval()
+    missing = bert.load_state_dict(spe.encoder.state_dict(), strict=False).missing_keys
+    assert all(name.startswith("pooler") for name in missing)
+    with torch.no_grad():
+        output = bert(ids[None])
+        states = output.last_hidden_state[0]
+        (a, b), (c, d) = pair
+        spans = [(0, a), (a, b), (b, c), (c, d), (d, len(words))]
+        vectors = [
+            spe.span_encoder(states[first_pieces][start:end], torch.tensor([0, end - start]))[0] for start, end in spans
+        ]
+        cls = states[:1] if spe.encoder.pooler is None else output.pooler_output
+        return states, torch.stack(vectors), spe.pair_encoder(torch.stack(vectors)[None], cls)[0]
+
+
+@pytest.mark.parametrize("cls_source", ["state", "pooler"])
+def test_transformers_loads_the_folder_as_a_plain_bert_model(export, cls_source):
+    made, folder = export(cls_source=cls_source)
+    model, info = AutoModel.from_pretrained(folder, output_loading_info=True)
+    assert type(model) is BertModel
+    assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]
+    masters = made.model.spe.encoder.state_dict()
+    assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in masters.items())
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert tokenizer.tokenize("Anna council") == ["Anna", "coun", "##cil"]
+    states = model(**tokenizer("Anna moved to Oslo .", return_tensors="pt")).last_hidden_state
+    expected, _, _ = plain_vectors(made.model.spe, tokenizer, "Anna moved to Oslo .".split(), ((0, 1), (3, 4)))
+    torch.testing.assert_close(states[0], expected, **CLOSE)
+
+
+@pytest.mark.parametrize("cls_source", ["state", "pooler"])
+def test_word_span_and_pair_vectors_equal_a_plain_forward_of_the_masters(export, cls_source):
+    made, folder = export(cls_source=cls_source)
+    spe = SpanPairEncoder.from_pretrained(folder)
+    encoded = spe.encode(SENTENCES, spans=SPANS, pairs=PAIRS, batch_sentences=2)
+    assert [len(v) for v in encoded.span_vectors] == [2, 3, 0] and [len(v) for v in encoded.pair_vectors] == [2, 1, 0]
+    assert [len(v) for v in encoded.word_states] == [6, 8, 1]
+    for number in (0, 1):
+        for row, pair in enumerate(PAIRS[number]):
+            states, five, expected = plain_vectors(made.model.spe, made.tokenizer, SENTENCES[number], pair)
+            torch.testing.assert_close(encoded.pair_vectors[number][row], expected, **CLOSE)
+            torch.testing.assert_close(encoded.cls[number], states[0], **CLOSE)
+            s1 = spe.encode([SENTENCES[number]], spans=[[pair[0]]]).span_vectors[0][0]
+            torch.testing.assert_close(s1, five[1], **CLOSE)
+    torch.testing.assert_close(spe.encode_pair(SENTENCES[0], *PAIRS[0][1]), encoded.pair_vectors[0][1], **CLOSE)
+
+
+def test_exported_weights_are_the_masters_and_cast_to_the_weights_of_training(export):
+    made, folder = export()
+    model = load_pretraining_model(folder)
+    masters = load_file(made.folder / "weights.safetensors")
+    assert model.state_dict().keys() == masters.keys()
+    assert all(torch.equal(model.state_dict()[name], masters[name]) for name in masters)
+    for dtype in (torch.bfloat16, torch.float16):
+        in_training = made.model.state_dict()
+        assert all(torch.equal(t, in_training[n].to(dtype)) for n, t in model.to(dtype).state_dict().items())
+        model = load_pretraining_model(folder)
+
+
+def test_key_export_holds_the_average(export):
+    made, folder = export("key")
+    spe = load(folder)
+    assert all(torch.equal(spe.state_dict()[name], tensor) for name, tensor in made.average.items())
+    with pytest.raises(CheckpointError, match="tbo_head"):
+        load_pretraining_model(folder)
+    assert "momentum" in (folder / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "off", [{"tbo": False}, {"spo": False}, {"cspo": False}, {"spo": False, "cspo": False}, {"contrastive_head": False}]
+)
+def test_models_without_some_parts_are_exported_and_loaded(export, off):
+    made, folder = export(**off)
+    assert not AutoModel.from_pretrained(folder, output_loading_info=True)[1]["missing_keys"]
+    assert load_pretraining_model(folder).state_dict().keys() == made.model.state_dict().keys()
+    spe = load(folder)
+    assert len(spe.encode(SENTENCES).word_states) == 3
+    if spe.pair_encoder is None:
+        with pytest.raises(ConfigError, match="no span pair encoder"):
+            spe.encode(SENTENCES, pairs=PAIRS)
+
+
+def test_pooler_of_the_start_is_carried_along_and_a_seeded_one_is_marked(checkpoints, tmp_path):
+    for trained, word in ((True, "start"), (False, "untrained")):
+        made = checkpoints.make_checkpoint(tmp_path / word, pooler_trained=trained)
+        write_folder(read_checkpoint(made.folder), tmp_path / f"{word}_export")
+        start = load_file(made.folder / "start" / "pooler.safetensors")
+        pooler = AutoModel.from_pretrained(tmp_path / f"{word}_export").pooler.state_dict()
+        assert all(torch.equal(pooler[name], tensor) for name, tensor in start.items())
+        assert f'"origin": "{word}"' in (tmp_path / f"{word}_export" / "spe_config.json").read_text()
+        assert ("untrained" in (tmp_path / f"{word}_export" / "README.md").read_text()) is not trained
+
+
+def test_a_changed_model_is_saved_and_loaded_again(export, tmp_path):
+    _, folder = export()
+    spe = load(folder)
+    with torch.no_grad():
+        spe.pair_encoder.score_linear.weight.mul_(-2)
+    spe.save_pretrained(tmp_path / "again")
+    again = load(tmp_path / "again")
+    assert all(torch.equal(t, again.state_dict()[n]) for n, t in spe.state_dict().items())
+    before, after = (model.encode(SENTENCES, pairs=PAIRS).pair_vectors for model in (spe, again))
+    torch.testing.assert_close(after, before)
+    pooler = [AutoModel.from_pretrained(path).pooler.dense.weight for path in (folder, tmp_path / "again")]
+    assert torch.equal(*pooler)
+
+
+def test_a_model_in_memory_is_saved_with_its_settings(checkpoints, tmp_path):
+    made = checkpoints.make_checkpoint(tmp_path / "run")
+    save_pretraining_model(made.model, made.config, made.tokenizer, tmp_path / "export")
+    model = load_pretraining_model(tmp_path / "export")
+    assert all(torch.equal(t, model.state_dict()[n]) for n, t in made.model.state_dict().items())
+    assert load(tmp_path / "export").encode_pair(SENTENCES[0], (0, 1), (2, 3)).shape == (20,)
+    with pytest.raises(ConfigError, match="save_pretraining_model"):
+        made.model.spe.save_pretrained(tmp_path / "other")
+
+
+def test_encoding_leaves_mode_gradients_and_random_numbers_alone(export):
+    _, folder = export()
+    state = torch.get_rng_state()
+    spe = load(folder)
+    assert torch.equal(torch.get_rng_state(), state)
+    spe.train()
+    first, second = (spe.encode(SENTENCES, pairs=PAIRS).pair_vectors[0] for _ in range(2))
+    assert spe.training and torch.equal(first, second) and not first.requires_grad
+    assert copy.deepcopy(spe).encode(SENTENCES).word_states[0].shape == (6, 32)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"spans": [[(4, 9)], [], []]}, "does not lie in sentence 0"),
+        ({"spans": [[]]}, "1 sentences for 3"),
+        ({"pairs": [[], [((3, 5), (4, 6))], []]}, "sentence 1"),
+        ({"pairs": [[], [((4, 5), (0, 2))], []]}, "before the second"),
+    ],
+)
+def test_impossible_spans_are_errors_that_name_the_sentence(export, asked, message):
+    _, folder = export()
+    with pytest.raises(DataError, match=message):
+        load(folder).encode(SENTENCES, **asked)
+
+
+def test_sentences_past_the_encoder_and_strings_are_errors(export):
+    _, folder = export()
+    spe = load(folder)
+    with pytest.raises(DataError, match="split it"):
+        spe.encode([["x"] * 600])
+    with pytest.raises(DataError, match="into words"):
+        spe.encode(["Anna moved"])
+    unknown = spe.encode([["Anna", "\u200b\x00", "\u4e00"]]).word_states[0]
+    assert unknown.shape == (3, 32), "words without a piece are unknown words, not lost"
+
+
+def test_damaged_exports_are_named(export):
+    _, folder = export()
+    heads = folder / "spe_heads.safetensors"
+    whole = heads.read_bytes()
+    heads.write_bytes(whole[:-100])
+    with pytest.raises(CheckpointError, match="spe_heads"):
+        load(folder)
+    heads.unlink()
+    with pytest.raises(CheckpointError, match="missing"):
+        load(folder)
+    with pytest.raises(CheckpointError, match="no exported folder"):
+        load(folder.parent)
+
+
+def test_an_exported_folder_is_used_without_deepspeed(export):
+    _, folder = export()
+    program = (
+        "import sys\n"
+        "class Refuse:\n"
+        "    def find_spec(self, name, *rest):\n"
+        "        if name.split('.')[0] == 'deepspeed': raise AssertionError('deepspeed is imported')\n"
+        "sys.meta_path.insert(0, Refuse())\n"
+        "from spe_dist.model.spe import SpanPairEncoder\n"
+        f"spe = SpanPairEncoder.from_pretrained({str(folder)!r})\n"
+        "print(tuple(spe.encode_pair('Anna moved to Oslo'.split(), (0, 1), (3, 4)).shape))\n"
+    )
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True)
+    assert done.stdout.strip() == "(20,)", done.stderr
