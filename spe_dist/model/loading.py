@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import logging
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import BertConfig, BertModel
+from transformers.utils import logging as transformers_logging
 
 from spe_dist.config import ModelConfig
 from spe_dist.errors import ConfigError
@@ -93,18 +95,29 @@ def read_bert_config(source: str) -> BertConfig:
 
 def read_state(source: str, bert_config: BertConfig) -> dict[str, Tensor]:
     """The checkpoint's float32 weights by BertModel's names; pooler entries only where the checkpoint has them."""
-    level = logging.getLogger("transformers").level
-    logging.getLogger("transformers").setLevel(logging.ERROR)
     try:
-        loaded: Any = BertModel.from_pretrained(
-            source, config=bert_config, dtype=torch.float32, output_loading_info=True
-        )
-        model, info = loaded
+        with _quiet_transformers():
+            loaded: Any = BertModel.from_pretrained(
+                source, config=bert_config, dtype=torch.float32, output_loading_info=True
+            )
     except Exception as error:
         raise ConfigError(
             f"cannot read the weights of encoder '{source}': {error}; check the folder or name"
         ) from error
-    finally:
-        logging.getLogger("transformers").setLevel(level)
+    model, info = loaded
     missing = set(info["missing_keys"])
     return {name: value for name, value in model.state_dict().items() if name not in missing}
+
+
+@contextlib.contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """No progress bar, no report of the weights of other heads: what matters is checked by `load_encoder`."""
+    verbosity, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bar:
+            transformers_logging.enable_progress_bar()

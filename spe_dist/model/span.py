@@ -30,9 +30,10 @@ from spe_dist.model.heads import Mlp
 
 @dataclass(frozen=True)
 class WindowRows:
-    """Which word stands under the last tap of the widest kernel, for each window row."""
+    """The rows of a window table and the words that stand under each."""
 
     rows_per_span_S: Tensor  # int64: words of the span + k_max
+    span_N: Tensor  # int64: the span that owns each row
     first_word_N: Tensor  # int64: word under tap 0 in row n; may lie outside of the span
     span_start_N: Tensor
     span_end_N: Tensor
@@ -52,6 +53,7 @@ def window_rows(span_borders_S1: Tensor, n_words: int, widest: int) -> WindowRow
     span_W = torch.repeat_interleave(span_S, widths_S, output_size=n_words)
     return WindowRows(
         rows_per_span_S=rows_per_span_S,
+        span_N=span_N,
         first_word_N=torch.arange(n_rows, device=device) - widest * span_N - (widest - 1),
         span_start_N=span_borders_S1[span_N],
         span_end_N=span_borders_S1[span_N + 1],
@@ -119,10 +121,27 @@ class SpanEncoder(nn.Module):
         """[S, H]; span s is words span_borders_S1[s] to span_borders_S1[s + 1], possibly none."""
         rows = window_rows(span_borders_S1, word_states_WD.shape[0], self.widest)
         windows_NC = F.gelu(torch.cat([conv(word_states_WD, rows) for conv in self.conv_layers], dim=1))
-        maxima_SC = segment_max(windows_NC, rows.rows_per_span_S)
+        maxima_SC = segment_max(windows_NC, rows.span_N, rows.rows_per_span_S)
         return self.mlp(self.dropout(maxima_SC))
 
 
-def segment_max(values_NC: Tensor, lengths_S: Tensor) -> Tensor:
+def segment_max(values_NC: Tensor, span_N: Tensor, lengths_S: Tensor) -> Tensor:
     """Maximum over each run of rows, [S, C]; runs are not empty. Equal maxima share the gradient evenly."""
-    return torch.segment_reduce(values_NC, "max", lengths=lengths_S, axis=0, unsafe=True)
+    return _SegmentMax.apply(values_NC, span_N, lengths_S)
+
+
+class _SegmentMax(torch.autograd.Function):
+    """segment_reduce with a backward of its own: torch's gives a negative gradient to each of equal maxima, undivided."""
+
+    @staticmethod
+    def forward(ctx, values_NC: Tensor, span_N: Tensor, lengths_S: Tensor) -> Tensor:
+        maxima_SC = torch.segment_reduce(values_NC, "max", lengths=lengths_S, axis=0, unsafe=True)
+        ctx.save_for_backward(values_NC, maxima_SC, span_N, lengths_S)
+        return maxima_SC
+
+    @staticmethod
+    def backward(ctx, grad_SC: Tensor) -> tuple[Tensor, None, None]:
+        values_NC, maxima_SC, span_N, lengths_S = ctx.saved_tensors
+        is_maximum_NC = (values_NC == maxima_SC.index_select(0, span_N)).to(grad_SC.dtype)
+        ties_SC = torch.segment_reduce(is_maximum_NC, "sum", lengths=lengths_S, axis=0, unsafe=True)
+        return (grad_SC / ties_SC).index_select(0, span_N).mul_(is_maximum_NC), None, None

@@ -1,0 +1,112 @@
+"""Each attention backend against a padded float64 reference, values and gradients."""
+
+import pytest
+import torch
+
+from spe_dist.model import attention as attention_module
+from spe_dist.model.attention import attention, choose_backend, plan_layout
+
+LENGTHS = ([5], [1, 1, 1], [3, 40, 7, 7, 128, 1, 22, 9], list(range(1, 30)))
+
+
+def reference(q_THD, k_THD, v_THD, lengths):
+    """One sequence at a time in float64, with nothing but matrix products and a softmax."""
+    outputs = []
+    for q, k, v in zip(*(x.double().split(lengths) for x in (q_THD, k_THD, v_THD)), strict=True):
+        scores_HLL = torch.einsum("qhd,khd->hqk", q, k) / q.shape[-1] ** 0.5
+        outputs.append(torch.einsum("hqk,khd->qhd", scores_HLL.softmax(-1), v))
+    return torch.cat(outputs)
+
+
+def random_inputs(lengths, n_heads=3, head_size=8, dtype=torch.float32, device="cpu"):
+    generator = torch.Generator().manual_seed(0)
+    shape = (sum(lengths), n_heads, head_size)
+    qkv = [torch.randn(shape, generator=generator).to(device, dtype).requires_grad_() for _ in range(3)]
+    cu_seqlens = torch.tensor([0, *lengths]).cumsum(0).to(device, torch.int32)
+    return qkv, cu_seqlens, torch.randn(shape, generator=generator).to(device, dtype)
+
+
+def compare(lengths, tolerance, dtype=torch.float32, device="cpu", head_size=8, attend=attention):
+    qkv, cu_seqlens, weights = random_inputs(lengths, head_size=head_size, dtype=dtype, device=device)
+    ours = attend(*qkv, cu_seqlens, max(lengths))
+    our_gradients = torch.autograd.grad((ours * weights).sum(), qkv)
+    plain = reference(*qkv, lengths)
+    plain_gradients = torch.autograd.grad((plain * weights.double()).sum(), qkv)
+    for mine, theirs in zip((ours, *our_gradients), (plain, *plain_gradients), strict=True):
+        torch.testing.assert_close(mine.double(), theirs.double(), rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("lengths", LENGTHS, ids=len)
+def test_attention_on_the_cpu_equals_the_reference_in_values_and_gradients(lengths):
+    compare(lengths, 1e-5)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 3e-2), (torch.float16, 4e-3)])
+def test_attention_works_in_16_bit_on_the_cpu(dtype, tolerance):
+    compare([3, 40, 7, 7, 22], tolerance, dtype)
+
+
+def test_one_padded_group_as_on_a_gpu_equals_the_reference(monkeypatch):
+    monkeypatch.setattr(attention_module, "_cut_by_length", lambda lengths: [(len(lengths), lengths[-1])])
+    compare([3, 40, 7, 7, 22], 1e-5)
+
+
+def test_a_layout_planned_once_gives_the_same_as_one_planned_inside():
+    qkv, cu_seqlens, _ = random_inputs([4, 9, 2])
+    layout = plan_layout(cu_seqlens, 9, 15)
+    assert torch.equal(attention(*qkv, cu_seqlens, 9, 0.0, layout), attention(*qkv, cu_seqlens, 9))
+
+
+def test_layout_maps_every_token_to_its_own_row_and_back():
+    lengths = LENGTHS[2]
+    _, cu_seqlens, _ = random_inputs(lengths)
+    layout = plan_layout(cu_seqlens, max(lengths), sum(lengths))
+    tokens = torch.arange(sum(lengths))
+    assert torch.equal(layout.token_of_row_R[layout.row_of_token_T], tokens)
+    real_rows = layout.token_of_row_R.shape[0] - int(layout.padding_R.sum())
+    assert real_rows == sum(lengths)
+    assert layout.token_of_row_R.shape[0] < 1.25 * sum(lengths)
+
+
+def test_dropout_drops_probabilities_and_keeps_their_mean():
+    lengths = [16] * 8
+    qkv, cu_seqlens, _ = random_inputs(lengths)
+    torch.manual_seed(0)
+    plain = attention(*qkv, cu_seqlens, 16)
+    dropped = torch.stack([attention(*qkv, cu_seqlens, 16, 0.5) for _ in range(400)])
+    assert not torch.equal(dropped[0], dropped[1])
+    torch.testing.assert_close(dropped.mean(0), plain, rtol=0, atol=0.25)
+    assert (dropped.mean(0) - plain).mean().abs() < 5e-3
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "head_size", "word"),
+    [
+        ("cpu", torch.float32, 64, "cpu"),
+        ("cuda", torch.float32, 64, "16-bit"),
+        ("cuda", torch.float16, 20, "20"),
+    ],
+)
+def test_the_reason_for_the_grouped_backend_is_told(device, dtype, head_size, word):
+    backend = choose_backend(torch.device(device), dtype, head_size, 0.1)
+    assert backend.name == "grouped"
+    assert word in backend.why
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 4e-2), (torch.float16, 5e-3)])
+def test_attention_on_a_gpu_equals_the_reference(dtype, tolerance):
+    compare(LENGTHS[2], tolerance, dtype, "cuda", head_size=64)
+
+
+@pytest.mark.gpu
+def test_the_flash_kernel_without_dropout_equals_varlen_attn_and_with_it_has_the_same_mean():
+    lengths = [16] * 8
+    qkv, cu_seqlens, weights = random_inputs(lengths, head_size=64, dtype=torch.float16, device="cuda")
+    plain = attention_module._varlen(*qkv, cu_seqlens, 16)
+    flash = attention_module._flash(*qkv, cu_seqlens, 16, 0.0)
+    torch.testing.assert_close(plain, flash, rtol=2e-3, atol=2e-3)
+    dropped = torch.stack([attention_module._flash(*qkv, cu_seqlens, 16, 0.5) for _ in range(400)])
+    assert (dropped.float().mean(0) - plain.float()).mean().abs() < 5e-3
+    gradients = torch.autograd.grad((dropped[0] * weights).sum(), qkv)
+    assert all(torch.isfinite(gradient).all() and gradient.abs().sum() > 0 for gradient in gradients)

@@ -1,0 +1,135 @@
+"""Choice of fused kernels: apex found, refused, explained; AdamW and its groups."""
+
+import importlib
+import sys
+
+import pytest
+import torch
+
+from spe_dist.errors import ConfigError
+from spe_dist.model import kernels
+from spe_dist.model.kernels import describe, find_apex, layer_norm_class, make_adamw, param_groups
+from spe_dist.model.loading import load_encoder
+from spe_dist.model.spe import build_pretraining_model
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """install({"apex/__init__.py": ""}): puts modules first on the path, and only for the test."""
+
+    def write(files):
+        for name, text in files.items():
+            file = tmp_path / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+        importlib.invalidate_caches()
+
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = set(sys.modules)
+    yield write
+    for name in set(sys.modules) - before:
+        if name.partition(".")[0] in ("apex", "amp_C", "fused_layer_norm_cuda"):
+            del sys.modules[name]
+
+
+def test_pips_unrelated_apex_is_noted_and_refused_where_it_is_asked_for(install, small_config):
+    install({"apex/__init__.py": "", "apex/lib/__init__.py": ""})
+    assert find_apex().kind == "unrelated"
+    with pytest.raises(ConfigError, match=r"not NVIDIA's.*NVIDIA/apex"):
+        layer_norm_class("apex")
+    assert any("not NVIDIA's" in row.why for row in describe(small_config()))
+
+
+def test_an_apex_that_fails_to_import_is_no_reason_to_fail(install):
+    install({"apex/__init__.py": "raise RuntimeError('no pyramid')"})
+    assert find_apex().kind == "unrelated"
+    assert layer_norm_class("auto") is torch.nn.LayerNorm
+
+
+def test_nvidias_apex_without_its_extensions_is_refused(install):
+    install({"apex/__init__.py": "", "apex/normalization/__init__.py": ""})
+    assert find_apex().kind == "not built"
+    with pytest.raises(ConfigError, match="fused_layer_norm_cuda"):
+        layer_norm_class("apex")
+
+
+def test_nvidias_apex_is_used_on_a_gpu_only(install, monkeypatch):
+    install(
+        {
+            "apex/__init__.py": "",
+            "apex/normalization/__init__.py": "class FusedLayerNorm: pass",
+            "fused_layer_norm_cuda.py": "",
+            "amp_C.py": "",
+        }
+    )
+    assert find_apex().usable
+    with pytest.raises(ConfigError, match="CPU"):
+        kernels.use_apex("apex", torch.device("cpu"))
+    monkeypatch.setattr(kernels, "default_device", lambda: torch.device("cuda"))
+    assert layer_norm_class("apex").__name__ == "FusedLayerNorm"
+    assert layer_norm_class("auto") is torch.nn.LayerNorm
+
+
+def test_every_part_names_its_kernel_and_the_reason(small_config):
+    rows = {row.part: row for row in describe(small_config(), "cpu")}
+    assert {"attention", "LayerNorm", "bias-GELU", "AdamW"} <= set(rows)
+    assert all(row.kernel and row.why for row in rows.values())
+
+
+def test_biases_and_layer_norms_do_not_decay(small_config):
+    config = small_config()
+    model = build_pretraining_model(config, load_encoder(None, config.model, 50, 0).encoder)
+    decay, plain = param_groups(model, 0.01)
+    assert (decay["weight_decay"], plain["weight_decay"]) == (0.01, 0.0)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    assert len(decay["params"]) + len(plain["params"]) == len(names)
+    for parameter in plain["params"]:
+        assert names[id(parameter)].endswith(".bias") or "norm" in names[id(parameter)].lower()
+    for parameter in decay["params"]:
+        assert names[id(parameter)].endswith(".weight") and "norm" not in names[id(parameter)].lower()
+
+
+def test_fused_adamw_equals_the_formula(small_config):
+    config = small_config()
+    torch.manual_seed(0)
+    weight = torch.nn.Parameter(torch.randn(50))
+    plain, moment, square = weight.detach().double().clone(), 0.0, 0.0
+    optimizer = make_adamw([{"params": [weight], "weight_decay": 0.01}], config, "cpu")
+    settings = config.optimizer
+    for step in range(1, 6):
+        gradient = torch.randn(50)
+        weight.grad = gradient
+        optimizer.step()
+        gradient = gradient.double()
+        plain -= settings.learning_rate * 0.01 * plain
+        moment = settings.adam_beta1 * moment + (1 - settings.adam_beta1) * gradient
+        square = settings.adam_beta2 * square + (1 - settings.adam_beta2) * gradient**2
+        corrected = (square / (1 - settings.adam_beta2**step)) ** 0.5 + settings.adam_eps
+        plain -= settings.learning_rate * moment / (1 - settings.adam_beta1**step) / corrected
+    torch.testing.assert_close(weight.detach().double(), plain, rtol=0, atol=1e-6)
+
+
+def test_adamw_steps_parameters_that_replaced_those_it_was_built_with(small_config):
+    """As DeepSpeed's ZeRO does: flat float32 partitions in place of a group's parameters."""
+    optimizer = make_adamw([{"params": [torch.nn.Parameter(torch.zeros(3, 4).bfloat16())]}], small_config(), "cpu")
+    flat = torch.zeros(6, requires_grad=True)
+    optimizer.param_groups[0]["params"] = [flat]
+    flat.grad = torch.ones(6)
+    optimizer.step()
+    assert (flat < 0).all() and optimizer.state[flat]["exp_avg"].dtype == torch.float32
+
+
+@pytest.mark.gpu
+def test_apex_kernels_equal_torchs(small_config):
+    if not find_apex().usable:
+        pytest.skip(find_apex().detail)
+    x = torch.randn(64, 32, device="cuda")
+    ours, plain = layer_norm_class("apex")(32, eps=1e-12).cuda()(x), torch.nn.LayerNorm(32, eps=1e-12).cuda()(x)
+    torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-5)
+    weights = [torch.nn.Parameter(torch.ones(100, device="cuda")) for _ in range(2)]
+    for kernel, weight in zip(("apex", "torch"), weights, strict=True):
+        optimizer = make_adamw([{"params": [weight]}], small_config(kernels=kernel), "cuda")
+        for step in range(5):
+            weight.grad = torch.randn(100, device="cuda", generator=torch.Generator("cuda").manual_seed(step))
+            optimizer.step()
+    torch.testing.assert_close(weights[0], weights[1], rtol=0, atol=1e-6)
