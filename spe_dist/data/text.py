@@ -184,9 +184,9 @@ def choose_unit(unit: UnitChoice, texts: Sequence[str]) -> tuple[Unit, str]:
     return ("documents" if inner > INNER_ENDS_OF_DOCUMENTS or is_wrapped else "sentences"), reason
 
 
-def check_bad_lines(skips: Skips, max_bad_share: float, min_bad_lines: int = 5) -> None:
-    """DataError where more lines are bad than `max_bad_share` of all (and more than a handful)."""
-    if skips.bad_lines > max(min_bad_lines, max_bad_share * skips.lines) or skips.bad_lines > skips.lines / 2:
+def check_bad_lines(skips: Skips, max_bad_share: float, at_least: int = 5) -> None:
+    """DataError where more lines are bad than `max_bad_share` of all, and than `at_least`; or more than half of all."""
+    if skips.bad_lines > max(at_least, max_bad_share * skips.lines) or skips.bad_lines > skips.lines / 2:
         counts = ", ".join(f"{skips.counts[reason]:,} {reason}" for reason in BAD_LINES if skips.counts[reason])
         raise DataError(
             f"{skips.bad_lines:,} of {skips.lines:,} lines cannot be used ({counts}; first: {skips.first_bad}), "

@@ -204,6 +204,8 @@ class PieceEncoder:
             self._encoder.normalizer = backend.normalizer
         if backend.pre_tokenizer is not None:
             self._encoder.pre_tokenizer = backend.pre_tokenizer
+        self.vocabulary_size: int = 1 + max(backend.get_vocab(with_added_tokens=True).values())
+        self.unknown_id: int = backend.token_to_id(backend.model.unk_token)
         self._known: dict[str, tuple[int, ...]] = {}
 
     @classmethod

@@ -1,0 +1,80 @@
+"""Run one function over many tasks in several processes; results come in the order of the tasks."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
+
+from spe_dist.errors import LaunchError
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+TASKS_IN_FLIGHT = 3  # for each process: bounds the memory that waiting tasks take
+
+
+def available_processes() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def map_in_order(function: Callable[[Task], Result], tasks: Iterable[Task], processes: int) -> Iterator[Result]:
+    """function(task) for each task, in order; in this process where `processes` is 1.
+
+    Tasks are drawn as they are needed. LaunchError where a process was killed (most often for its memory).
+    """
+    if processes <= 1:
+        yield from map(function, tasks)
+        return
+    executor = _executor(processes)
+    running: deque[Future[Result]] = deque()
+    try:
+        for task in tasks:
+            running.append(_submit(executor, function, task))
+            if len(running) >= processes * TASKS_IN_FLIGHT:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
+    except BrokenProcessPool as error:
+        raise LaunchError(
+            f"one of {processes} worker processes was killed, most often for want of memory; run the same command "
+            "again (it continues where it stopped), with fewer processes"
+        ) from error
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _executor(processes: int) -> ProcessPoolExecutor:
+    """Forked where that exists: workers start at once, and the calling program needs no import guard."""
+    method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
+    return ProcessPoolExecutor(
+        processes, multiprocessing.get_context(method), initializer=_start_worker, initargs=(os.getpid(),)
+    )
+
+
+def _submit(executor: ProcessPoolExecutor, function: Callable[..., Result], task: Any) -> Future[Result]:
+    with warnings.catch_warnings():
+        # Python warns of forking beside other threads; here these are idle pools of numerical libraries, which the
+        # workers do not use.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return executor.submit(function, task)
+
+
+def _start_worker(parent: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """A worker whose parent was killed would wait for tasks for ever."""
+    while os.getppid() == parent:
+        time.sleep(0.2)
+    os._exit(1)
