@@ -29,12 +29,14 @@ CLAIMS = (
 
 
 def count_ranks() -> int:
-    """As many GPUs as there are and the demo's batch divides by, else two CPU ranks."""
+    """As many GPUs as there are and the demo's batch divides by, else two CPU ranks (and DeepSpeed is told so)."""
     import torch
 
     from spe_dist.config import PRESETS
 
     gpus = torch.cuda.device_count()
+    if not gpus:
+        os.environ["DS_ACCELERATOR"] = "cpu"
     batch = PRESETS["demo"]["global_batch_sentences"]
     return max((ranks for ranks in range(1, gpus + 1) if batch % ranks == 0), default=CPU_RANKS)
 
@@ -69,9 +71,11 @@ def table(evaluations: list[dict[str, Any]]) -> list[str]:
 def try_export(folder: Path) -> str:
     """Load the exported encoder with transformers alone and encode a sentence; says what came out."""
     from transformers import AutoModel, AutoTokenizer
+    from transformers.utils import logging
 
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModel.from_pretrained(folder).eval()
+    logging.disable_progress_bar()
+    tokenizer = AutoTokenizer.from_pretrained(ROOT / folder)
+    model = AutoModel.from_pretrained(ROOT / folder).eval()
     sentence = "Born in Tarnow , the painter founded a museum ."
     states = model(**tokenizer(sentence, return_tensors="pt")).last_hidden_state
     return f"AutoModel.from_pretrained('{folder}') encodes {sentence!r} as {tuple(states.shape)}"
@@ -82,16 +86,18 @@ def main() -> int:
     parser.add_argument("--output", default="runs/demo", help="folder of the run, emptied first (default: %(default)s)")
     parser.add_argument("settings", nargs="*", help="further arguments for pretrain.py, after --")
     options = parser.parse_args()
+    from spe_dist.distributed.launch import free_port
     from spe_dist.training.metrics import METRICS_FILE, read_rows
 
     output = Path(options.output)
-    if output.exists():
-        if not (ROOT / output / "corpus").is_dir():
+    if (ROOT / output).exists():
+        if not (ROOT / output / "corpus").is_dir() and any((ROOT / output).iterdir()):
             sys.exit(f"error: {output} exists and is no demo run; give another --output")
         shutil.rmtree(ROOT / output)
     ranks = count_ranks()
-    command = ["deepspeed", "--num_gpus", str(ranks), "spe_dist/pretrain.py", "--deepspeed", "ds_configs/zero2.json"]
-    command += ["--preset", "demo", "--output", str(output), *options.settings]
+    launcher = ["deepspeed", "--num_gpus", str(ranks), "--master_port", str(free_port()), "--log_level", "warning"]
+    arguments = ["--deepspeed", "ds_configs/zero2.json", "--preset", "demo", "--output", str(output), *options.settings]
+    command = [*launcher, "spe_dist/pretrain.py", *arguments]
     trained_s = run(f"Pre-training on {ranks} ranks, corpus and shards first", command)
     checkpoints = ROOT / output / "checkpoints"
     checkpoint = output / "checkpoints" / (checkpoints / "latest").read_text().strip()
@@ -102,7 +108,7 @@ def main() -> int:
     print(f"\n== Result ({trained_s:.0f} s training and data, {converted_s:.0f} s conversion)")
     evaluations = read_rows(ROOT / output / METRICS_FILE, "evaluation")
     print("\n".join(table(evaluations)) if evaluations else "no evaluation was made")
-    print(f"\nplain encoder   {try_export(ROOT / output / 'encoder')}")
+    print(f"\nplain encoder   {try_export(export)}")
     print(f"loss curves     {output / 'curves.png'}   (also: tensorboard --logdir {output / 'tensorboard'})")
     print(f"checkpoints     {checkpoints.relative_to(ROOT)}")
     return 0
