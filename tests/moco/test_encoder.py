@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from spe_dist.distributed.context import start_ranks
+from spe_dist.distributed.launch import detect
 from spe_dist.errors import CheckpointError, DivergenceError
 from spe_dist.moco import KeyQueue, MomentumContrast, MomentumKeyEncoder, PlainWeights
 
@@ -95,6 +97,25 @@ def test_any_number_of_ranks_gives_the_queue_of_one_rank(run_threads, ranks, acc
             assert torch.equal(queue.cursor, wanted.cursor) and torch.equal(queue.fill, wanted.fill)
             assert (queue.keys_KC - wanted.keys_KC).abs().max() < 1e-5
         assert torch.equal(moco.key_module.counter, torch.full((2,), float(STEPS)))
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize(("ranks", "accumulation"), [(2, 2), (4, 1)])
+def test_processes_over_gloo_give_the_queue_of_one_rank(run_ranks, run_threads, ranks, accumulation):
+    (_, expected), *_ = run_threads(1, trained)
+
+    def one_process():
+        context = start_ranks(detect(), timeout_s=60)
+        _, moco = trained(context, accumulation=accumulation)
+        return moco.pair_queue.state_dict(), moco.key_encoder.named_tensors(), moco.state_dict() is not None
+
+    results = run_ranks(one_process, ranks)
+    assert [has_state for _, _, has_state in results] == [True] + [False] * (ranks - 1)
+    for queue, weights, _ in results:
+        assert torch.equal(queue["ids_K"], expected.pair_queue.ids_K)
+        assert (queue["keys_KC"] - expected.pair_queue.keys_KC).abs().max() < 1e-5
+        for name, weight in weights.items():
+            assert torch.equal(weight, results[0][1][name]), name
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
