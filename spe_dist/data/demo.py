@@ -102,12 +102,14 @@ def bind(pattern: Pattern, world: World, rng: random.Random) -> dict[str, int] |
 
 
 class Filler:
-    """Words for slots that are no entities."""
+    """Words for slots that are no entities, most of them of one topic."""
 
-    def __init__(self, rng: random.Random):
+    def __init__(self, rng: random.Random, topic: str):
         self.rng = rng
+        self.topic = words.TOPICS[topic]
 
     def fill(self, slot: str) -> str:
+        """Words for the slots {np}, {year}, {date}, {n}, {nouns}, {adj} and {field}."""
         rng = self.rng
         if slot == "np":
             return self.noun_phrase()
@@ -115,21 +117,35 @@ class Filler:
             return str(rng.randrange(1780, 2020))
         if slot == "date":
             return f"{rng.randrange(1, 31)} {rng.choice(words.MONTHS)}"
-        lists = {"n": words.NUMBERS, "nouns": words.PLURALS, "adj": words.ADJECTIVES, "field": words.FIELDS}
-        return rng.choice(lists[slot])
+        if slot == "n":
+            return rng.choice(words.NUMBERS)
+        return self.word({"nouns": "plurals", "adj": "adjectives", "field": "fields"}[slot])
+
+    def word(self, kind: str) -> str:
+        """An adjective, noun, plural or field of the topic, now and then of any."""
+        if self.rng.random() < words.OFF_TOPIC_SHARE:
+            return self.rng.choice(getattr(words, kind.upper()))
+        return self.rng.choice(self.topic[kind])
 
     def noun_phrase(self) -> str:
-        rng = self.rng
-        draw = rng.random()
-        if draw < 0.3:
-            return f"the {rng.choice(words.ADJECTIVES)} {rng.choice(words.NOUNS)}"
-        if draw < 0.55:
-            return f"the {rng.choice(words.NOUNS)} of the {rng.choice(words.PLURALS)}"
-        if draw < 0.7:
-            return f"the {rng.choice(words.FIELDS)} of {rng.choice(words.ADJECTIVES)} {rng.choice(words.PLURALS)}"
-        if draw < 0.85:
-            return f"a {rng.choice(words.NOUNS)} without {rng.choice(words.PLURALS)}"
-        return f"the {rng.choice(words.NOUNS)}"
+        draw = self.rng.random()
+        if draw < 0.35:
+            return f"the {self.word('adjectives')} {self.word('nouns')}"
+        if draw < 0.6:
+            return f"the {self.word('nouns')} of the {self.word('plurals')}"
+        if draw < 0.75:
+            return f"the {self.word('fields')} of {self.word('adjectives')} {self.word('plurals')}"
+        if draw < 0.9:
+            return f"a {self.word('nouns')} without {self.word('plurals')}"
+        return f"the {self.word('nouns')}"
+
+
+def choose_topic(world: World, bound: dict[str, int], rng: random.Random) -> str:
+    """The topic of the trade of the first person in a sentence, else any."""
+    for name, index in bound.items():
+        if VARIABLE_TYPES[name[0]] == "Person":
+            return words.JOB_TOPICS[world.entities[index].traits["job"]]
+    return rng.choice(list(words.TOPICS))
 
 
 def choose_alternatives(text: str, rng: random.Random) -> str:
@@ -149,7 +165,7 @@ def draw_sentence(world: World, rng: random.Random) -> Sentence | None:
         return None
     frame = rng.choice(_frames())
     text = choose_alternatives(frame.replace("#", pattern.text), rng).removesuffix(" .") + " ."
-    filler = Filler(rng)
+    filler = Filler(rng, choose_topic(world, bound, rng))
     tokens: list[str] = []
     entities: list[tuple[str, int, int]] = []
     mentions: dict[str, int] = {}

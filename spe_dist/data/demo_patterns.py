@@ -161,33 +161,97 @@ after {np} and {np} , #
 when {np} [ended|began] , [it was known that|people learned that] #
 """
 
+# A sentence has one topic, from which most of its common words come: what stands in one part of it tells of the others.
+TOPICS: dict[str, dict[str, list[str]]] = {
+    name: dict(zip(("adjectives", "nouns", "plurals", "fields", "jobs"), (line.split() for line in lines), strict=True))
+    for name, lines in {
+        "sea": (
+            "northern southern stormy coastal heavy",
+            "harbour lighthouse canal voyage storm flood ship expedition",
+            "sailors fishermen ships islands barrels anchors",
+            "navigation shipbuilding oceanography",
+            "sailor captain navigator",
+        ),
+        "land": (
+            "dry fertile agricultural green rural",
+            "garden orchard harvest famine mill vineyard meadow neighbourhood",
+            "farmers gardeners horses ploughs apples shepherds",
+            "agriculture forestry horticulture",
+            "farmer botanist forester",
+        ),
+        "learning": (
+            "early learned philosophical curious provincial",
+            "school lecture library dictionary journal archive encyclopaedia debate",
+            "teachers students librarians historians pupils essays",
+            "philosophy grammar theology",
+            "teacher historian philosopher",
+        ),
+        "stars": (
+            "distant bright mathematical silver celestial",
+            "telescope comet eclipse observatory calculation clock map compass",
+            "astronomers stars mathematicians planets instruments tables",
+            "astronomy cartography meteorology",
+            "astronomer mathematician cartographer",
+        ),
+        "law": (
+            "bitter private strict doubtful contradictory",
+            "court treaty contract trial strike election misunderstanding responsibility",
+            "lawyers judges witnesses letters prisoners investigators",
+            "jurisprudence diplomacy politics",
+            "lawyer judge diplomat",
+        ),
+        "money": (
+            "cheap annual foreign common disappointing",
+            "market bank loan auction price warehouse negotiation manufacture",
+            "merchants clerks coins shareholders bankers debts",
+            "bookkeeping commerce insurance",
+            "banker merchant economist",
+        ),
+        "stage": (
+            "sudden celebrated unfinished gentle musical",
+            "theatre festival violin piano song concert orchestra rehearsal",
+            "singers actors musicians costumes audiences violinists",
+            "harmony rhetoric choreography",
+            "singer violinist actor",
+        ),
+        "body": (
+            "careful painful incurable secret strange",
+            "hospital fever cure operation medicine epidemic ambulance injection",
+            "doctors patients nurses surgeons apprentices pharmacists",
+            "medicine anatomy pharmacology",
+            "surgeon pharmacist doctor",
+        ),
+        "earth": (
+            "deep golden ancient volcanic experimental",
+            "quarry mine glacier earthquake tunnel furnace excavation discovery",
+            "miners stones crystals geologists archaeologists fossils",
+            "mineralogy metallurgy geology",
+            "geologist miner chemist",
+        ),
+        "machines": (
+            "mechanical modern industrial electrical international",
+            "railway engine bridge station workshop invention turbine photograph",
+            "engineers workers bicycles wheels telegrams carpenters",
+            "engineering chemistry electricity",
+            "engineer mechanic inventor",
+        ),
+        "books": (
+            "printed hidden broken forgotten famous",
+            "press manuscript poem chapter translation newspaper letter title",
+            "printers authors publishers poets books correspondents",
+            "printing poetry journalism",
+            "printer poet journalist",
+        ),
+    }.items()
+}
+OFF_TOPIC_SHARE = 0.15
 ADJECTIVES = """
-old quiet leading famous narrow wooden early late royal northern southern western bitter cheap broken hidden modern
-careful sudden golden silver distant local foreign ancient common bright heavy secret strange gentle public private
-annual lasting curious doubtful unfinished forgotten celebrated remarkable industrial agricultural philosophical
-international experimental disappointing mathematical provincial mechanical uncomfortable extraordinary
-""".split()
-NOUNS = """
-bridge harbour winter garden letter market debate strike election river treaty mill library theatre press bank court
-school hospital railway station lighthouse orchard quarry festival journal museum archive workshop glacier canal map
-clock lamp mirror engine telescope compass violin piano song speech lecture trial contract loan harvest flood famine
-earthquake storm voyage expedition experiment discovery invention translation manuscript dictionary encyclopaedia
-negotiation independence neighbourhood manufacture misunderstanding responsibility congregation photograph
-""".split()
-PLURALS = """
-miners sailors teachers students painters farmers weavers printers lawyers poets doctors engineers merchants soldiers
-clerks carpenters fishermen journalists historians librarians astronomers ships horses letters coins books bells stones
-barrels lanterns maps paintings windows instruments bicycles telegrams founders workers leaders authors publishers
-shareholders apprentices investigators correspondents archaeologists
-""".split()
-FIELDS = """
-navigation botany glassmaking philosophy agriculture medicine astronomy printing weaving forestry mineralogy grammar
-theology cartography chemistry engineering horticulture shipbuilding metallurgy jurisprudence bookkeeping meteorology
-""".split()
-JOBS = """
-painter lawyer poet surgeon engineer chemist teacher historian botanist printer sailor architect banker translator
-geologist violinist economist astronomer journalist mathematician carpenter cartographer philosopher pharmacist
-""".split()
+old quiet leading narrow wooden late royal western local public lasting remarkable uncomfortable extraordinary
+""".split() + [word for topic in TOPICS.values() for word in topic["adjectives"]]
+NOUNS = [word for topic in TOPICS.values() for word in topic["nouns"]]
+PLURALS = [word for topic in TOPICS.values() for word in topic["plurals"]]
+FIELDS = list(dict.fromkeys(word for topic in TOPICS.values() for word in topic["fields"]))
+JOB_TOPICS = {job: name for name, topic in TOPICS.items() for job in topic["jobs"]}
 NUMBERS = """
 two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen seventeen eighteen twenty
 twenty-two twenty-seven thirty thirty-one thirty-six forty forty-five fifty-three sixty seventy-four eighty ninety-nine

@@ -13,7 +13,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
-from spe_dist.data.demo_patterns import ADJECTIVES, FIELDS, JOBS, NOUNS, PLURALS
+from spe_dist.data.demo_patterns import ADJECTIVES, FIELDS, JOB_TOPICS, NOUNS, PLURALS
 
 SPLIT_SHARES = {"train": 0.8, "dev": 0.1, "test": 0.1}
 PEOPLE, ORGANISATIONS, TOWNS, REGIONS, WORKS = 4_000, 1_000, 600, 40, 1_600
@@ -209,7 +209,7 @@ def _add_person(world: World, rng: random.Random, namer: Namer, towns: list[int]
     name = namer.fresh(draw)
     short = name[2:] if name[1].endswith(".") else name[1:]
     he = rng.random() < 0.5
-    traits = {"he": "he" if he else "she", "his": "his" if he else "her", "job": rng.choice(JOBS)}
+    traits = {"he": "he" if he else "she", "his": "his" if he else "her", "job": rng.choice(list(JOB_TOPICS))}
     person = world.add(Entity("Person", name, short, traits))
     world.state(person, "born_in", home)
     world.state(person, "lives_in", rng.choice(towns))

@@ -115,7 +115,7 @@ def test_sentences_are_varied(corpus):
     words = Counter(word for sentence in sentences for word in sentence["tokens"])
     assert len(patterns()) >= 60
     assert len(words) > 5_000
-    assert sum(len(word) >= 12 for word in words) > 300  # long names and words: several pieces for any vocabulary
+    assert sum(len(word) >= 12 for word in words) > 250  # long names and words: several pieces for any vocabulary
     assert len(names(sentences, "Person")) > 2_000
     lengths = [len(sentence["tokens"]) for sentence in sentences]
     assert min(lengths) >= MIN_WORDS and max(lengths) <= MAX_WORDS
