@@ -194,10 +194,11 @@ def _run(config: Config, ds_config: dict[str, Any], plan: Any, precision: Any, c
     )
     finished = trainer.run()
     log.close()
+    reasons = [reason for reason in context.all_gather_object(stop.reason) if reason]
     if context.is_main:
         curves = draw_curves(output)
         saved = checkpoints.folder / f"step_{trainer.position.step:08d}"
-        state = "finished" if finished else f"stopped ({agreement.reason})"
+        state = "finished" if finished else f"stopped as asked ({reasons[0]})"
         progress.say(
             f"{state} at step {trainer.position.step:,} of {steps:,} after {duration(trainer.position.trained_s)} of "
             f"training; saved {saved}" + (f", curves {curves}" if curves else "")
