@@ -19,6 +19,8 @@ import argparse
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from spe_dist.errors import ConfigError, SpeError
 
 

@@ -59,9 +59,11 @@ def written_whole(output: Path) -> Iterator[Path]:
     except OSError as error:
         raise CheckpointError(f"cannot write beside {output}: {error.strerror}; choose another OUTPUT") from None
     try:
-        temporary.chmod(0o777 & ~_umask())
+        mask = _umask()
+        temporary.chmod(0o777 & ~mask)
         yield temporary
         for file in sorted(temporary.rglob("*")):
+            file.chmod(0o666 & ~mask)  # safetensors writes files that nobody else may read
             _flush(file)
         _flush(temporary)
         _swap(temporary, output)
