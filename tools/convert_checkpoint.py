@@ -109,7 +109,7 @@ def convert(options: argparse.Namespace) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    options = parser().parse_args(arguments)
+    options = parser().parse_intermixed_args(arguments)
     try:
         convert(options)
     except (SpeError, OSError) as error:

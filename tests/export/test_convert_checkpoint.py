@@ -72,7 +72,7 @@ def test_step_folder_checkpoints_folder_and_run_folder_mean_the_same(made, run, 
 
 
 def test_key_encoder_is_exported_and_refused_without_cspo(made, checkpoints, run, tmp_path):
-    assert run(made.run, tmp_path / "key", "--encoder", "key")[0] == 0
+    assert run(made.run, "--encoder", "key", tmp_path / "key")[0] == 0, "options may stand between the paths"
     name = "span_encoder.mlp.linear.weight"
     assert torch.equal(load(tmp_path / "key").state_dict()[name], made.average[name])
     without = checkpoints.make_checkpoint(tmp_path / "plain", cspo=False)
