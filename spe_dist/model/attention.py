@@ -21,8 +21,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-GROUP_SLACK = 1.3  # a group's longest sequence in tokens, divided by its shortest, at most (plus GROUP_SLACK_TOKENS)
-GROUP_SLACK_TOKENS = 4
+from spe_dist.model.dropout import dropout
+
+GROUP_SLACK = 1.1  # a group's longest sequence in tokens, divided by its shortest, at most (plus GROUP_SLACK_TOKENS)
+GROUP_SLACK_TOKENS = 2
 
 
 @dataclass(frozen=True)
@@ -151,9 +153,19 @@ def _grouped(q_THD: Tensor, k_THD: Tensor, v_THD: Tensor, layout: Layout, dropou
     for group, *qkv in zip(layout.groups, *(x.split(row_counts) for x in rows), strict=True):
         shape = (group.n_sequences, group.longest, n_heads, head_size)
         q_GHLD, k_GHLD, v_GHLD = (x.view(shape).transpose(1, 2) for x in qkv)
-        out_GHLD = F.scaled_dot_product_attention(q_GHLD, k_GHLD, v_GHLD, group.mask_G11L, dropout_p)
+        out_GHLD = _padded(q_GHLD, k_GHLD, v_GHLD, group.mask_G11L, dropout_p)
         outputs.append(out_GHLD.transpose(1, 2).reshape(-1, n_heads * head_size))
     return _Unpad.apply(torch.cat(outputs), layout).view(q_THD.shape)
+
+
+def _padded(q_GHLD: Tensor, k_GHLD: Tensor, v_GHLD: Tensor, mask_G11L: Tensor | None, dropout_p: float) -> Tensor:
+    if dropout_p == 0 or q_GHLD.device.type != "cpu":
+        return F.scaled_dot_product_attention(q_GHLD, k_GHLD, v_GHLD, mask_G11L, dropout_p)
+    # With dropout torch computes step by step on a CPU; the same steps with the cheaper draw.
+    scores_GHLL = (q_GHLD * q_GHLD.shape[-1] ** -0.5) @ k_GHLD.transpose(2, 3)
+    if mask_G11L is not None:
+        scores_GHLL = scores_GHLL.masked_fill(~mask_G11L, -torch.inf)
+    return dropout(scores_GHLL.softmax(dim=-1), dropout_p) @ v_GHLD
 
 
 def _flash(q: Tensor, k: Tensor, v: Tensor, cu_seqlens_Q1: Tensor, max_seqlen: int, dropout_p: float) -> Tensor:

@@ -19,6 +19,7 @@ from transformers.activations import ACT2FN
 
 from spe_dist.errors import ConfigError
 from spe_dist.model.attention import Layout, attention, needs_layout, plan_layout
+from spe_dist.model.dropout import Dropout
 from spe_dist.model.kernels import layer_norm_class
 
 
@@ -61,7 +62,7 @@ class Embeddings(nn.Module):
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
         self.LayerNorm = norm(config.hidden_size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(self, piece_ids_T: Tensor, positions_T: Tensor) -> Tensor:
         first_type_1D = self.token_type_embeddings(torch.zeros(1, dtype=torch.int64, device=piece_ids_T.device))
@@ -95,7 +96,7 @@ class ResidualOutput(nn.Module):
         super().__init__()
         self.dense = nn.Linear(input_size, config.hidden_size)
         self.LayerNorm = norm(config.hidden_size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(self, x: Tensor, residual_TD: Tensor) -> Tensor:
         return self.LayerNorm(self.dropout(self.dense(x)) + residual_TD)

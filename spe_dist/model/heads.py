@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from spe_dist.model.dropout import Dropout
 from spe_dist.model.kernels import layer_norm_class
 
 INITIAL_STD = 0.02
@@ -36,7 +37,7 @@ class Mlp(nn.Module):
         super().__init__()
         self.linear = nn.Linear(input_size, output_size)
         self.layer_norm = layer_norm_class(kernels)(output_size, eps=LAYER_NORM_EPS)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         initialize(self.linear)
 
     def forward(self, x: Tensor) -> Tensor:

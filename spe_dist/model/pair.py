@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from spe_dist.model.dropout import Dropout
 from spe_dist.model.heads import initialize
 
 SPANS = 5
@@ -44,7 +45,7 @@ class PairEncoder(nn.Module):
         self.query_linear = nn.Linear(hidden_size, attention_size, bias=False)
         self.feature_linear = nn.Linear(2 * position_size, attention_size, bias=False)
         self.score_linear = nn.Linear(attention_size, 1, bias=False)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.activation: Callable[[Tensor], Tensor] = torch.tanh if activation == "tanh" else F.gelu
         rows_F2 = torch.tensor([POSITIONS_TO_S1, POSITIONS_TO_S2]).T + FARTHEST
         self.register_buffer("position_rows_F2", rows_F2.contiguous(), persistent=False)

@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from spe_dist.model.dropout import Dropout
 from spe_dist.model.heads import Mlp
 
 
@@ -114,7 +115,7 @@ class SpanEncoder(nn.Module):
         super().__init__()
         self.conv_layers = nn.ModuleList(SpanConv(hidden_size, n_filters, width) for width in kernel_widths)
         self.widest = max(kernel_widths)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.mlp = Mlp(n_filters * len(kernel_widths), span_size, dropout, kernels)
 
     def forward(self, word_states_WD: Tensor, span_borders_S1: Tensor) -> Tensor:
@@ -131,7 +132,7 @@ def segment_max(values_NC: Tensor, span_N: Tensor, lengths_S: Tensor) -> Tensor:
 
 
 class _SegmentMax(torch.autograd.Function):
-    """segment_reduce with a backward of its own: torch's gives a negative gradient to each of equal maxima, undivided."""
+    """segment_reduce with its own backward: torch's does not divide negative gradients among equal maxima."""
 
     @staticmethod
     def forward(ctx, values_NC: Tensor, span_N: Tensor, lengths_S: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from transformers import AlbertConfig, BertConfig, BertForPreTraining, BertModel
 from spe_dist.config import ModelConfig
 from spe_dist.errors import ConfigError
 from spe_dist.model.encoder import PackedBertEncoder, check_config
+from spe_dist.model.kernels import compile_layers
 from spe_dist.model.loading import load_encoder
 
 NO_DROPOUT = ModelConfig(dropout=0.0)
@@ -131,7 +132,7 @@ def test_dropout_of_the_run_replaces_the_checkpoints(bert_folder, make_batch):
 
 def test_another_kind_of_model_is_refused_by_name(tmp_path):
     AlbertConfig().save_pretrained(tmp_path)
-    with pytest.raises(ConfigError, match="'albert'.*BERT"):
+    with pytest.raises(ConfigError, match=r"'albert'.*BERT"):
         load_encoder(str(tmp_path), NO_DROPOUT, 0, seed=0)
 
 
@@ -162,16 +163,17 @@ def test_heads_that_do_not_divide_the_width_are_refused():
 
 
 @pytest.mark.slow
-def test_compiled_layers_give_the_same_states_for_changing_lengths(bert_folder, make_batch):
-    from spe_dist.model.kernels import compile_layers
-
-    folder = bert_folder()
-    plain = load_encoder(str(folder), NO_DROPOUT, 0, seed=0).encoder
-    compiled = load_encoder(str(folder), NO_DROPOUT, 0, seed=0).encoder
+def test_compiled_layers_give_the_same_states_for_changing_lengths_and_train(bert_folder, make_batch):
+    folder = bert_folder(num_hidden_layers=1)
+    plain, compiled = (load_encoder(str(folder), ModelConfig(dropout=0.1), 0, seed=0).encoder for _ in range(2))
     compile_layers(compiled)
     for seed in range(3):
         batch = make_batch(3 + seed, seed)
-        torch.testing.assert_close(packed_states(compiled, batch), packed_states(plain, batch), rtol=1e-5, atol=1e-5)
+        ours, theirs = (packed_states(encoder.eval(), batch) for encoder in (compiled, plain))
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    packed_states(compiled.train(), batch).square().sum().backward()
+    gradients = [p.grad for name, p in compiled.named_parameters() if not name.startswith("pooler.")]
+    assert all(torch.isfinite(gradient).all() for gradient in gradients)
 
 
 @pytest.mark.gpu
