@@ -135,8 +135,9 @@ def _zstd_chunks(raw: Any, path: Path) -> Iterator[tuple[bytes, int]]:
         raise DataError(f"{path} is cut short: its last zstd frame has no end; fetch it again")
 
 
-def read_parts(files: Sequence[Path], break_at: bytes = b"\n", part_bytes: int = PART_BYTES) -> Iterator[Part]:
-    """All lines of all files as parts of about `part_bytes`, cut behind `break_at` (a line's or a paragraph's end)."""
+def read_parts(files: Sequence[Path], break_at: bytes = b"\n", part_bytes: int | None = None) -> Iterator[Part]:
+    """All lines of all files as parts of about `part_bytes` (none: PART_BYTES), cut behind `break_at`."""
+    part_bytes = part_bytes or PART_BYTES
     segments: list[Segment] = []
     filled = index = done_bytes = 0
     for number, path in enumerate(files):

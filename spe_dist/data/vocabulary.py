@@ -16,6 +16,7 @@ from spe_dist.errors import DataError
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 CASED_SHARE = 0.01  # share of a vocabulary's pieces with upper-case letters from which it counts as cased
+BERT_TOKENIZERS = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer")  # one vocabulary, one way to use it
 CACHED_WORDS = 500_000
 SAVED_FILES = ("vocab.txt", "tokenizer.json", "tokenizer_config.json")
 
@@ -45,9 +46,12 @@ def _from_folder_or_name(source: str, do_lower_case: bool | None) -> Any:
     from transformers import AutoTokenizer
 
     files = _tokenizer_files(source)
-    states_casing = "tokenizer.json" in files or _states_casing(files.get("tokenizer_config.json"))
-    if "vocab.txt" in files and not states_casing:
-        return _from_vocabulary(read_vocabulary(files["vocab.txt"]), do_lower_case)
+    if "vocab.txt" in files and "tokenizer.json" not in files:
+        config = _read_config(files.get("tokenizer_config.json"))
+        if config.get("tokenizer_class", "BertTokenizer").removesuffix("Fast") in BERT_TOKENIZERS:
+            lower = config.get("do_lower_case") if do_lower_case is None else do_lower_case
+            options = {key: config[key] for key in ("strip_accents", "tokenize_chinese_chars") if key in config}
+            return _from_vocabulary(read_vocabulary(files["vocab.txt"]), lower, **options)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError, KeyError) as error:
@@ -84,13 +88,11 @@ def _no_tokenizer(source: str, error: Exception) -> DataError:
     )
 
 
-def _states_casing(config: Path | None) -> bool:
-    if config is None:
-        return False
+def _read_config(path: Path | None) -> dict[str, Any]:
     try:
-        return "do_lower_case" in json.loads(config.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8")) if path else {}
     except (OSError, ValueError) as error:
-        raise DataError(f"{config} cannot be read ({error}); repair or remove it") from error
+        raise DataError(f"{path} cannot be read ({error}); repair or remove it") from error
 
 
 def read_vocabulary(path: Path) -> list[str]:
@@ -108,18 +110,18 @@ def read_vocabulary(path: Path) -> list[str]:
     return pieces
 
 
-def tokenizer_from_pieces(pieces: Sequence[str], do_lower_case: bool) -> Any:
-    """BERT's tokenizer over these pieces, piece i having id i."""
+def tokenizer_from_pieces(pieces: Sequence[str], do_lower_case: bool, **options: Any) -> Any:
+    """BERT's tokenizer over these pieces, piece i having id i; options as transformers' BertTokenizer takes them."""
     from transformers import BertTokenizer
 
-    return BertTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}, do_lower_case=do_lower_case)
+    return BertTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}, do_lower_case=do_lower_case, **options)
 
 
-def _from_vocabulary(pieces: Sequence[str], do_lower_case: bool | None) -> Any:
+def _from_vocabulary(pieces: Sequence[str], do_lower_case: bool | None, **options: Any) -> Any:
     missing = [token for token in SPECIAL_TOKENS if token not in set(pieces)]
     if missing:
         raise DataError(f"the vocabulary has no {', '.join(missing)}; it must be a BERT (WordPiece) vocabulary")
-    return tokenizer_from_pieces(pieces, not is_cased(pieces) if do_lower_case is None else do_lower_case)
+    return tokenizer_from_pieces(pieces, not is_cased(pieces) if do_lower_case is None else do_lower_case, **options)
 
 
 def is_cased(pieces: Iterable[str]) -> bool:
