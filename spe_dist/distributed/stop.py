@@ -45,6 +45,7 @@ class StopRequest:
     def __init__(self, output: Path | str | None = None) -> None:
         self.file = None if output is None else Path(output) / STOP_FILE
         self._reason = ""
+        self._interrupted = False
         self._previous: dict[signal.Signals, object] = {}
         if self.file is not None:
             remove_stop_file(self.file.parent)
@@ -79,9 +80,11 @@ class StopRequest:
         self.close()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and self._reason == signal.SIGINT.name:
-            raise KeyboardInterrupt
-        self._reason = signal.Signals(number).name
+        if number == signal.SIGINT:
+            if self._interrupted:
+                raise KeyboardInterrupt
+            self._interrupted = True
+        self._reason = self._reason or signal.Signals(number).name
 
 
 def remove_stop_file(output: Path | str) -> bool:

@@ -1,0 +1,109 @@
+"""Real training under slurm/pretrain.sh: two nodes of one rank, stopped and continued, against an undisturbed run."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from spe_dist.training.metrics import read_rows
+
+pytestmark = [pytest.mark.slurm, pytest.mark.distributed, pytest.mark.timeout(900)]
+
+ROOT = Path(__file__).resolve().parents[2]
+STEPS = 60
+MEASURED_TIMES = {"step_s", "sentences_per_s", "pieces_per_s", "data_wait_share", "memory_gib"}
+SETTINGS = {
+    "preset": "demo",
+    "deepspeed": ROOT / "ds_configs" / "zero2.json",
+    "steps": STEPS,
+    "layers": 1,
+    "hidden_size": 32,
+    "attention_heads": 2,
+    "intermediate_size": 64,
+    "span_size": 24,
+    "cnn_channels": 8,
+    "attention_size": 16,
+    "contrastive_size": 24,
+    "queue_keys": 64,
+    "global_batch_sentences": 16,
+    "micro_batch_sentences": 2,
+    "checkpoint_every_steps": 0,
+    "evaluate_every_steps": 0,
+    "evaluate_sentences": 16,
+    "log_every_steps": 1,
+}
+
+
+def submit(cluster, folder: Path, shards: Path, **changes: Any):
+    """Submit the real script from an empty folder: the default output is a folder of the job there."""
+    settings = {**SETTINGS, "shards": shards, **changes}
+    words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+    script = str(ROOT / "slurm" / "pretrain.sh")
+    return cluster.submit(folder, "--nodes=2", "--ntasks-per-node=1", script, *words, SPE_PYTHON=sys.executable)
+
+
+def output_of(job) -> Path:
+    return job.log.parent / "runs" / f"spe-pretrain-{job.number}"
+
+
+def rows(job) -> list[dict[str, Any]]:
+    """What training measured in each step, but for times and memory."""
+    found = read_rows(output_of(job) / "metrics.jsonl", "train")
+    return [{name: value for name, value in row.items() if name not in MEASURED_TIMES} for row in found]
+
+
+def wait_for_step(job, step: int) -> int:
+    return job.wait_for(lambda: (found := rows(job)) and found[-1]["step"] >= step and found[-1]["step"], 240)
+
+
+def saved_step(job) -> int:
+    return int((output_of(job) / "checkpoints" / "latest").read_text().removeprefix("step_"))
+
+
+@pytest.mark.slow
+def test_requeued_and_timed_out_in_the_middle_it_ends_with_the_losses_of_an_undisturbed_run(
+    cluster, demo_shards, tmp_path
+):
+    undisturbed = submit(cluster, tmp_path, demo_shards)
+    assert undisturbed.wait_for_state("COMPLETED", "FAILED", timeout_s=400) == "COMPLETED", undisturbed.text
+
+    job = submit(cluster, tmp_path, demo_shards)
+    wait_for_step(job, 5)
+    cluster.run("scontrol", "requeue", job.number)
+    job.start_again()
+    first_stop = saved_step(job)
+    assert 5 <= first_stop < STEPS
+
+    wait_for_step(job, first_stop + 2)
+    cluster.run("scancel", "--batch", "--signal=USR1", job.number)  # what --signal=B:USR1 does before the time limit
+    job.start_again()
+    second_stop = saved_step(job)
+    assert first_stop < second_stop < STEPS
+
+    assert job.wait_for_state("COMPLETED", "FAILED", timeout_s=400) == "COMPLETED", job.text
+    assert job.field("Restarts") == "2"
+    assert [row["step"] for row in rows(job)] == list(range(1, STEPS + 1))
+    assert rows(job) == rows(undisturbed)
+    for words in ("start 1,", "start 2,", "start 3,", "rank  host", "SIGTERM", "SIGUSR1", f"finished at step {STEPS}"):
+        assert words in job.text, job.text
+
+
+@pytest.mark.slow
+def test_a_killed_rank_ends_the_job_with_an_error_and_no_requeue(cluster, demo_shards, tmp_path):
+    job = submit(cluster, tmp_path, demo_shards, steps=100_000)
+    wait_for_step(job, 2)
+    variables = {"SLURM_JOB_ID": job.number, "SLURM_PROCID": "1"}
+    rank = next(
+        process
+        for process in psutil.process_iter()
+        if any(word.endswith("pretrain.py") for word in process.cmdline())
+        and variables.items() <= process.environ().items()
+        and process.parent().name().startswith("slurmstepd")
+    )
+    rank.kill()
+    job.wait_for_state("FAILED", timeout_s=60)
+    assert job.field("Restarts") == "0"
