@@ -146,7 +146,7 @@ def read_parts(files: Sequence[Path], break_at: bytes = b"\n", part_bytes: int |
             segments.append(Segment(number, line, data))
             line += data.count(b"\n")
             filled += len(data)
-            if filled >= part_bytes:
+            if 2 * filled >= part_bytes:
                 yield Part(index, tuple(segments), done_bytes + position)
                 segments, filled, index = [], 0, index + 1
         done_bytes += path.stat().st_size

@@ -1,0 +1,333 @@
+"""From text to shards: nothing lost, nothing twice, the same bytes however the work is divided or interrupted."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import lzma
+import os
+import random
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spe_dist.data import build, build_runs, text_files
+from spe_dist.data.build import make_shards
+from spe_dist.data.build_stages import TOO_LONG, TOO_SHORT, UNKNOWN_WORDS, WITHOUT_PIECES, is_held_out
+from spe_dist.data.manifest import Manifest
+from spe_dist.data.runs import BINS, bin_sizes, read_run, write_run
+from spe_dist.data.store import ShardStore
+from spe_dist.data.text import BLANK, UNDECODABLE
+from spe_dist.data.vocabulary import SPECIAL_TOKENS
+from spe_dist.errors import ConfigError, DataError, LaunchError
+
+TEXT_FOLDER = Path(__file__).resolve().parents[2] / "../shared/data/text"
+NAMES = ["ada", "bo", "cy", "dot", "eve"]
+PIECES = [*SPECIAL_TOKENS, *NAMES, "saw", "and", "the", ".", ",", *"0123456789", *(f"##{d}" for d in "0123456789")]
+
+
+def numbered_sentences(count: int, seed: int = 0) -> list[str]:
+    """Different tokenised sentences; the number is one word of several pieces."""
+    rng = random.Random(seed)
+    return [f"{rng.choice(NAMES)} saw {i} and the {rng.choice(NAMES)} ." for i in range(count)]
+
+
+@pytest.fixture
+def vocabulary(tmp_path) -> str:
+    (tmp_path / "vocab.txt").write_text("\n".join(PIECES) + "\n")
+    return str(tmp_path / "vocab.txt")
+
+
+@pytest.fixture
+def corpus(tmp_path) -> list[str]:
+    """Two files of 2,000 sentences with bad ones between."""
+    lines = numbered_sentences(2_000)
+    lines[500] = ""
+    (tmp_path / "a.txt").write_text("\n".join(lines[:1_200]) + "\n")
+    with gzip.open(tmp_path / "b.txt.gz", "wt") as file:
+        file.write("\n".join(lines[1_200:]))
+    return [str(tmp_path / "a.txt"), str(tmp_path / "b.txt.gz")]
+
+
+@pytest.fixture
+def small_parts(monkeypatch):
+    """Parts of 4 KiB, so that a small corpus has about twenty."""
+    monkeypatch.setattr(text_files, "PART_BYTES", 4 << 10)
+
+
+def sentences_of(folder: Path, split: str) -> list[str]:
+    """All sentences as words, by the folder's own tokenizer, in the order of their ids."""
+    store = ShardStore.open(str(folder), split)
+    pieces = (folder / "tokenizer" / "vocab.txt").read_text().split("\n")
+    found = []
+    for index in range(len(store.block_sentences)):
+        block = store.block(index)
+        for i in range(block.n_sentences):
+            ids = block.piece_ids_T[block.piece_offsets_N1[i] : block.piece_offsets_N1[i + 1]]
+            firsts = block.first_pieces_W[block.word_offsets_N1[i] : block.word_offsets_N1[i + 1]]
+            words = np.split(ids, firsts[1:])
+            found.append(" ".join("".join(pieces[p].removeprefix("##") for p in word) for word in words))
+    return found
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_every_sentence_is_in_one_split_once_and_the_order_is_shuffled(tmp_path, corpus, vocabulary, small_parts):
+    manifest = make_shards(
+        corpus,
+        str(tmp_path / "out"),
+        tokenizer=vocabulary,
+        held_out=0.1,
+        block_sentences=100,
+        shard_sentences=500,
+        quiet=True,
+    )
+    train, held_out = sentences_of(tmp_path / "out", "train"), sentences_of(tmp_path / "out", "held_out")
+    expected = [line for line in numbered_sentences(2_000) if " 500 " not in line]
+    assert sorted(train + held_out) == sorted(expected)
+    assert held_out and all(is_held_out(line, 0.1) for line in held_out) and not any(is_held_out(s, 0.1) for s in train)
+    numbers = np.array([int(line.split()[2]) for line in train])
+    assert abs(np.corrcoef(numbers, np.arange(len(numbers)))[0, 1]) < 0.1
+    assert len(manifest.splits["train"]) == 4 and {s.name for s in manifest.splits["held_out"]} == {
+        "held_out-00000.tar"
+    }
+    sizes = [block.sentences for shard in manifest.splits["train"] for block in shard.blocks]
+    assert max(sizes) <= 150 and min(sizes) >= 67
+    members = [block.member for shard in manifest.splits["train"] for block in shard.blocks]
+    assert members == [f"{i:08d}.npz" for i in range(len(members))]
+    assert manifest.skipped == {BLANK: 1} and ShardStore.open(str(tmp_path / "out")).verify().ok
+    assert [path.name for path in (tmp_path / "out").iterdir() if path.name.startswith(".")] == []
+
+
+def test_bytes_do_not_depend_on_the_number_of_processes(tmp_path, corpus, vocabulary, small_parts):
+    for processes in (1, 2, 3):
+        make_shards(
+            corpus,
+            str(tmp_path / str(processes)),
+            tokenizer=vocabulary,
+            held_out=0.05,
+            shard_sentences=1_000,
+            processes=processes,
+            quiet=True,
+        )
+    assert contents(tmp_path / "1") == contents(tmp_path / "2") == contents(tmp_path / "3")
+
+
+def test_the_seed_changes_the_order_and_not_what_is_held_out(tmp_path, corpus, vocabulary):
+    for seed in (0, 1):
+        make_shards(corpus, str(tmp_path / str(seed)), tokenizer=vocabulary, held_out=0.1, seed=seed, quiet=True)
+    first, second = (sentences_of(tmp_path / str(seed), "train") for seed in (0, 1))
+    assert first != second and sorted(first) == sorted(second)
+
+
+def test_duplicates_stay_together_whatever_their_case_and_spaces():
+    for line in numbered_sentences(300):
+        share = {is_held_out(form, 0.3) for form in (line, line.upper(), line.replace(" .", "."), f"  {line}")}
+        assert len(share) == 1
+    held_out = sum(is_held_out(line, 0.005) for line in numbered_sentences(40_000))
+    assert 200 - 60 < held_out < 200 + 60
+
+
+class Interrupted(Exception):
+    pass
+
+
+def interrupt(monkeypatch, module, name: str, after: int) -> list[int]:
+    """Let a stage's function fail after some calls; returns the count of calls."""
+    function, calls = getattr(module, name), [0]
+
+    def failing(task):
+        if calls[0] == after:
+            raise Interrupted
+        calls[0] += 1
+        return function(task)
+
+    monkeypatch.setattr(module, name, failing)
+    return calls
+
+
+@pytest.mark.parametrize("vocabulary_of", ["given", "trained"])
+def test_an_interrupted_build_continues_to_the_same_bytes_without_repeating(
+    tmp_path, corpus, vocabulary, small_parts, monkeypatch, vocabulary_of
+):
+    source = {"tokenizer": vocabulary} if vocabulary_of == "given" else {"train_vocab": 100}
+    options = {**source, "block_sentences": 50, "shard_sentences": 250, "quiet": True, "processes": 1}
+    parts = len(list(text_files.read_parts([Path(path) for path in corpus])))
+    whole = make_shards(corpus, str(tmp_path / "whole"), **options)
+    shards = sum(map(len, whole.splits.values()))
+    out = str(tmp_path / "out")
+    stages = ((build_runs, "make_runs"), (build, "make_shard"))
+    for (module, name), total in zip(stages, (parts, shards), strict=True):
+        with monkeypatch.context() as patch:
+            calls = interrupt(patch, module, name, after=3)
+            with pytest.raises(Interrupted):
+                make_shards(corpus, out, **options)
+        assert not (tmp_path / "out" / "manifest.json").exists()
+        with monkeypatch.context() as patch:
+            calls = interrupt(patch, module, name, after=4)
+            with pytest.raises(Interrupted):
+                make_shards(corpus, out, **options)
+        assert calls[0] == 4 and total > 7
+    with monkeypatch.context() as patch:
+        runs_made, shards_made = (interrupt(patch, *what, after=-1) for what in stages)
+        make_shards(corpus, out, **options)
+        assert runs_made[0] == 0 and shards_made[0] == shards - 7
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_a_finished_build_returns_at_once_and_another_request_is_an_error(tmp_path, corpus, vocabulary, monkeypatch):
+    out = str(tmp_path / "out")
+    first = make_shards(corpus, out, tokenizer=vocabulary, quiet=True)
+    monkeypatch.setattr(build, "make_all_runs", None)
+    assert make_shards(corpus, out, tokenizer=vocabulary, quiet=True) == first
+    monkeypatch.undo()
+    with pytest.raises(DataError, match=r"seed was 0 and is 1.*--overwrite"):
+        make_shards(corpus, out, tokenizer=vocabulary, seed=1, quiet=True)
+    with pytest.raises(DataError, match="input files are others"):
+        make_shards(corpus[:1], out, tokenizer=vocabulary, quiet=True)
+    with pytest.raises(DataError, match="tokenizer is another"):
+        (tmp_path / "vocab.txt").write_text("\n".join([*PIECES, "saws"]) + "\n")
+        make_shards(corpus, out, tokenizer=vocabulary, quiet=True)
+    assert Manifest.load(out) == first
+    other = make_shards(corpus, out, tokenizer=vocabulary, seed=1, overwrite=True, quiet=True)
+    assert other.hash() != first.hash() and ShardStore.open(out).verify().ok
+
+
+def test_an_unfinished_build_of_changed_inputs_is_an_error_until_overwritten(tmp_path, corpus, vocabulary, monkeypatch):
+    out = str(tmp_path / "out")
+    with monkeypatch.context() as patch:
+        interrupt(patch, build, "make_shard", after=0)
+        with pytest.raises(Interrupted):
+            make_shards(corpus, out, tokenizer=vocabulary, quiet=True)
+    os.utime(corpus[0], (1, 1))
+    with pytest.raises(DataError, match=r"unfinished.*has changed since.*--overwrite"):
+        make_shards(corpus, out, tokenizer=vocabulary, quiet=True)
+    make_shards(corpus, out, tokenizer=vocabulary, overwrite=True, quiet=True)
+    assert ShardStore.open(out).verify().ok
+
+
+def test_shards_that_no_manifest_knows_are_not_mixed_with_new_ones(tmp_path, corpus, vocabulary):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "train-00099.tar").write_bytes(b"")
+    with pytest.raises(DataError, match=r"train-00099\.tar but no manifest"):
+        make_shards(corpus, str(tmp_path / "out"), tokenizer=vocabulary, quiet=True)
+
+
+def test_what_cannot_be_kept_is_counted_by_reason(tmp_path, vocabulary):
+    good = numbered_sentences(20)
+    lines = [*good, "ada saw", "", "ada saw " + "7" * 80, "ada \u200b \x07 saw .", "ada saw \x07", "ada saw [MASK] ."]
+    (tmp_path / "a.txt").write_bytes("\n".join(lines).encode() + b"\n\xff\xff bad line\n")
+    manifest = make_shards(
+        [str(tmp_path / "a.txt")],
+        str(tmp_path / "out"),
+        tokenizer=vocabulary,
+        words="spaces",
+        max_pieces=60,
+        held_out=0,
+        quiet=True,
+    )
+    assert manifest.n_sentences("train") == 22 and manifest.n_sentences("held_out") == 0
+    assert manifest.skipped == {TOO_SHORT: 2, BLANK: 1, TOO_LONG: 1, UNDECODABLE: 1}
+    assert manifest.noticed[WITHOUT_PIECES] == 3 and manifest.noticed[UNKNOWN_WORDS] == 1
+    store = ShardStore.open(str(tmp_path / "out"))
+    assert manifest.mask_id not in store.block(0).piece_ids_T and store.verify().ok
+
+
+def test_fifty_sentences_make_one_block_and_an_empty_held_out_split_is_said(tmp_path, vocabulary, capsys):
+    lines = [line for line in numbered_sentences(80) if not is_held_out(line, 0.005)][:50]
+    (tmp_path / "a.txt").write_text("\n".join(lines))
+    manifest = make_shards([str(tmp_path / "a.txt")], str(tmp_path / "out"), tokenizer=vocabulary)
+    assert [len(shard.blocks) for shard in manifest.splits["train"]] == [1] and not manifest.splits["held_out"]
+    shown = capsys.readouterr()
+    assert "no sentence was held out" in shown.err
+    assert "words: spaces" in shown.out and "unit: sentences" in shown.out and "held-out" in shown.out
+    held_out = ShardStore.open(str(tmp_path / "out"), "held_out")
+    assert held_out.n_sentences == 0 and held_out.first_sentence_id == 50 and len(held_out.block_sentences) == 0
+
+
+def test_a_vocabulary_can_be_trained_on_the_corpus_and_lies_beside_the_shards(tmp_path, corpus, small_parts):
+    for processes in (1, 2):
+        out = tmp_path / str(processes)
+        manifest = make_shards(corpus, str(out), train_vocab=120, processes=processes, quiet=True)
+        assert manifest.vocabulary_size <= 120 and manifest.tokenizer.name == "trained"
+        assert {"ada", "saw", "##1"} <= set((out / "tokenizer" / "vocab.txt").read_text().split())
+    assert contents(tmp_path / "1") == contents(tmp_path / "2")
+
+
+def test_unusable_requests_are_errors_before_any_work(tmp_path, corpus, vocabulary):
+    out = str(tmp_path / "out")
+    for options, message in (
+        ({}, "tokenizer .* or train_vocab"),
+        ({"tokenizer": vocabulary, "train_vocab": 100}, "one of the two"),
+        ({"tokenizer": vocabulary, "held_out": 1.0}, "held_out=1.0"),
+        ({"tokenizer": vocabulary, "max_pieces": 3}, "max_pieces=3"),
+        ({"tokenizer": vocabulary, "block_sentences": 0}, "block_sentences=0"),
+        ({"tokenizer": vocabulary, "processes": 0}, "processes=0"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            make_shards(corpus, out, **options)
+    with pytest.raises(DataError, match="words='spaces' does not fit"):
+        (tmp_path / "raw.txt").write_text("Well, this is raw, untokenised text.\n" * 50)
+        make_shards([str(tmp_path / "raw.txt")], out, tokenizer=vocabulary, words="spaces", quiet=True)
+    assert not list((tmp_path / "out").glob("[!.]*"))
+    with pytest.raises(DataError, match="no sentence to keep"):
+        (tmp_path / "none.txt").write_text("too short\n")
+        make_shards([str(tmp_path / "none.txt")], out, tokenizer=vocabulary, quiet=True)
+
+
+def kill_itself(task):
+    os.kill(os.getpid(), 9)
+
+
+@pytest.mark.distributed
+def test_a_killed_worker_ends_the_build_with_the_remedy_and_the_next_run_continues(
+    tmp_path, corpus, vocabulary, small_parts, monkeypatch
+):
+    out = str(tmp_path / "out")
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "make_shard", kill_itself)
+        with pytest.raises(LaunchError, match="fewer processes"):
+            make_shards(corpus, out, tokenizer=vocabulary, processes=2, quiet=True)
+    with monkeypatch.context() as patch:
+        runs = interrupt(patch, build_runs, "make_runs", -1)
+        make_shards(corpus, out, tokenizer=vocabulary, processes=2, quiet=True)
+        assert runs[0] == 0
+    assert ShardStore.open(out).verify().ok
+
+
+def test_runs_give_back_every_range_of_keys_in_order(tmp_path):
+    rng = np.random.default_rng(0)
+    keys = rng.integers(0, 2**64, 500, dtype=np.uint64)
+    texts = [f"text {i} é" * (i % 3) for i in range(500)]
+    write_run(tmp_path / "run", keys, texts)
+    sizes = bin_sizes(tmp_path / "run")
+    assert sizes.sum() == 500 and len(sizes) == BINS
+    order = np.argsort(keys)
+    for cuts in ([0, BINS], [0, 1, 700, 701, 2_000, BINS]):
+        found = [read_run(tmp_path / "run", a, b) for a, b in pairwise(cuts)]
+        assert np.array_equal(np.concatenate([keys for keys, _ in found]), keys[order])
+        assert [text for _, part in found for text in part] == [texts[i] for i in order]
+        assert [len(part) for _, part in found] == [sizes[a:b].sum() for a, b in pairwise(cuts)]
+    write_run(tmp_path / "empty", keys[:0], [])
+    assert read_run(tmp_path / "empty", 0, BINS)[1] == []
+
+
+@pytest.mark.skipif(not TEXT_FOLDER.is_dir(), reason="the shared text is not here")
+def test_real_raw_text_keeps_every_sentence_and_no_comma_inside_a_word(tmp_path):
+    pytest.importorskip("spacy")
+    vocabulary = TEXT_FOLDER.parent / "vocab" / "bert-base-cased-vocab.txt"
+    with lzma.open(TEXT_FOLDER / "wiki_simple.txt.xz", "rt", encoding="utf-8") as file:
+        lines = [line for _, line in zip(range(4_000), file, strict=False)]
+    (tmp_path / "wiki.jsonl").write_text("".join(json.dumps({"text": line.strip()}) + "\n" for line in lines))
+    manifest = make_shards([str(tmp_path / "wiki.jsonl")], str(tmp_path / "out"), tokenizer=str(vocabulary), quiet=True)
+    kept = sum(manifest.n_sentences(split) for split in manifest.splits)
+    assert kept + sum(manifest.skipped.values()) == len(lines) and manifest.source["words"] == "tokenizer"
+    words = Counter(word for line in sentences_of(tmp_path / "out", "train") for word in line.split())
+    attached = sum(count for word, count in words.items() if word.endswith(",") and len(word) > 1)
+    assert words[","] > 1_000 and attached == 0
+    assert manifest.vocabulary_size == 28_996 and not manifest.tokenizer.do_lower_case
