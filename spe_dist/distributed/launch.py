@@ -83,7 +83,7 @@ def detect(environ: Mapping[str, str] = os.environ) -> LaunchEnvironment:
         ranks=1,
         local_rank=0,
         local_ranks=1,
-        node=_node_name(environ),
+        node=node_name(environ),
         master_addr="127.0.0.1",
         master_port=free_port(),
         restart_count=_restart_count(environ),
@@ -114,7 +114,7 @@ def _from_torch_variables(environ: Mapping[str, str]) -> LaunchEnvironment:
         ranks=ranks,
         local_rank=local_rank,
         local_ranks=local_ranks,
-        node=_node_name(environ),
+        node=node_name(environ),
         master_addr=environ["MASTER_ADDR"],
         master_port=_port(environ),
         restart_count=_restart_count(environ),
@@ -147,7 +147,7 @@ def _from_slurm_step(environ: Mapping[str, str], tasks: int) -> LaunchEnvironmen
             environ, "SLURM_LOCALID", highest=local_ranks - 1, because=f"this node has {local_ranks} tasks"
         ),
         local_ranks=local_ranks,
-        node=_node_name(environ),
+        node=node_name(environ),
         master_addr=address,
         master_port=_port(environ),
         restart_count=_restart_count(environ),
@@ -226,7 +226,8 @@ def _port(environ: Mapping[str, str]) -> int:
     return _whole_number(environ, "MASTER_PORT", lowest=1, highest=65_535, because="a TCP port")
 
 
-def _node_name(environ: Mapping[str, str]) -> str:
+def node_name(environ: Mapping[str, str] = os.environ) -> str:
+    """This machine's name, as Slurm has it where it started the process."""
     return environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
