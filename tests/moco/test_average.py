@@ -26,8 +26,12 @@ def drifting_weights(start, change, dtype, steps=1_000):
         master = master + change * torch.rand(master.shape, generator=generator, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("momentum", [0.0, 0.9, 0.99, 0.999, 0.9999, 1.0])
+@pytest.mark.parametrize(
+    ("momentum", "dtype"),
+    [(0.999, dtype) for dtype in (torch.float32, torch.bfloat16, torch.float16)]
+    + [(momentum, torch.float32) for momentum in (0.0, 0.9, 0.9999, 1.0)],
+    ids=str,
+)
 def test_thousand_steps_match_float64_to_1e_6(momentum, dtype):
     start = torch.cat([torch.ones(40), torch.linspace(-2, 2, 41), 0.02 * torch.randn(40)])
     for change in (1e-6, 1e-3):
