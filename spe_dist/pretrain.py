@@ -174,6 +174,7 @@ def _run(config: Config, ds_config: dict[str, Any], plan: Any, precision: Any, c
     for line in (*_describe(config, context, engine, data, plan, steps), *start.notes, *([warning] if warning else [])):
         progress.say(line)
 
+    batches = build.training_batches(config, data, plan, context, start.position.step, steps)
     agreement = Agreement(context, stop, config.train.checkpoint_every_minutes)
     log = MetricLog(output, context, start.position.step)
     trainer = Trainer(
@@ -181,7 +182,7 @@ def _run(config: Config, ds_config: dict[str, Any], plan: Any, precision: Any, c
         context=context,
         step=TrainingStep(engine, moco, config, context, agreement),
         agreement=agreement,
-        batches=build.training_batches(config, data, plan, context, start.position.step, steps),
+        batches=batches,
         position=start.position,
         total_steps=steps,
         warmup_steps=warmup_length(config.optimizer.warmup_steps, config.optimizer.warmup_fraction, steps),
@@ -194,6 +195,7 @@ def _run(config: Config, ds_config: dict[str, Any], plan: Any, precision: Any, c
     )
     finished = trainer.run()
     log.close()
+    batches.close()
     reasons = [reason for reason in context.all_gather_object(stop.reason) if reason]
     if context.is_main:
         curves = draw_curves(output)
