@@ -14,6 +14,7 @@ to 2.13 fix it at zero), so training goes through the kernel that varlen_attn it
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from dataclasses import dataclass
 
@@ -35,6 +36,7 @@ class Backend:
     why: str
 
 
+@functools.cache
 def choose_backend(device: torch.device, dtype: torch.dtype, head_size: int, dropout_p: float) -> Backend:
     """Picks the backend for tensors of this kind; the only place where that is decided."""
     if device.type != "cuda":

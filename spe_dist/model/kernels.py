@@ -25,6 +25,7 @@ from spe_dist.errors import ConfigError
 APEX_REMEDY = (
     "build NVIDIA's apex from https://github.com/NVIDIA/apex with its CUDA and C++ extensions, or use --kernels torch"
 )
+BERT_HEAD_SIZE = 64
 
 
 @dataclass(frozen=True)
@@ -135,9 +136,15 @@ def compile_layers(encoder: nn.Module) -> None:
 
 
 def describe(
-    config: Config | None = None, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    config: Config | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    head_size: int | None = None,
 ) -> list[KernelChoice]:
-    """The kernels of a run, one line a part, with the reason of each choice."""
+    """The kernels of a run, one line a part, with the reason of each choice.
+
+    `head_size` is that of the encoder where it was loaded, BERT's 64 if not told; a random start has the config's.
+    """
     from spe_dist.model.attention import choose_backend
 
     config = config or Config()
@@ -148,9 +155,11 @@ def describe(
     apex = use_apex(config.train.kernels, device)
     default = "kernels=torch" if config.train.kernels == "torch" else f"torch's are the default; {state.detail}"
     compiled = config.train.compile
-    head_size = config.model.hidden_size // max(config.model.attention_heads, 1)
+    if head_size is None:
+        head_size = BERT_HEAD_SIZE if config.model.encoder else config.model.hidden_size // config.model.attention_heads
+    key_dropout = config.model.dropout if config.moco.key_dropout else 0.0
     rows = []
-    for part, dropout_p in (("attention", config.model.dropout), ("attention of keys", 0.0)):
+    for part, dropout_p in (("attention", config.model.dropout), ("attention of keys", key_dropout)):
         backend = choose_backend(device, dtype, head_size, dropout_p)
         rows.append(KernelChoice(part, backend.name, backend.why))
     rows.append(
