@@ -80,17 +80,19 @@ def make_shards(
         )
     if processes is not None and processes < 1:
         raise ConfigError(f"processes={processes} does no work; choose at least 1")
-    files = find_files(inputs)
     folder = Path(output).expanduser()
+    files = find_files(inputs, leave_out=folder)
     with _disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = folder / ".lock"
         try:
             with FileLock(str(lock), timeout=LOCK_TIMEOUT_S):
-                if overwrite:
-                    remove_build(folder)
-                manifest = _build(files, folder, build_settings, tokenizer, processes, max_bad_share, quiet)
-                lock.unlink(missing_ok=True)
+                try:
+                    if overwrite:
+                        remove_build(folder)
+                    manifest = _build(files, folder, build_settings, tokenizer, processes, max_bad_share, quiet)
+                finally:
+                    lock.unlink(missing_ok=True)
         except Timeout as error:
             raise DataError(f"{folder} is being written by another process; wait for it, or choose another") from error
     return manifest

@@ -43,10 +43,11 @@ class Part:
     read_bytes: int  # of the files as they lie on disk, up to the end of this part
 
 
-def find_files(inputs: Sequence[str]) -> list[Path]:
+def find_files(inputs: Sequence[str], leave_out: Path | None = None) -> list[Path]:
     """The files that arguments name: files, folders (all text files in them, at any depth) and globs; none twice.
 
-    Order: as given, inside a folder or glob by name. DataError for an argument that gives no file.
+    Order: as given, inside a folder or glob by name. What lies in the folder `leave_out` (the output, where it is
+    inside an input folder) is no input. DataError for an argument that gives no file.
     """
     found: dict[Path, None] = {}
     for argument in inputs:
@@ -59,6 +60,7 @@ def find_files(inputs: Sequence[str]) -> list[Path]:
             files = [path]
         else:
             files = [Path(name) for name in sorted(glob.glob(str(path), recursive=True)) if Path(name).is_file()]
+        files = [file for file in files if leave_out is None or not file.resolve().is_relative_to(leave_out.resolve())]
         if not files:
             reason = "holds no text file" if path.is_dir() else "does not exist"
             raise DataError(

@@ -88,6 +88,13 @@ def test_folders_and_globs_give_their_text_files_once_in_order(tmp_path):
     assert names == ["a.jsonl", "b.txt", "deep/c.txt.gz", "deep/wiki_00"]
 
 
+def test_an_output_inside_an_input_folder_is_no_input(tmp_path):
+    for name in ("a.txt", "shards/tokenizer/vocab.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x\n")
+    assert find_files([str(tmp_path)], leave_out=tmp_path / "shards") == [tmp_path / "a.txt"]
+
+
 def test_an_input_that_gives_no_file_is_an_error_that_names_it(tmp_path):
     with pytest.raises(DataError, match=r"missing\.txt does not exist"):
         find_files([str(tmp_path / "missing.txt")])
