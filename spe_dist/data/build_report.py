@@ -13,32 +13,37 @@ MANY_UNKNOWN_WORDS = 0.05  # share of all words
 
 
 class Progress:
-    """A bar on a terminal, nothing elsewhere; `rate` is in sentences a second either way."""
+    """A bar on a terminal while a stage runs, one line about it at its end."""
 
     def __init__(self, title: str, total: int, quiet: bool) -> None:
         from tqdm import tqdm
 
+        self._title, self._quiet = title, quiet
         self._start_s = time.monotonic()
         self._sentences = 0
         self._bar: Any = tqdm(
             desc=title,
             total=total,
             disable=quiet or not sys.stderr.isatty(),
+            leave=False,
             bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left{postfix}",
         )
 
     def advance_to(self, position: int, sentences: int) -> None:
         """`position` of the total is reached; `sentences` more are done."""
         self._sentences += sentences
-        self._bar.set_postfix_str(f"{self.rate:,.0f} sentences/s", refresh=False)
+        self._bar.set_postfix_str(f"{self._rate():,.0f} sentences/s", refresh=False)
         self._bar.update(min(position, self._bar.total) - self._bar.n)
 
-    @property
-    def rate(self) -> float:
+    def _rate(self) -> float:
+        """Sentences a second so far."""
         return self._sentences / max(1e-9, time.monotonic() - self._start_s)
 
     def close(self) -> None:
         self._bar.close()
+        if not self._quiet:
+            seconds = time.monotonic() - self._start_s
+            print(f"{self._title}: {self._sentences:,} sentences in {seconds:.0f} s, {self._rate():,.0f} a second")
 
 
 def closing_table(manifest: Manifest) -> str:
