@@ -98,10 +98,15 @@ def test_a_stop_file_asks_and_one_left_from_an_earlier_run_does_not(tmp_path):
 
 def test_loader_workers_survive_the_signals_that_a_launcher_sends_to_all_processes(tmp_path):
     with StopRequest(tmp_path) as stop:
+        others = {child.pid for child in psutil.Process().children()}  # of other tests' multiprocessing
         loader = torch.utils.data.DataLoader(Batches(), batch_size=None, num_workers=1)
         batches = iter(loader)
         assert next(batches) == 0
-        (worker,) = [child.pid for child in psutil.Process().children() if "resource_tracker" not in child.cmdline()]
+        (worker,) = [
+            child.pid
+            for child in psutil.Process().children()
+            if child.pid not in others and not any("resource_tracker" in part for part in child.cmdline())
+        ]
         for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
             os.kill(worker, number)
         assert list(batches) == list(range(1, 200))
