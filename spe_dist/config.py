@@ -43,7 +43,9 @@ class CorruptionConfig:
     )
     permuted_spans: int = setting(2, "spans a sentence whose words may be shuffled, at most")
     min_permuted_words: int = setting(3, "narrowest span that may be shuffled, in words")
-    permutations: int = setting(1, "n_p of the paper: 1 draws one order; n_p > 1 takes the true order and n_p - 1 others")
+    permutations: int = setting(
+        1, "n_p of the paper: 1 draws one order; n_p > 1 takes the true order and n_p - 1 others"
+    )
     tbo_fraction: float = setting(0.15, "share of a sentence's pieces that become token boundary targets")
     max_tbo_pieces: int = setting(20, "token boundary targets of a sentence, at most, in pieces")
 
@@ -52,7 +54,9 @@ class CorruptionConfig:
 class ModelConfig:
     """Encoder, span encoder, span pair encoder and heads."""
 
-    encoder: str | None = setting(None, "name or folder of a BERT-family checkpoint to start from; none: random weights")
+    encoder: str | None = setting(
+        None, "name or folder of a BERT-family checkpoint to start from; none: random weights"
+    )
     tokenizer: str | None = setting(None, "name, folder or vocab.txt; none: the encoder's, else the shards' own")
     hidden_size: int = setting(768, "width of a randomly started encoder")
     layers: int = setting(12, "layers of a randomly started encoder")
@@ -131,15 +135,21 @@ class TrainConfig:
     checkpoint_every_steps: int = setting(1_000, "steps between checkpoints; 0: none by steps")
     checkpoint_every_minutes: float = setting(0.0, "minutes between checkpoints; 0: none by time")
     keep_checkpoints: int = setting(3, "newest checkpoints that are kept")
-    resume: str = setting("never", "'auto': newest valid checkpoint of the output folder, else start; 'never'; or a folder")
-    evaluate_every_steps: int = setting(1_000, "steps between evaluations on the held-out sentences; 0: only at the end")
+    resume: str = setting(
+        "never", "'auto': newest valid checkpoint of the output folder, else start; 'never'; or a folder"
+    )
+    evaluate_every_steps: int = setting(
+        1_000, "steps between evaluations on the held-out sentences; 0: only at the end"
+    )
     evaluate_sentences: int = setting(4_096, "held-out sentences an evaluation reads, at most")
     log_every_steps: int = setting(10, "steps between rows of metrics.jsonl and TensorBoard")
     check_every_steps: int = setting(500, "steps between comparisons of key encoder and queues over the ranks")
     max_skipped_steps: int = setting(20, "skipped steps in a row (overflow) that stop the run")
     grace_time_s: float = setting(30.0, "seconds between a request to stop and the kill that follows it")
     timeout_s: float = setting(1_800.0, "seconds after which a collective without answer ends the run")
-    kernels: Literal["auto", "torch", "apex"] = setting("auto", "fused kernels: the best that is present, or one source")
+    kernels: Literal["auto", "torch", "apex"] = setting(
+        "auto", "fused kernels: the best that is present, or one source"
+    )
     compile: bool = setting(False, "torch.compile the encoder's layers")
 
 
@@ -251,6 +261,11 @@ def _check_ranges(config: Config) -> None:
             if value != value or value in (float("inf"), float("-inf")):
                 raise ConfigError(f"{name}={value}: must be a finite number")
             low, high, low_allowed, high_allowed = _RANGES.get(name, (0, float("inf"), name not in _POSITIVE, True))
-            if value < low or value > high or (value == low and not low_allowed) or (value == high and not high_allowed):
+            if (
+                value < low
+                or value > high
+                or (value == low and not low_allowed)
+                or (value == high and not high_allowed)
+            ):
                 bounds = f"{'[' if low_allowed else '('}{low}, {high}{']' if high_allowed else ')'}"
                 raise ConfigError(f"{name}={value}: must lie in {bounds}")

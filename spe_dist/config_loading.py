@@ -107,7 +107,9 @@ def convert(leaf: Leaf, value: Any) -> Any:
     if typing.get_origin(target) is typing.Literal:
         choices = typing.get_args(target)
         if value not in choices:
-            raise ConfigError(f"{leaf.name}={value!r}: choose one of {', '.join(choices)}{_nearest(str(value), choices)}")
+            raise ConfigError(
+                f"{leaf.name}={value!r}: choose one of {', '.join(choices)}{_nearest(str(value), choices)}"
+            )
         return value
     if typing.get_origin(target) is tuple:
         parts = value.split(",") if isinstance(value, str) else value

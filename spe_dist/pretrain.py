@@ -1,9 +1,9 @@
 """Pre-train SPE: one command for one process, one machine or many.
 
-    deepspeed --num_gpus 8 spe_dist/pretrain.py --deepspeed ds_configs/zero2.json --preset paper --shards DIR --output DIR
-    torchrun --nproc_per_node 8 spe_dist/pretrain.py --preset paper --shards DIR --output DIR
+    deepspeed --num_gpus 8 spe_dist/pretrain.py --deepspeed ds_configs/zero2.json --preset paper --shards S --output O
+    torchrun --nproc_per_node 8 spe_dist/pretrain.py --preset paper --shards S --output O
     python spe_dist/pretrain.py --preset demo
-    sbatch slurm/pretrain.sh --preset paper --shards DIR --output DIR
+    sbatch slurm/pretrain.sh --preset paper --shards S --output O
 
 Without --shards it trains the demo preset on a corpus that it makes itself.
 """
@@ -29,6 +29,9 @@ from spe_dist.errors import ConfigError, DivergenceError, SpeError, TrainingFail
 
 if TYPE_CHECKING:
     from spe_dist.distributed.context import RankContext
+    from spe_dist.distributed.deepspeed_config import BatchPlan, Precision
+    from spe_dist.distributed.engine import TrainingEngine
+    from spe_dist.training.build import Data
 
 DEMO_SENTENCES = 20_000
 DEMO_VOCABULARY = 4_000
@@ -44,7 +47,9 @@ def build_parser() -> argparse.ArgumentParser:
         argument_default=argparse.SUPPRESS,
         epilog="Later sources win: defaults (in brackets above), --preset, --config, command line.",
     )
-    parser.add_argument("--deepspeed", metavar="FILE", help="DeepSpeed config, e.g. ds_configs/zero2.json [ZeRO stage 1]")
+    parser.add_argument(
+        "--deepspeed", metavar="FILE", help="DeepSpeed config, e.g. ds_configs/zero2.json [ZeRO stage 1]"
+    )
     parser.add_argument("--preset", metavar="|".join(PRESETS), help="settings of a known run")
     parser.add_argument("--config", metavar="FILE", help="YAML file with settings")
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # the deepspeed launcher appends it
@@ -89,19 +94,13 @@ def _train(config: Config, deepspeed_file: str | None, output_given: bool) -> in
 
     ds_config = load_deepspeed_config(deepspeed_file)
     context = start_ranks(detect(), config.train.timeout_s)
-    try:
-        if config.data.shards is None:
-            config = _with_demo_corpus(config, context, output_given)
-        plan = plan_batches(config, context.ranks, context.device.type)
-        precision = choose_precision(config, ds_config, context.device.type)
-        ds_config = complete(ds_config, config, plan, precision)
-        finished = _run(config, ds_config, plan, precision, context)
-    except BaseException:
-        # Other ranks may wait in a collective: leave without a handshake, and let the launcher end them.
-        raise
-    else:
-        stop_ranks()
-    return 0 if finished is not None else 1
+    if config.data.shards is None:
+        config = _with_demo_corpus(config, context, output_given)
+    plan = plan_batches(config, context.ranks, context.device.type)
+    precision = choose_precision(config, ds_config, context.device.type)
+    _run(config, complete(ds_config, config, plan, precision), plan, precision, context)
+    stop_ranks()  # not after an error: other ranks may wait in a collective, and the launcher ends them
+    return 0
 
 
 def _with_demo_corpus(config: Config, context: RankContext, output_given: bool) -> Config:
@@ -119,8 +118,8 @@ def _with_demo_corpus(config: Config, context: RankContext, output_given: bool) 
         shards = corpus / "shards"
         print(
             f"No --shards given: training the demo preset on a corpus of {DEMO_SENTENCES:,} made-up sentences in "
-            f"{corpus}.\nFor a real run: tools/make_shards.py --input FILES --output SHARDS --tokenizer bert-base-cased, "
-            "then\n  --preset paper --shards SHARDS --output RUN  (--encoder NAME for another start)",
+            f"{corpus}.\nFor a real run: tools/make_shards.py --input FILES --output SHARDS --tokenizer bert-base-cased\n"
+            "then give --preset paper --shards SHARDS --output RUN  (--encoder NAME for another start)",
             flush=True,
         )
         if not (shards / MANIFEST_NAME).exists():
@@ -140,8 +139,10 @@ def _with_demo_corpus(config: Config, context: RankContext, output_given: bool) 
     return replace(config, train=replace(config.train, output=output), data=replace(config.data, shards=shards))
 
 
-def _run(config: Config, ds_config: dict[str, Any], plan: Any, precision: Any, context: RankContext) -> bool:
-    """Train to the end or to a requested stop. Returns whether the last step was reached."""
+def _run(
+    config: Config, ds_config: dict[str, Any], plan: BatchPlan, precision: Precision, context: RankContext
+) -> None:
+    """Train to the end or to a requested stop."""
     from spe_dist.distributed.checkpoint import Checkpoints
     from spe_dist.distributed.fence import Fence
     from spe_dist.distributed.stop import StopRequest
@@ -186,6 +187,7 @@ def _run(config: Config, ds_config: dict[str, Any], plan: Any, precision: Any, c
         position=start.position,
         total_steps=steps,
         warmup_steps=warmup_length(config.optimizer.warmup_steps, config.optimizer.warmup_fraction, steps),
+        accumulation=plan.accumulation,
         checkpoints=checkpoints,
         write_checkpoint=build.checkpoint_writer(config, context, engine, moco, loaded, tokenizer),
         data_state=data.order.state_dict,
@@ -195,7 +197,7 @@ def _run(config: Config, ds_config: dict[str, Any], plan: Any, precision: Any, c
     )
     finished = trainer.run()
     log.close()
-    batches.close()
+    batches.close()  # ends the loader's processes
     reasons = [reason for reason in context.all_gather_object(stop.reason) if reason]
     if context.is_main:
         curves = draw_curves(output)
@@ -210,10 +212,11 @@ def _run(config: Config, ds_config: dict[str, Any], plan: Any, precision: Any, c
         else:
             progress.say("Continue with the same command and --resume auto")
     context.barrier()
-    return finished
 
 
-def _describe(config: Config, context: RankContext, engine: Any, data: Any, plan: Any, steps: int) -> list[str]:
+def _describe(
+    config: Config, context: RankContext, engine: TrainingEngine, data: Data, plan: BatchPlan, steps: int
+) -> list[str]:
     """What the run is made of, printed at its start. A collective."""
     import platform
 
@@ -233,7 +236,10 @@ def _describe(config: Config, context: RankContext, engine: Any, data: Any, plan
         f"batch: {plan}; {steps:,} steps = {epochs:.2f} epochs",
         f"model: {engine.parameters():,} parameters, encoder from {config.model.encoder or 'random weights'}; "
         f"ZeRO stage {engine.zero_stage}, {engine.precision}",
-        *(f"kernel: {choice.part}: {choice.kernel} ({choice.why})" for choice in kernels.describe(config, context.device, engine.dtype)),
+        *(
+            f"kernel: {choice.part}: {choice.kernel} ({choice.why})"
+            for choice in kernels.describe(config, context.device, engine.dtype)
+        ),
     ]
 
 

@@ -35,8 +35,16 @@ def test_presets_are_valid_and_hold_known_settings_only(preset):
 
 def test_paper_preset_holds_the_papers_values():
     config = load_config(preset="paper", yaml_file=None, given={})
-    assert (config.train.steps, config.optimizer.warmup_steps, config.train.global_batch_sentences) == (40_000, 18_000, 256)
-    assert (config.optimizer.learning_rate, config.optimizer.weight_decay, config.optimizer.max_grad_norm) == (1e-4, 0.01, 1)
+    assert (config.train.steps, config.optimizer.warmup_steps, config.train.global_batch_sentences) == (
+        40_000,
+        18_000,
+        256,
+    )
+    assert (config.optimizer.learning_rate, config.optimizer.weight_decay, config.optimizer.max_grad_norm) == (
+        1e-4,
+        0.01,
+        1,
+    )
     assert (config.moco.queue_keys, config.moco.momentum, config.moco.temperature) == (65_536, 0.999, 0.2)
     assert (config.corruption.view_masks, config.moco.normalize, config.data.max_pieces) == ("each", False, 128)
 

@@ -9,9 +9,9 @@ Legend of the shape suffixes: N slots of a rank in a step
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -25,6 +25,9 @@ from spe_dist.data.packing import SpecialPieces, pack
 from spe_dist.data.randomness import Purpose
 from spe_dist.data.reader import BlockSource, SentenceReader
 from spe_dist.errors import ConfigError
+
+if TYPE_CHECKING:
+    from spe_dist.data.loader import WorkerLoader
 
 _SPARE_BLOCKS = 8
 
@@ -122,7 +125,7 @@ def step_loader(
     loader_workers: int = 0,
     prefetch_steps: int = 4,
     pin_memory: bool = False,
-) -> Iterator[StepBatch]:
+) -> Generator[StepBatch, None, None] | WorkerLoader:
     """This rank's part of steps start_step .. end_step - 1 (no end: for ever).
 
     With loader workers it is a `loader.WorkerLoader`, whose `close` ends them (so does the iterator's end, its
@@ -138,7 +141,9 @@ def step_loader(
     return _in_place(builder, start_step, end_step, pin_memory)
 
 
-def _in_place(builder: StepBuilder, start_step: int, end_step: int | None, pin_memory: bool) -> Iterator[StepBatch]:
+def _in_place(
+    builder: StepBuilder, start_step: int, end_step: int | None, pin_memory: bool
+) -> Generator[StepBatch, None, None]:
     steps = itertools.count(start_step) if end_step is None else range(start_step, end_step)
     for step in steps:
         batch = builder.build(step)

@@ -68,7 +68,7 @@ class Checkpoints:
 
     def newest_valid(self) -> tuple[Path | None, list[str]]:
         """The newest checkpoint whose checksums hold (None without one), and a line for each that was passed over."""
-        passed_over = []
+        passed_over: list[str] = []
         for path in self.context.run_on_main(lambda: list_checkpoints(self.folder)):
             problem = self.problem_of(path)
             if problem is None:

@@ -8,7 +8,7 @@ go over an own gloo group: they live on the CPU, and a GPU need not be synchroni
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -19,7 +19,6 @@ from torch import Tensor
 
 from spe_dist.distributed.launch import LaunchEnvironment
 from spe_dist.errors import LaunchError
-
 
 # torch 2.13 renamed it and warns of the old name
 _gather_into = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
@@ -100,17 +99,17 @@ class RankContext:
         if self.ranks > 1:
             dist.barrier(group=self.control)
 
-    def run_on_main(self, function: Any) -> Any:
+    def run_on_main(self, function: Callable[[], Any]) -> Any:
         """`function()` on rank 0 only; its value on all ranks. An error on rank 0 is raised on all of them."""
-        outcome = None
+        outcome: tuple[Any, Exception | None] = (None, None)
         if self.is_main:
             try:
                 outcome = (function(), None)
             except Exception as error:
                 outcome = (None, error)
-        value, error = self.broadcast_object(outcome)
-        if error is not None:
-            raise error
+        value, problem = self.broadcast_object(outcome)
+        if problem is not None:
+            raise problem
         return value
 
 

@@ -80,13 +80,13 @@ def choose_precision(config: Config, ds_config: dict[str, Any], device_type: str
     wanted = [name for name, enabled in asked.items() if enabled is True]
     ours = config.train.precision
     if len(wanted) > 1:
-        raise ConfigError("the DeepSpeed config enables fp16 and bf16; set one of them to false or both to \"auto\"")
+        raise ConfigError('the DeepSpeed config enables fp16 and bf16; set one of them to false or both to "auto"')
     if ours != "auto":
         if wanted and wanted[0] != ours:
             raise _contradiction("precision", ours, f"{_SECTION[wanted[0]]}.enabled", True)
         if ours in asked and asked[ours] is False:
             raise _contradiction("precision", ours, f"{_SECTION[ours]}.enabled", False)
-        chosen = ours
+        chosen: str = ours
     elif wanted:
         chosen = wanted[0]
     else:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 
 from spe_dist.config import Config
 from spe_dist.config_loading import to_yaml
+from spe_dist.data.loader import WorkerLoader
 from spe_dist.data.order import Order
 from spe_dist.data.packing import longest_sequence
 from spe_dist.data.store import ShardStore
@@ -28,8 +29,8 @@ from spe_dist.distributed.context import RankContext
 from spe_dist.distributed.deepspeed_config import BatchPlan
 from spe_dist.distributed.engine import TrainingEngine
 from spe_dist.errors import CheckpointError, ConfigError, DataError
-from spe_dist.model.loading import LoadedEncoder, load_encoder
 from spe_dist.moco import MomentumContrast
+from spe_dist.model.loading import LoadedEncoder, load_encoder
 from spe_dist.training.evaluation import HeldOutEvaluation, count_yardsticks
 from spe_dist.training.loop import Position
 
@@ -64,9 +65,7 @@ def open_data(config: Config) -> Data:
             f"{manifest.max_pieces} pieces; set max_pieces={manifest.max_pieces}, or make shards with a lower limit"
         )
     train = config.train
-    order = Order(
-        store.block_sentences, train.seed, config.data.streams, train.global_batch_sentences, manifest.hash()
-    )
+    order = Order(store.block_sentences, train.seed, config.data.streams, train.global_batch_sentences, manifest.hash())
     held_out = ShardStore.open(config.data.shards, "held_out", cache)
     return Data(store, held_out if held_out.n_sentences else None, order)
 
@@ -160,7 +159,9 @@ def check_engine_state(state: dict[str, Any], engine: TrainingEngine, path: Path
     """The checkpoint's ZeRO stage and precision are this run's. Raises CheckpointError naming both."""
     for name, mine in (("zero_stage", engine.zero_stage), ("precision", engine.precision)):
         if state[name] != mine:
-            raise CheckpointError(f"{path} was written with {name}={state[name]}, this run has {mine}; use {state[name]}")
+            raise CheckpointError(
+                f"{path} was written with {name}={state[name]}, this run has {mine}; use {state[name]}"
+            )
 
 
 def check_disk(config: Config, parameters: int) -> str | None:
@@ -175,7 +176,9 @@ def check_disk(config: Config, parameters: int) -> str | None:
         raise CheckpointError(f"{text}; free some space or choose another --output")
     needed = size * (config.train.keep_checkpoints + 1)
     if free < needed:
-        return f"warning: {text}, and {config.train.keep_checkpoints} are kept: it may become full; lower keep_checkpoints"
+        return (
+            f"warning: {text}, and {config.train.keep_checkpoints} are kept: it may become full; lower keep_checkpoints"
+        )
     return None
 
 
@@ -241,7 +244,7 @@ def evaluator(
 
 def training_batches(
     config: Config, data: Data, plan: BatchPlan, context: RankContext, first_step: int, last_step: int
-) -> Iterator[StepBatch]:
+) -> Generator[StepBatch, None, None] | WorkerLoader:
     """This rank's part of the steps first_step .. last_step - 1."""
     return step_loader(
         data.train,
@@ -258,5 +261,3 @@ def training_batches(
         prefetch_steps=config.data.prefetch_steps,
         pin_memory=context.device.type == "cuda",
     )
-
-

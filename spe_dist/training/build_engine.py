@@ -12,10 +12,10 @@ from spe_dist.distributed.context import RankContext
 from spe_dist.distributed.deepspeed_config import Precision
 from spe_dist.distributed.engine import TrainingEngine
 from spe_dist.distributed.weights import weight_source
+from spe_dist.moco import KeyQueue, MomentumContrast, MomentumKeyEncoder
 from spe_dist.model.kernels import make_adamw, param_groups
 from spe_dist.model.loading import LoadedEncoder
 from spe_dist.model.spe import PretrainingModel, build_key_encoder, build_pretraining_model
-from spe_dist.moco import KeyQueue, MomentumContrast, MomentumKeyEncoder
 
 
 def build_engine(
@@ -32,12 +32,10 @@ def build_engine(
     engine = TrainingEngine(model, make_optimizer, ds_config, precision, context)
     if key_module is None:
         return engine, None
-    query = engine.module.spe
+    query = engine.module.get_submodule("spe")
     moco = config.moco
     key_size = config.model.contrastive_size if config.model.contrastive_head else config.model.span_size
-    queues = [
-        KeyQueue(moco.queue_keys, key_size, getattr(torch, moco.queue_dtype), context.device) for _ in range(2)
-    ]
+    queues = [KeyQueue(moco.queue_keys, key_size, getattr(torch, moco.queue_dtype), context.device) for _ in range(2)]
     keys = MomentumKeyEncoder(
         key_module.to(context.device, engine.dtype),
         weight_source(query, context.rank, context.ranks),
@@ -49,7 +47,9 @@ def build_engine(
     return engine, MomentumContrast(keys, *queues)
 
 
-def _make_optimizer(model: PretrainingModel, config: Config, offload: bool, device: torch.device) -> torch.optim.Optimizer:
+def _make_optimizer(
+    model: PretrainingModel, config: Config, offload: bool, device: torch.device
+) -> torch.optim.Optimizer:
     groups = param_groups(model, config.optimizer.weight_decay)
     return make_adamw(groups, config, torch.device("cpu") if offload else device)
 

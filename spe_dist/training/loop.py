@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -94,6 +94,7 @@ class Trainer:
         position: Position,
         total_steps: int,
         warmup_steps: int,
+        accumulation: int,
         checkpoints: Checkpoints,
         write_checkpoint: Callable[[Path], None],
         data_state: Callable[[int], dict[str, Any]],
@@ -109,6 +110,7 @@ class Trainer:
         self.position = position
         self.total_steps = total_steps
         self.warmup_steps = warmup_steps
+        self.accumulation = accumulation
         self.checkpoints = checkpoints
         self.write_checkpoint = write_checkpoint
         self.data_state = data_state
@@ -121,7 +123,7 @@ class Trainer:
         self._started = (position.step, time.monotonic())
 
     def run(self) -> bool:
-        """Train; True where the last step was reached, False where the run was asked to stop. It is saved either way."""
+        """Train and save; True where the last step was reached, False where the run was asked to stop."""
         self.step.engine.train()
         if self.step.moco is not None:
             self.step.moco.check_equal()
@@ -228,7 +230,7 @@ class Trainer:
             return
         self._flush()
         state = {
-            **asdict(replace(self.position, skipped_in_a_row=self.position.skipped_in_a_row)),
+            **asdict(self.position),
             "data": self.data_state(self.position.step),
             "ranks": self.context.ranks,
             "zero_stage": self.step.engine.zero_stage,
@@ -241,15 +243,12 @@ class Trainer:
 
     def _warn_about_grace_time(self) -> None:
         """After the first step and its checkpoint: is there time to save between a request to stop and the kill?"""
-        accumulation = max(1, self.config.train.global_batch_sentences // self.context.ranks)
-        if self.config.train.micro_batch_sentences:
-            accumulation //= self.config.train.micro_batch_sentences
-        micro_batch_s = self.position.trained_s / self.position.step / accumulation
+        micro_batch_s = self.position.trained_s / self.position.step / self.accumulation
         needed_s = micro_batch_s + self.checkpoints.last_save_s
         if needed_s > self.config.train.grace_time_s:
             self.progress.say(
-                f"warning: a micro-batch ({micro_batch_s:.1f} s) and a checkpoint ({self.checkpoints.last_save_s:.1f} s) "
-                f"take longer than grace_time_s={self.config.train.grace_time_s:g}: a run that is told to stop may be "
+                f"warning: a micro-batch ({micro_batch_s:.1f} s) and a checkpoint "
+                f"({self.checkpoints.last_save_s:.1f} s) take longer than grace_time_s={self.config.train.grace_time_s:g}: a run that is told to stop may be "
                 "killed before it is saved. Lower micro_batch_sentences, write to a faster disk, or have the job "
                 "signalled earlier (sbatch --signal=B:USR1@SECONDS) and raise grace_time_s"
             )

@@ -66,7 +66,9 @@ class TrainingStep:
             if self.moco is not None:
                 keys.append((*self.moco.key_module.keys(batch), batch.sentence_ids_B))
             terms = self.terms(outputs, batch, keys[-1] if keys else None)
-            self.engine.backward(outputs.anchor + total(terms, self.weights, counts, self.context.ranks, len(micro_batches)))
+            self.engine.backward(
+                outputs.anchor + total(terms, self.weights, counts, self.context.ranks, len(micro_batches))
+            )
             self.engine.step()
             _add_sums(sums, terms)
             if self.stop_agreed() and i + 1 < len(micro_batches):
@@ -87,6 +89,8 @@ class TrainingStep:
         if outputs.spo_logits_PO is not None:
             terms["spo"] = span_permutation(outputs.spo_logits_PO, batch.spo_label_P)
         if keys is not None:
+            assert self.moco is not None
+            assert outputs.pair_queries_BC is not None and outputs.context_queries_BC is not None
             pair_keys_BC, context_keys_BC, _ = keys
             terms["cspo"] = contrastive_span_pair(
                 self._contrast(outputs.pair_queries_BC, context_keys_BC, self.moco.context_queue, batch),
@@ -97,8 +101,14 @@ class TrainingStep:
     def _contrast(self, queries_BC: Tensor, positive_keys_BC: Tensor, queue: KeyQueue, batch: PackedBatch) -> Term:
         settings = self.config.moco
         return contrastive(
-            queries_BC, positive_keys_BC, queue.keys_KC, queue.fill, batch.sentence_ids_B, queue.ids_K,
-            settings.temperature, settings.normalize,
+            queries_BC,
+            positive_keys_BC,
+            queue.keys_KC,
+            queue.fill,
+            batch.sentence_ids_B,
+            queue.ids_K,
+            settings.temperature,
+            settings.normalize,
         )
 
     def global_counts(self, micro_batches: Sequence[PackedBatch]) -> dict[str, int]:

@@ -52,7 +52,9 @@ def make_batch(config: Config, first_id: int, n_sentences: int, epoch: int = 0) 
         word_borders_N1=borders(np.array([len(w) for w in words])),
     )
     ids = np.arange(first_id, first_id + n_sentences)
-    return pack(corrupt(sentences, ids, epoch, 0, config.corruption), SpecialPieces(1, 2, 3), config.corruption.view_masks)
+    return pack(
+        corrupt(sentences, ids, epoch, 0, config.corruption), SpecialPieces(1, 2, 3), config.corruption.view_masks
+    )
 
 
 def build_step(config: Config, stage: int, accumulation: int, make_optimizer=None, precision="float32", **ds):
@@ -70,8 +72,10 @@ def build_step(config: Config, stage: int, accumulation: int, make_optimizer=Non
     loaded = load_encoder(None, config.model, VOCABULARY, config.train.seed)
     original = TrainingEngine.__init__
     if make_optimizer is not None:
+
         def patched(self, model, _, *rest):
             original(self, model, make_optimizer, *rest)
+
         TrainingEngine.__init__ = patched
     try:
         engine, moco = build_engine(config, loaded, ds_config, precision, context)

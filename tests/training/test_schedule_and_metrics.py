@@ -49,11 +49,29 @@ def context():
 
 
 def add_row(log, step, loss=3.0):
-    row = {"kind": "train", "step": step, "sentences": 4, "masked_pieces": 2, "permuted_spans": 0, "step_s": 0.5,
-           "learning_rate": 0.1, "weights": {"tbo": 0.5, "spo": 1.0, "cspo": 0.3}}
-    sums = {name: torch.tensor([value], dtype=torch.float64) for name, value in
-            {"tbo/loss": loss, "tbo/correct": 1, "cspo/loss": 8, "cspo/correct": 1, "cspo/ranked": 2, "cspo/positive": 2,
-             "cspo/negative": 1, "cspo/spread": 4}.items()}
+    row = {
+        "kind": "train",
+        "step": step,
+        "sentences": 4,
+        "masked_pieces": 2,
+        "permuted_spans": 0,
+        "step_s": 0.5,
+        "learning_rate": 0.1,
+        "weights": {"tbo": 0.5, "spo": 1.0, "cspo": 0.3},
+    }
+    sums = {
+        name: torch.tensor([value], dtype=torch.float64)
+        for name, value in {
+            "tbo/loss": loss,
+            "tbo/correct": 1,
+            "cspo/loss": 8,
+            "cspo/correct": 1,
+            "cspo/ranked": 2,
+            "cspo/positive": 2,
+            "cspo/negative": 1,
+            "cspo/spread": 4,
+        }.items()
+    }
     log.add(row, sums, {"pieces": 100.0, "data_wait_s": 0.1, "memory_gib": 1.0})
 
 

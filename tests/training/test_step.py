@@ -89,7 +89,9 @@ def test_a_rank_without_targets_trains_with_one_that_has_some(run_ranks, small):
         batches = small.micro_batches(config, 0, context.rank, context.ranks, 1)
         if context.rank == 1:
             none = batches[0].tbo_label_M[:0]
-            fields = dict.fromkeys(("tbo_first_piece_M", "tbo_offset_M", "tbo_label_M", "spo_span_P", "spo_label_P"), none)
+            fields = dict.fromkeys(
+                ("tbo_first_piece_M", "tbo_offset_M", "tbo_label_M", "spo_span_P", "spo_label_P"), none
+            )
             batches = [type(batches[0])(**{**vars(batches[0]), **fields})]
         outcome = step(0, 1e-3, batches)
         return outcome.counts, step.engine.grad_norm()

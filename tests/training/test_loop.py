@@ -1,0 +1,170 @@
+"""The loop's decisions, with a training step that only pretends: when it saves, evaluates, warns and gives up."""
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from spe_dist.config_loading import resolve
+from spe_dist.distributed.checkpoint import Checkpoints, list_checkpoints
+from spe_dist.distributed.context import RankContext
+from spe_dist.errors import CheckpointError, TrainingFailure
+from spe_dist.training import build
+from spe_dist.training.loop import Agreement, Position, Trainer
+from spe_dist.training.metrics import MetricLog, read_rows
+from spe_dist.training.progress import ProgressLine
+from spe_dist.training.step import StepOutcome
+
+
+@dataclass
+class PretendedStep:
+    """Applies every step with loss 1 unless told otherwise; `during` is called in each."""
+
+    skipped: set = field(default_factory=set)
+    nan_at: int = -1
+    during: object = None
+    moco = None
+    weights = {"tbo": 1.0, "spo": 1.0, "cspo": 1.0}
+
+    def __post_init__(self):
+        self.engine = SimpleNamespace(
+            train=lambda: None,
+            eval=lambda: None,
+            grad_norm=lambda: 1.0,
+            loss_scale=lambda: 65536.0,
+            zero_stage=2,
+            precision="float16",
+        )
+        self.rates = []
+
+    def __call__(self, step, learning_rate, micro_batches):
+        self.rates.append(learning_rate)
+        if self.during:
+            self.during(step)
+        loss = float("nan") if step == self.nan_at else 2.0
+        sums = {name: torch.tensor([loss], dtype=torch.float64) for name in ("tbo/loss", "tbo/correct")}
+        return StepOutcome(step not in self.skipped, {"tbo": 2, "spo": 0, "cspo": 4}, sums)
+
+
+@pytest.fixture
+def run(tmp_path):
+    def run(step, stop=None, evaluations=None, position=None, steps=10, **given):
+        config = resolve([{"log_every_steps": 2, "evaluate_every_steps": 0, "checkpoint_every_steps": 0, **given}])
+        context = RankContext(rank=0, ranks=1, local_rank=0, device=torch.device("cpu"), control=None)
+        stop = stop or SimpleNamespace(requested=False, reason="")
+        agreement = Agreement(context, stop, config.train.checkpoint_every_minutes)
+        position = position or Position()
+
+        def pretended(number, *rest):
+            outcome = step(number, *rest)
+            agreement()
+            return outcome
+
+        pretended_step = SimpleNamespace(engine=step.engine, moco=None, weights=step.weights)
+        caller = type("Caller", (), {"__call__": staticmethod(pretended), **vars(pretended_step)})()
+        trainer = Trainer(
+            config=config,
+            context=context,
+            step=caller,
+            agreement=agreement,
+            batches=(SimpleNamespace(step=i, epoch=0, micro_batches=[]) for i in range(position.step, steps)),
+            position=position,
+            total_steps=steps,
+            warmup_steps=0,
+            accumulation=1,
+            checkpoints=Checkpoints(tmp_path / "checkpoints", 10, context),
+            write_checkpoint=lambda folder: (folder / "weights").write_text("w"),
+            data_state=lambda steps: {"sentences_consumed": steps},
+            evaluate=lambda: (evaluations.append(trainer.position.step) if evaluations is not None else None) or {},
+            log=MetricLog(tmp_path, context, position.step),
+            progress=ProgressLine(steps),
+        )
+        return trainer.run(), trainer
+
+    return run
+
+
+def saved_steps(tmp_path):
+    return sorted(int(path.name.removeprefix("step_")) for path in list_checkpoints(tmp_path / "checkpoints"))
+
+
+def test_it_saves_after_the_first_step_then_as_set_and_at_the_end(run, tmp_path):
+    finished, _ = run(PretendedStep(), checkpoint_every_steps=4)
+    assert finished and saved_steps(tmp_path) == [1, 4, 8, 10]
+
+
+def test_a_resumed_run_saves_no_trial_checkpoint(run, tmp_path):
+    run(PretendedStep(), position=Position(step=4, applied_steps=4), checkpoint_every_steps=4)
+    assert saved_steps(tmp_path) == [8, 10]
+
+
+def test_checkpoints_by_time_follow_rank_0s_clock(run, tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+
+    def a_minute_passes(step):
+        now[0] += 60.0
+
+    run(PretendedStep(during=a_minute_passes), checkpoint_every_minutes=3.0)
+    assert saved_steps(tmp_path) == [1, 4, 7, 10]
+
+
+def test_evaluation_comes_every_n_steps_and_once_at_the_end(run):
+    evaluations = []
+    run(PretendedStep(), evaluations=evaluations, evaluate_every_steps=5)
+    assert evaluations == [5, 10]
+    evaluations.clear()
+    run(PretendedStep(), evaluations=evaluations)
+    assert evaluations == [10]
+
+
+def test_a_request_to_stop_ends_the_run_saved(run, tmp_path):
+    stop = SimpleNamespace(requested=False, reason="")
+
+    def ask(step):
+        stop.requested = step == 3
+
+    finished, trainer = run(PretendedStep(during=ask), stop=stop)
+    assert not finished and trainer.position.step == 4
+    assert saved_steps(tmp_path) == [1, 4]
+    assert [row["step"] for row in read_rows(tmp_path / "metrics.jsonl")] == [1, 2, 3, 4]
+
+
+def test_skipped_steps_do_not_move_the_schedule_and_too_many_end_the_run(run, tmp_path):
+    step = PretendedStep(skipped={2, 3})
+    run(step, steps=6, learning_rate=6.0)
+    assert step.rates == pytest.approx([6.0, 5.0, 4.0, 4.0, 4.0, 3.0])
+    with pytest.raises(TrainingFailure, match=r"3 steps in a row.*65536.*learning_rate"):
+        run(PretendedStep(skipped={5, 6, 7}), max_skipped_steps=3)
+    assert read_rows(tmp_path / "metrics.jsonl")[-1]["skipped_steps"] == 3
+
+
+def test_a_loss_that_is_no_number_ends_the_run_before_it_is_saved(run, tmp_path):
+    with pytest.raises(TrainingFailure, match=r"loss of step 6 is nan.*step 4 is saved.*learning_rate"):
+        run(PretendedStep(nan_at=5), checkpoint_every_steps=2)
+    assert saved_steps(tmp_path) == [1, 2, 4]
+
+
+def test_a_skipped_step_may_have_a_loss_that_is_no_number(run):
+    finished, _ = run(PretendedStep(nan_at=5, skipped={5}))
+    assert finished
+
+
+def test_a_grace_time_too_short_to_save_in_is_told_after_the_first_step(run, capsys):
+    run(PretendedStep(), grace_time_s=0.0)
+    assert capsys.readouterr().out.count("warning: a micro-batch") == 1
+    run(PretendedStep(), grace_time_s=100.0)
+    assert "warning" not in capsys.readouterr().out
+
+
+def test_a_disk_without_room_is_an_error_and_one_with_little_a_warning(tmp_path, monkeypatch):
+    config = resolve([{"output": str(tmp_path), "queue_keys": 10, "keep_checkpoints": 3}])
+    free = SimpleNamespace(free=0)
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: free)
+    with pytest.raises(CheckpointError, match="--output"):
+        build.check_disk(config, 10**9)
+    free.free = 60 * 2**30
+    assert "lower keep_checkpoints" in build.check_disk(config, 10**9)
+    free.free = 2**50
+    assert build.check_disk(config, 10**9) is None
