@@ -41,6 +41,7 @@ OTHER_RANKS_WAIT_S = 3.0
 def build_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="pretrain.py",
+        usage="pretrain.py [--deepspeed FILE] [--preset NAME] [--config FILE] [--SETTING VALUE ...]",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
