@@ -17,21 +17,18 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if __package__ in (None, ""):  # run by its path: make `spe_dist` importable, and its modules only under that name
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from spe_dist import __version__
 from spe_dist.config import PRESETS, Config
-from spe_dist.config_loading import Parser, add_settings, load_config, parse_command_line, to_yaml
+from spe_dist.config_loading import Parser, add_settings, load_config, parse_command_line
 from spe_dist.errors import ConfigError, DivergenceError, SpeError, TrainingFailure
 
 if TYPE_CHECKING:
     from spe_dist.distributed.context import RankContext
-    from spe_dist.distributed.deepspeed_config import BatchPlan, Precision
-    from spe_dist.distributed.engine import TrainingEngine
-    from spe_dist.training.build import Data
 
 DEMO_SENTENCES = 20_000
 DEMO_VOCABULARY = 4_000
@@ -92,6 +89,7 @@ def _train(config: Config, deepspeed_file: str | None, output_given: bool) -> in
     from spe_dist.distributed.context import start_ranks, stop_ranks
     from spe_dist.distributed.deepspeed_config import choose_precision, complete, load_deepspeed_config, plan_batches
     from spe_dist.distributed.launch import detect
+    from spe_dist.training.run import run_pretraining
 
     ds_config = load_deepspeed_config(deepspeed_file)
     context = start_ranks(detect(), config.train.timeout_s)
@@ -99,7 +97,7 @@ def _train(config: Config, deepspeed_file: str | None, output_given: bool) -> in
         config = _with_demo_corpus(config, context, output_given)
     plan = plan_batches(config, context.ranks, context.device.type)
     precision = choose_precision(config, ds_config, context.device.type)
-    _run(config, complete(ds_config, config, plan, precision), plan, precision, context)
+    run_pretraining(config, complete(ds_config, config, plan, precision), plan, precision, context)
     stop_ranks()  # not after an error: other ranks may wait in a collective, and the launcher ends them
     return 0
 
@@ -119,8 +117,8 @@ def _with_demo_corpus(config: Config, context: RankContext, output_given: bool) 
         shards = corpus / "shards"
         print(
             f"No --shards given: training the demo preset on a corpus of {DEMO_SENTENCES:,} made-up sentences in "
-            f"{corpus}.\nFor a real run: tools/make_shards.py --input FILES --output SHARDS --tokenizer bert-base-cased\n"
-            "then give --preset paper --shards SHARDS --output RUN  (--encoder NAME for another start)",
+            f"{corpus}.\nFor a real run: tools/make_shards.py --input FILES --output SHARDS --tokenizer NAME, then\n"
+            "give --preset paper --shards SHARDS --output RUN  (--encoder NAME for another start)",
             flush=True,
         )
         if not (shards / MANIFEST_NAME).exists():
@@ -138,110 +136,6 @@ def _with_demo_corpus(config: Config, context: RankContext, output_given: bool) 
 
     output, shards = context.run_on_main(prepare)
     return replace(config, train=replace(config.train, output=output), data=replace(config.data, shards=shards))
-
-
-def _run(
-    config: Config, ds_config: dict[str, Any], plan: BatchPlan, precision: Precision, context: RankContext
-) -> None:
-    """Train to the end or to a requested stop."""
-    from spe_dist.distributed.checkpoint import Checkpoints
-    from spe_dist.distributed.fence import Fence
-    from spe_dist.distributed.stop import StopRequest
-    from spe_dist.training import build
-    from spe_dist.training.build_engine import build_engine
-    from spe_dist.training.curves import draw_curves
-    from spe_dist.training.loop import Agreement, Trainer
-    from spe_dist.training.metrics import MetricLog
-    from spe_dist.training.progress import ProgressLine, duration
-    from spe_dist.training.schedule import warmup_length
-    from spe_dist.training.step import TrainingStep
-
-    output = Path(config.train.output)
-    stop = StopRequest(output)
-    data = build.open_data(config)
-    steps = build.total_steps(config, data.order)
-    fence = Fence(output)
-    checkpoints = Checkpoints(output / "checkpoints", config.train.keep_checkpoints, context, may_write=fence.check)
-    start = build.choose_start(config, context, checkpoints, data.order)
-    context.run_on_main(fence.claim)
-    loaded, tokenizer = build.open_encoder(config, data.train)
-    engine, moco = build_engine(config, loaded, ds_config, precision, context)
-    warning = context.run_on_main(lambda: build.check_disk(config, engine.parameters()))
-    if start.checkpoint is not None:
-        build.restore(start.checkpoint, engine, moco, context)
-    elif moco is not None:
-        moco.start()
-    context.run_on_main(lambda: (output / build.CONFIG_FILE).write_text(to_yaml(config), encoding="utf-8"))
-    progress = ProgressLine(steps, enabled=context.is_main)
-    for line in (*_describe(config, context, engine, data, plan, steps), *start.notes, *([warning] if warning else [])):
-        progress.say(line)
-
-    batches = build.training_batches(config, data, plan, context, start.position.step, steps)
-    agreement = Agreement(context, stop, config.train.checkpoint_every_minutes)
-    log = MetricLog(output, context, start.position.step)
-    trainer = Trainer(
-        config=config,
-        context=context,
-        step=TrainingStep(engine, moco, config, context, agreement),
-        agreement=agreement,
-        batches=batches,
-        position=start.position,
-        total_steps=steps,
-        warmup_steps=warmup_length(config.optimizer.warmup_steps, config.optimizer.warmup_fraction, steps),
-        accumulation=plan.accumulation,
-        checkpoints=checkpoints,
-        write_checkpoint=build.checkpoint_writer(config, context, engine, moco, loaded, tokenizer),
-        data_state=data.order.state_dict,
-        evaluate=build.evaluator(config, data, plan, engine, moco, context),
-        log=log,
-        progress=progress,
-    )
-    finished = trainer.run()
-    log.close()
-    batches.close()  # ends the loader's processes
-    reasons = [reason for reason in context.all_gather_object(stop.reason) if reason]
-    if context.is_main:
-        curves = draw_curves(output)
-        saved = checkpoints.folder / f"step_{trainer.position.step:08d}"
-        state = "finished" if finished else f"stopped as asked ({reasons[0]})"
-        progress.say(
-            f"{state} at step {trainer.position.step:,} of {steps:,} after {duration(trainer.position.trained_s)} of "
-            f"training; saved {saved}" + (f", curves {curves}" if curves else "")
-        )
-        if finished:
-            progress.say(f"Plain PyTorch: python tools/convert_checkpoint.py {saved} EXPORT_FOLDER")
-        else:
-            progress.say("Continue with the same command and --resume auto")
-    context.barrier()
-
-
-def _describe(
-    config: Config, context: RankContext, engine: TrainingEngine, data: Data, plan: BatchPlan, steps: int
-) -> list[str]:
-    """What the run is made of, printed at its start. A collective."""
-    import platform
-
-    import torch
-
-    from spe_dist.distributed.launch import placement_table
-    from spe_dist.model import kernels
-
-    model = f" {torch.cuda.get_device_name(context.device)}" if context.device.type == "cuda" else ""
-    rows = context.all_gather_object((context.rank, platform.node(), f"{context.device}{model}"))
-    manifest = data.train.manifest
-    epochs = steps * plan.global_batch / data.order.sentences_per_epoch
-    return [
-        placement_table(rows),
-        f"data: {data.train.n_sentences:,} training and {data.held_out.n_sentences if data.held_out else 0:,} held-out "
-        f"sentences, vocabulary {manifest.vocabulary_size:,}",
-        f"batch: {plan}; {steps:,} steps = {epochs:.2f} epochs",
-        f"model: {engine.parameters():,} parameters, encoder from {config.model.encoder or 'random weights'}; "
-        f"ZeRO stage {engine.zero_stage}, {engine.precision}",
-        *(
-            f"kernel: {choice.part}: {choice.kernel} ({choice.why})"
-            for choice in kernels.describe(config, context.device, engine.dtype)
-        ),
-    ]
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from spe_dist.distributed.context import RankContext
+from spe_dist.distributed.fence import Fence
 from spe_dist.errors import CheckpointError
 
 STATE_FILE = "state.json"
@@ -37,11 +38,11 @@ _NAME = re.compile(r"step_(\d{8,})")
 class Checkpoints:
     """The checkpoints of one run. Every method is a collective: all ranks call it together."""
 
-    def __init__(self, folder: Path, keep: int, context: RankContext, may_write: Callable[[], None] = lambda: None):
+    def __init__(self, folder: Path, keep: int, context: RankContext, fence: Fence | None = None):
         self.folder = folder
         self.keep = keep
         self.context = context
-        self.may_write = may_write  # raises when another start of the run has taken over
+        self.fence = fence  # ends the writing of a start that another has taken over from
         self.last_save_s = 0.0
 
     def save(self, step: int, state: dict[str, Any], write: Callable[[Path], None]) -> Path:
@@ -51,7 +52,8 @@ class Checkpoints:
         is untouched then.
         """
         began = time.monotonic()
-        temporary, final = self.folder / f".partial_step_{step:08d}", self.folder / f"step_{step:08d}"
+        token = self.context.broadcast_object(self.fence.owner["token"] if self.fence else "")
+        temporary, final = self.folder / f".partial_step_{step:08d}{token}", self.folder / f"step_{step:08d}"
         self.context.run_on_main(lambda: self._prepare(temporary))
         seen = self.context.all_gather_object(temporary.is_dir())
         if not all(seen):
@@ -87,7 +89,7 @@ class Checkpoints:
         return next((problem for problem in problems if problem), None)
 
     def _prepare(self, temporary: Path) -> None:
-        self.may_write()
+        self._check_fence()
         self.folder.mkdir(parents=True, exist_ok=True)
         for leftover in self.folder.glob(".partial_step_*"):
             shutil.rmtree(leftover)
@@ -102,6 +104,10 @@ class Checkpoints:
                     f"then continue with --resume auto from {existing[0].name}"
                 )
         temporary.mkdir()
+
+    def _check_fence(self) -> None:
+        if self.fence is not None:
+            self.fence.check()
 
     def _checksums(self, folder: Path) -> dict[str, str]:
         """SHA-256 of every file by relative name; each rank syncs and hashes its share."""
@@ -118,7 +124,7 @@ class Checkpoints:
         _write_synced(temporary / STATE_FILE, json.dumps(state, indent=1, sort_keys=True))
         for folder in sorted({file.parent for file in temporary.rglob("*")}):
             _sync(folder)
-        self.may_write()
+        self._check_fence()
         if final.exists():
             shutil.rmtree(final)
         temporary.rename(final)
@@ -164,7 +170,8 @@ def find_checkpoint(path: Path) -> Path:
         if found:
             return found[0]
     raise CheckpointError(
-        f"{path} is no checkpoint: neither {STATE_FILE} nor step_* folders in it; give OUTPUT/checkpoints/step_N or OUTPUT"
+        f"{path} is no checkpoint: neither {STATE_FILE} nor step_* folders in it; "
+        "give OUTPUT/checkpoints/step_N or OUTPUT"
     )
 
 

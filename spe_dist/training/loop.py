@@ -124,6 +124,8 @@ class Trainer:
 
     def run(self) -> bool:
         """Train and save; True where the last step was reached, False where the run was asked to stop."""
+        if self.position.step >= self.total_steps:
+            return True
         self.step.engine.train()
         if self.step.moco is not None:
             self.step.moco.check_equal()
@@ -248,9 +250,10 @@ class Trainer:
         if needed_s > self.config.train.grace_time_s:
             self.progress.say(
                 f"warning: a micro-batch ({micro_batch_s:.1f} s) and a checkpoint "
-                f"({self.checkpoints.last_save_s:.1f} s) take longer than grace_time_s={self.config.train.grace_time_s:g}: a run that is told to stop may be "
-                "killed before it is saved. Lower micro_batch_sentences, write to a faster disk, or have the job "
-                "signalled earlier (sbatch --signal=B:USR1@SECONDS) and raise grace_time_s"
+                f"({self.checkpoints.last_save_s:.1f} s) take longer than "
+                f"grace_time_s={self.config.train.grace_time_s:g}: a run that is told to stop may be killed before it "
+                "is saved. Lower micro_batch_sentences, write to a faster disk, or have the job signalled earlier "
+                "(sbatch --signal=B:USR1@SECONDS) and raise grace_time_s"
             )
 
 

@@ -25,7 +25,7 @@ class PretendedStep:
     nan_at: int = -1
     during: object = None
     moco = None
-    weights = {"tbo": 1.0, "spo": 1.0, "cspo": 1.0}
+    weights: dict = field(default_factory=lambda: {"tbo": 1.0, "spo": 1.0, "cspo": 1.0})
 
     def __post_init__(self):
         self.engine = SimpleNamespace(
@@ -92,6 +92,11 @@ def saved_steps(tmp_path):
 def test_it_saves_after_the_first_step_then_as_set_and_at_the_end(run, tmp_path):
     finished, _ = run(PretendedStep(), checkpoint_every_steps=4)
     assert finished and saved_steps(tmp_path) == [1, 4, 8, 10]
+
+
+def test_a_finished_run_is_left_as_it_is(run, tmp_path):
+    finished, _ = run(PretendedStep(), position=Position(step=10, applied_steps=10))
+    assert finished and saved_steps(tmp_path) == [] and not read_rows(tmp_path / "metrics.jsonl")
 
 
 def test_a_resumed_run_saves_no_trial_checkpoint(run, tmp_path):
