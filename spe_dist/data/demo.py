@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spe_dist.data import demo_patterns as words
-from spe_dist.data.demo_world import World, build_worlds
+from spe_dist.data.demo_world import LANGUAGES, World, build_worlds
 from spe_dist.errors import ConfigError
 
 VARIABLE_TYPES = {
@@ -95,7 +95,9 @@ def bind(pattern: Pattern, world: World, rng: random.Random) -> dict[str, int] |
         bound[tail] = rng.choice(candidates)
     for name in pattern.variables:
         if name not in bound:
-            bound[name] = rng.choice(world.by_type[VARIABLE_TYPES[name[0]]])
+            known = next(iter(bound.values()), None)
+            language = rng.randrange(len(LANGUAGES)) if known is None else world.entities[known].language
+            bound[name] = world.draw(rng, VARIABLE_TYPES[name[0]], language)
     if len(set(bound.values())) < len(bound):
         return None
     return bound

@@ -144,8 +144,6 @@ FRAMES = """
 #
 #
 #
-#
-#
 according to {np} , #
 in {year} , as {np} recalls , #
 it is said that #
@@ -244,10 +242,13 @@ TOPICS: dict[str, dict[str, list[str]]] = {
         ),
     }.items()
 }
-OFF_TOPIC_SHARE = 0.15
-ADJECTIVES = """
+OFF_TOPIC_SHARE = 0.1
+ADJECTIVES = (
+    """
 old quiet leading narrow wooden late royal western local public lasting remarkable uncomfortable extraordinary
-""".split() + [word for topic in TOPICS.values() for word in topic["adjectives"]]
+""".split()
+    + [word for topic in TOPICS.values() for word in topic["adjectives"]]
+)
 NOUNS = [word for topic in TOPICS.values() for word in topic["nouns"]]
 PLURALS = [word for topic in TOPICS.values() for word in topic["plurals"]]
 FIELDS = list(dict.fromkeys(word for topic in TOPICS.values() for word in topic["fields"]))

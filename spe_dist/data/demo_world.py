@@ -2,7 +2,8 @@
 
 Names are built from the syllables of four invented languages, so that there are thousands of them, long and rare ones
 included, and so that kinds of names overlap: firms bear family names, universities bear names of towns, titles hold
-both, and some family names are common words. A reader cannot tell types or relations by names alone.
+both, and some family names are common words. A reader cannot tell types or relations by names alone. Each language is
+at home in its own regions, and most of what a person or firm has to do with is of the same language.
 
 Every entity belongs to one of the splits train, dev and test, and facts join entities of the same split (regions are
 shared), so that what a sentence of dev or test states is stated nowhere in train.
@@ -25,6 +26,7 @@ LANGUAGES = (  # onsets, vowels, codas, endings of family names, endings of town
     ("h k kh m n r s sh t y z j", "a ai e i o u aa", "m n r sh q", "abadi ari imoto awa oun", "abad ima ura ansa ayat"),
 )
 WORD_SURNAMES = "Baker Stone Marsh Winter Banks Press Bell Fields Rivers Hope King Page Wright Church Summers".split()
+SAME_LANGUAGE_SHARE = 0.85
 PARTICLES = ("van", "de", "von", "al", "ter")
 INDUSTRIES = "Shipping Foundry Textiles Optics Records Railways Instruments Press Press Chemicals Books Airways".split()
 KINDS = {  # kind of a work: (its maker, what the maker did)
@@ -47,6 +49,7 @@ class Entity:
     type: str
     name: tuple[str, ...]
     short: tuple[str, ...]
+    language: int  # index into LANGUAGES
     traits: dict[str, str] = field(default_factory=dict, compare=False)
 
 
@@ -56,12 +59,14 @@ class World:
 
     entities: list[Entity] = field(default_factory=list)
     by_type: dict[str, list[int]] = field(default_factory=dict)
+    by_language: dict[tuple[str, int], list[int]] = field(default_factory=dict)
     tails: dict[str, dict[int, list[int]]] = field(default_factory=dict)
     heads: dict[str, dict[int, list[int]]] = field(default_factory=dict)
 
     def add(self, entity: Entity) -> int:
         self.entities.append(entity)
         self.by_type.setdefault(entity.type, []).append(len(self.entities) - 1)
+        self.by_language.setdefault((entity.type, entity.language), []).append(len(self.entities) - 1)
         return len(self.entities) - 1
 
     def state(self, head: int, relation: str, tail: int) -> None:
@@ -69,8 +74,12 @@ class World:
             self.tails[relation][head].append(tail)
             self.heads.setdefault(relation, {}).setdefault(tail, []).append(head)
 
-    def type_of(self, index: int) -> str:
-        return self.entities[index].type
+    def draw(self, rng: random.Random, entity_type: str, language: int) -> int:
+        """An entity of a type, most often of the given language."""
+        kin = self.by_language.get((entity_type, language))
+        if kin and rng.random() < SAME_LANGUAGE_SHARE:
+            return rng.choice(kin)
+        return rng.choice(self.by_type[entity_type])
 
 
 class Namer:
@@ -157,49 +166,56 @@ def build_worlds(seed: int) -> dict[str, World]:
     """The world of each split, a function of the seed alone."""
     rng = random.Random(f"demo world {seed}")
     namer = Namer(rng)
-    regions = [Entity("Place", name, name) for name in (namer.fresh(lambda: _region(namer)) for _ in range(REGIONS))]
+    regions = []
+    for number in range(REGIONS):
+        language = number % len(LANGUAGES)
+        name = namer.fresh(lambda language=language: _region(namer, language))
+        regions.append(Entity("Place", name, name, language))
     return {split: _build_split(rng, namer, regions, share) for split, share in SPLIT_SHARES.items()}
 
 
-def _region(namer: Namer) -> str:
-    ending = namer.rng.choice(("ia", "land", "mark", "shire", "istan"))
-    name = namer.coin(namer.rng.randrange(len(LANGUAGES)), 2, ending)
+def _region(namer: Namer, language: int) -> str:
+    name = namer.coin(language, 2, namer.rng.choice(("ia", "land", "mark", "shire", "istan")))
     return f"{namer.rng.choice(('Lower', 'East', 'West'))} {name}" if namer.rng.random() < 0.2 else name
 
 
 def _build_split(rng: random.Random, namer: Namer, regions: list[Entity], share: float) -> World:
     world = World()
-    region_ids = [world.add(region) for region in regions]
     towns = []
-    for _ in range(round(TOWNS * share)):
-        region = rng.randrange(REGIONS)
-        name = namer.fresh(lambda region=region: namer.town(region % len(LANGUAGES)))
-        towns.append(world.add(Entity("Place", name, name)))
-        world.state(towns[-1], "part_of", region_ids[region])
-    people = [_add_person(world, rng, namer, towns, region_ids) for _ in range(round(PEOPLE * share))]
-    for person in people:
-        if rng.random() < 0.25 and person not in world.tails.get("married_to", {}):
-            partner = rng.choice(people)
-            if partner not in world.tails.get("married_to", {}) and partner != person:
-                world.state(person, "married_to", partner)
-                world.state(partner, "married_to", person)
-    organisations = [_add_organisation(world, rng, namer, people, towns) for _ in range(round(ORGANISATIONS * share))]
+    for region in regions:
+        region_id = world.add(region)
+        for _ in range(round(TOWNS * share / len(regions))):
+            name = namer.fresh(lambda language=region.language: namer.town(language))
+            towns.append(world.add(Entity("Place", name, name, region.language)))
+            world.state(towns[-1], "part_of", region_id)
+    people = [_add_person(world, rng, namer, towns) for _ in range(round(PEOPLE * share))]
+    _marry(world, rng, people)
+    organisations = [_add_organisation(world, rng, namer, towns) for _ in range(round(ORGANISATIONS * share))]
     for number, organisation in enumerate(organisations):
         if number and rng.random() < 0.3:
             world.state(organisation, "part_of", organisations[rng.randrange(number)])
     for person in people:
         if person not in world.tails["leads"] and rng.random() < 0.8:
-            world.state(person, "works_for", rng.choice(organisations))
+            world.state(person, "works_for", world.draw(rng, "Organisation", world.entities[person].language))
     publishers = rng.sample(organisations, len(organisations) // 6)
     for _ in range(round(WORKS * share)):
-        _add_work(world, rng, namer, people, towns, publishers)
+        _add_work(world, rng, namer, publishers)
     return world
 
 
-def _add_person(world: World, rng: random.Random, namer: Namer, towns: list[int], regions: list[int]) -> int:
+def _marry(world: World, rng: random.Random, people: list[int]) -> None:
+    """A quarter of the people find a partner; the fact holds both ways."""
+    for person in people:
+        if rng.random() < 0.25 and person not in world.tails.get("married_to", {}):
+            partner = world.draw(rng, "Person", world.entities[person].language)
+            if partner not in world.tails.get("married_to", {}) and partner != person:
+                world.state(person, "married_to", partner)
+                world.state(partner, "married_to", person)
+
+
+def _add_person(world: World, rng: random.Random, namer: Namer, towns: list[int]) -> int:
     home = rng.choice(towns)
-    region = regions.index(world.tails["part_of"][home][0])
-    language = region % len(LANGUAGES) if rng.random() < 0.9 else rng.randrange(len(LANGUAGES))
+    language = world.entities[home].language if rng.random() < 0.9 else rng.randrange(len(LANGUAGES))
 
     def draw() -> str:
         given = namer.coin(language, rng.choice((1, 2, 2)))
@@ -210,37 +226,39 @@ def _add_person(world: World, rng: random.Random, namer: Namer, towns: list[int]
     short = name[2:] if name[1].endswith(".") else name[1:]
     he = rng.random() < 0.5
     traits = {"he": "he" if he else "she", "his": "his" if he else "her", "job": rng.choice(list(JOB_TOPICS))}
-    person = world.add(Entity("Person", name, short, traits))
+    person = world.add(Entity("Person", name, short, language, traits))
     world.state(person, "born_in", home)
-    world.state(person, "lives_in", rng.choice(towns))
+    world.state(person, "lives_in", world.draw(rng, "Place", language))
     return person
 
 
-def _add_organisation(world: World, rng: random.Random, namer: Namer, people: list[int], towns: list[int]) -> int:
-    founders = rng.sample(people, rng.choice((1, 1, 2)))
+def _add_organisation(world: World, rng: random.Random, namer: Namer, towns: list[int]) -> int:
     town = rng.choice(towns)
-    named_after = world.entities[founders[0] if rng.random() < 0.6 else rng.choice(people)].short[-1]
+    language = world.entities[town].language
+    founders = {world.draw(rng, "Person", language) for _ in range(rng.choice((1, 1, 2)))}
+    named_after = world.entities[min(founders) if rng.random() < 0.6 else world.draw(rng, "Person", language)].short[-1]
     town_in_name = " ".join(world.entities[town if rng.random() < 0.8 else rng.choice(towns)].name)
-    name = namer.fresh(lambda: namer.organisation(named_after, town_in_name, rng.randrange(len(LANGUAGES))))
-    organisation = world.add(Entity("Organisation", name, name[:1] if "&" in name else name))
-    for founder in founders:
+    name = namer.fresh(lambda: namer.organisation(named_after, town_in_name, language))
+    organisation = world.add(Entity("Organisation", name, name[:1] if "&" in name else name, language))
+    for founder in sorted(founders):
         world.state(founder, "founded", organisation)
-    world.state(rng.choice(people), "leads", organisation)
+    world.state(world.draw(rng, "Person", language), "leads", organisation)
     world.state(organisation, "based_in", town)
     return organisation
 
 
-def _add_work(
-    world: World, rng: random.Random, namer: Namer, people: list[int], towns: list[int], publishers: list[int]
-) -> None:
+def _add_work(world: World, rng: random.Random, namer: Namer, publishers: list[int]) -> None:
     kind = rng.choice(list(KINDS))
     maker, made = KINDS[kind]
-    town = rng.choice(towns)
-    in_title = world.entities[town if rng.random() < 0.5 else rng.choice(towns)].name
-    family = world.entities[rng.choice(people)].short[-1]
-    name = namer.fresh(lambda: namer.title(family, " ".join(in_title), rng.randrange(len(LANGUAGES))))
-    work = world.add(Entity("Work", name, name, {"kind": kind, "maker": maker, "made": made}))
-    world.state(rng.choice(people), "created", work)
-    world.state(work, "set_in", town)
+    author = rng.choice(world.by_type["Person"])
+    language = world.entities[author].language
+    place = world.draw(rng, "Place", language)
+    in_title = world.entities[place if rng.random() < 0.5 else world.draw(rng, "Place", language)].name
+    family = world.entities[world.draw(rng, "Person", language)].short[-1]
+    name = namer.fresh(lambda: namer.title(family, " ".join(in_title), language))
+    work = world.add(Entity("Work", name, name, language, {"kind": kind, "maker": maker, "made": made}))
+    world.state(author, "created", work)
+    world.state(work, "set_in", place)
     if rng.random() < 0.7:
-        world.state(work, "published_by", rng.choice(publishers))
+        kin = [publisher for publisher in publishers if world.entities[publisher].language == language]
+        world.state(work, "published_by", rng.choice(kin or publishers))
