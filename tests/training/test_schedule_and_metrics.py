@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from spe_dist.distributed.context import RankContext
-from spe_dist.training.curves import draw_curves
+from spe_dist.training.curves import draw_curves, smooth
 from spe_dist.training.loop import Position
 from spe_dist.training.metrics import MetricLog, read_rows
 from spe_dist.training.progress import duration
@@ -104,6 +104,13 @@ def test_numbers_that_json_cannot_hold_become_null(tmp_path, context):
     log = MetricLog(tmp_path, context)
     log.write({"kind": "train", "step": 1, "grad_norm": float("nan")})
     assert json.loads(log.path.read_text()) == {"kind": "train", "step": 1, "grad_norm": None}
+
+
+def test_smoothing_keeps_straight_lines_and_evens_out_noise():
+    line = [0.5 * i for i in range(200)]
+    assert smooth(line) == pytest.approx(line)
+    noise = [(-1.0) ** i for i in range(200)]
+    assert max(abs(value) for value in smooth(noise)[10:-10]) < 0.2
 
 
 def test_curves_are_drawn_for_short_and_long_runs(tmp_path, context):
