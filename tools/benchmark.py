@@ -7,6 +7,9 @@ import argparse
 import resource
 import sys
 import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from spe_dist.config import CorruptionConfig
 from spe_dist.errors import SpeError

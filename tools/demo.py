@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
 CPU_RANKS = 2
 
 # What is claimed, the figure, its yardstick, the yardstick's name, and whether a higher figure is better.
