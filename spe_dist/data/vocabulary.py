@@ -96,11 +96,11 @@ def _read_config(path: Path | None) -> dict[str, Any]:
 
 
 def read_vocabulary(path: Path) -> list[str]:
-    """The pieces of a vocab.txt, one a line, in id order."""
+    """The pieces of a vocab.txt, one a line, in id order; a byte order mark and Windows line ends are no pieces."""
     try:
-        pieces = path.read_text(encoding="utf-8").split("\n")
+        pieces = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"vocabulary {path} cannot be read: {error}") from error
+        raise DataError(f"vocabulary {path} cannot be read ({error}); give one in UTF-8, one piece a line") from error
     pieces = [piece.removesuffix("\r") for piece in pieces]
     while pieces and not pieces[-1]:
         pieces.pop()

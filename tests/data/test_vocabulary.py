@@ -48,6 +48,13 @@ def test_a_bare_vocabulary_is_lower_cased_exactly_where_it_is_uncased(vocab_file
     assert is_cased(CASED) and not is_cased(UNCASED)
 
 
+def test_a_vocabulary_saved_on_windows_is_the_same_one(vocab_file, tmp_path):
+    plain = vocab_file(CASED)
+    saved = tmp_path / "windows.txt"
+    saved.write_bytes(b"\xef\xbb\xbf" + plain.read_bytes().replace(b"\n", b"\r\n") + b"\r\n")
+    assert vocabulary_pieces(load_tokenizer(saved)) == CASED
+
+
 def test_a_bare_folder_is_read_like_its_vocabulary(vocab_file):
     path = vocab_file(CASED)
     (path.parent / "config.json").write_text(json.dumps({"model_type": "bert"}))
