@@ -9,7 +9,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import lru_cache
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +19,7 @@ import numpy as np
 from spe_dist.data.manifest import BlockEntry, ShardEntry
 from spe_dist.data.randomness import keys
 from spe_dist.data.runs import bin_sizes, read_run, write_atomically, write_run
-from spe_dist.data.shards import Block, write_shard
+from spe_dist.data.shards import Block, file_sha256, write_shard
 from spe_dist.data.text import Skips, TextReader
 from spe_dist.data.text_files import Part
 from spe_dist.data.vocabulary import PieceEncoder
@@ -142,7 +142,7 @@ def make_shard(task: ShardTask) -> dict[str, Any]:
     keys_N = np.concatenate([run_keys for run_keys, _ in found])
     texts = [text for _, run_texts in found for text in run_texts]
     del found
-    encoder = _encoder(task.tokenizer_folder)
+    encoder = _encoder(task.tokenizer_folder, file_sha256(task.tokenizer_folder / "tokenizer.json"))
     sentences = EncodedSentences(encoder, task.max_pieces)
     for i in np.argsort(keys_N, kind="stable"):
         sentences.add(texts[i].split(" "))
@@ -167,8 +167,9 @@ def read_entry(record: dict[str, Any]) -> ShardEntry | None:
     return ShardEntry(**{**entry, "blocks": tuple(BlockEntry(**block) for block in entry["blocks"])})
 
 
-@cache
-def _encoder(tokenizer_folder: Path) -> PieceEncoder:
+@lru_cache(maxsize=1)
+def _encoder(tokenizer_folder: Path, sha256: str) -> PieceEncoder:
+    """Kept from shard to shard; `sha256` tells it from another tokenizer that lay in the same folder before."""
     return PieceEncoder.from_folder(tokenizer_folder)
 
 

@@ -198,6 +198,15 @@ def test_a_finished_build_returns_at_once_and_another_request_is_an_error(tmp_pa
     assert other.hash() != first.hash() and ShardStore.open(out).verify().ok
 
 
+def test_a_build_in_the_place_of_another_uses_its_own_vocabulary(tmp_path, corpus, vocabulary):
+    out = tmp_path / "out"
+    make_shards(corpus, str(out), tokenizer=vocabulary, processes=1, quiet=True)
+    before = sentences_of(out, "train")
+    (tmp_path / "vocab.txt").write_text("\n".join([*SPECIAL_TOKENS, *PIECES[:4:-1]]) + "\n")
+    make_shards(corpus, str(out), tokenizer=vocabulary, processes=1, overwrite=True, quiet=True)
+    assert sentences_of(out, "train") == before
+
+
 def test_an_unfinished_build_of_changed_inputs_is_an_error_until_overwritten(tmp_path, corpus, vocabulary, monkeypatch):
     out = str(tmp_path / "out")
     with monkeypatch.context() as patch:
