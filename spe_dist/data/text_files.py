@@ -49,7 +49,7 @@ def find_files(inputs: Sequence[str], leave_out: Path | None = None) -> list[Pat
     Order: as given, inside a folder or glob by name. What lies in the folder `leave_out` (the output, where it is
     inside an input folder) is no input. DataError for an argument that gives no file.
     """
-    found: dict[Path, None] = {}
+    found: dict[Path, Path] = {}  # by where they really lie
     for argument in inputs:
         path = Path(argument).expanduser()
         if path.is_dir():
@@ -70,10 +70,10 @@ def find_files(inputs: Sequence[str], leave_out: Path | None = None) -> list[Pat
         for file in files:
             if not os.access(file, os.R_OK):
                 raise DataError(f"input {file} may not be read; change its permissions")
-        found.update(dict.fromkeys(files))
+            found.setdefault(file.resolve(), file)
     if not found:
         raise DataError("no input was given; name at least one file, folder or glob of text")
-    return list(found)
+    return list(found.values())
 
 
 def _is_text_name(path: Path) -> bool:

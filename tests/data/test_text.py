@@ -88,6 +88,13 @@ def test_folders_and_globs_give_their_text_files_once_in_order(tmp_path):
     assert names == ["a.jsonl", "b.txt", "deep/c.txt.gz", "deep/wiki_00"]
 
 
+def test_a_file_is_read_once_however_it_is_named(tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_bytes(b"x\n")
+    (tmp_path / "link.txt").symlink_to(tmp_path / "a.txt")
+    monkeypatch.chdir(tmp_path)
+    assert find_files(["a.txt", str(tmp_path / "a.txt"), str(tmp_path)]) == [Path("a.txt")]
+
+
 def test_an_output_inside_an_input_folder_is_no_input(tmp_path):
     for name in ("a.txt", "shards/tokenizer/vocab.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
