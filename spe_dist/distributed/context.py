@@ -137,6 +137,7 @@ def start_ranks(environment: LaunchEnvironment, timeout_s: float) -> RankContext
     device = choose_device(environment)
     if device.type == "cuda":
         torch.cuda.set_device(device)
+        os.environ["LOCAL_RANK"] = str(device.index)  # DeepSpeed takes its GPU from it; a Slurm task may see only one
     elif "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // environment.local_ranks))
     if not dist.is_initialized():

@@ -1,0 +1,54 @@
+"""Which device a rank takes, and that DeepSpeed takes the same one."""
+
+import os
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from spe_dist.distributed.context import choose_device, start_ranks
+from spe_dist.distributed.launch import LaunchEnvironment
+from spe_dist.errors import LaunchError
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """A machine that seems to show this many GPUs; returns the device numbers that were chosen."""
+    chosen = []
+
+    def show(count):
+        monkeypatch.delenv("DS_ACCELERATOR", raising=False)
+        for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+            monkeypatch.setenv(name, "")
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+        monkeypatch.setattr(torch.cuda, "set_device", lambda device: chosen.append(device.index))
+        monkeypatch.setattr(dist, "init_process_group", lambda **given: None)
+        monkeypatch.setattr(dist, "new_group", lambda **given: SimpleNamespace())
+        return chosen
+
+    return show
+
+
+def place(launcher, local_rank, local_ranks):
+    return LaunchEnvironment(launcher, local_rank, local_ranks, local_rank, local_ranks, "node", "node", 20_000)
+
+
+def test_each_rank_takes_the_gpu_of_its_local_number(gpus):
+    chosen = gpus(4)
+    context = start_ranks(place("torchrun", 3, 4), 1.0)
+    assert context.device == torch.device("cuda", 3) and chosen == [3] and os.environ["LOCAL_RANK"] == "3"
+
+
+def test_a_slurm_task_that_sees_one_gpu_takes_it_and_deepspeed_is_told(gpus):
+    chosen = gpus(1)
+    context = start_ranks(place("slurm", 2, 4), 1.0)
+    assert context.device == torch.device("cuda", 0) and chosen == [0] and os.environ["LOCAL_RANK"] == "0"
+    assert context.local_rank == 2
+
+
+def test_more_ranks_than_gpus_are_refused(gpus):
+    gpus(2)
+    with pytest.raises(LaunchError, match="this node shows 2"):
+        choose_device(place("torchrun", 2, 3))
