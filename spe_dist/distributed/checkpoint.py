@@ -132,8 +132,17 @@ class Checkpoints:
         pointer = self.folder / f".{POINTER_FILE}"
         _write_synced(pointer, final.name)
         pointer.rename(self.folder / POINTER_FILE)
-        for old in list_checkpoints(self.folder)[self.keep :]:
+        for old in self._superseded(final):
             shutil.rmtree(old)
+
+    def _superseded(self, newest: Path) -> list[Path]:
+        """What goes once `newest` is written: older ones beyond `keep`, and later steps, which are trained again.
+
+        Later steps are there after a resume from an older checkpoint, damaged or of a part that was given up.
+        """
+        found = list_checkpoints(self.folder)
+        place = found.index(newest)
+        return found[:place] + found[place + self.keep :]
 
 
 def list_checkpoints(folder: Path) -> list[Path]:

@@ -84,6 +84,17 @@ def test_pointer_behind_the_rename_does_not_hide_the_newest(tmp_path, context):
     assert checkpoints.newest_valid()[0] == tmp_path / "step_00000002"
 
 
+@pytest.mark.parametrize("keep", [1, 2])
+def test_what_was_just_written_is_kept_and_later_steps_that_are_trained_again_go(tmp_path, context, keep):
+    checkpoints = Checkpoints(tmp_path, keep=keep, context=context)
+    for step in (10, 20, 30):
+        Checkpoints(tmp_path, keep=3, context=context).save(step, {"step": step}, writer(str(step)))
+    (tmp_path / "step_00000030" / "engine" / "part").unlink()
+    checkpoints.save(15, {"step": 15}, writer("again"))  # after a resume from step 10
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step_00000015", "step_00000010"][:keep]
+    assert find_checkpoint(tmp_path) == checkpoints.newest_valid()[0] == tmp_path / "step_00000015"
+
+
 def test_full_disk_is_an_error_before_anything_is_written(tmp_path, context, monkeypatch):
     checkpoints = Checkpoints(tmp_path, keep=2, context=context)
     checkpoints.save(1, {"step": 1}, writer("one"))
