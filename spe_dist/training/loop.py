@@ -189,6 +189,8 @@ class Trainer:
                 f"(loss scale {self.step.engine.loss_scale():g}); lower learning_rate, or use precision=bfloat16, "
                 f"and continue with --resume auto"
             )
+        if self.agreement.stop:  # whoever asked may not wait for an evaluation
+            self._save()
         if train.check_every_steps and step % train.check_every_steps == 0 and self.step.moco is not None:
             self.step.moco.check_equal()
         if train.evaluate_every_steps and step % train.evaluate_every_steps == 0:

@@ -136,6 +136,24 @@ def test_a_request_to_stop_ends_the_run_saved(run, tmp_path):
     assert [row["step"] for row in read_rows(tmp_path / "metrics.jsonl")] == [1, 2, 3, 4]
 
 
+def test_a_stop_that_meets_an_evaluation_saves_first(run, tmp_path):
+    stop, saved = SimpleNamespace(requested=False, reason=""), []
+
+    class Evaluations(list):
+        def append(self, step):
+            saved.append(saved_steps(tmp_path))
+            super().append(step)
+
+    evaluations = Evaluations()
+    run(
+        PretendedStep(during=lambda step: setattr(stop, "requested", step == 3)),
+        stop=stop,
+        evaluations=evaluations,
+        evaluate_every_steps=4,
+    )
+    assert evaluations == [4] and saved == [[1, 4]]
+
+
 def test_skipped_steps_do_not_move_the_schedule_and_too_many_end_the_run(run, tmp_path):
     step = PretendedStep(skipped={2, 3})
     run(step, steps=6, learning_rate=6.0)
