@@ -62,6 +62,7 @@ class TrainingEngine:
             model=model, optimizer=make_optimizer(model), config=ds_config, dist_init_required=False
         )
         self.module: nn.Module = self._engine.module
+        self._keep_smallest_loss_scale()
 
     def __call__(self, *inputs: Any) -> Any:
         """The model's forward, with the engine's hooks (ZeRO-3 gathers weights in them)."""
@@ -122,6 +123,12 @@ class TrainingEngine:
         path, _ = self._engine.load_checkpoint(str(folder), tag=ENGINE_TAG)
         if path is None:
             raise CheckpointError(f"{folder} holds no DeepSpeed state; resume from another checkpoint")
+        self._keep_smallest_loss_scale()
+
+    def _keep_smallest_loss_scale(self) -> None:
+        """Skip on at the smallest loss scale: DeepSpeed would raise there, before `max_skipped_steps` can tell why."""
+        if self.precision == "float16":
+            self._engine.optimizer.loss_scaler.raise_error_at_min_scale = False
 
 
 def _full_shape(parameter: Tensor) -> torch.Size:
