@@ -11,7 +11,7 @@ def test_overflow_at_the_smallest_loss_scale_is_one_more_skipped_step(monkeypatc
     from deepspeed.runtime.fp16 import loss_scaler
 
     monkeypatch.setattr(loss_scaler.dist, "get_rank", lambda: 1)
-    scaler = loss_scaler.DynamicLossScaler(init_scale=4.0, min_scale=1.0, delayed_shift=2)
+    scaler = loss_scaler.DynamicLossScaler(4.0, 1000, min_scale=1.0, delayed_shift=2, consecutive_hysteresis=False)
     engine = object.__new__(TrainingEngine)
     engine.precision = "float16"
     engine._engine = SimpleNamespace(optimizer=SimpleNamespace(loss_scaler=scaler))
