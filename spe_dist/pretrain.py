@@ -102,6 +102,16 @@ def _train(config: Config, deepspeed_file: str | None, output_given: bool) -> in
     return 0
 
 
+def demo_output(config: Config) -> Path:
+    """Of the folders OUTPUT, OUTPUT-2, ... the first without a run, or the last with one where it is to be resumed."""
+    output = free = Path(config.train.output)
+    number = 1
+    while (free / "config.yaml").exists():
+        output, number = free, number + 1
+        free = Path(f"{config.train.output}-{number}")
+    return free if config.train.resume == "never" else output
+
+
 def _with_demo_corpus(config: Config, context: RankContext, output_given: bool) -> Config:
     """The demo preset's config with an output folder of its own and shards of the embedded corpus."""
     from spe_dist.data.build import make_shards
@@ -109,10 +119,7 @@ def _with_demo_corpus(config: Config, context: RankContext, output_given: bool) 
     from spe_dist.data.manifest import MANIFEST_NAME
 
     def prepare() -> tuple[str, str]:
-        output = Path(config.train.output)
-        number = 2
-        while not output_given and (output / "config.yaml").exists():
-            output, number = Path(f"{config.train.output}-{number}"), number + 1
+        output = Path(config.train.output) if output_given else demo_output(config)
         corpus = output / "corpus"
         shards = corpus / "shards"
         print(

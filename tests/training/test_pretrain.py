@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from spe_dist import pretrain
+from spe_dist.config_loading import resolve
 from spe_dist.distributed.checkpoint import find_checkpoint, list_checkpoints
 from spe_dist.training.metrics import read_rows
 
@@ -132,6 +133,17 @@ def fails(capsys, argv, *words):
     message = capsys.readouterr().err
     assert message.startswith("error: ") and "Traceback" not in message
     assert all(word in message for word in words), message
+
+
+def test_a_demo_run_gets_a_folder_of_its_own_and_is_found_again_by_resume(tmp_path):
+    def output(resume):
+        return pretrain.demo_output(resolve([{"output": str(tmp_path / "demo"), "resume": resume}])).name
+
+    assert output("never") == output("auto") == "demo"
+    for name, following in (("demo", "demo-2"), ("demo-2", "demo-3")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").touch()
+        assert output("never") == following and output("auto") == name
 
 
 @pytest.mark.parametrize(
