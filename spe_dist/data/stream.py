@@ -9,20 +9,18 @@ Legend of the shape suffixes: N slots of a rank in a step
 from __future__ import annotations
 
 import itertools
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from spe_dist.config import CorruptionConfig
-from spe_dist.data import randomness
 from spe_dist.data.corruption import check_corruption, corrupt
 from spe_dist.data.manifest import Manifest
 from spe_dist.data.order import Order
 from spe_dist.data.packed import PackedBatch
 from spe_dist.data.packing import SpecialPieces, pack
-from spe_dist.data.randomness import Purpose
 from spe_dist.data.reader import BlockSource, SentenceReader
 from spe_dist.errors import ConfigError
 
@@ -148,34 +146,3 @@ def _in_place(
     for step in steps:
         batch = builder.build(step)
         yield batch.pin_memory() if pin_memory else batch
-
-
-def evaluation_batches(
-    store: Store,
-    corruption: CorruptionConfig,
-    *,
-    sentences: int,
-    micro_batch: int,
-    rank: int,
-    ranks: int,
-    seed: int,
-) -> Iterator[PackedBatch]:
-    """The first `sentences` sentences of a store (held-out ones lie there in random order), always corrupted alike.
-
-    Split over the ranks so that all have the same number of batches, of sizes that differ by one at most. A batch is
-    empty (no sentence, no sequence) only where there are fewer sentences than ranks x batches. Which sentences are
-    read, and how they are corrupted, depends neither on `ranks` nor on `micro_batch`.
-    """
-    check_corruption(corruption)
-    total = min(sentences, store.n_sentences)
-    rounds = -(-total // (ranks * micro_batch))
-    evaluation_seed = randomness.derive_seed(seed, Purpose.EVALUATION)
-    reader = SentenceReader(store, blocks_kept=2)
-    block_ends = np.cumsum(store.block_sentences)
-    for cell in range(rank, rounds * ranks, ranks):
-        places_N = np.arange(cell * total // (rounds * ranks), (cell + 1) * total // (rounds * ranks))
-        blocks_N = np.searchsorted(block_ends, places_N, side="right")
-        index_N = places_N - (block_ends - store.block_sentences)[blocks_N]
-        batch = reader.read(blocks_N, index_N)
-        corrupted = corrupt(batch, store.first_sentence_id + places_N, 0, evaluation_seed, corruption)
-        yield pack(corrupted, special_pieces(store.manifest), corruption.view_masks)

@@ -23,7 +23,7 @@ from spe_dist.data import loader
 from spe_dist.data.order import Order
 from spe_dist.data.packed import PackedBatch
 from spe_dist.data.store import ShardStore
-from spe_dist.data.stream import StepBatch, StepBuilder, check_batch, evaluation_batches, step_loader
+from spe_dist.data.stream import StepBatch, StepBuilder, check_batch, step_loader
 from spe_dist.errors import ConfigError, DataError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -309,40 +309,3 @@ def test_a_rank_keeps_few_blocks_and_reads_each_once_an_epoch(memory_store):
         builder.build(step)
     assert len(builder.reader._blocks) <= 4 + 2 + 8
     assert store.reads <= 100 + 4  # half of the epoch's blocks, and those that streams share
-
-
-@pytest.mark.parametrize(("ranks", "micro_batch"), [(1, 7), (2, 7), (3, 16), (4, 1), (1, 50)])
-def test_evaluation_reads_the_first_sentences_once_whatever_the_ranks(random_shards, ranks, micro_batch):
-    store = ShardStore.open(str(random_shards), "held_out")
-    batches = [
-        list(evaluation_batches(store, CONFIG, sentences=45, micro_batch=micro_batch, rank=rank, ranks=ranks, seed=1))
-        for rank in range(ranks)
-    ]
-    assert len({len(of_rank) for of_rank in batches}) == 1
-    sizes = [batch.n_sentences for of_rank in batches for batch in of_rank]
-    assert max(sizes) - min(sizes) <= 1 and max(sizes) <= micro_batch
-    in_order = [batch for row in zip(*batches, strict=True) for batch in row]
-    assert torch.cat([batch.sentence_ids_B for batch in in_order]).tolist() == list(range(400, 445))
-    (whole,) = evaluation_batches(store, CONFIG, sentences=45, micro_batch=45, rank=0, ranks=1, seed=1)
-    assert torch.equal(torch.cat([batch.tbo_label_M for batch in in_order]), whole.tbo_label_M)
-
-
-def test_evaluation_is_the_same_every_time_and_not_that_of_training(random_shards):
-    store = ShardStore.open(str(random_shards), "held_out")
-
-    def evaluate(seed):
-        (batch,) = evaluation_batches(store, CONFIG, sentences=10**6, micro_batch=64, rank=0, ranks=1, seed=seed)
-        return batch
-
-    assert evaluate(1).n_sentences == 50
-    assert_equal_batches(evaluate(1), evaluate(1))
-    assert evaluate(1).tbo_label_M.tolist() != evaluate(2).tbo_label_M.tolist()
-
-
-def test_evaluation_of_fewer_sentences_than_ranks_gives_empty_batches(memory_store):
-    store = memory_store([2])
-    sizes = [
-        [b.n_sentences for b in evaluation_batches(store, CONFIG, sentences=9, micro_batch=4, rank=r, ranks=3, seed=0)]
-        for r in range(3)
-    ]
-    assert sizes == [[0], [1], [1]]
