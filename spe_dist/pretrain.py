@@ -87,7 +87,13 @@ def _report(error: Exception) -> None:
 
 def _train(config: Config, deepspeed_file: str | None, output_given: bool) -> int:
     from spe_dist.distributed.context import start_ranks, stop_ranks
-    from spe_dist.distributed.deepspeed_config import choose_precision, complete, load_deepspeed_config, plan_batches
+    from spe_dist.distributed.deepspeed_config import (
+        check_same_precision,
+        choose_precision,
+        complete,
+        load_deepspeed_config,
+        plan_batches,
+    )
     from spe_dist.distributed.launch import detect
     from spe_dist.training.run import run_pretraining
 
@@ -97,6 +103,7 @@ def _train(config: Config, deepspeed_file: str | None, output_given: bool) -> in
         config = _with_demo_corpus(config, context, output_given)
     plan = plan_batches(config, context.ranks, context.device.type)
     precision = choose_precision(config, ds_config, context.device.type)
+    check_same_precision(context.all_gather_object(precision))
     run_pretraining(config, complete(ds_config, config, plan, precision), plan, precision, context)
     stop_ranks()  # not after an error: other ranks may wait in a collective, and the launcher ends them
     return 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -95,6 +96,14 @@ def choose_precision(config: Config, ds_config: dict[str, Any], device_type: str
     if chosen == "float16" and device_type == "cpu":
         raise ConfigError("precision=float16: DeepSpeed refuses float16 on a CPU; choose bfloat16, float32 or auto")
     return chosen  # type: ignore[return-value]
+
+
+def check_same_precision(by_rank: Sequence[str]) -> None:
+    """Ranks on unlike machines may choose differently, and would then wait for each other for ever: a ConfigError."""
+    found = sorted(set(by_rank))
+    if len(found) > 1:
+        ranks = "; ".join(f"{name} on ranks {[r for r, p in enumerate(by_rank) if p == name]}" for name in found)
+        raise ConfigError(f"precision=auto gives {ranks}, as their machines differ; set precision to one for all")
 
 
 _SECTION = {"float16": "fp16", "bfloat16": "bf16"}

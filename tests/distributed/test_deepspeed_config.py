@@ -6,6 +6,7 @@ import pytest
 from spe_dist.config_loading import resolve
 from spe_dist.distributed.deepspeed_config import (
     BatchPlan,
+    check_same_precision,
     choose_precision,
     complete,
     load_deepspeed_config,
@@ -103,3 +104,9 @@ def test_bad_json_and_missing_file_are_clear(tmp_path):
     (tmp_path / "bad.json").write_text("{")
     with pytest.raises(ConfigError, match="not valid JSON"):
         load_deepspeed_config(str(tmp_path / "bad.json"))
+
+
+def test_ranks_that_choose_unlike_precisions_are_told_apart():
+    check_same_precision(["bfloat16", "bfloat16"])
+    with pytest.raises(ConfigError, match=r"bfloat16 on ranks \[0, 2\]; float32 on ranks \[1\].*set precision"):
+        check_same_precision(["bfloat16", "float32", "bfloat16"])
