@@ -141,9 +141,11 @@ class TrainConfig:
     evaluate_every_steps: int = setting(
         1_000, "steps between evaluations on the held-out sentences; 0: only at the end"
     )
-    evaluate_sentences: int = setting(4_096, "held-out sentences an evaluation reads, at most")
+    evaluate_sentences: int = setting(4_096, "held-out sentences an evaluation reads, at most; 0: none")
     log_every_steps: int = setting(10, "steps between rows of metrics.jsonl and TensorBoard")
-    check_every_steps: int = setting(500, "steps between comparisons of key encoder and queues over the ranks")
+    check_every_steps: int = setting(
+        500, "steps between comparisons of key encoder and queues over the ranks; 0: only at the start"
+    )
     max_skipped_steps: int = setting(20, "skipped steps in a row (overflow) that stop the run")
     grace_time_s: float = setting(30.0, "seconds between a request to stop and the kill that follows it")
     timeout_s: float = setting(1_800.0, "seconds after which a collective without answer ends the run")

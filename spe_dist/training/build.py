@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 
 from spe_dist.config import Config
-from spe_dist.config_loading import to_yaml
+from spe_dist.config_loading import load_yaml, resolve, to_yaml
 from spe_dist.data.loader import WorkerLoader
 from spe_dist.data.order import Order
 from spe_dist.data.packing import longest_sequence
@@ -38,6 +38,7 @@ CONFIG_FILE = "config.yaml"
 START_FOLDER = "start"
 WEIGHTS_FILE = "weights.safetensors"
 MOCO_FILE = "moco.pt"
+OBJECTIVES = ("tbo", "spo", "cspo")
 # Bytes a parameter in a checkpoint: 16- or 32-bit weights, masters and two moments of Adam, masters once more by name,
 # key average and its compensation.
 CHECKPOINT_BYTES_PER_PARAMETER = 4 + 12 + 4 + 8
@@ -140,6 +141,7 @@ def choose_start(config: Config, context: RankContext, checkpoints: Checkpoints,
             raise CheckpointError(f"resume={wanted}: {problem}; give OUTPUT/checkpoints/step_N, or 'auto'")
     state = context.run_on_main(lambda: read_state(path))
     _check_same_run(state, context, order, path)
+    context.run_on_main(lambda: check_same_network(resolve([load_yaml(path / CONFIG_FILE)]), config, path))
     names = Position.__dataclass_fields__
     return Start(Position(**{name: state[name] for name in names}), path, notes)
 
@@ -153,6 +155,21 @@ def _check_same_run(state: dict[str, Any], context: RankContext, order: Order, p
         )
     if steps != state["step"]:
         raise CheckpointError(f"{path} is inconsistent: step {state['step']}, but data of {steps} steps; take another")
+
+
+def check_same_network(saved: Config, config: Config, path: Path) -> None:
+    """The settings that a checkpoint's network was built by are this run's. Raises CheckpointError naming one."""
+    not_compared = {"encoder", "tokenizer", "dropout"}
+    if saved.model.encoder and config.model.encoder:  # which has these sizes itself
+        not_compared |= {"hidden_size", "layers", "attention_heads", "intermediate_size"}
+    pairs = {name: (value, getattr(config.model, name)) for name, value in vars(saved.model).items()}
+    pairs |= {name: (getattr(saved.objectives, name), getattr(config.objectives, name)) for name in OBJECTIVES}
+    for name, (value, mine) in pairs.items():
+        if name not in not_compared and value != mine:
+            raise CheckpointError(
+                f"{path} was written with {name}={value}, this run has {mine}; resume with the checkpoint's value, or "
+                "start a new run"
+            )
 
 
 def check_engine_state(state: dict[str, Any], engine: TrainingEngine, path: Path) -> None:
@@ -232,9 +249,9 @@ def evaluator(
     moco: MomentumContrast | None,
     context: RankContext,
 ) -> Callable[[], dict[str, float]]:
-    """The evaluation on the held-out sentences, a collective; without such sentences it gives no figures."""
+    """The evaluation on the held-out sentences, a collective; no figures where there are none or none are wanted."""
     held_out = data.held_out
-    if held_out is None:
+    if held_out is None or config.train.evaluate_sentences == 0:
         return dict
     output = Path(config.train.output)
     yardsticks = context.run_on_main(lambda: count_yardsticks(data.train, held_out, config, output))

@@ -181,6 +181,21 @@ def test_a_grace_time_too_short_to_save_in_is_told_after_the_first_step(run, cap
     assert "warning" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("given", "word"),
+    [({"hidden_size": 64}, "hidden_size=768"), ({"cspo": False}, "cspo=True"), ({"cls_source": "pooler"}, "state")],
+)
+def test_a_checkpoint_of_another_network_is_refused_by_the_setting_that_differs(tmp_path, given, word):
+    with pytest.raises(CheckpointError, match=word):
+        build.check_same_network(resolve([]), resolve([given]), tmp_path)
+
+
+def test_what_a_resumed_run_may_change_is_not_refused(tmp_path):
+    build.check_same_network(resolve([]), resolve([{"dropout": 0.0, "learning_rate": 1.0, "steps": 7}]), tmp_path)
+    moved = {"encoder": "elsewhere", "layers": 3}  # an encoder brings its own sizes
+    build.check_same_network(resolve([{"encoder": "here"}]), resolve([moved]), tmp_path)
+
+
 def test_a_disk_without_room_is_an_error_and_one_with_little_a_warning(tmp_path, monkeypatch):
     config = resolve([{"output": str(tmp_path), "queue_keys": 10, "keep_checkpoints": 3}])
     free = SimpleNamespace(free=0)
