@@ -62,6 +62,8 @@ def load_yaml(path: str | Path, config_class: type = Config) -> dict[str, Any]:
         document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"settings file {path} does not exist; check --config") from None
+    except OSError as error:
+        raise ConfigError(f"settings file {path} cannot be read: {error.strerror}; check --config") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"settings file {path} is not valid YAML: {error}") from None
     return flatten(document or {}, str(path), config_class)

@@ -105,9 +105,10 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(
 
 @pytest.mark.distributed
 def test_resume_takes_the_newest_checkpoint_that_is_whole(run_ranks, demo_shards, tmp_path):
-    argv = arguments(demo_shards, tmp_path / "run", steps=8)
+    argv = arguments(demo_shards, tmp_path / "run", steps=8, evaluate_sentences=0)
     assert run_ranks(train, 1, argv) == [0]
     rows = comparable(read_rows(tmp_path / "run" / "metrics.jsonl"))
+    assert not read_rows(tmp_path / "run" / "metrics.jsonl", "evaluation")[-1].keys() - {"kind", "step"}
     newest = list_checkpoints(tmp_path / "run" / "checkpoints")[0]
     (newest / "weights.safetensors").write_bytes(b"damaged")
     assert run_ranks(train, 1, [*argv, "--resume=auto"]) == [0]
@@ -155,6 +156,7 @@ def test_a_demo_run_gets_a_folder_of_its_own_and_is_found_again_by_resume(tmp_pa
         (["--preset=paper"], ["tools/make_shards.py"]),
         (["--deepspeed=nowhere.json"], ["nowhere.json", "ds_configs"]),
         (["--config=nowhere.yaml"], ["nowhere.yaml"]),
+        (["--config=/"], ["--config", "directory"]),
     ],
 )
 def test_mistakes_on_the_command_line_are_told_at_once(capsys, extra, words):
