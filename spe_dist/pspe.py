@@ -48,13 +48,15 @@ from transformers import BertConfig
 from spe_dist.config import Config
 from spe_dist.data.vocabulary import load_tokenizer
 from spe_dist.errors import CheckpointError, ConfigError, DataError
-from spe_dist.export.parts import ENCODER, POOLER, Encoder, Parts, exported_settings
+from spe_dist.export.parts import ENCODER, POOLER, Encoder, Parts, exported_settings, seeded_pooler
+from spe_dist.model.encoder import PackedBertEncoder
 from spe_dist.model.heads import PERMUTATIONS
 from spe_dist.model.pair import FARTHEST
 
 PREFIXES: Mapping[Encoder, str] = {"query": "span_pair_encoder.", "key": "momentum_span_pair_encoder."}
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 BERT = "bert_encoder.bert_model."
+CONVOLUTIONS = "spe.span_encoder.conv_layers."
 CONV = re.compile(r"entity_span_extractor\.cnn_encoder\.conv_layer_(\d+)\.(weight|bias)")
 NOT_A_WEIGHT = re.compile(r"(^|[._])(position_ids|token_type_ids|queue\w*|ptr|qid)$")
 HEAD_SIZE = 64  # dims of an attention head in every published BERT
@@ -111,16 +113,19 @@ def read_pspe(
         )
     check_sizes(converted, found)
     bert_config = bert_config_of(converted, attention_heads)
+    check_whole(converted, bert_config)
     settings = settings_of(converted, found, bert_config)
     used = "span pair encoder" in found
     carried = [] if used else [name for name in converted if name.startswith(POOLER)]
     pooler = {name.removeprefix(ENCODER): converted.pop(name) for name in carried}
+    if not used and not pooler:
+        pooler = seeded_pooler(bert_config.to_dict(), seed=0)
     return Parts(
         weights=converted,
         settings=settings,
         bert_config=bert_config.to_dict(),
         pooler=pooler,
-        pooler_origin="trained" if used else "start",
+        pooler_origin="trained" if used else "start" if carried else "untrained",
         tokenizer=find_tokenizer(tokenizer, bert_config.vocab_size),
         encoder=encoder,
         facts={"imported_from": f"{Path(file).name}, a checkpoint of Receiling/PSPE"},
@@ -135,10 +140,9 @@ def read_state_dict(file: Path) -> dict[str, Any]:
         raise CheckpointError(f"{file} does not exist; give the predecessor's checkpoint file") from None
     except IsADirectoryError:
         raise CheckpointError(f"{file} is a folder; give the predecessor's checkpoint file itself") from None
-    except pickle.UnpicklingError as error:
+    except pickle.UnpicklingError:  # torch's own text advises to switch this protection off
         raise CheckpointError(
-            f"{file} is no file of torch.save with tensors only ({str(error).splitlines()[0]}); save the model's "
-            "state_dict(), not the model"
+            f"{file} is no file of torch.save with tensors only; save the model's state_dict(), not the model"
         ) from None
     except (OSError, RuntimeError, EOFError, KeyError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{file} cannot be read as a torch checkpoint ({error}); it may be cut off") from None
@@ -154,9 +158,9 @@ def select_encoder(state: dict[str, Any], encoder: Encoder, file: Path) -> dict[
     """Float32 weights of the trained or the momentum encoder by the predecessor's names, its prefix taken off."""
     prefix = PREFIXES[encoder]
     weights = {
-        name.removeprefix(prefix).replace("LayerNorm.gamma", "LayerNorm.weight").replace(
-            "LayerNorm.beta", "LayerNorm.bias"
-        ): tensor.float()
+        name.removeprefix(prefix)
+        .replace("LayerNorm.gamma", "LayerNorm.weight")
+        .replace("LayerNorm.beta", "LayerNorm.bias"): tensor.float()
         for name, tensor in state.items()
         if name.startswith(prefix) and isinstance(tensor, Tensor) and not NOT_A_WEIGHT.search(name)
     }
@@ -189,9 +193,7 @@ def convert_span_encoder(weights: dict[str, Tensor]) -> dict[str, Tensor]:
         match = CONV.fullmatch(name)
         if match:
             tensor = weights.pop(name)
-            converted[f"spe.span_encoder.conv_layers.{match[1]}.{match[2]}"] = (
-                tensor.flip(2) if match[2] == "weight" else tensor
-            )
+            converted[f"{CONVOLUTIONS}{match[1]}.{match[2]}"] = tensor.flip(2) if match[2] == "weight" else tensor
     return converted
 
 
@@ -212,7 +214,7 @@ def convert_part(weights: dict[str, Tensor], part: str, names: Mapping[str, str]
 
 def check_sizes(converted: Mapping[str, Tensor], found: set[str]) -> None:
     """CheckpointError for what our modules cannot stand for."""
-    convolutions = [n for n in converted if n.startswith("spe.span_encoder.conv_layers.") and n.endswith("weight")]
+    convolutions = [n for n in converted if n.startswith(CONVOLUTIONS) and n.endswith("weight")]
     if bool(convolutions) != ("span encoder" in found):
         raise CheckpointError(
             "the checkpoint has only one of the span encoder's halves (convolutions, ent2hidden); ent_output_size=0 is "
@@ -235,8 +237,38 @@ def check_sizes(converted: Mapping[str, Tensor], found: set[str]) -> None:
             raise CheckpointError(f"{name} of the checkpoint has {converted[name].shape[0]} rows, {rows} are supported")
 
 
+def check_whole(converted: Mapping[str, Tensor], bert_config: BertConfig) -> None:
+    """CheckpointError where weights of the sentence encoder or the convolutions are missing or of unlike sizes."""
+    with torch.device("meta"):  # sizes only
+        bert = PackedBertEncoder(bert_config).state_dict()
+    expected = {f"{ENCODER}{name}": tensor.shape for name, tensor in bert.items()}
+    found = {name: tensor.shape for name, tensor in converted.items() if name.startswith(ENCODER)}
+    pooler_missing = not any(name.startswith(POOLER) for name in found)
+    missing = [n for n in expected if n not in found and not (pooler_missing and n.startswith(POOLER))]
+    convolutions = {name.rpartition(".")[0] for name in converted if name.startswith(CONVOLUTIONS)}
+    numbered = [f"{CONVOLUTIONS}{index}" for index in range(len(convolutions))]
+    missing += [f"{n}.{kind}" for n in numbered for kind in ("weight", "bias") if f"{n}.{kind}" not in converted]
+    if missing:
+        raise CheckpointError(
+            f"the checkpoint is not complete: {', '.join(missing[:4])} missing ({len(missing)} tensors, by our names); "
+            "fetch or save it again"
+        )
+    unlike = [
+        f"{n} is {list(found[n])}, not {list(expected[n])}" for n in expected if n in found and found[n] != expected[n]
+    ]
+    unlike += [f"{name} is unknown" for name in found if name not in expected]
+    if unlike:
+        raise CheckpointError(f"the checkpoint's BERT is not one: {'; '.join(unlike[:3])}")
+
+
 def bert_config_of(converted: Mapping[str, Tensor], attention_heads: int | None) -> BertConfig:
     """The sentence encoder's config from its tensors. ConfigError where the number of heads is not possible."""
+
+    def rows(name: str) -> int:
+        if f"{ENCODER}{name}" not in converted:
+            raise CheckpointError(f"the checkpoint is not complete: its BERT has no {name}; fetch or save it again")
+        return converted[f"{ENCODER}{name}"].shape[0]
+
     vocabulary, hidden = converted[f"{ENCODER}embeddings.word_embeddings.weight"].shape
     layers = {int(m[1]) for name in converted if (m := re.match(r"spe\.encoder\.encoder\.layer\.(\d+)\.", name))}
     if not layers or layers != set(range(len(layers))):
@@ -254,9 +286,9 @@ def bert_config_of(converted: Mapping[str, Tensor], attention_heads: int | None)
         hidden_size=hidden,
         num_hidden_layers=len(layers),
         num_attention_heads=heads,
-        intermediate_size=converted[f"{ENCODER}encoder.layer.0.intermediate.dense.weight"].shape[0],
-        max_position_embeddings=converted[f"{ENCODER}embeddings.position_embeddings.weight"].shape[0],
-        type_vocab_size=converted[f"{ENCODER}embeddings.token_type_embeddings.weight"].shape[0],
+        intermediate_size=rows("encoder.layer.0.intermediate.dense.weight"),
+        max_position_embeddings=rows("embeddings.position_embeddings.weight"),
+        type_vocab_size=rows("embeddings.token_type_embeddings.weight"),
         layer_norm_eps=1e-12,
         hidden_act="gelu",
     )
@@ -269,7 +301,7 @@ def settings_of(converted: Mapping[str, Tensor], found: set[str], bert_config: B
         return converted[name].shape[axis] if name in converted else None
 
     kernels, index = [], 0
-    while (width := size(f"spe.span_encoder.conv_layers.{index}.weight", 2)) is not None:
+    while (width := size(f"{CONVOLUTIONS}{index}.weight", 2)) is not None:
         kernels.append(width)
         index += 1
     told = {
@@ -278,7 +310,7 @@ def settings_of(converted: Mapping[str, Tensor], found: set[str], bert_config: B
         "attention_heads": bert_config.num_attention_heads,
         "intermediate_size": bert_config.intermediate_size,
         "cnn_kernels": kernels or None,
-        "cnn_channels": size("spe.span_encoder.conv_layers.0.weight", 0),
+        "cnn_channels": size(f"{CONVOLUTIONS}0.weight", 0),
         "span_size": size("spe.span_encoder.mlp.linear.weight", 0),
         "attention_size": size("spe.pair_encoder.input_linear.weight", 0),
         "position_size": size("spe.pair_encoder.position_embedding.weight", 1),
