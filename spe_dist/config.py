@@ -136,7 +136,7 @@ class TrainConfig:
     checkpoint_every_minutes: float = setting(0.0, "minutes between checkpoints; 0: none by time")
     keep_checkpoints: int = setting(3, "newest checkpoints that are kept")
     resume: str = setting(
-        "never", "'auto': newest valid checkpoint of the output folder, else start; 'never'; or a folder"
+        "never", "'auto': newest valid checkpoint of the output folder, else start; 'never'; or a checkpoint's folder"
     )
     evaluate_every_steps: int = setting(
         1_000, "steps between evaluations on the held-out sentences; 0: only at the end"

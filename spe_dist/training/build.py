@@ -119,11 +119,7 @@ def choose_start(config: Config, context: RankContext, checkpoints: Checkpoints,
     wanted = config.train.resume
     notes: list[str] = []
     if wanted == "never":
-        if context.run_on_main(lambda: (Path(config.train.output) / CONFIG_FILE).exists()):
-            raise CheckpointError(
-                f"output={config.train.output} holds another run; continue it with --resume auto, or choose another "
-                "--output"
-            )
+        _refuse_output_of_another_run(config, context)
         return Start(Position(), None, notes)
     if wanted == "auto":
         path, notes = checkpoints.newest_valid()
@@ -139,11 +135,21 @@ def choose_start(config: Config, context: RankContext, checkpoints: Checkpoints,
         problem = checkpoints.problem_of(path)
         if problem is not None:
             raise CheckpointError(f"resume={wanted}: {problem}; give OUTPUT/checkpoints/step_N, or 'auto'")
+        if path.resolve().parent != checkpoints.folder.resolve():
+            _refuse_output_of_another_run(config, context)
     state = context.run_on_main(lambda: read_state(path))
     _check_same_run(state, context, order, path)
     context.run_on_main(lambda: check_same_network(resolve([load_yaml(path / CONFIG_FILE)]), config, path))
     names = Position.__dataclass_fields__
     return Start(Position(**{name: state[name] for name in names}), path, notes)
+
+
+def _refuse_output_of_another_run(config: Config, context: RankContext) -> None:
+    if context.run_on_main(lambda: (Path(config.train.output) / CONFIG_FILE).exists()):
+        raise CheckpointError(
+            f"output={config.train.output} holds another run; continue it with --resume auto, or choose another "
+            "--output"
+        )
 
 
 def _check_same_run(state: dict[str, Any], context: RankContext, order: Order, path: Path) -> None:

@@ -220,6 +220,11 @@ def test_output_of_another_run_and_missing_shards_are_refused(run_ranks, demo_sh
     assert run_ranks(train, 1, argv) == [0]
     assert run_ranks(train, 1, argv) == [2]
     assert "--resume auto" in capfd.readouterr().err
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.yaml").touch()
+    elsewhere = [*argv, f"--output={tmp_path / 'other'}", f"--resume={find_checkpoint(tmp_path / 'run')}"]
+    assert run_ranks(train, 1, elsewhere) == [2]
+    assert "other holds another run" in capfd.readouterr().err
     assert run_ranks(train, 2, [*argv, "--resume=auto"]) == [2, 2]
     assert "resume with 1 ranks" in capfd.readouterr().err
     next(shards.glob("train-*.tar")).unlink()
