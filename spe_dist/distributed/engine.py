@@ -90,7 +90,7 @@ class TrainingEngine:
             group["lr"] = learning_rate
 
     def grad_norm(self) -> float:
-        """Global gradient norm of the last step before clipping; nan where it was skipped."""
+        """Global gradient norm of the last step before clipping; inf where it was skipped."""
         norm = self._engine.get_global_grad_norm()
         return float("nan") if norm is None else float(norm)
 

@@ -184,10 +184,12 @@ class Trainer:
         if step % train.log_every_steps == 0 or first or self.position.skipped_in_a_row >= train.max_skipped_steps:
             self._flush()
         if self.position.skipped_in_a_row >= train.max_skipped_steps:
+            scale, half = self.step.engine.loss_scale(), self.step.engine.precision == "float16"
             raise TrainingFailure(
-                f"{self.position.skipped_in_a_row} steps in a row were skipped by float16 overflow, up to step {step} "
-                f"(loss scale {self.step.engine.loss_scale():g}); lower learning_rate, or use precision=bfloat16, "
-                f"and continue with --resume auto"
+                f"{self.position.skipped_in_a_row} steps in a row were skipped, up to step {step}: "
+                f"{f'float16 overflow (loss scale {scale:g})' if half else 'their gradients were no finite numbers'}; "
+                "lower learning_rate and continue with --resume auto"
+                f"{', or start anew with precision=bfloat16' if half else ''}"
             )
         if self.agreement.stop:  # whoever asked may not wait for an evaluation
             self._save()

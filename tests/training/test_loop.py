@@ -161,6 +161,10 @@ def test_skipped_steps_do_not_move_the_schedule_and_too_many_end_the_run(run, tm
     with pytest.raises(TrainingFailure, match=r"3 steps in a row.*65536.*learning_rate"):
         run(PretendedStep(skipped={5, 6, 7}), max_skipped_steps=3)
     assert read_rows(tmp_path / "metrics.jsonl")[-1]["skipped_steps"] == 3
+    step = PretendedStep(skipped={5, 6, 7})
+    step.engine.precision = "float32"
+    with pytest.raises(TrainingFailure, match="no finite numbers; lower learning_rate and continue with --resume auto$"):
+        run(step, max_skipped_steps=3)
 
 
 def test_a_loss_that_is_no_number_ends_the_run_before_it_is_saved(run, tmp_path):
