@@ -54,6 +54,13 @@ def run(title: str, command: list[str]) -> float:
     return time.monotonic() - start
 
 
+def is_demo_run(folder: Path) -> bool:
+    """Whether a folder may be emptied: it holds an earlier demo, whole or broken off, or nothing."""
+    if not folder.is_dir():
+        return False
+    return (folder / "corpus" / "text.txt").is_file() or {path.name for path in folder.iterdir()} <= {"corpus"}
+
+
 def table(evaluations: list[dict[str, Any]]) -> list[str]:
     """What was learned: the first and the last evaluation on held-out sentences, beside METHOD's yardsticks."""
     first, last = evaluations[0], evaluations[-1]
@@ -93,7 +100,7 @@ def main() -> int:
 
     output = Path(options.output)
     if (ROOT / output).exists():
-        if not (ROOT / output / "corpus").is_dir() and any((ROOT / output).iterdir()):
+        if not is_demo_run(ROOT / output):
             sys.exit(f"error: {output} exists and is no demo run; give another --output")
         shutil.rmtree(ROOT / output)
     ranks = count_ranks()
@@ -112,7 +119,7 @@ def main() -> int:
     print("\n".join(table(evaluations)) if evaluations else "no evaluation was made")
     print(f"\nplain encoder   {try_export(export)}")
     print(f"loss curves     {output / 'curves.png'}   (also: tensorboard --logdir {output / 'tensorboard'})")
-    print(f"checkpoints     {checkpoints.relative_to(ROOT)}")
+    print(f"checkpoints     {output / 'checkpoints'}")
     return 0
 
 

@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from tools import setup_env
-from tools.demo import table
+from tools.demo import is_demo_run, table
 from tools.setup_env import CPU_INDEX, PICK_CPU_BUILD, TORCH, has_torch, satisfies
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -111,6 +111,16 @@ def test_the_build_of_torch_follows_the_machine(gpu, asked, found, installed, mo
     setup_env.install_torch("python", asked)
     assert calls == [installed]
     assert "torch" in capsys.readouterr().out
+
+
+def test_the_demo_empties_only_folders_of_its_own(tmp_path):
+    assert is_demo_run(tmp_path) and not is_demo_run(tmp_path / "missing")
+    (tmp_path / "corpus").mkdir()
+    assert is_demo_run(tmp_path)
+    (tmp_path / "thesis.tex").touch()
+    assert not is_demo_run(tmp_path)
+    (tmp_path / "corpus" / "text.txt").touch()
+    assert is_demo_run(tmp_path)
 
 
 def test_the_demo_table_says_learned_only_beyond_the_yardstick():
