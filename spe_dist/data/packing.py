@@ -2,7 +2,8 @@
 
 The span-pair view shows s1 and s2, the context view L, M and R; what a view does not show is [MASK] in it: one for
 each hidden piece with `view_masks="each"`, else one for each hidden span, empty ones too, which is then a word of its
-own. Token boundary targets are [MASK] in the view that shows their word.
+own. Token boundary targets are [MASK] in the view that shows their word, and in the further copies of a sentence too,
+where nothing is predicted for them.
 
 Legend of the shape suffixes:
     N sentences, R rows (copies of sentences, see `corruption`), U, V pieces and words of all rows, Q sequences (views),
@@ -96,7 +97,7 @@ def pack(corrupted: Corrupted, special: SpecialPieces, view_masks: str) -> Packe
 
     targets_M, target_words_M, offsets_M = _tbo_pieces(corrupted)
     visible = np.append(corrupted.piece_ids_U, [special.cls_id, special.sep_id, special.mask_id]).astype(np.int64)
-    visible[targets_M] = special.mask_id
+    visible[_masked_pieces(corrupted)] = special.mask_id
     n_tokens = int(segment_tokens_Q7.sum())
     flat_tokens = segment_tokens_Q7.ravel()
     piece_ids_T = visible[np.repeat((source_Q7 - segment_start_Q7).ravel(), flat_tokens) + np.arange(n_tokens)]
@@ -140,6 +141,19 @@ def _tbo_pieces(corrupted: Corrupted) -> tuple[np.ndarray, np.ndarray, np.ndarra
     words_M = np.repeat(words, counts)
     offsets_M = 1 + ranges(counts)
     return corrupted.first_piece_V1[words_M] + offsets_M, words_M, offsets_M
+
+
+def _masked_pieces(corrupted: Corrupted) -> np.ndarray:
+    """Index into U of each piece that is [MASK] for the token boundary objective, in all copies.
+
+    Only those of copy 0 are targets. Were they shown in the other copies, a [MASK] would tell the true order.
+    """
+    n_words = len(corrupted.tbo_words_W)
+    is_source_W = np.zeros(n_words, dtype=bool)
+    is_source_W[corrupted.source_word_V[:n_words][corrupted.tbo_words_W]] = True
+    words = np.flatnonzero(is_source_W[corrupted.source_word_V])
+    counts = corrupted.first_piece_V1[words + 1] - corrupted.first_piece_V1[words] - 1
+    return np.repeat(corrupted.first_piece_V1[words] + 1, counts) + ranges(counts)
 
 
 def _span_of_word(corrupted: Corrupted) -> np.ndarray:

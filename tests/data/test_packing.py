@@ -103,7 +103,9 @@ def plain_pack(batch: SentenceBatch, corrupted: Corrupted, each: bool) -> tuple[
                     continue
                 spans = plain_permuted(sentences[i], corrupted.span_words_N5[i].tolist(), orders)
                 word_range = slice(*batch.word_borders_N1[i : i + 2])
-                tbo = set(np.flatnonzero(corrupted.tbo_words_W[word_range]).tolist()) if copy == 0 else set()
+                row = slice(*corrupted.word_borders_R1[copy * n + i : copy * n + i + 2])
+                sources = corrupted.source_word_V[word_range][corrupted.tbo_words_W[word_range]]
+                tbo = {place for place, word in enumerate(corrupted.source_word_V[row]) if word in sources}
                 plain.targets, plain.permuted = targets[i] if copy == 0 else {}, found[i]
                 plain.add_view(spans, kind, each, tbo, orders)
         permuted += found
@@ -254,7 +256,22 @@ def test_targets_point_at_words_of_their_views(random_batch, config):
         assert len(torch.bincount(packed.spo_label_P, minlength=6).unique()) == 1
 
 
-def test_copies_mask_no_targets_and_show_only_permuted_spans(random_batch):
+def test_a_mask_inside_a_word_does_not_tell_the_copy(random_batch):
+    _, packed = both(random_batch, CorruptionConfig(permutations=3, view_masks="one"))
+    n = random_batch.n_sentences
+    masks_Q = [
+        int((packed.piece_ids_T[a:b] == SPECIAL.mask_id).sum()) for a, b in itertools.pairwise(packed.cu_seqlens_Q1)
+    ]
+    _, alone = both(random_batch, CorruptionConfig(permutations=1, view_masks="one"))
+    assert len(alone.tbo_label_M) and sum(masks_Q[: 2 * n]) > 5 * n
+    # Every sentence whose two views both show a permuted span has its views three times over, with as many masks.
+    pair_P = packed.spo_span_P // 5
+    in_copies = sorted(masks_Q[q] for q in set(pair_P[packed.spo_label_P > 0].tolist()))
+    in_first = sorted(masks_Q[q] for q in set(pair_P[packed.spo_label_P == 0].tolist()) for _ in range(2))
+    assert in_copies == in_first
+
+
+def test_copies_predict_no_targets_and_show_only_permuted_spans(random_batch):
     _, packed = both(random_batch, CorruptionConfig(permutations=3, view_masks="one"))
     n = random_batch.n_sentences
     beyond = int(packed.cu_seqlens_Q1[2 * n])
