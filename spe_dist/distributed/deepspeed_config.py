@@ -68,8 +68,13 @@ def load_deepspeed_config(path: str | None) -> dict[str, Any]:
         raise ConfigError(f"DeepSpeed config {path} does not exist; ds_configs/ holds zero1, zero2, zero3") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"DeepSpeed config {path} is not valid JSON: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"DeepSpeed config {path} cannot be read: {error}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"DeepSpeed config {path} must hold a JSON object")
+    for section in ("fp16", "bf16", "zero_optimization", "data_types"):
+        if not isinstance(content.get(section, {}), dict):
+            raise ConfigError(f'DeepSpeed config {path}: "{section}" must be an object such as {{"enabled": "auto"}}')
     return content
 
 
@@ -145,7 +150,7 @@ def complete(ds_config: dict[str, Any], config: Config, plan: BatchPlan, precisi
     _fill(done["data_types"], "grad_accum_dtype", "fp32", "accumulation in float32")
     done.setdefault("steps_per_print", 10**9)
     done.setdefault("wall_clock_breakdown", False)
-    if zero.get("offload_optimizer", {}).get("device", "none") != "none":
+    if (zero.get("offload_optimizer") or {}).get("device", "none") != "none":
         done.setdefault("zero_force_ds_cpu_optimizer", False)
     _refuse_left_over_auto(done)
     return done

@@ -72,8 +72,14 @@ def open_data(config: Config) -> Data:
 
 
 def total_steps(config: Config, order: Order) -> int:
-    """Length of the run in steps."""
-    return config.train.steps or max(1, order.steps_for(config.train.epochs))
+    """Length of the run in steps. Raises ConfigError where the warm-up is longer than that."""
+    steps = config.train.steps or max(1, order.steps_for(config.train.epochs))
+    if config.optimizer.warmup_steps > steps:
+        raise ConfigError(
+            f"warmup_steps={config.optimizer.warmup_steps} is longer than the run, {steps} steps; lower "
+            "warmup_steps, or raise epochs or steps"
+        )
+    return steps
 
 
 def open_encoder(config: Config, store: ShardStore) -> tuple[LoadedEncoder, Any]:

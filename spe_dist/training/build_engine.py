@@ -55,4 +55,4 @@ def _make_optimizer(
 
 
 def _offloads(ds_config: dict[str, Any]) -> bool:
-    return ds_config["zero_optimization"].get("offload_optimizer", {}).get("device", "none") != "none"
+    return (ds_config["zero_optimization"].get("offload_optimizer") or {}).get("device", "none") != "none"
