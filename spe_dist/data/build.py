@@ -36,11 +36,11 @@ from spe_dist.data.build_stages import PartSettings, ShardTask, count_bins, make
 from spe_dist.data.manifest import MANIFEST_NAME, SPLITS, TOKENIZER_FOLDER, Manifest, ShardEntry, TokenizerEntry
 from spe_dist.data.parallel import available_processes, map_in_order
 from spe_dist.data.runs import BINS, write_atomically
-from spe_dist.data.shards import file_sha256
 from spe_dist.data.text import TextReader, choose_unit, take_sample
 from spe_dist.data.text_files import find_files
 from spe_dist.data.words import choose_words
 from spe_dist.errors import ConfigError, DataError
+from spe_dist.files import file_sha256
 
 LOCK_TIMEOUT_S = 10.0  # workers of a run that was killed hold its lock for a moment
 SMALL_INPUT_BYTES = 4 << 20  # below, starting processes takes longer than the work

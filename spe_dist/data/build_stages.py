@@ -19,11 +19,12 @@ import numpy as np
 from spe_dist.data.manifest import BlockEntry, ShardEntry
 from spe_dist.data.randomness import keys
 from spe_dist.data.runs import bin_sizes, read_run, write_atomically, write_run
-from spe_dist.data.shards import Block, file_sha256, write_shard
+from spe_dist.data.shards import Block, write_shard
 from spe_dist.data.text import Skips, TextReader
 from spe_dist.data.text_files import Part
 from spe_dist.data.vocabulary import PieceEncoder
 from spe_dist.data.words import make_splitter
+from spe_dist.files import file_sha256
 
 MIN_WORDS = 3
 TOO_SHORT = f"sentences under {MIN_WORDS} words"

@@ -8,7 +8,6 @@ Legend of the shape suffixes: N sentences, T pieces, W words; N1 = N + 1 borders
 
 from __future__ import annotations
 
-import hashlib
 import io
 import zipfile
 import zlib
@@ -20,6 +19,7 @@ import numpy as np
 
 from spe_dist.data.manifest import BlockEntry, ShardEntry
 from spe_dist.errors import DataError
+from spe_dist.files import file_sha256
 
 ARRAYS = ("piece_ids", "piece_offsets", "first_pieces", "word_offsets")
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)
@@ -130,8 +130,3 @@ def write_shard(path: Path, blocks: Iterable[tuple[int, Block]]) -> ShardEntry:
     digest, size = file_sha256(part), part.stat().st_size
     part.replace(path)
     return ShardEntry(name=path.name, sha256=digest, bytes=size, blocks=tuple(entries))
-
-
-def file_sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

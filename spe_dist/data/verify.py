@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from spe_dist.data.manifest import SPLITS, TOKENIZER_FOLDER, Manifest, ShardEntry
-from spe_dist.data.shards import Block, file_sha256
+from spe_dist.data.shards import Block
 from spe_dist.errors import DataError
+from spe_dist.files import file_sha256
 
 
 @dataclass

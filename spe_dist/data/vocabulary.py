@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from spe_dist.data.shards import file_sha256
 from spe_dist.errors import DataError
+from spe_dist.files import file_sha256
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 CASED_SHARE = 0.01  # share of a vocabulary's pieces with upper-case letters from which it counts as cased

@@ -16,7 +16,6 @@ is whole, and if it was damaged later its checksums tell. Resume takes the newes
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -29,6 +28,7 @@ from typing import Any
 from spe_dist.distributed.context import RankContext
 from spe_dist.distributed.fence import Fence
 from spe_dist.errors import CheckpointError
+from spe_dist.files import file_sha256
 
 STATE_FILE = "state.json"
 POINTER_FILE = "latest"
@@ -182,19 +182,6 @@ def find_checkpoint(path: Path) -> Path:
         f"{path} is no checkpoint: neither {STATE_FILE} nor step_* folders in it; "
         "give OUTPUT/checkpoints/step_N or OUTPUT"
     )
-
-
-def verify_checkpoint(path: Path) -> None:
-    """Check every file of a checkpoint against its checksum. Raises CheckpointError naming the file."""
-    expected = read_state(path)["checksums"]
-    damage = _first_damage(path, sorted(expected), expected)
-    if damage:
-        raise CheckpointError(f"{path} is damaged: {damage}; use an older checkpoint")
-
-
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _first_damage(path: Path, names: Iterable[str], expected: dict[str, str]) -> str | None:

@@ -98,7 +98,7 @@ class TrainingEngine:
         """The divisor of float16's gradients; 1 in other precisions."""
         return float(self._engine.optimizer.loss_scale) if self.precision == "float16" else 1.0
 
-    def parameters(self) -> int:
+    def n_parameters(self) -> int:
         """How many parameters the model has, whatever the stage."""
         return sum(getattr(p, "ds_numel", p.numel()) for p in self.module.parameters())
 

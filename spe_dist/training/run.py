@@ -41,7 +41,7 @@ def run_pretraining(
     start = build.choose_start(config, context, checkpoints, data.order)
     loaded, tokenizer = build.open_encoder(config, data.train)
     engine, moco = build_engine(config, loaded, ds_config, precision, context)
-    warning = context.run_on_main(lambda: build.check_disk(config, engine.parameters()))
+    warning = context.run_on_main(lambda: build.check_disk(config, engine.n_parameters()))
     context.run_on_main(fence.claim)
     if start.checkpoint is not None:
         build.restore(start.checkpoint, engine, moco, context)
@@ -106,7 +106,7 @@ def describe(
         f"data: {data.train.n_sentences:,} training and {held_out:,} held-out sentences, vocabulary "
         f"{manifest.vocabulary_size:,}",
         f"batch: {plan}; {steps:,} steps = {epochs:.2f} epochs",
-        f"model: {engine.parameters():,} parameters, encoder from {config.model.encoder or 'random weights'}; "
+        f"model: {engine.n_parameters():,} parameters, encoder from {config.model.encoder or 'random weights'}; "
         f"ZeRO stage {engine.zero_stage}, {engine.precision}",
         *(f"kernel: {choice.part}: {choice.kernel} ({choice.why})" for choice in choices),
     ]

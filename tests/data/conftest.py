@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from spe_dist.data.manifest import Manifest, TokenizerEntry
-from spe_dist.data.shards import Block, file_sha256, write_shard
+from spe_dist.data.shards import Block, write_shard
+from spe_dist.files import file_sha256
 
 SPECIAL = {"pad_id": 0, "unk_id": 1, "cls_id": 2, "sep_id": 3, "mask_id": 4}
 VOCABULARY = 500

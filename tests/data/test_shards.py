@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from spe_dist.data.manifest import Manifest, TokenizerEntry
-from spe_dist.data.shards import ARRAYS, Block, file_sha256, write_shard
+from spe_dist.data.shards import ARRAYS, Block, write_shard
 from spe_dist.errors import DataError
+from spe_dist.files import file_sha256
 
 
 def make_block(sentences: list[list[list[int]]]) -> Block:

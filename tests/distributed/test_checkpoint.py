@@ -3,7 +3,7 @@ import os
 import pytest
 import torch
 
-from spe_dist.distributed.checkpoint import Checkpoints, find_checkpoint, list_checkpoints, verify_checkpoint
+from spe_dist.distributed.checkpoint import Checkpoints, find_checkpoint, list_checkpoints
 from spe_dist.distributed.context import RankContext
 from spe_dist.errors import CheckpointError
 
@@ -28,7 +28,7 @@ def test_checkpoints_are_kept_pointed_at_and_pruned(tmp_path, context):
     assert [path.name for path in list_checkpoints(tmp_path)] == ["step_00000015", "step_00000010"]
     assert (tmp_path / "latest").read_text() == "step_00000015"
     assert checkpoints.newest_valid() == (tmp_path / "step_00000015", [])
-    verify_checkpoint(tmp_path / "step_00000015")
+    assert checkpoints.problem_of(tmp_path / "step_00000015") is None
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove", "state"])

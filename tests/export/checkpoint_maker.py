@@ -14,7 +14,7 @@ from torch import Tensor
 from spe_dist.config import Config
 from spe_dist.config_loading import resolve, to_yaml
 from spe_dist.data.vocabulary import tokenizer_from_pieces
-from spe_dist.distributed.checkpoint import file_sha256
+from spe_dist.files import file_sha256
 from spe_dist.model.loading import load_encoder
 from spe_dist.model.spe import PretrainingModel, build_pretraining_model
 
