@@ -1,0 +1,1 @@
+"""Joint entity and relation extraction: corpora, joint model, decoding, scores, analysis (METHOD, Fine-tuning)."""

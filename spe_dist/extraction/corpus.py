@@ -1,0 +1,147 @@
+"""What extraction reads and writes, whatever the file format: documents of sentences with entities and relations.
+
+Spans are half-open and count words of their sentence. A relation holds its two arguments, head first, as entities:
+what a file says by index or by id is resolved when it is read. Gold that does not lie inside one sentence stays with
+its document, so that it is counted, and stays in the denominator of recall.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True, order=True)
+class Entity:
+    """A typed span. `type` is empty where a relation's argument is marked as no entity in the file."""
+
+    start: int
+    end: int
+    type: str
+    fragments: tuple[Span, ...] = ()  # parts of a discontinuous entity; empty where all words of the span belong to it
+    probability: float | None = field(default=None, compare=False)
+
+    @property
+    def span(self) -> Span:
+        return self.start, self.end
+
+
+@dataclass(frozen=True, order=True)
+class Relation:
+    """A directed, typed relation between two entities of a sentence."""
+
+    type: str
+    head: Entity
+    tail: Entity
+    probability: float | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """Words with what is marked in them; duplicates stay as the file has them."""
+
+    words: tuple[str, ...]
+    entities: tuple[Entity, ...] = ()
+    relations: tuple[Relation, ...] = ()
+    text: str | None = None  # the sentence as it was before it was split into words
+    char_spans: tuple[Span, ...] | None = None  # where each word stands in `text`, in characters
+    origin: str = ""  # file and line, for messages
+    extra: Mapping[str, Any] = field(default_factory=dict, compare=False)  # further fields, kept by conversions
+
+
+@dataclass(frozen=True)
+class CrossEntity:
+    """An entity that begins in one sentence and ends in a later one; `start` and `end` count words of the document."""
+
+    start: int
+    end: int
+    type: str
+
+
+@dataclass(frozen=True)
+class CrossRelation:
+    """A relation between different sentences of a document, or with a CrossEntity; spans count its words."""
+
+    type: str
+    head: CrossEntity
+    tail: CrossEntity
+
+
+@dataclass(frozen=True)
+class Document:
+    """Sentences in reading order, and the gold that lies in no single one of them."""
+
+    id: str
+    sentences: tuple[Sentence, ...]
+    cross_entities: tuple[CrossEntity, ...] = ()
+    cross_relations: tuple[CrossRelation, ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """All documents of a file or split. In formats without documents each sentence is a document of its own."""
+
+    documents: tuple[Document, ...]
+    source: str = ""
+    format: str = ""
+    notices: Counter[str] = field(default_factory=Counter, compare=False)  # what reading had to pass over, by reason
+
+    @property
+    def sentences(self) -> list[Sentence]:
+        return [sentence for document in self.documents for sentence in document.sentences]
+
+    @property
+    def n_sentences(self) -> int:
+        return sum(len(document.sentences) for document in self.documents)
+
+    def with_sentences(self, sentences: Iterable[Sentence]) -> Corpus:
+        """The same documents with other sentences in place of theirs, in order: gold replaced by predictions.
+
+        What lies across sentences belongs to the gold and is dropped.
+        """
+        rest: Iterator[Sentence] = iter(sentences)
+        documents = tuple(
+            replace(
+                document,
+                sentences=tuple(next(rest) for _ in document.sentences),
+                cross_entities=(),
+                cross_relations=(),
+            )
+            for document in self.documents
+        )
+        assert next(rest, None) is None, "more sentences than the corpus has"
+        return replace(self, documents=documents)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The types that a model tells apart, from its training data; sorted, so that equal data give equal models.
+
+    Class 0 is None everywhere. Entity type i is class i + 1. Relation type i is class 2 i + 1 where the first of two
+    spans is the head, and 2 i + 2 where the second one is.
+    """
+
+    entity_types: tuple[str, ...]
+    relation_types: tuple[str, ...]
+
+    @classmethod
+    def of(cls, sentences: Iterable[Sentence]) -> Labels:
+        entities: set[str] = set()
+        relations: set[str] = set()
+        for sentence in sentences:
+            entities.update(entity.type for entity in sentence.entities)
+            relations.update(relation.type for relation in sentence.relations)
+        return cls(tuple(sorted(entities)), tuple(sorted(relations)))
+
+    @property
+    def entity_classes(self) -> int:
+        return len(self.entity_types) + 1
+
+    @property
+    def relation_classes(self) -> int:
+        return 2 * len(self.relation_types) + 1
