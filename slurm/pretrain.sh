@@ -140,9 +140,10 @@ output=$(argument output "$@")
 settings=$(argument config "$@")
 arguments=(--resume auto)
 if [[ -z $output ]]; then
-    if [[ -n $settings && -f $settings ]] && grep -qE '^[[:space:]]*output:' "$settings"; then
-        output="(as $settings says)"
-    else
+    if [[ -n $settings && -f $settings ]]; then # `  output: "runs/a"  # here` gives runs/a
+        output=$(sed -nE "s/^[[:space:]]*output:[[:space:]]*[\"']?([^\"'#]*[^\"'#[:space:]]).*/\1/p" "$settings" | tail -n 1)
+    fi
+    if [[ -z $output ]]; then
         output=runs/${SLURM_JOB_NAME//[^A-Za-z0-9._-]/_}-$SLURM_JOB_ID
         arguments+=(--output "$output")
     fi

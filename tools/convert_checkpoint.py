@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
         choices=("query", "key"),
         default="query",
         help="query: the trained encoder (float32 masters); key: the momentum encoder (its average), without the heads "
-        "of TBO and SPO, which it has not [query]",
+        "of TBO and SPO (only an imported --from_pspe has them there) [query]",
     )
     command.add_argument(
         "--torch",

@@ -156,10 +156,21 @@ def read_parts(files: Sequence[Path], break_at: bytes = b"\n", part_bytes: int |
         yield Part(index, tuple(segments), done_bytes)
 
 
+def _unified_line_ends(chunks: Iterator[tuple[bytes, int]]) -> Iterator[tuple[bytes, int]]:
+    """The chunks with every line end, of Windows or of an old Mac, as one newline."""
+    open_end = b""
+    for chunk, position in chunks:
+        chunk = open_end + chunk
+        open_end = b"\r" if chunk.endswith(b"\r") else b""  # the newline may begin the next chunk
+        yield chunk.removesuffix(open_end).replace(b"\r\n", b"\n").replace(b"\r", b"\n"), position
+    if open_end:
+        yield b"\n", position
+
+
 def _cut(path: Path, break_at: bytes, part_bytes: int) -> Iterator[tuple[bytes, int]]:
     """One file as (whole lines of about `part_bytes`, bytes of the file read so far)."""
     held, position, is_first = bytearray(), 0, True
-    for chunk, position in read_chunks(path):
+    for chunk, position in _unified_line_ends(read_chunks(path)):
         held += chunk.removeprefix(b"\xef\xbb\xbf") if is_first else chunk
         is_first = False
         while len(held) >= part_bytes:

@@ -27,11 +27,12 @@ from typing import Any
 
 from spe_dist.distributed.context import RankContext
 from spe_dist.distributed.fence import Fence
-from spe_dist.errors import CheckpointError
+from spe_dist.errors import CheckpointError, SpeError
 from spe_dist.files import file_sha256
 
 STATE_FILE = "state.json"
 POINTER_FILE = "latest"
+FULL_BYTES = 64 << 20  # less free space than this counts as a full disk: torch and safetensors hide the error code
 _NAME = re.compile(r"step_(\d{8,})")
 
 
@@ -61,10 +62,14 @@ class Checkpoints:
                 f"{temporary} was made by rank 0 but ranks {[r for r, s in enumerate(seen) if not s]} do not see it; "
                 "put --output on a file system that all nodes share"
             )
-        write(temporary)
-        self.context.barrier()
-        checksums = self._checksums(temporary)
-        self.context.run_on_main(lambda: self._publish(temporary, final, {**state, "checksums": checksums}))
+        try:
+            write(temporary)
+            self.context.barrier()
+            checksums = self._checksums(temporary)
+            self.context.run_on_main(lambda: self._publish(temporary, final, {**state, "checksums": checksums}))
+        except Exception as error:
+            self._explain(error)
+            raise
         self.last_save_s = time.monotonic() - began
         return final
 
@@ -104,6 +109,16 @@ class Checkpoints:
                     f"then continue with --resume auto from {existing[0].name}"
                 )
         temporary.mkdir()
+
+    def _explain(self, error: Exception) -> None:
+        """Raise a CheckpointError in place of what a file system said while it was written to."""
+        free = shutil.disk_usage(self.folder).free
+        if isinstance(error, OSError) or (free < FULL_BYTES and not isinstance(error, SpeError)):
+            kept = list_checkpoints(self.folder)
+            raise CheckpointError(
+                f"writing a checkpoint in {self.folder} failed: {error} ({free / 2**30:.1f} GiB free); mend that, then "
+                f"continue with --resume auto{f' from {kept[0].name}' if kept else ''}"
+            ) from error
 
     def _check_fence(self) -> None:
         if self.fence is not None:

@@ -8,6 +8,7 @@ go over an own gloo group: they live on the CPU, and a GPU need not be synchroni
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -106,11 +107,20 @@ class RankContext:
             try:
                 outcome = (function(), None)
             except Exception as error:
-                outcome = (None, error)
+                outcome = (None, _sendable(error))
         value, problem = self.broadcast_object(outcome)
         if problem is not None:
             raise problem
         return value
+
+
+def _sendable(error: Exception) -> Exception:
+    """The error, or one of its text where it cannot be pickled: else the other ranks would wait for it."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
 
 def choose_device(environment: LaunchEnvironment) -> torch.device:

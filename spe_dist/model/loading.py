@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -49,7 +51,7 @@ def load_encoder(
     pooler_trained = False
     if source is not None:
         state = read_state(source, bert_config)
-        pooler_trained = "pooler.dense.weight" in state
+        pooler_trained = "pooler.dense.weight" in state and not _is_untrained_export(source)
         missing, unexpected = encoder.load_state_dict(state, strict=False)
         absent = [name for name in missing if not name.startswith("pooler.")]
         if absent or unexpected:
@@ -60,6 +62,15 @@ def load_encoder(
     assert encoder.pooler is not None
     pooler_state = {name: value.detach().clone() for name, value in encoder.pooler.state_dict().items()}
     return LoadedEncoder(encoder, bert_config, pooler_state, pooler_trained, source)
+
+
+def _is_untrained_export(source: str) -> bool:
+    """Whether `source` is a folder of tools/convert_checkpoint.py whose pooler was only filled in."""
+    try:
+        told = json.loads((Path(source) / "spe_config.json").read_text(encoding="utf-8"))
+        return told["pooler"]["origin"] == "untrained"
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _random_config(config: ModelConfig, vocab_size: int) -> BertConfig:

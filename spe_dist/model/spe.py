@@ -176,9 +176,9 @@ class PretrainingModel(nn.Module):
 
     def _tbo(self, batch: PackedBatch, states_TD: Tensor) -> tuple[Tensor, Tensor | float]:
         assert self.tbo_head is not None
-        if batch.tbo_label_M.shape[0] == 0:  # one row in place of none: every rank calls every module
+        if batch.tbo_label_M.shape[0] == 0:  # one in place of none: every rank calls every module
             logits_1V = self.tbo_head(states_TD[:1], batch.positions_T[:1])
-            return logits_1V[:0], 0.0 * logits_1V.sum()
+            return logits_1V[:0], 0.0 * logits_1V[:, 0].sum()
         return self.tbo_head(states_TD[batch.tbo_first_piece_M], batch.tbo_offset_M), 0.0
 
     def _spo(self, batch: PackedBatch, span_vectors_SH: Tensor | None) -> tuple[Tensor, Tensor | float]:

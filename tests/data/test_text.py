@@ -186,3 +186,17 @@ def test_a_short_line_ends_a_paragraph_and_a_long_open_one_goes_on():
         f"{long}.",
         "rest",
     ]
+
+
+@pytest.mark.parametrize("end", [b"\r\n", b"\r"])
+def test_line_ends_of_other_systems_cut_documents_at_the_same_places(tmp_path, end, monkeypatch):
+    text = b"\n\n".join(b"one line\nand another of paragraph %d" % i for i in range(300))
+    (tmp_path / "unix.txt").write_bytes(text)
+    (tmp_path / "other.txt").write_bytes(text.replace(b"\n", end))
+    monkeypatch.setattr("spe_dist.data.text_files._READ_BYTES", 101)  # line ends fall on the borders of reads
+    unix, other = (
+        [segment.data for part in read_parts([tmp_path / name], b"\n\n", 1000) for segment in part.segments]
+        for name in ("unix.txt", "other.txt")
+    )
+    assert b"".join(unix) == b"".join(other)
+    assert all(part.endswith(b"\n\n") for part in unix[:-1] + other[:-1])

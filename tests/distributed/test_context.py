@@ -7,9 +7,9 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from spe_dist.distributed.context import choose_device, start_ranks
+from spe_dist.distributed.context import _sendable, choose_device, start_ranks
 from spe_dist.distributed.launch import LaunchEnvironment
-from spe_dist.errors import LaunchError
+from spe_dist.errors import ConfigError, LaunchError
 
 
 @pytest.fixture
@@ -52,3 +52,14 @@ def test_more_ranks_than_gpus_are_refused(gpus):
     gpus(2)
     with pytest.raises(LaunchError, match="this node shows 2"):
         choose_device(place("torchrun", 2, 3))
+
+
+def test_an_error_that_cannot_be_pickled_is_told_by_its_text():
+    class Odd(Exception):
+        def __init__(self, one, two):
+            super().__init__(f"{one} and {two}")
+
+    sent = _sendable(Odd("this", "that"))
+    assert isinstance(sent, RuntimeError) and "Odd: this and that" in str(sent)
+    kept = ConfigError("told as it is")
+    assert _sendable(kept) is kept

@@ -12,10 +12,12 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoTokenizer, BertModel
 
+from spe_dist.config import ModelConfig
 from spe_dist.errors import CheckpointError, ConfigError, DataError
 from spe_dist.export import load, load_pretraining_model, save_pretraining_model
 from spe_dist.export.checkpoint import read_checkpoint
 from spe_dist.export.folder import write_folder
+from spe_dist.model.loading import load_encoder
 from spe_dist.model.spe import SpanPairEncoder
 
 CLOSE = {"atol": 1e-5, "rtol": 0}
@@ -130,6 +132,8 @@ def test_pooler_of_the_start_is_carried_along_and_a_seeded_one_is_marked(checkpo
         start = load_file(made.folder / "start" / "pooler.safetensors")
         pooler = AutoModel.from_pretrained(tmp_path / f"{word}_export").pooler.state_dict()
         assert all(torch.equal(pooler[name], tensor) for name, tensor in start.items())
+        again = load_encoder(str(tmp_path / f"{word}_export"), ModelConfig(), 0, seed=0)
+        assert again.pooler_trained == trained
         assert f'"origin": "{word}"' in (tmp_path / f"{word}_export" / "spe_config.json").read_text()
         assert ("untrained" in (tmp_path / f"{word}_export" / "README.md").read_text()) is not trained
 
