@@ -123,9 +123,7 @@ def conclude(state: str, output: Path, trainer: Trainer) -> list[str]:
     if curves is not None:
         lines.append(f"curves: {curves}")
     if step > steps:
-        lines[0] = (
-            f"nothing to train: {saved} is at step {step:,}, this run ends at {steps:,}; raise --steps to go on"
-        )
+        lines[0] = f"nothing to train: {saved} is at step {step:,}, this run ends at {steps:,}; raise --steps to go on"
     if step >= steps:
         lines.append(f"plain PyTorch: python tools/convert_checkpoint.py {saved} EXPORT_FOLDER")
     return lines
