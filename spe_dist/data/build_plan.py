@@ -22,6 +22,7 @@ from spe_dist.errors import ConfigError, DataError
 SCRATCH_FOLDER = ".build"
 PLAN_NAME = "plan.json"
 MIN_MAX_PIECES = 5  # [CLS], three words, [SEP]
+MOST_MAX_PIECES = 32_767  # what the int16 positions of first pieces in a shard reach
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class BuildSettings:
             raise ConfigError(f"held_out={self.held_out} is no share of the sentences; choose 0 <= held_out < 1")
         if self.max_pieces < MIN_MAX_PIECES:
             raise ConfigError(f"max_pieces={self.max_pieces} leaves no room for three words; choose 128, say")
+        if self.max_pieces > MOST_MAX_PIECES:
+            raise ConfigError(f"max_pieces={self.max_pieces}: shards hold sentences of up to {MOST_MAX_PIECES:,} pieces")
         if self.block_sentences < 1 or self.shard_sentences < self.block_sentences:
             raise ConfigError(
                 f"block_sentences={self.block_sentences}, shard_sentences={self.shard_sentences}: a shard holds whole "

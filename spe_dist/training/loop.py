@@ -120,6 +120,7 @@ class Trainer:
         self.queued_keys = int(step.moco.pair_queue.fill) if step.moco else 0
         self._saved_step = position.step if position.step else -1
         self._evaluated_step = -1
+        self._grace_time_checked = False
         self._started = (position.step, time.monotonic())
 
     def run(self) -> bool:
@@ -200,8 +201,6 @@ class Trainer:
         by_steps = train.checkpoint_every_steps and step % train.checkpoint_every_steps == 0
         if step < self.total_steps and (first or by_steps or self.agreement.checkpoint_due):
             self._save()
-        if first:
-            self._warn_about_grace_time()
 
     def _flush(self) -> None:
         """Write the waiting rows and show the last; a loss that is no number ends the run before it is saved."""
@@ -246,9 +245,12 @@ class Trainer:
         self.checkpoints.save(self.position.step, state, self.write_checkpoint)
         self._saved_step = self.position.step
         self.agreement.saved()
+        if not self._grace_time_checked:
+            self._grace_time_checked = True
+            self._warn_about_grace_time()
 
     def _warn_about_grace_time(self) -> None:
-        """After the first step and its checkpoint: is there time to save between a request to stop and the kill?"""
+        """After the first checkpoint of this start: is there time to save between a request to stop and the kill?"""
         micro_batch_s = self.position.trained_s / self.position.step / self.accumulation
         needed_s = micro_batch_s + self.checkpoints.last_save_s
         if needed_s > self.config.train.grace_time_s:

@@ -275,6 +275,7 @@ def test_unusable_requests_are_errors_before_any_work(tmp_path, corpus, vocabula
         ({"tokenizer": vocabulary, "train_vocab": 100}, "one of the two"),
         ({"tokenizer": vocabulary, "held_out": 1.0}, "held_out=1.0"),
         ({"tokenizer": vocabulary, "max_pieces": 3}, "max_pieces=3"),
+        ({"tokenizer": vocabulary, "max_pieces": 40_000}, "32,767"),
         ({"tokenizer": vocabulary, "block_sentences": 0}, "block_sentences=0"),
         ({"tokenizer": vocabulary, "processes": 0}, "processes=0"),
     ):
