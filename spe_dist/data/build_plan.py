@@ -47,7 +47,7 @@ class BuildSettings:
         if self.max_pieces < MIN_MAX_PIECES:
             raise ConfigError(f"max_pieces={self.max_pieces} leaves no room for three words; choose 128, say")
         if self.max_pieces > MOST_MAX_PIECES:
-            raise ConfigError(f"max_pieces={self.max_pieces}: shards hold sentences of up to {MOST_MAX_PIECES:,} pieces")
+            raise ConfigError(f"max_pieces={self.max_pieces}: shards hold sentences of at most {MOST_MAX_PIECES:,}")
         if self.block_sentences < 1 or self.shard_sentences < self.block_sentences:
             raise ConfigError(
                 f"block_sentences={self.block_sentences}, shard_sentences={self.shard_sentences}: a shard holds whole "
