@@ -1,0 +1,219 @@
+"""When a prediction is right: entities and relations as keys, which are equal exactly where METHOD.md (Scores) says so.
+
+Boundaries are the first word, the end and, for a discontinuous entity, its parts: a span without gaps is no
+discontinuous entity, even where both begin and end alike.
+
+    entity     (type, boundaries)
+    relation   (type, head's boundaries, tail's boundaries)
+    ent_rel    (type, (head's boundaries, head's type), (tail's boundaries, tail's type))
+
+The type comes first in all of them. Keys are held in sets, so duplicates count once.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import accumulate, zip_longest
+from typing import Any
+
+from spe_dist.errors import DataError
+from spe_dist.extraction.corpus import Corpus, CrossEntity, CrossRelation, Document, Entity, Relation, Sentence, Span
+
+METRICS = ("entity", "relation", "ent_rel")
+
+Boundaries = tuple[int, int, tuple[Span, ...]]
+Key = tuple[Any, ...]
+
+
+@dataclass
+class Marked:
+    """What one sentence (or what lies across the sentences of one document) holds, as keys of the three metrics."""
+
+    entity: set[Key] = field(default_factory=set)
+    relation: set[Key] = field(default_factory=set)
+    ent_rel: set[Key] = field(default_factory=set)
+
+    def keys(self, metric: str) -> set[Key]:
+        return getattr(self, metric)
+
+
+def boundaries(entity: Entity | CrossEntity, offset: int = 0) -> Boundaries:
+    """First word, end, and the parts of a discontinuous entity; `offset` is added to all of them."""
+    parts = _joined(entity.fragments) if isinstance(entity, Entity) and entity.fragments else []
+    if parts == [(entity.start, entity.end)]:
+        parts = []
+    return entity.start + offset, entity.end + offset, tuple((start + offset, end + offset) for start, end in parts)
+
+
+def _joined(fragments: Iterable[Span]) -> list[Span]:
+    """Parts in order, those that touch or overlap made one."""
+    parts: list[Span] = []
+    for start, end in sorted(fragments):
+        if parts and start <= parts[-1][1]:
+            parts[-1] = (parts[-1][0], max(end, parts[-1][1]))
+        else:
+            parts.append((start, end))
+    return parts
+
+
+def entity_key(entity: Entity | CrossEntity, offset: int = 0) -> Key:
+    return entity.type, boundaries(entity, offset)
+
+
+def relation_key(relation: Relation | CrossRelation, symmetric: Collection[str] = (), offset: int = 0) -> Key:
+    """Boundaries alone. The arguments of a symmetric type stand in the order of the text."""
+    arguments = boundaries(relation.head, offset), boundaries(relation.tail, offset)
+    return relation.type, *(sorted(arguments) if relation.type in symmetric else arguments)
+
+
+def ent_rel_key(relation: Relation | CrossRelation, symmetric: Collection[str] = (), offset: int = 0) -> Key:
+    """Boundaries and types of the arguments."""
+    head, tail = relation.head, relation.tail
+    arguments = (boundaries(head, offset), head.type), (boundaries(tail, offset), tail.type)
+    return relation.type, *(sorted(arguments) if relation.type in symmetric else arguments)
+
+
+def mark(
+    entities: Iterable[Entity | CrossEntity],
+    relations: Iterable[Relation | CrossRelation],
+    symmetric: Collection[str] = (),
+    known: Collection[Key] | None = None,
+    offset: int = 0,
+) -> Marked:
+    """The keys of some entities and relations.
+
+    `known` is None for gold, of which everything counts. For predictions it holds the keys of the predicted entities:
+    a relation counts as predicted where its arguments are among them, by boundaries; for ent_rel by boundaries and
+    type.
+    """
+    marked = Marked(entity={entity_key(entity, offset) for entity in entities})
+    spans = None if known is None else {key[1] for key in known}
+    for relation in relations:
+        arguments = entity_key(relation.head, offset), entity_key(relation.tail, offset)
+        if spans is None or all(argument[1] in spans for argument in arguments):
+            marked.relation.add(relation_key(relation, symmetric, offset))
+        if known is None or all(argument in known for argument in arguments):
+            marked.ent_rel.add(ent_rel_key(relation, symmetric, offset))
+    return marked
+
+
+def mark_gold(sentence: Sentence, symmetric: Collection[str] = ()) -> Marked:
+    return mark(sentence.entities, sentence.relations, symmetric)
+
+
+def mark_predicted(sentence: Sentence, symmetric: Collection[str] = (), notices: Counter[str] | None = None) -> Marked:
+    """Keys of the predictions that count. What does not is counted in `notices`."""
+    known = {entity_key(entity) for entity in sentence.entities}
+    marked = mark(sentence.entities, sentence.relations, symmetric, known)
+    if notices is not None and sentence.relations:
+        _notice_lost(mark((), sentence.relations, symmetric), marked, notices)
+    return marked
+
+
+def _notice_lost(everything: Marked, counted: Marked, notices: Counter[str]) -> None:
+    lost = len(everything.relation) - len(counted.relation)
+    if lost:
+        notices["predicted relations with an argument that is no predicted entity: not counted as predicted"] += lost
+    lost_types = len(everything.ent_rel) - len(counted.ent_rel) - lost
+    if lost_types > 0:
+        notices[
+            "predicted relations with an argument that is predicted with another type: not counted as predicted "
+            "in Ent+Rel"
+        ] += lost_types
+
+
+def check_aligned(gold: Corpus, predicted: Corpus) -> None:
+    """Raise DataError, with the number of the sentence and the first difference, unless both hold the same sentences.
+
+    Documents may be cut differently: predictions for a file of documents may come as a list of sentences.
+    """
+    pairs = zip_longest(gold.sentences, predicted.sentences)
+    for number, (ours, theirs) in enumerate(pairs, start=1):
+        if ours is None or theirs is None:
+            raise DataError(_count_message(gold, predicted))
+        if ours.words != theirs.words:
+            if gold.n_sentences != predicted.n_sentences:
+                raise DataError(f"{_count_message(gold, predicted)} {_difference(number, ours, theirs)}")
+            raise DataError(
+                f"{_difference(number, ours, theirs)}; predictions must be for the same sentences, in the same "
+                f"order and split into the same words: predict {_name(gold, 'the gold file')} again by its words"
+            )
+
+
+def _count_message(gold: Corpus, predicted: Corpus) -> str:
+    return (
+        f"{_name(predicted, 'the predictions')} has {predicted.n_sentences:,} sentences but "
+        f"{_name(gold, 'the gold file')} has {gold.n_sentences:,}; every gold sentence needs its prediction, if only "
+        "an empty one, in the same order: predict the same file again, or give the gold file that was predicted."
+    )
+
+
+def _name(corpus: Corpus, otherwise: str) -> str:
+    return corpus.source or otherwise
+
+
+def _difference(number: int, gold: Sentence, predicted: Sentence) -> str:
+    where = " and ".join(origin for origin in (gold.origin, predicted.origin) if origin)
+    words = zip_longest(gold.words, predicted.words)
+    position, (ours, theirs) = next((i, pair) for i, pair in enumerate(words, start=1) if pair[0] != pair[1])
+    said = [f"is {word!r}" if word is not None else "is missing" for word in (ours, theirs)]
+    place = f" ({where})" if where else ""
+    return (
+        f"sentence {number:,}{place} differs at word {position}: it {said[0]} in gold and {said[1]} in the predictions"
+    )
+
+
+@dataclass(frozen=True)
+class AcrossSentences:
+    """What lies across sentences, by the number of the gold document in which it begins; positions count all words."""
+
+    gold: dict[int, Marked]
+    predicted: dict[int, Marked]
+
+
+def mark_across(
+    gold: Corpus, predicted: Corpus, symmetric: Collection[str] = (), notices: Counter[str] | None = None
+) -> AcrossSentences:
+    """Keys of entities and relations across sentences. Positions count the corpus's words, so documents may be cut
+    differently in both files."""
+    starts = [0, *accumulate(sum(len(s.words) for s in document.sentences) for document in gold.documents)]
+    gold_marked = {
+        number: mark(document.cross_entities, document.cross_relations, symmetric, None, starts[number])
+        for number, document in enumerate(gold.documents)
+        if document.cross_entities or document.cross_relations
+    }
+    predicted_marked: dict[int, Marked] = {}
+    for document, offset in _with_offsets(predicted):
+        if not document.cross_entities and not document.cross_relations:
+            continue
+        known = _entities_of(document, offset)
+        marked = mark(document.cross_entities, document.cross_relations, symmetric, known, offset)
+        if notices is not None:
+            _notice_lost(mark((), document.cross_relations, symmetric, None, offset), marked, notices)
+        for metric in METRICS:
+            for key in marked.keys(metric):
+                number = min(bisect_right(starts, _first_word(key, metric)), len(gold.documents)) - 1
+                predicted_marked.setdefault(number, Marked()).keys(metric).add(key)
+    return AcrossSentences(gold_marked, predicted_marked)
+
+
+def _with_offsets(corpus: Corpus) -> Iterator[tuple[Document, int]]:
+    offset = 0
+    for document in corpus.documents:
+        yield document, offset
+        offset += sum(len(sentence.words) for sentence in document.sentences)
+
+
+def _entities_of(document: Document, offset: int) -> set[Key]:
+    known = {entity_key(entity, offset) for entity in document.cross_entities}
+    for sentence in document.sentences:
+        known.update(entity_key(entity, offset) for entity in sentence.entities)
+        offset += len(sentence.words)
+    return known
+
+
+def _first_word(key: Key, metric: str) -> int:
+    return key[1][0][0] if metric == "ent_rel" else key[1][0]
