@@ -8,9 +8,9 @@ This module knows nothing of torch, so that `--help` answers at once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from spe_dist.errors import ConfigError
 
@@ -155,6 +155,26 @@ class TrainConfig:
     compile: bool = setting(False, "torch.compile the encoder's layers")
 
 
+class RunSettings(Protocol):
+    """What every kind of run sets about its arithmetic."""
+
+    @property
+    def precision(self) -> str: ...
+
+    @property
+    def kernels(self) -> str: ...
+
+
+class EngineSettings(Protocol):
+    """What the engine, its optimizer and its schedule take from the config of any kind of run."""
+
+    @property
+    def optimizer(self) -> OptimizerConfig: ...
+
+    @property
+    def train(self) -> RunSettings: ...
+
+
 @dataclass(frozen=True)
 class Config:
     """All settings of a pre-training run."""
@@ -218,7 +238,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 
 def validate(config: Config) -> None:
     """Check ranges and contradictions that need neither data nor ranks. Raises ConfigError."""
-    _check_ranges(config)
+    check_ranges(config, _RANGES, _POSITIVE)
     corruption, model, train = config.corruption, config.model, config.train
     if not (config.objectives.tbo or config.objectives.spo or config.objectives.cspo):
         raise ConfigError("tbo, spo and cspo are all off: nothing would be trained; switch one on")
@@ -260,14 +280,18 @@ _POSITIVE = frozenset(
 )
 
 
-def _check_ranges(config: Config) -> None:
+Range = tuple[float, float, bool, bool]
+
+
+def check_ranges(config: Any, ranges: Mapping[str, Range], positive: Collection[str]) -> None:
+    """Numbers of all sections: inside `ranges` where named there, above 0 where in `positive`, else 0 or more."""
     for section in vars(config).values():
         for name, value in vars(section).items():
             if isinstance(value, bool) or not isinstance(value, int | float):
                 continue
             if value != value or value in (float("inf"), float("-inf")):
                 raise ConfigError(f"{name}={value}: must be a finite number")
-            low, high, low_allowed, high_allowed = _RANGES.get(name, (0, float("inf"), name not in _POSITIVE, True))
+            low, high, low_allowed, high_allowed = ranges.get(name, (0, float("inf"), name not in positive, True))
             if (
                 value < low
                 or value > high

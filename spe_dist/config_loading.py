@@ -11,7 +11,7 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,9 +115,11 @@ def convert(leaf: Leaf, value: Any) -> Any:
         return value
     if typing.get_origin(target) is tuple:
         parts = value.split(",") if isinstance(value, str) else value
+        element = typing.get_args(target)[0]
         if not isinstance(parts, list | tuple):
-            raise ConfigError(f"{leaf.name}={value!r}: give whole numbers separated by commas")
-        return tuple(_scalar(leaf.name, int, part) for part in parts)
+            kind = "whole numbers" if element is int else "words"
+            raise ConfigError(f"{leaf.name}={value!r}: give {kind} separated by commas")
+        return tuple(_scalar(leaf.name, element, part) for part in parts if part != "" or element is not str)
     return _scalar(leaf.name, target, value)
 
 
@@ -181,7 +183,7 @@ def _metavar(leaf: Leaf) -> str:
     if typing.get_origin(leaf.type) is typing.Literal:
         return "|".join(typing.get_args(leaf.type))
     if typing.get_origin(leaf.type) is tuple:
-        return "N,N,.."
+        return "N,N,.." if typing.get_args(leaf.type)[0] is int else "TEXT,TEXT,.."
     if leaf.type is bool:
         return "true|false"
     return {int: "N", float: "X"}.get(leaf.type, "TEXT")
@@ -198,14 +200,20 @@ def parse_command_line(parser: argparse.ArgumentParser, argv: Sequence[str]) -> 
 
 
 def load_config(
-    *, preset: str | None, yaml_file: str | None, given: Mapping[str, Any], config_class: type = Config
+    *,
+    preset: str | None,
+    yaml_file: str | None,
+    given: Mapping[str, Any],
+    config_class: type = Config,
+    presets: Mapping[str, Mapping[str, Any]] = PRESETS,
+    check: Callable[[Any], None] = validate,
 ) -> Any:
     """The checked config of a run: defaults, then preset, then YAML file, then what the command line gave."""
-    if preset is not None and preset not in PRESETS:
-        raise ConfigError(f"unknown preset {preset!r}; choose one of {', '.join(PRESETS)}{_nearest(preset, PRESETS)}")
+    if preset is not None and preset not in presets:
+        raise ConfigError(f"unknown preset {preset!r}; choose one of {', '.join(presets)}{_nearest(preset, presets)}")
     config = resolve(
-        [PRESETS[preset] if preset else {}, load_yaml(yaml_file, config_class) if yaml_file else {}, given],
+        [presets[preset] if preset else {}, load_yaml(yaml_file, config_class) if yaml_file else {}, given],
         config_class,
     )
-    validate(config)
+    check(config)
     return config

@@ -27,6 +27,9 @@ class Purpose(IntEnum):
     ORDERS = 5
     TBO_WORDS = 6
     EVALUATION = 7
+    TRAIN_SHARE = 8
+    SENTENCE_ORDER = 9
+    GOLD_ENTITIES = 10
 
 
 def _mix(state: np.ndarray) -> np.ndarray:

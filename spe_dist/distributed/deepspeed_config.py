@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import torch
 
-from spe_dist.config import Config
+from spe_dist.config import Config, EngineSettings
 from spe_dist.errors import ConfigError
 
 Precision = Literal["float16", "bfloat16", "float32"]
@@ -30,6 +30,7 @@ class BatchPlan:
     ranks: int
     accumulation: int
     micro_batch: int
+    setting: str = "global_batch_sentences"  # that gives the global batch
 
     def __str__(self) -> str:
         return (
@@ -78,7 +79,7 @@ def load_deepspeed_config(path: str | None) -> dict[str, Any]:
     return content
 
 
-def choose_precision(config: Config, ds_config: dict[str, Any], device_type: str) -> Precision:
+def choose_precision(config: EngineSettings, ds_config: dict[str, Any], device_type: str) -> Precision:
     """float16 on a GPU, bfloat16 on a CPU that has it, else float32, unless one of both files asks for another."""
     asked = {
         name: ds_config.get(key, {}).get("enabled", "auto") for name, key in (("float16", "fp16"), ("bfloat16", "bf16"))
@@ -125,7 +126,9 @@ def cpu_has_bfloat16() -> bool:
     return bool(words & {"avx512_bf16", "amx_bf16", "bf16"})
 
 
-def complete(ds_config: dict[str, Any], config: Config, plan: BatchPlan, precision: Precision) -> dict[str, Any]:
+def complete(
+    ds_config: dict[str, Any], config: EngineSettings, plan: BatchPlan, precision: Precision
+) -> dict[str, Any]:
     """The DeepSpeed config with every "auto" filled in. Raises ConfigError naming both sides of a contradiction."""
     done = copy.deepcopy(ds_config)
     for section in ("optimizer", "scheduler"):
@@ -140,7 +143,7 @@ def complete(ds_config: dict[str, Any], config: Config, plan: BatchPlan, precisi
         raise ConfigError(
             f"zero_optimization.stage={stage}: choose 1, 2 or 3 (stage 0 computes a wrong first update in bfloat16)"
         )
-    _fill(done, "train_batch_size", plan.global_batch, "global_batch_sentences")
+    _fill(done, "train_batch_size", plan.global_batch, plan.setting)
     _fill(done, "train_micro_batch_size_per_gpu", plan.micro_batch, "micro_batch_sentences")
     _fill(done, "gradient_accumulation_steps", plan.accumulation, "the accumulation that the batch settings give")
     _fill(done, "gradient_clipping", config.optimizer.max_grad_norm, "max_grad_norm")

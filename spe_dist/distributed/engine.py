@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,12 @@ class TrainingEngine:
         self._engine.eval()
 
     def set_learning_rate(self, learning_rate: float) -> None:
-        for group in self._engine.optimizer.param_groups:
+        """One rate for all parameter groups."""
+        self.set_learning_rates([learning_rate] * len(self._engine.optimizer.param_groups))
+
+    def set_learning_rates(self, learning_rates: Sequence[float]) -> None:
+        """One rate for each parameter group, in the order that the optimizer was made with."""
+        for group, learning_rate in zip(self._engine.optimizer.param_groups, learning_rates, strict=True):
             group["lr"] = learning_rate
 
     def grad_norm(self) -> float:
@@ -102,14 +107,14 @@ class TrainingEngine:
         """How many parameters the model has, whatever the stage."""
         return sum(getattr(p, "ds_numel", p.numel()) for p in self.module.parameters())
 
-    def master_weights(self) -> dict[str, Tensor]:
-        """Float32 masters by parameter name, on the CPU of rank 0 (others: empty). Collective."""
+    def master_weights(self, all_ranks: bool = False) -> dict[str, Tensor]:
+        """Float32 masters by parameter name, on the CPU of rank 0 (others: empty) or of all ranks. Collective."""
         from deepspeed.utils import safe_get_full_fp32_param
 
         masters = {}
         for name, parameter in self.module.named_parameters():
             full = safe_get_full_fp32_param(parameter)
-            if self.context.is_main:
+            if self.context.is_main or all_ranks:
                 assert full is not None, name
                 masters[name] = full.detach().to("cpu", torch.float32).reshape(_full_shape(parameter)).clone()
         return masters

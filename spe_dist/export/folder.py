@@ -1,10 +1,10 @@
 """The exported folder: a plain BertModel for transformers, the SPE parts beside it.
 
-    config.json, model.safetensors   transformers.AutoModel, pooler included
-    tokenizer files                  transformers.AutoTokenizer
-    spe_config.json                  settings of the SPE parts, what was exported and from where
-    spe_heads.safetensors            span encoder, span pair encoder and heads, by PretrainingModel's names
-    README.md                        the same for people
+config.json, model.safetensors   transformers.AutoModel, pooler included
+tokenizer files                  transformers.AutoTokenizer
+spe_config.json                  settings of the SPE parts, what was exported and from where
+spe_heads.safetensors            span encoder, span pair encoder and heads, by PretrainingModel's names
+README.md                        the same for people
 """
 
 from __future__ import annotations
@@ -29,7 +29,14 @@ FORMAT_VERSION = 1
 SPE_CONFIG = "spe_config.json"
 HEADS = "spe_heads.safetensors"
 MODEL = "model.safetensors"
-NOT_TOKENIZER = frozenset({"config.json", "start.json", "pooler.safetensors", MODEL, SPE_CONFIG, HEADS, "README.md"})
+CARD = "README.md"
+EXTRACTOR = "extractor.json"  # of a fine-tuned folder, spe_dist/extraction/folder.py
+EXTRACTOR_HEADS = "extractor_heads.safetensors"
+LABELS = "labels.json"
+NOT_TOKENIZER = frozenset(
+    {"config.json", "start.json", "pooler.safetensors", MODEL, SPE_CONFIG, HEADS, CARD}
+    | {EXTRACTOR, EXTRACTOR_HEADS, LABELS}
+)
 
 
 def write_folder(parts: Parts, output: str | Path, overwrite: bool = False) -> None:
@@ -37,15 +44,20 @@ def write_folder(parts: Parts, output: str | Path, overwrite: bool = False) -> N
     output = Path(output)
     check_free_name(output, overwrite, SPE_CONFIG)
     check_space(output, parts.bytes)
+    with written_whole(output) as folder:
+        fill_folder(parts, folder)
+        (folder / CARD).write_text(model_card(parts), encoding="utf-8")
+
+
+def fill_folder(parts: Parts, folder: Path) -> None:
+    """All files of an exported folder but its card, into a folder that exists."""
     bert = {k.removeprefix(ENCODER): v for k, v in parts.weights.items() if k.startswith(ENCODER)} | parts.pooler
     heads = {k: v for k, v in parts.weights.items() if not k.startswith(ENCODER)}
-    with written_whole(output) as folder:
-        _save(bert, folder / MODEL)
-        _save(heads, folder / HEADS)
-        _write_json(folder / "config.json", _as_bert_model(parts.bert_config))
-        _write_json(folder / SPE_CONFIG, _describe(parts))
-        _write_tokenizer(parts.tokenizer, folder)
-        (folder / "README.md").write_text(model_card(parts), encoding="utf-8")
+    save_tensors(bert, folder / MODEL)
+    save_tensors(heads, folder / HEADS)
+    write_json(folder / "config.json", as_bert_model(parts.bert_config))
+    write_json(folder / SPE_CONFIG, _describe(parts))
+    write_tokenizer(parts.tokenizer, folder)
 
 
 def read_folder(source: str | Path) -> Parts:
@@ -55,7 +67,7 @@ def read_folder(source: str | Path) -> Parts:
         raise CheckpointError(
             f"{folder} is no exported folder (no {SPE_CONFIG}); tools/convert_checkpoint.py CHECKPOINT OUTPUT makes one"
         )
-    told = _read_json(folder / SPE_CONFIG)
+    told = read_json(folder / SPE_CONFIG)
     if told.get("format_version") != FORMAT_VERSION:
         raise CheckpointError(
             f"{folder}/{SPE_CONFIG} has format_version={told.get('format_version')}, this program reads "
@@ -67,7 +79,7 @@ def read_folder(source: str | Path) -> Parts:
     parts = Parts(
         weights=bert | load_tensors(folder / HEADS),
         settings=told["settings"],
-        bert_config=_read_json(folder / "config.json"),
+        bert_config=read_json(folder / "config.json"),
         pooler=pooler,
         pooler_origin=told["pooler"]["origin"],
         tokenizer=folder,
@@ -120,17 +132,17 @@ def _describe(parts: Parts) -> dict[str, Any]:
     }
 
 
-def _as_bert_model(bert_config: dict[str, Any]) -> dict[str, Any]:
+def as_bert_model(bert_config: dict[str, Any]) -> dict[str, Any]:
     dropped = {"_name_or_path", "torch_dtype", "quantization_config", "auto_map"}
     kept = {k: v for k, v in bert_config.items() if k not in dropped}
     return kept | {"architectures": ["BertModel"], "model_type": "bert", "dtype": "float32"}
 
 
-def _save(tensors: dict[str, Tensor], path: Path) -> None:
+def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     safetensors.torch.save_file({k: v.contiguous().clone() for k, v in tensors.items()}, path, {"format": "pt"})
 
 
-def _write_tokenizer(tokenizer: Any | Path | None, folder: Path) -> None:
+def write_tokenizer(tokenizer: Any | Path | None, folder: Path) -> None:
     if isinstance(tokenizer, Path):
         for file in tokenizer_files(tokenizer):
             shutil.copyfile(file, folder / file.name)
@@ -138,11 +150,11 @@ def _write_tokenizer(tokenizer: Any | Path | None, folder: Path) -> None:
         save_tokenizer(tokenizer, folder)
 
 
-def _write_json(path: Path, document: dict[str, Any]) -> None:
+def write_json(path: Path, document: dict[str, Any]) -> None:
     path.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -150,4 +162,3 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise CheckpointError(f"{path} holds no mapping; convert or copy the folder again")
     return document
-

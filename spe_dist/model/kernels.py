@@ -19,7 +19,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from spe_dist.config import Config
+from spe_dist.config import Config, EngineSettings
 from spe_dist.errors import ConfigError
 
 APEX_REMEDY = (
@@ -96,7 +96,7 @@ def layer_norm_class(kernels: str = "auto") -> type[nn.Module]:
 
 
 def make_adamw(
-    groups: Iterable[dict[str, Any]], config: Config, device: torch.device | str | None = None
+    groups: Iterable[dict[str, Any]], config: EngineSettings, device: torch.device | str | None = None
 ) -> torch.optim.Optimizer:
     """AdamW as METHOD's Schedules: torch's fused one on CPU and CUDA, apex's FusedAdam where it is asked for.
 

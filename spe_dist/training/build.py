@@ -125,7 +125,7 @@ def choose_start(config: Config, context: RankContext, checkpoints: Checkpoints,
     wanted = config.train.resume
     notes: list[str] = []
     if wanted == "never":
-        _refuse_output_of_another_run(config, context)
+        refuse_output_of_another_run(config.train.output, context)
         return Start(Position(), None, notes)
     if wanted == "auto":
         path, notes = checkpoints.newest_valid()
@@ -142,7 +142,7 @@ def choose_start(config: Config, context: RankContext, checkpoints: Checkpoints,
         if problem is not None:
             raise CheckpointError(f"resume={wanted}: {problem}; give OUTPUT/checkpoints/step_N, or 'auto'")
         if path.resolve().parent != checkpoints.folder.resolve():
-            _refuse_output_of_another_run(config, context)
+            refuse_output_of_another_run(config.train.output, context)
     state = context.run_on_main(lambda: read_state(path))
     _check_same_run(state, context, order, path)
     context.run_on_main(lambda: check_same_network(resolve([load_yaml(path / CONFIG_FILE)]), config, path))
@@ -150,11 +150,11 @@ def choose_start(config: Config, context: RankContext, checkpoints: Checkpoints,
     return Start(Position(**{name: state[name] for name in names}), path, notes)
 
 
-def _refuse_output_of_another_run(config: Config, context: RankContext) -> None:
-    if context.run_on_main(lambda: (Path(config.train.output) / CONFIG_FILE).exists()):
+def refuse_output_of_another_run(output: str, context: RankContext) -> None:
+    """CheckpointError where a run has begun in `output`. A collective."""
+    if context.run_on_main(lambda: (Path(output) / CONFIG_FILE).exists()):
         raise CheckpointError(
-            f"output={config.train.output} holds another run; continue it with --resume auto, or choose another "
-            "--output"
+            f"output={output} holds another run; continue it with --resume auto, or choose another --output"
         )
 
 

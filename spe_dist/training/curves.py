@@ -24,14 +24,16 @@ def draw_curves(folder: Path) -> Path | None:
     figure = Figure(figsize=(13, 7), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(2, 3)
-    _panel(panels[0, 0], rows, {"loss": "total"}, "total loss (nats)")
-    _panel(panels[0, 1], rows, {"tbo_loss": "training"}, "token boundary (nats a piece)")
-    _points(panels[0, 1], evaluations, {"heldout/tbo_nats": "held out", "heldout/tbo_count_model_nats": "count model"})
-    _panel(panels[0, 2], rows, {"spo_loss": "training"}, "span permutation (nats a span)")
-    _points(panels[0, 2], evaluations, {"heldout/spo_nats": "held out", "heldout/spo_entropy": "entropy of labels"})
-    _panel(panels[1, 0], rows, {"cspo_loss": "training"}, "contrastive (nats a sentence)")
-    _panel(panels[1, 1], rows, {"contrastive_top1": "training, queue"}, "contrastive top-1")
-    _points(
+    draw_panel(panels[0, 0], rows, {"loss": "total"}, "total loss (nats)")
+    draw_panel(panels[0, 1], rows, {"tbo_loss": "training"}, "token boundary (nats a piece)")
+    draw_points(
+        panels[0, 1], evaluations, {"heldout/tbo_nats": "held out", "heldout/tbo_count_model_nats": "count model"}
+    )
+    draw_panel(panels[0, 2], rows, {"spo_loss": "training"}, "span permutation (nats a span)")
+    draw_points(panels[0, 2], evaluations, {"heldout/spo_nats": "held out", "heldout/spo_entropy": "entropy of labels"})
+    draw_panel(panels[1, 0], rows, {"cspo_loss": "training"}, "contrastive (nats a sentence)")
+    draw_panel(panels[1, 1], rows, {"contrastive_top1": "training, queue"}, "contrastive top-1")
+    draw_points(
         panels[1, 1],
         evaluations,
         {
@@ -40,7 +42,7 @@ def draw_curves(folder: Path) -> Path | None:
             "heldout/top1_same_layout_control": "same layout, control",
         },
     )
-    _panel(panels[1, 2], rows, {"learning_rate": "learning rate"}, "learning rate")
+    draw_panel(panels[1, 2], rows, {"learning_rate": "learning rate"}, "learning rate")
     for panel in panels.flat:
         panel.set_xlabel("step")
         panel.grid(alpha=0.3)
@@ -51,7 +53,7 @@ def draw_curves(folder: Path) -> Path | None:
     return path
 
 
-def _panel(panel: Any, rows: Sequence[dict[str, Any]], names: dict[str, str], title: str) -> None:
+def draw_panel(panel: Any, rows: Sequence[dict[str, Any]], names: dict[str, str], title: str) -> None:
     panel.set_title(title)
     for name, label in names.items():
         points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
@@ -65,7 +67,7 @@ def _panel(panel: Any, rows: Sequence[dict[str, Any]], names: dict[str, str], ti
         panel.plot(steps, smooth(values), label=f"{label}, smoothed", color="C0")
 
 
-def _points(panel: Any, rows: Sequence[dict[str, Any]], names: dict[str, str]) -> None:
+def draw_points(panel: Any, rows: Sequence[dict[str, Any]], names: dict[str, str]) -> None:
     for i, (name, label) in enumerate(names.items(), start=1):
         points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
         if points:

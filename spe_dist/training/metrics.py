@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,19 @@ from torch import Tensor
 from spe_dist.distributed.context import RankContext
 
 METRICS_FILE = "metrics.jsonl"
+Finish = Callable[[dict[str, Any], Mapping[str, Sequence[float]], int], dict[str, Any]]
 
 
 class MetricLog:
     """Collects one row a step on every rank; rank 0 writes them. `flush` is a collective."""
 
-    def __init__(self, folder: Path, context: RankContext, resume_step: int = 0) -> None:
-        """`resume_step`: rows of later steps are of a part that is trained again, and are removed."""
+    def __init__(self, folder: Path, context: RankContext, resume_step: int = 0, finish: Finish | None = None) -> None:
+        """`resume_step`: rows of later steps are of a part that is trained again, and are removed.
+
+        `finish` makes a row of means from a row with counts, sums over all ranks and the number of ranks.
+        """
         self.context = context
+        self._finish = finish or finish_pretraining
         self.path = folder / METRICS_FILE
         self._pending: list[tuple[dict[str, Any], dict[str, Tensor]]] = []
         self._board: Any = None
@@ -52,7 +57,7 @@ class MetricLog:
         columns = {name: total.tolist() for name, total in zip(sizes, totals, strict=True)}
         rows = []
         for i, (row, _) in enumerate(self._pending):
-            rows.append(finish(row, {name: column[i] for name, column in columns.items()}, self.context.ranks))
+            rows.append(self._finish(row, {name: column[i] for name, column in columns.items()}, self.context.ranks))
             self.write(rows[-1])
         self._pending.clear()
         return rows
@@ -73,7 +78,7 @@ class MetricLog:
             self._board.close()
 
 
-def finish(row: dict[str, Any], sums: Mapping[str, Sequence[float]], ranks: int) -> dict[str, Any]:
+def finish_pretraining(row: dict[str, Any], sums: Mapping[str, Sequence[float]], ranks: int) -> dict[str, Any]:
     """A row of means: `row` with counts (`masked_pieces`, `permuted_spans`, `sentences`), and sums over all ranks."""
     counts = {"tbo": row["masked_pieces"], "spo": row["permuted_spans"], "cspo": row["sentences"]}
     for name, count in counts.items():
@@ -81,17 +86,17 @@ def finish(row: dict[str, Any], sums: Mapping[str, Sequence[float]], ranks: int)
             row[f"{name}_loss"] = sums[f"{name}/loss"][0] / max(count, 1)
     row["loss"] = sum(weight * row.get(f"{name}_loss", 0.0) for name, weight in row.pop("weights").items())
     if "tbo/correct" in sums:
-        row["tbo_accuracy"] = _ratio(sums["tbo/correct"][0], counts["tbo"])
+        row["tbo_accuracy"] = ratio(sums["tbo/correct"][0], counts["tbo"])
     if "spo/correct" in sums:
-        row["spo_accuracy"] = _ratio(sums["spo/correct"][0], counts["spo"])
+        row["spo_accuracy"] = ratio(sums["spo/correct"][0], counts["spo"])
         for order, (correct, count) in enumerate(zip(sums["spo/class_correct"], sums["spo/class_count"], strict=True)):
-            row[f"spo_accuracy_order{order}"] = _ratio(correct, count)
+            row[f"spo_accuracy_order{order}"] = ratio(correct, count)
     if "cspo/correct" in sums:
         ranked = sums["cspo/ranked"][0]  # queries that had a negative
-        row["contrastive_top1"] = _ratio(sums["cspo/correct"][0], ranked)
-        row["positive_similarity"] = _ratio(sums["cspo/positive"][0], counts["cspo"])
-        row["negative_similarity"] = _ratio(sums["cspo/negative"][0], ranked)
-        row["embedding_spread"] = _ratio(sums["cspo/spread"][0], counts["cspo"])
+        row["contrastive_top1"] = ratio(sums["cspo/correct"][0], ranked)
+        row["positive_similarity"] = ratio(sums["cspo/positive"][0], counts["cspo"])
+        row["negative_similarity"] = ratio(sums["cspo/negative"][0], ranked)
+        row["embedding_spread"] = ratio(sums["cspo/spread"][0], counts["cspo"])
     row["pieces_per_s"] = sums["pieces"][0] / row["step_s"]
     row["data_wait_share"] = sums["data_wait_s"][0] / ranks / row["step_s"]
     row["memory_gib"] = sums["memory_gib"][0] / ranks
@@ -119,7 +124,8 @@ def _keep_rows_until(path: Path, step: int) -> None:
         os.replace(temporary, path)
 
 
-def _ratio(total: float, count: float) -> float:
+def ratio(total: float, count: float) -> float:
+    """total / count; not a number where there is nothing to count."""
     return total / count if count else float("nan")
 
 

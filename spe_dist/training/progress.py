@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any, TextIO
 
 LOG_FILE_SECONDS = 15.0
@@ -12,8 +13,15 @@ LOG_FILE_SECONDS = 15.0
 class ProgressLine:
     """Prints step, losses, sentences/s and time left."""
 
-    def __init__(self, total_steps: int, stream: TextIO | None = None, enabled: bool = True) -> None:
+    def __init__(
+        self,
+        total_steps: int,
+        stream: TextIO | None = None,
+        enabled: bool = True,
+        terms: Sequence[str] = ("tbo", "spo", "cspo"),
+    ) -> None:
         self.total_steps = total_steps
+        self.terms = terms
         self.stream = stream if stream is not None else sys.stdout
         self.enabled = enabled
         self.live = self.stream.isatty()
@@ -28,7 +36,7 @@ class ProgressLine:
             return
         self._printed_at = now
         text = f"step {row['step']:,}/{self.total_steps:,}  loss {row['loss']:.4f}"
-        for name in ("tbo", "spo", "cspo"):
+        for name in self.terms:
             if f"{name}_loss" in row:
                 text += f"  {name} {row[f'{name}_loss']:.3f}"
         if row.get("queue_fill", 0) > row["sentences"]:  # else no query has met a negative yet

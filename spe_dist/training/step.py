@@ -70,7 +70,7 @@ class TrainingStep:
                 outputs.anchor + total(terms, self.weights, counts, self.context.ranks, len(micro_batches))
             )
             self.engine.step()
-            _add_sums(sums, terms)
+            add_sums(sums, terms)
             if self.stop_agreed() and i + 1 < len(micro_batches):
                 return None
         applied = self.engine.was_step_applied()
@@ -127,7 +127,7 @@ def seed_dropout(seed: int, step: int, rank: int) -> None:
     torch.manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
-def _add_sums(sums: dict[str, Tensor], terms: dict[str, Term]) -> None:
+def add_sums(sums: dict[str, Tensor], terms: dict[str, Term]) -> None:
     """Add each term's sums as 1-d float64 tensors under `objective/sum`."""
     for name, term in terms.items():
         for key, value in {"loss": term.loss_sum, "correct": term.correct, **term.extra}.items():
