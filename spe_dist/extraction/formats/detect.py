@@ -1,0 +1,91 @@
+"""Which format a record has: by its fields, never by the file's name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from spe_dist.errors import DataError
+from spe_dist.extraction.formats.records import Node, shown
+
+FORMATS = ("dygie", "spert", "pspe", "nyt")
+FIELDS = {
+    "dygie": "'sentences', 'ner', 'relations'",
+    "spert": "'tokens', 'entities', 'relations'",
+    "pspe": "'sentText', 'entityMentions' with 'emId' and 'offset', 'relationMentions' with 'em1Id' and 'em2Id'",
+    "nyt": "'sentText', 'relationMentions' with 'em1Text' and 'em2Text'",
+}
+REMEDY = "formats and their fields are: " + "; ".join(f"{name}: {fields}" for name, fields in FIELDS.items())
+
+
+def formats_of(record: Node) -> tuple[str, ...]:
+    """The formats that a record can be read as: one; or `pspe` and `nyt`, where nothing is marked in a sentence.
+
+    Errors: DataError for a record of no known format.
+    """
+    if not isinstance(record.value, dict):
+        record.fail("each record must be an object with named fields", REMEDY)
+    fields = record.value
+    if "sentText" in fields:
+        return _of_sent_text(fields)
+    if "tokens" in fields:
+        return ("spert",)
+    if "sentences" in fields:
+        return ("dygie",)
+    raise DataError(f"{record.place} has the fields {shown(sorted(fields))} and so no known format; {REMEDY}")
+
+
+def _of_sent_text(fields: dict[str, Any]) -> tuple[str, ...]:
+    entities = _objects(fields.get("entityMentions"))
+    relations = _objects(fields.get("relationMentions"))
+    if any("emId" in entity or "offset" in entity for entity in entities):
+        return ("pspe",)
+    if any("em1Id" in relation or "em2Id" in relation for relation in relations):
+        return ("pspe",)
+    if entities or relations or "entityMentions" not in fields:
+        return ("nyt",)
+    return ("pspe", "nyt")
+
+
+def _objects(value: Any) -> list[dict[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def detect(records: Iterable[Node], wanted: str) -> tuple[str, Iterator[Node]]:
+    """The format of a stream of records, and the stream again from its start.
+
+    wanted: a name of FORMATS, or "auto". Sentences in which nothing is marked leave open which of `pspe` and `nyt` they
+    are; then the first one that tells decides, and `pspe` where none does.
+    Errors: DataError, also later from the stream, where a record has another format than the first.
+    """
+    rest = iter(records)
+    held: list[Node] = []
+    decided, decided_at = "", ""
+    for record in rest:
+        held.append(record)
+        possible = formats_of(record)
+        if len(possible) == 1 or wanted in possible:
+            decided, decided_at = (wanted if wanted in possible else possible[0]), record.place
+            break
+    decided = decided or ("pspe" if held else wanted)
+    if wanted not in ("auto", decided):
+        raise DataError(
+            f"{decided_at or held[0].place} has the format {decided}, not {wanted} as asked; "
+            f"leave the format to be told apart by content, or give the right file"
+        )
+
+    def checked() -> Iterator[Node]:
+        yield from (_same(record, decided, decided_at) for record in held)
+        yield from (_same(record, decided, decided_at) for record in rest)
+
+    return decided, checked()
+
+
+def _same(record: Node, decided: str, decided_at: str) -> Node:
+    possible = formats_of(record)
+    if decided not in possible:
+        raise DataError(
+            f"{record.place} has the format {possible[0]}, but {decided_at} has {decided}; "
+            f"a file holds one format: split it"
+        )
+    return record

@@ -1,0 +1,218 @@
+"""Distant supervision (NYT of CoType, ARNOR and others): one sentence a line, mentions named by their text.
+
+    {"sentText": "Ada wrote code", "articleId": "a1",
+     "relationMentions": [{"em1Text": "Ada", "em2Text": "code", "label": "Made"}],
+     "entityMentions": [{"start": 0, "label": "Person", "text": "Ada"}, {"start": 1, "label": "Work", "text": "code"}]}
+
+Mentions are found by their words. `start` is believed where the words stand there (released files number the mentions
+with it instead); else the n-th entry of a text and label is its n-th occurrence, or the first. em1 is the head. The
+label "None" means no relation, and so does `is_noise` (ARNOR's test data: a label that a person refused).
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from spe_dist.extraction.corpus import Document, Entity, Relation, Sentence
+from spe_dist.extraction.formats.grouping import DOCUMENT_FIELDS, Keyed, group, ungroup
+from spe_dist.extraction.formats.notices import (
+    Losses,
+    add_extra,
+    argument_positions,
+    note_further_fields,
+    typed_entities,
+    without_fragments,
+)
+from spe_dist.extraction.formats.records import Node
+from spe_dist.extraction.formats.texts import read_words, text_fields
+
+UNPLACED = "unplaced"  # field of a sentence: mentions whose text is not in it
+OWN_FIELDS = ("sentText", "entityMentions", "relationMentions", "tokens", DOCUMENT_FIELDS, UNPLACED)
+ENTITY_FIELDS = ("start", "label", "text", "probability")
+RELATION_FIELDS = ("em1Text", "em2Text", "em1Start", "em2Start", "label", "probability", "is_noise")
+UNTYPED = "entity"  # type of all entities where the file lists none
+NO_RELATION = "None"
+
+NONE = "relation mentions labelled None (no relation)"
+NOISE = "relation mentions marked as noise (no relation)"
+NOT_FOUND = "entity mentions whose text is not in the sentence (kept aside, not trained or scored)"
+NOT_PLACED = "relation mentions with an argument that is not in the sentence (kept aside, not trained or scored)"
+SEVERAL = "mentions whose text occurs several times (the first free occurrence is taken)"
+NOT_AT_START = "entity mentions whose 'start' is no word position of their text (found by text)"
+NO_ENTITY = "relation arguments that are no listed entities (kept without a type)"
+SEVERAL_ENTITIES = "relation arguments whose text several entities have (the first listed is taken)"
+NO_TYPES = f"relation arguments in a file without entity mentions (entities of type {UNTYPED!r})"
+
+
+def read(records: Iterable[Node], notices: Counter[str], predictions: bool = False) -> Iterator[Document]:
+    """Documents of records; predictions have the same fields as gold."""
+    return group(_SentenceReader(record, notices).read() for record in records)
+
+
+class _SentenceReader:
+    def __init__(self, record: Node, notices: Counter[str]):
+        self.record, self.notices = record, notices
+        self.words = read_words(record, notices)
+        if not record.has("tokens"):
+            self.words = tuple(word for word in self.words if word)
+        self.positions: dict[str, list[int]] = defaultdict(list)
+        for index, word in enumerate(self.words):
+            self.positions[word].append(index)
+        self.entities: list[Entity] = []
+        self.by_text: dict[str, list[Entity]] = defaultdict(list)
+        self.unplaced: dict[str, list[Any]] = defaultdict(list)
+
+    def read(self) -> Keyed:
+        fields = self.record.fields()
+        self.lists_entities = self.record.has("entityMentions")
+        for node in self.record.child("entityMentions").items() if self.lists_entities else ():
+            self._entity(node)
+        relations = [self._relation(node) for node in self.record.child("relationMentions").items()]
+        placed = [relation for relation in relations if relation is not None]
+        extra = {name: value for name, value in fields.items() if name not in OWN_FIELDS}
+        if self.unplaced:
+            extra[UNPLACED] = dict(self.unplaced)
+        article = fields.get("articleId")
+        sentence = Sentence(
+            self.words,
+            typed_entities(self.entities, placed, self.notices),
+            tuple(placed),
+            origin=self.record.place,
+            extra=extra,
+        )
+        document = self.record.child(DOCUMENT_FIELDS) if DOCUMENT_FIELDS in fields else None
+        return Keyed("" if article is None else str(article), sentence, document)
+
+    def _entity(self, node: Node) -> None:
+        text, name = self._text(node.child("text")), node.child("label").string()
+        note_further_fields(node, ENTITY_FIELDS, "entities", self.notices)
+        ends = self._occurrences(text)
+        starts = list(ends)
+        if not starts:
+            self.notices[NOT_FOUND] += 1
+            self.unplaced["entityMentions"].append(node.value)
+            return
+        start = node.child("start").integer() if node.has("start") else None
+        if start not in starts:
+            self.notices[NOT_AT_START] += start is not None
+            self.notices[SEVERAL] += len(starts) > 1
+            taken = {entity.start for entity in self.by_text[text] if entity.type == name}
+            start = next((position for position in starts if position not in taken), starts[0])
+        probability = node.child("probability").probability() if node.has("probability") else None
+        self._add(text, Entity(start, ends[start], name, probability=probability))
+
+    def _add(self, text: str, entity: Entity) -> Entity:
+        self.entities.append(entity)
+        self.by_text[text].append(entity)
+        return entity
+
+    def _relation(self, node: Node) -> Relation | None:
+        texts = [self._text(node.child(f"{role}Text")) for role in ("em1", "em2")]
+        name = node.child("label").label()
+        note_further_fields(node, RELATION_FIELDS, "relations", self.notices)
+        is_noise = node.has("is_noise") and node.child("is_noise").value is True
+        if name == NO_RELATION or is_noise:
+            self.notices[NONE if name == NO_RELATION else NOISE] += 1
+            return None
+        if not all(map(self._occurrences, texts)):
+            self.notices[NOT_PLACED] += 1
+            self.unplaced["relationMentions"].append(node.value)
+            return None
+        head, tail = (self._argument(text, node, role) for text, role in zip(texts, ("em1", "em2"), strict=True))
+        probability = node.child("probability").probability() if node.has("probability") else None
+        return Relation(name, head, tail, probability)
+
+    def _argument(self, text: str, node: Node, role: str) -> Entity:
+        known, ends = self.by_text[text], self._occurrences(text)
+        if node.has(f"{role}Start"):
+            start = node.child(f"{role}Start")
+            if start.integer() not in ends:
+                start.fail(f"{text!r} does not stand at this word", "count words from 0, or remove the field")
+            known = [entity for entity in known if entity.start == start.value]
+            return known[0] if known else Entity(start.value, ends[start.value], "")
+        if known:
+            self.notices[SEVERAL_ENTITIES] += len({(entity.start, entity.type) for entity in known}) > 1
+            return known[0]
+        self.notices[SEVERAL] += len(ends) > 1
+        start_word, end_word = next(iter(ends.items()))
+        if not self.lists_entities:
+            self.notices[NO_TYPES] += 1
+            return self._add(text, Entity(start_word, end_word, UNTYPED))
+        self.notices[NO_ENTITY] += 1
+        return Entity(start_word, end_word, "")
+
+    def _occurrences(self, text: str) -> dict[int, int]:
+        """Where a text stands as whole words: the end by the start, in order."""
+        words = tuple(text.split())
+        size = len(words)
+        starts = self.positions.get(words[0], ()) if words else ()
+        found = {start: start + size for start in starts if self.words[start : start + size] == words}
+        return found or (self._unusual_occurrences(text) if self.record.has("tokens") else {})
+
+    def _unusual_occurrences(self, text: str) -> dict[int, int]:
+        """The same, where words hold spaces or nothing."""
+        found: dict[int, int] = {}
+        for start in range(len(self.words)):
+            for end in range(start + 1, len(self.words) + 1):
+                joined = " ".join(self.words[start:end])
+                if joined == text:
+                    found.setdefault(start, end)
+                if len(joined) > len(text):
+                    break
+        return found
+
+    def _text(self, node: Node) -> str:
+        if self.record.has("tokens"):
+            return node.string()
+        text = " ".join(node.string().split())
+        if not text:
+            node.fail("a mention needs words", "give the words of the mention")
+        return text
+
+
+def write(documents: Iterable[Document], losses: Losses) -> Iterator[dict[str, Any]]:
+    """One record for each sentence."""
+    for key, index, whole, fields in ungroup(documents, losses):
+        sentence = without_fragments(whole, losses)
+        entities, positions = argument_positions(sentence, losses)
+        unplaced: Mapping[str, Any] = sentence.extra.get(UNPLACED, {})
+        mentions = [_mention(sentence.words, entity) for entity in entities] + unplaced.get("entityMentions", [])
+        relations = [
+            _relation(sentence, entities, relation, head, tail, losses)
+            for relation, (head, tail) in zip(sentence.relations, positions, strict=True)
+        ]
+        record: dict[str, Any] = {
+            "sentId": sentence.extra.get("sentId", index),
+            "articleId": key,
+            **text_fields(sentence.words),
+            "relationMentions": relations + unplaced.get("relationMentions", []),
+            "entityMentions": mentions,
+            **fields,
+        }
+        own = ("sentId", "articleId", UNPLACED)
+        yield add_extra(record, {name: value for name, value in sentence.extra.items() if name not in own}, losses)
+
+
+def _mention(words: Sequence[str], entity: Entity) -> dict[str, Any]:
+    mention = {"start": entity.start, "label": entity.type, "text": " ".join(words[entity.start : entity.end])}
+    return mention if entity.probability is None else {**mention, "probability": entity.probability}
+
+
+def _relation(
+    sentence: Sentence, entities: list[Entity], relation: Relation, head: int, tail: int, losses: Losses
+) -> dict[str, Any]:
+    """Arguments by text; also by position, where another entity with the text is listed earlier."""
+    mention: dict[str, Any] = {}
+    for role, position in (("em1", head), ("em2", tail)):
+        argument = entities[position]
+        words = sentence.words[argument.start : argument.end]
+        mention[f"{role}Text"] = " ".join(words)
+        alike = [entity for entity in entities if sentence.words[entity.start : entity.end] == words]
+        if alike[0] != argument:
+            mention[f"{role}Start"] = argument.start
+        if next(entity for entity in alike if entity.start == argument.start) != argument:
+            losses["relation arguments that read back with another type (a span has one type for relations)"] += 1
+    mention["label"] = relation.type
+    return mention if relation.probability is None else {**mention, "probability": relation.probability}

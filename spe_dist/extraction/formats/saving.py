@@ -1,0 +1,57 @@
+"""Write records whole or not at all."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import lzma
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+from spe_dist.errors import DataError
+
+
+def save_records(records: Iterable[Any], path: Path, as_list: bool, overwrite: bool) -> None:
+    """JSON, one record a line; as a list in brackets where asked and the name does not end in .jsonl.
+
+    The file appears under its name when all of it is written; an interrupted run leaves what was there.
+    """
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; name a file in it")
+    if path.exists() and not overwrite:
+        raise DataError(f"{path} exists; name another file, or allow it to be overwritten (--overwrite)")
+    stem = path.with_suffix("") if path.suffix in (".gz", ".xz") else path
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with _open(temporary, path.suffix) as file:
+            for text in _texts(records, as_list and stem.suffix != ".jsonl"):
+                file.write(text)
+        os.replace(temporary, path)
+    except (OSError, UnicodeEncodeError) as error:
+        raise DataError(f"{path} cannot be written ({error}); check the folder, its permissions and space") from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def _open(path: Path, suffix: str) -> IO[str]:
+    if suffix == ".gz":
+        return gzip.open(path, "wt", encoding="utf-8", newline="\n")  # type: ignore[return-value]
+    if suffix == ".xz":
+        return lzma.open(path, "wt", encoding="utf-8", newline="\n")  # type: ignore[return-value]
+    return path.open("w", encoding="utf-8", newline="\n")
+
+
+def _texts(records: Iterable[Any], as_list: bool) -> Iterator[str]:
+    lines = (json.dumps(record, ensure_ascii=False, allow_nan=False) for record in records)
+    if not as_list:
+        yield from (f"{line}\n" for line in lines)
+        return
+    begin = "[\n"
+    for line in lines:
+        yield f"{begin}{line}"
+        begin = ",\n"
+    yield "[]\n" if begin == "[\n" else "\n]\n"

@@ -1,0 +1,40 @@
+"""Words of formats that give a sentence as one string, with spaces between words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from spe_dist.extraction.formats.records import Node
+
+NO_WORDS = "sentences without words"
+OTHER_TOKENS = "sentences whose 'tokens' differ from 'sentText' ('tokens' are taken)"
+
+
+def read_words(record: Node, notices: Counter[str]) -> tuple[str, ...]:
+    """The words between single spaces of `sentText`, as the released code splits it; or the list `tokens`, if given."""
+    text = record.child("sentText").string()
+    words = split(text)
+    if record.has("tokens"):
+        tokens = record.child("tokens").words()
+        notices[OTHER_TOKENS] += " ".join(tokens).split() != text.split()
+        words = tokens
+    notices[NO_WORDS] += not words
+    return words
+
+
+def split(text: str) -> tuple[str, ...]:
+    stripped = text.strip()
+    return tuple(stripped.split(" ")) if stripped else ()
+
+
+def text_fields(words: Sequence[str]) -> dict[str, Any]:
+    """`sentText`, and `tokens` where the words cannot be told from it (a word with a space, an empty word)."""
+    text = " ".join(words)
+    return {"sentText": text} if split(text) == tuple(words) else {"sentText": text, "tokens": list(words)}
+
+
+def same_text(text: str, words: Sequence[str]) -> bool:
+    """Whether a text and words are the same but for spaces and case."""
+    return "".join(text.split()).casefold() == "".join("".join(words).split()).casefold()
