@@ -8,7 +8,8 @@ span vectors themselves, with no scaling of the scores, and is followed by dropo
 the tanh pooler output.
 
 Legend of the shape suffixes:
-    Q sequences, F = 5 spans L, s1, M, s2, R, D hidden size, H span size, A attention size
+    Q sequences (or P span pairs of them), F = 5 spans L, s1, M, s2, R, S spans, D hidden size, H span size,
+    A attention size
 """
 
 from __future__ import annotations
@@ -53,12 +54,20 @@ class PairEncoder(nn.Module):
 
     def forward(self, span_vectors_QFH: Tensor, cls_QD: Tensor) -> Tensor:
         """Span pair vectors [Q, H]."""
+        return self._attend(span_vectors_QFH, self.input_linear(span_vectors_QFH), self.query_linear(cls_QD))
+
+    def free_pairs(self, span_vectors_SH: Tensor, cls_QD: Tensor, span_PF: Tensor, sequence_P: Tensor) -> Tensor:
+        """[P, H]: the same for any pairs; `span_PF` are the rows of each pair's five spans, which pairs may share."""
+        inputs_PFA = _take(self.input_linear(span_vectors_SH), span_PF)
+        return self._attend(_take(span_vectors_SH, span_PF), inputs_PFA, _take(self.query_linear(cls_QD), sequence_P))
+
+    def _attend(self, span_vectors_QFH: Tensor, inputs_QFA: Tensor, query_QA: Tensor) -> Tensor:
         positions_FP = self.position_embedding(self.position_rows_F2).flatten(1)
-        features_QFA = (
-            self.input_linear(span_vectors_QFH)
-            + self.query_linear(cls_QD)[:, None, :]
-            + self.feature_linear(positions_FP)
-        )
+        features_QFA = inputs_QFA + query_QA[:, None, :] + self.feature_linear(positions_FP)
         scores_QF = self.score_linear(self.activation(features_QFA)).squeeze(-1)
         weights_QF = torch.softmax(scores_QF.float(), dim=-1).to(span_vectors_QFH.dtype)
         return self.dropout(torch.einsum("qf,qfh->qh", weights_QF, span_vectors_QFH))
+
+
+def _take(rows_SX: Tensor, index: Tensor) -> Tensor:
+    return rows_SX.index_select(0, index.flatten()).unflatten(0, index.shape)

@@ -26,7 +26,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spe_dist.model.dropout import Dropout
+from spe_dist.model.free_spans import WordTables, span_maxima
 from spe_dist.model.heads import Mlp
+from spe_dist.model.segments import segment_max
 
 
 @dataclass(frozen=True)
@@ -88,15 +90,20 @@ class _SumTaps(torch.autograd.Function):
 
 
 class SpanConv(nn.Conv1d):
-    """A Conv1d's parameters applied to window rows; value [N, C] before the activation."""
+    """A Conv1d's parameters applied to window rows; value [N, C] before the activation.
+
+    Without rows: the tap products themselves, [W K + 1, C], the bias behind them, for `WordTables`.
+    """
 
     def __init__(self, hidden_size: int, n_filters: int, width: int):
         super().__init__(hidden_size, n_filters, width)
 
-    def forward(self, word_states_WD: Tensor, rows: WindowRows) -> Tensor:  # type: ignore[override]
+    def forward(self, word_states_WD: Tensor, rows: WindowRows | None = None) -> Tensor:  # type: ignore[override]
         n_filters, hidden_size, n_taps = self.weight.shape
         taps_D = self.weight.permute(2, 0, 1).reshape(n_taps * n_filters, hidden_size)
         taps_WKC = F.linear(word_states_WD, taps_D).view(-1, n_taps, n_filters)
+        if rows is None:
+            return torch.cat([taps_WKC.flatten(0, 1), self.bias.unsqueeze(0)])  # type: ignore[union-attr]
         return _SumTaps.apply(taps_WKC, rows) + self.bias
 
 
@@ -114,6 +121,7 @@ class SpanEncoder(nn.Module):
     ):
         super().__init__()
         self.conv_layers = nn.ModuleList(SpanConv(hidden_size, n_filters, width) for width in kernel_widths)
+        self.kernel_widths = tuple(kernel_widths)
         self.widest = max(kernel_widths)
         self.dropout = Dropout(dropout)
         self.mlp = Mlp(n_filters * len(kernel_widths), span_size, dropout, kernels)
@@ -125,24 +133,11 @@ class SpanEncoder(nn.Module):
         maxima_SC = segment_max(windows_NC, rows.span_N, rows.rows_per_span_S)
         return self.mlp(self.dropout(maxima_SC))
 
+    def word_tables(self, word_states_WD: Tensor) -> WordTables:
+        """What `free_spans` needs of the words: the large products, once for each word."""
+        tables = [conv(word_states_WD) for conv in self.conv_layers]
+        return WordTables(tables, self.kernel_widths, word_states_WD.shape[0])
 
-def segment_max(values_NC: Tensor, span_N: Tensor, lengths_S: Tensor) -> Tensor:
-    """Maximum over each run of rows, [S, C]; runs are not empty. Equal maxima share the gradient evenly."""
-    return _SegmentMax.apply(values_NC, span_N, lengths_S)
-
-
-class _SegmentMax(torch.autograd.Function):
-    """segment_reduce with its own backward: torch's does not divide negative gradients among equal maxima."""
-
-    @staticmethod
-    def forward(ctx, values_NC: Tensor, span_N: Tensor, lengths_S: Tensor) -> Tensor:
-        maxima_SC = torch.segment_reduce(values_NC, "max", lengths=lengths_S, axis=0, unsafe=True)
-        ctx.save_for_backward(values_NC, maxima_SC, span_N, lengths_S)
-        return maxima_SC
-
-    @staticmethod
-    def backward(ctx, grad_SC: Tensor) -> tuple[Tensor, None, None]:
-        values_NC, maxima_SC, span_N, lengths_S = ctx.saved_tensors
-        is_maximum_NC = (values_NC == maxima_SC.index_select(0, span_N)).to(grad_SC.dtype)
-        ties_SC = torch.segment_reduce(is_maximum_NC, "sum", lengths=lengths_S, axis=0, unsafe=True)
-        return (grad_SC / ties_SC).index_select(0, span_N).mul_(is_maximum_NC), None, None
+    def free_spans(self, tables: WordTables, start_S: Tensor, end_S: Tensor) -> Tensor:
+        """[S, H], S > 0: vectors of any spans start..end of the words, which may be empty, overlap and repeat."""
+        return self.mlp(self.dropout(span_maxima(tables, start_S, end_S)))

@@ -1,0 +1,154 @@
+"""Maxima of the span encoder's windows for any spans of a batch, overlapping ones too: what `SpanEncoder` gives for
+copies of their words, without copying a word (METHOD Network, Span encoder).
+
+A span's maximum is that over its windows, and a window is a sum of tap products, which are computed once for every
+word. A span of few words sums its own windows. The windows of a longer one are of three kinds, which it shares with
+other spans: those that reach over its start depend on the start alone, those that reach over its end on the end
+alone, and those in between on neither. For the last a table of maxima over 1, 2, 4, ... neighbouring windows answers
+each span by two look-ups. So n entities with n^2 / 2 spans between them cost n^2 look-ups, however long the spans.
+
+Equal maxima of different windows share the gradient, in parts that need not be equal.
+
+Legend of the shape suffixes:
+    W words, S spans, N window rows, K taps of a kernel, C filters (of one kernel, or of all kernels after the sum),
+    U distinct starts or ends
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from spe_dist.model.segments import segment_max
+
+DIRECT_WORDS = 6  # spans of fewer words sum their own windows
+
+
+@dataclass(frozen=True)
+class WordTables:
+    """Tap products of all words of a batch, for each kernel; made by `SpanEncoder.word_tables`."""
+
+    kernels: Sequence[Tensor]  # [W K + 1, C] each: product of word w and tap k in row w K + k, the bias in the last
+    widths: Sequence[int]  # K of each kernel
+    n_words: int
+
+    @property
+    def widest(self) -> int:
+        return max(self.widths)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Windows: tap 0 stands at word `first_N`; words before `low_N` and from `high_N` on count as zeros."""
+
+    first_N: Tensor
+    low_N: Tensor
+    high_N: Tensor
+
+    def __len__(self) -> int:
+        return self.first_N.shape[0]
+
+
+def span_maxima(tables: WordTables, start_S: Tensor, end_S: Tensor) -> Tensor:
+    """[S, C]: maximum after GELU over the windows of each span of words start..end, which may be empty."""
+    widest = tables.widest
+    width_S = end_S - start_S
+    is_long_S = width_S >= max(DIRECT_WORDS, widest)
+    short, long = torch.nonzero(~is_long_S).squeeze(1), torch.nonzero(is_long_S).squeeze(1)
+    lengths = width_S[short] + widest
+    short_rows = _direct_rows(start_S[short], end_S[short], lengths, widest)
+    if long.shape[0] == 0:
+        return segment_max(_window_values(tables, short_rows), _owner(lengths, len(short_rows)), lengths)
+
+    start_L, end_L = start_S[long], end_S[long]
+    starts_U, start_of_L = torch.unique(start_L, return_inverse=True)
+    ends_U, end_of_L = torch.unique(end_L, return_inverse=True)
+    rows = [_edge_rows(starts_U, "start", widest), _edge_rows(ends_U, "end", widest), _inner_rows(tables)]
+    parts = [short_rows, *rows]
+    values_NC = _window_values(tables, _join(parts))
+    short_NC, at_start_NC, at_end_NC, inner_WC = values_NC.split([len(part) for part in parts])
+    at_start_UC = at_start_NC.unflatten(0, (-1, widest)).amax(1)
+    at_end_UC = at_end_NC.unflatten(0, (-1, widest)).amax(1)
+    edges_LC = torch.maximum(at_start_UC.index_select(0, start_of_L), at_end_UC.index_select(0, end_of_L))
+    long_LC = torch.maximum(edges_LC, _range_max(inner_WC, start_L, end_L - widest + 1))
+    if short.shape[0] == 0:
+        return long_LC
+    short_SC = segment_max(short_NC, _owner(lengths, len(short_rows)), lengths)
+    place_S = torch.empty_like(start_S)
+    place_S[torch.cat([short, long])] = torch.arange(start_S.shape[0], device=start_S.device)
+    return torch.cat([short_SC, long_LC]).index_select(0, place_S)
+
+
+def _direct_rows(start_S: Tensor, end_S: Tensor, lengths_S: Tensor, widest: int) -> _Rows:
+    """All windows of each span, and one of zeros."""
+    n_rows = int(lengths_S.sum())
+    span_N = _owner(lengths_S, n_rows)
+    before_S = torch.cumsum(lengths_S, 0) - lengths_S
+    offset_N = torch.arange(n_rows, device=start_S.device) - before_S[span_N]
+    return _Rows(start_S[span_N] - (widest - 1) + offset_N, start_S[span_N], end_S[span_N])
+
+
+def _owner(lengths_S: Tensor, n_rows: int) -> Tensor:
+    return torch.repeat_interleave(
+        torch.arange(lengths_S.shape[0], device=lengths_S.device), lengths_S, output_size=n_rows
+    )
+
+
+def _edge_rows(word_U: Tensor, edge: str, widest: int) -> _Rows:
+    """The `widest` windows that end in or before a span's first words, or begin in or behind its last ones."""
+    offset = torch.arange(widest, device=word_U.device)
+    if edge == "start":
+        first_UK = word_U[:, None] - widest + offset
+        low_UK, high_UK = word_U[:, None].expand_as(first_UK), word_U[:, None].expand_as(first_UK) + widest
+    else:
+        first_UK = word_U[:, None] - widest + 1 + offset
+        low_UK, high_UK = word_U[:, None].expand_as(first_UK) - widest + 1, word_U[:, None].expand_as(first_UK)
+    return _Rows(first_UK.flatten(), low_UK.flatten(), high_UK.flatten())
+
+
+def _inner_rows(tables: WordTables) -> _Rows:
+    """The window that begins at each word. Those that leave their sequence are never asked for."""
+    word_W = torch.arange(tables.n_words, device=tables.kernels[0].device)
+    return _Rows(word_W, word_W, torch.full_like(word_W, tables.n_words))
+
+
+def _join(parts: Sequence[_Rows]) -> _Rows:
+    return _Rows(
+        torch.cat([part.first_N for part in parts]),
+        torch.cat([part.low_N for part in parts]),
+        torch.cat([part.high_N for part in parts]),
+    )
+
+
+def _window_values(tables: WordTables, rows: _Rows) -> Tensor:
+    """[N, C]: GELU of each window's sum of tap products and bias, all kernels side by side."""
+    sums = []
+    for table, n_taps in zip(tables.kernels, tables.widths, strict=True):
+        tap_K = torch.arange(n_taps + 1, device=table.device)
+        word_NK = rows.first_N[:, None] + tap_K
+        index_NK = word_NK * n_taps + tap_K
+        index_NK[:, n_taps] = tables.n_words * n_taps  # the bias
+        used_NK = (word_NK >= rows.low_N[:, None]) & (word_NK < rows.high_N[:, None])
+        used_NK[:, n_taps] = True
+        counts_N = used_NK.sum(1)
+        sums.append(F.embedding_bag(index_NK[used_NK], table, torch.cumsum(counts_N, 0) - counts_N, mode="sum"))
+    return F.gelu(torch.cat(sums, dim=1))
+
+
+def _range_max(values_WC: Tensor, first_L: Tensor, end_L: Tensor) -> Tensor:
+    """[L, C]: maxima over rows first..end, which are not empty: the larger of two overlapping powers of two."""
+    length_L = end_L - first_L
+    level_L = torch.frexp(length_L.double()).exponent.long() - 1  # floor(log2(length)), exactly
+    levels, before = [values_WC], [0]
+    for level in range(int(level_L.max())):
+        half = 1 << level
+        before.append(before[-1] + levels[-1].shape[0])
+        levels.append(torch.maximum(levels[-1][:-half], levels[-1][half:]))
+    table = torch.cat(levels)
+    origin_L = torch.tensor(before, device=first_L.device)[level_L]
+    left_L, right_L = origin_L + first_L, origin_L + end_L - (torch.ones_like(level_L) << level_L)
+    return torch.maximum(table.index_select(0, left_L), table.index_select(0, right_L))
