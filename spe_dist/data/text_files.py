@@ -12,9 +12,10 @@ import lzma
 import os
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from spe_dist.errors import DataError
 
@@ -84,23 +85,41 @@ def _is_text_name(path: Path) -> bool:
     return plain.suffix in TEXT_SUFFIXES or (plain.suffix == "" and path.name != "README" and path.name != "LICENSE")
 
 
-def read_chunks(path: Path) -> Iterator[tuple[bytes, int]]:
+class _Counted:
+    """A stream, its first bytes given back to it, which knows its position also where it is a pipe."""
+
+    def __init__(self, head: bytes, stream: BinaryIO) -> None:
+        self._head, self._stream, self._position = head, stream, 0
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._head[: size if size >= 0 else None]
+        self._head = self._head[len(data) :]
+        data += self._stream.read(size - len(data) if size >= 0 else -1)
+        self._position += len(data)
+        return data
+
+    def tell(self) -> int:
+        return self._position
+
+
+def read_chunks(path: Path, stream: BinaryIO | None = None) -> Iterator[tuple[bytes, int]]:
     """(decompressed bytes, bytes of the file read so far). What a file is its first bytes tell, not its name.
 
+    A `stream` that is open already, standard input for one, is read in place of the file; `path` is then its name.
     DataError where it is damaged, cut short or UTF-16.
     """
     try:
-        with open(path, "rb") as raw:
-            head = raw.read(6)
-            raw.seek(0)
+        with nullcontext(stream) if stream is not None else open(path, "rb") as file:
+            head = file.read(6)
+            raw = _Counted(head, file)
             if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
                 raise DataError(f"{path} is UTF-16 text; convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)")
             if head[:4] == b"\x28\xb5\x2f\xfd":
                 yield from _zstd_chunks(raw, path)
                 return
-            with _decompressed(raw, head) as stream:
-                while chunk := stream.read(_READ_BYTES):
-                    yield chunk, raw.tell()
+            reader = _decompressed(raw, head)
+            while chunk := reader.read(_READ_BYTES):
+                yield chunk, raw.tell()
     except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path} is damaged or cut short: {error}; fetch it again") from error
     except OSError as error:

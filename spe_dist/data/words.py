@@ -9,7 +9,7 @@ digits, with or without a comma or full stop behind, needs no asking unless it i
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -83,20 +83,27 @@ class SpacySplitter:
 
     def sentences(self, document: str) -> list[str]:
         """The sentences of a document by spaCy's rule-based sentencizer, as parts of its text."""
+        return [document[words[0].start : words[-1].end] for words in self.sentences_as_words(document)]
+
+    def sentences_as_words(self, document: str) -> Iterator[list[Word]]:
+        """The same sentences, each as its words with their places in the document."""
         from spacy.tokens import Doc
 
         language = self._spacy()
-        sentences = []
+        part_start = 0
         for part in _bounded_parts(document):
             words = self.words_with_offsets(part)
+            if part_start:
+                words = [Word(word.text, word.start + part_start, word.end + part_start) for word in words]
+            part_start += len(part)
             if not words:
                 continue
             spaces = [a.end < b.start for a, b in pairwise(words)] + [False]
             doc = Doc(language.vocab, words=[word.text for word in words], spaces=spaces)
             starts = [i for i, is_start in enumerate(self._sentencizer.predict([doc])[0]) if is_start]
             starts = [_before_opening(words, start) for start in starts] + [len(words)]
-            sentences += [part[words[a].start : words[b - 1].end] for a, b in pairwise(starts)]
-        return sentences
+            for a, b in pairwise(starts):
+                yield words[a:b]
 
     def _split(self, stretch: str) -> tuple[str, ...]:
         if len(self._stretches) >= CACHED_STRETCHES:

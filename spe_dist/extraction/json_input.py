@@ -1,0 +1,212 @@
+"""Sentences of JSON records: JSON lines, or a file that is one JSON list.
+
+Of a record the first of these fields counts that it has: `sentences` (a list of lists of words, or of strings),
+`tokens` or `words` (a list of words), the text field (split into sentences and words), `sentText` (words between
+spaces). So all formats of extraction corpora are read, and what predict.py has written; what is marked in them is no
+input. Beside words, a text that holds them in order gives the offsets.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from spe_dist.data.text import BAD_JSON, BLANK, Skips
+from spe_dist.errors import DataError
+from spe_dist.extraction.corpus import Sentence, Span
+from spe_dist.extraction.text_input import (
+    InputSettings,
+    Line,
+    Located,
+    Place,
+    sentences_of,
+    sentences_of_text,
+    shown_name,
+)
+
+NO_TEXT = "JSON records without text or words"
+ID_FIELDS = ("id", "doc_key", "doc_id", "orig_id")
+WORD_FIELDS = ("tokens", "words")
+
+
+class RecordError(DataError):
+    """A record that holds no text or words; the message lacks its place."""
+
+
+class JsonReader:
+    """Reads the records of one file. Raises DataError with file and line (or item), unless `skip_bad`."""
+
+    def __init__(self, file: str, settings: InputSettings, skips: Skips, documents: Iterator[int]) -> None:
+        self.file, self.settings, self.skips, self.documents = file, settings, skips, documents
+        self.name = shown_name(file)
+
+    def read(self, lines: Iterable[Line]) -> Iterator[Located]:
+        rest = iter(lines)
+        is_first = True
+        for line in rest:
+            text = line.text.strip()
+            if line.is_bad:
+                continue
+            if not text:
+                self.skips.counts[BLANK] += 1
+                continue
+            if is_first and text.startswith("["):
+                yield from self._read_list(line, rest)
+            else:
+                yield from self._read_record(line)
+            is_first = False
+
+    def _read_record(self, line: Line) -> Iterator[Located]:
+        try:
+            record = json.loads(line.text)
+        except (ValueError, RecursionError) as error:
+            self._fail(BAD_JSON, f"line {line.number}", f"is not JSON: {error}")
+            return
+        yield from self._sentences(record, "line", line.number)
+
+    def _read_list(self, first: Line, rest: Iterator[Line]) -> Iterator[Located]:
+        """The file as one list, held whole."""
+        text = "\n".join([first.text, *(line.text for line in rest)])
+        try:
+            records = json.loads(text)
+        except json.JSONDecodeError as error:
+            number = first.number + error.lineno - 1
+            raise DataError(
+                f"{self.name}, line {number}, column {error.colno}: damaged JSON ({error.msg}); repair it, or get the "
+                "file again"
+            ) from None
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{self.name} holds damaged JSON ({error}); repair it, or get the file again") from None
+        for number, record in enumerate(records, start=1):
+            yield from self._sentences(record, "item", number)
+
+    def _sentences(self, record: Any, unit: str, number: int) -> Iterator[Located]:
+        try:
+            found = list(sentences_of_record(record, self.settings))
+        except RecordError as error:
+            self._fail(NO_TEXT, f"{unit} {number}", str(error))
+            return
+        document = next(self.documents)
+        identity = next((record[key] for key in ID_FIELDS if isinstance(record.get(key), str | int)), None)
+        for i, (start, sentence) in enumerate(found):
+            yield Located(Place(self.file, document, identity, number, i, start), sentence)
+
+    def _fail(self, reason: str, where: str, detail: str) -> None:
+        if not self.settings.skip_bad:
+            raise DataError(
+                f"{self.name}, {where} {detail}; repair it, give --input_format text if this is no JSON, or leave such "
+                "records out with --skip_bad"
+            )
+        self.skips.counts[reason] += 1
+        self.skips.first_bad = self.skips.first_bad or f"{self.name}, {where} {detail}"
+
+
+def sentences_of_record(record: Any, settings: InputSettings) -> Iterator[tuple[int, Sentence]]:
+    """(first character, sentence) for each sentence of a record. Raises RecordError."""
+    if not isinstance(record, dict):
+        raise RecordError(f"is {_shown(record)}, no object with a field {settings.text_field!r} or 'tokens'")
+    text = record.get(settings.text_field)
+    if "sentences" in record:
+        return _of_list(record["sentences"], "sentences", text)
+    for name in WORD_FIELDS:
+        if name in record:
+            words = record[name]
+            is_nested = isinstance(words, list) and words and all(isinstance(inner, list) for inner in words)
+            return _of_list(words if is_nested else [words], name, text)
+    if isinstance(text, str):
+        return sentences_of_text(_encodable(text), settings.tokenised)
+    if settings.text_field in record:
+        raise RecordError(f"has {_shown(text)} under {settings.text_field!r}, no text")
+    if isinstance(record.get("sentText"), str):
+        return sentences_of(_encodable(record["sentText"]), tokenised=True)
+    fields = ", ".join(map(repr, record)) or "none"
+    raise RecordError(
+        f"has neither text under {settings.text_field!r} nor words under 'tokens', 'words' or 'sentences' (its fields: "
+        f"{_cut(fields)}); --text_field names another"
+    )
+
+
+def _of_list(sentences: Any, field: str, text: Any) -> Iterator[tuple[int, Sentence]]:
+    """Sentences given as lists of words or as strings, placed in the record's text where that holds their words."""
+    if not isinstance(sentences, list):
+        raise RecordError(f"has {_shown(sentences)} under {field!r}, no list")
+    if all(isinstance(sentence, str) for sentence in sentences) and field == "sentences":
+        return _of_strings(sentences)
+    for words in sentences:
+        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+            raise RecordError(f"has {_shown(words)} under {field!r}, no list of words")
+    text = _encodable(text) if isinstance(text, str) else None
+    return place_words([[_encodable(word) for word in words] for words in sentences], text)
+
+
+def _of_strings(sentences: Sequence[str]) -> Iterator[tuple[int, Sentence]]:
+    """Each string is one sentence whose words are still to be found."""
+    start = 0
+    for text in map(_encodable, sentences):
+        parts = list(sentences_of(text))
+        if parts:
+            first = parts[0][0]
+            words = tuple(word for _, part in parts for word in part.words)
+            spans = tuple(
+                (offset - first + a, offset - first + b) for offset, part in parts for a, b in part.char_spans or ()
+            )
+            yield start + first, Sentence(words, text=text[first : first + spans[-1][1]], char_spans=spans)
+        else:
+            yield start, Sentence((), text="", char_spans=())
+        start += len(text) + 1
+
+
+def place_words(sentences: Sequence[Sequence[str]], text: str | None = None) -> Iterator[tuple[int, Sentence]]:
+    """Sentences of given words, placed in `text` where that holds them in order, otherwise in the words joined."""
+    found = find_words([word for words in sentences for word in words], text) if text is not None else None
+    if text is None or found is None:
+        joined = [" ".join(words) for words in sentences]
+        start = 0
+        for words, sentence_text in zip(sentences, joined, strict=True):
+            yield start, Sentence(tuple(words), text=sentence_text, char_spans=_joined_spans(words))
+            start += len(sentence_text) + 1
+        return
+    done = position = 0
+    for words in sentences:
+        spans = found[done : done + len(words)]
+        done += len(words)
+        start, end = (spans[0][0], spans[-1][1]) if spans else (position, position)
+        position = end
+        own = tuple((a - start, b - start) for a, b in spans)
+        yield start, Sentence(tuple(words), text=text[start:end], char_spans=own)
+
+
+def find_words(words: Sequence[str], text: str) -> list[Span] | None:
+    """Where the words stand in the text, one behind another with nothing but space between; None if they do not."""
+    spans: list[Span] = []
+    position = 0
+    for word in words:
+        start = text.find(word, position)
+        if start < 0 or text[position:start].strip():
+            return None
+        position = start + len(word)
+        spans.append((start, position))
+    return spans
+
+
+def _joined_spans(words: Sequence[str]) -> tuple[Span, ...]:
+    spans = []
+    position = 0
+    for word in words:
+        spans.append((position, position + len(word)))
+        position += len(word) + 1
+    return tuple(spans)
+
+
+def _encodable(text: str) -> str:
+    """Half of a surrogate pair, which JSON can hold and UTF-8 cannot, becomes a question mark: lengths stay."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _shown(value: Any) -> str:
+    return _cut(json.dumps(value, ensure_ascii=False, default=repr))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:77]}..."
