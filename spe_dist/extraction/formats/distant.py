@@ -26,7 +26,7 @@ from spe_dist.extraction.formats.notices import (
     without_fragments,
 )
 from spe_dist.extraction.formats.records import Node
-from spe_dist.extraction.formats.texts import read_words, text_fields
+from spe_dist.extraction.formats.texts import is_unusual, read_words, text_fields
 
 UNPLACED = "unplaced"  # field of a sentence: mentions whose text is not in it
 OWN_FIELDS = ("sentText", "entityMentions", "relationMentions", "tokens", DOCUMENT_FIELDS, UNPLACED)
@@ -57,6 +57,7 @@ class _SentenceReader:
         self.words = read_words(record, notices)
         if not record.has("tokens"):
             self.words = tuple(word for word in self.words if word)
+        self.is_unusual = is_unusual(self.words)
         self.positions: dict[str, list[int]] = defaultdict(list)
         for index, word in enumerate(self.words):
             self.positions[word].append(index)
@@ -145,11 +146,12 @@ class _SentenceReader:
 
     def _occurrences(self, text: str) -> dict[int, int]:
         """Where a text stands as whole words: the end by the start, in order."""
+        if self.is_unusual:
+            return self._unusual_occurrences(text)
         words = tuple(text.split())
         size = len(words)
         starts = self.positions.get(words[0], ()) if words else ()
-        found = {start: start + size for start in starts if self.words[start : start + size] == words}
-        return found or (self._unusual_occurrences(text) if self.record.has("tokens") else {})
+        return {start: start + size for start in starts if self.words[start : start + size] == words}
 
     def _unusual_occurrences(self, text: str) -> dict[int, int]:
         """The same, where words hold spaces or nothing."""
@@ -164,7 +166,7 @@ class _SentenceReader:
         return found
 
     def _text(self, node: Node) -> str:
-        if self.record.has("tokens"):
+        if self.is_unusual:
             return node.string()
         text = " ".join(node.string().split())
         if not text:
@@ -207,9 +209,8 @@ def _relation(
     mention: dict[str, Any] = {}
     for role, position in (("em1", head), ("em2", tail)):
         argument = entities[position]
-        words = sentence.words[argument.start : argument.end]
-        mention[f"{role}Text"] = " ".join(words)
-        alike = [entity for entity in entities if sentence.words[entity.start : entity.end] == words]
+        text = mention[f"{role}Text"] = " ".join(sentence.words[argument.start : argument.end])
+        alike = [entity for entity in entities if " ".join(sentence.words[entity.start : entity.end]) == text]
         if alike[0] != argument:
             mention[f"{role}Start"] = argument.start
         if next(entity for entity in alike if entity.start == argument.start) != argument:

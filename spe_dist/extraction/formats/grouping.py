@@ -1,8 +1,8 @@
 """Formats of sentences: which neighbouring sentences are a document, and what a document has beside its sentences.
 
 A key (`doc_key`, `articleId`) tells documents apart: neighbours with the same key are one document, a sentence
-without a key is one of its own. What belongs to no single sentence stands in the field `document_fields` of a document's first
-sentence: ours, other tools pass over it.
+without a key is one of its own. What belongs to no single sentence stands in the field `document_fields` of a
+document's first sentence: ours, other tools pass over it.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ class Node:
             inside = f": {self.path}" if self.path else ""
             raise DataError(
                 f"{self.place}{inside} has no field {key!r} (it has {shown(sorted(self.value))}); "
-                f"add it, also where it is empty"
+                f"add it; where there is nothing, as an empty list"
             )
         return Node(self.value[key], self.place, f"{self.path}.{key}" if self.path else key)
 
@@ -158,6 +158,8 @@ def _of_list(text: str, first: int, source: str) -> Iterator[Node]:
         closes = text[position : position + 1] == "]"
         if closes and number and text[:position].rstrip().endswith(","):
             _refuse(text, position, f"{source}, after item {number}", "a comma stands before the closing bracket")
+        if closes and not number:
+            raise DataError(f"{source} holds an empty list; give a file that holds at least one sentence")
         if closes:
             break
         number += 1

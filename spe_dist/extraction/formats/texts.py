@@ -32,7 +32,13 @@ def split(text: str) -> tuple[str, ...]:
 def text_fields(words: Sequence[str]) -> dict[str, Any]:
     """`sentText`, and `tokens` where the words cannot be told from it (a word with a space, an empty word)."""
     text = " ".join(words)
-    return {"sentText": text} if split(text) == tuple(words) else {"sentText": text, "tokens": list(words)}
+    is_plain = split(text) == tuple(words) and not is_unusual(words)
+    return {"sentText": text} if is_plain else {"sentText": text, "tokens": list(words)}
+
+
+def is_unusual(words: Sequence[str]) -> bool:
+    """Whether a word is empty or holds white space."""
+    return tuple(" ".join(words).split()) != tuple(words)
 
 
 def same_text(text: str, words: Sequence[str]) -> bool:

@@ -1,0 +1,164 @@
+#!/usr/bin/env python3
+"""Look into corpora of entities and relations, and convert them between formats.
+
+python tools/corpus.py inspect train.json dev.json test.json
+python tools/corpus.py convert scierc/train.json train_spert.json --to spert
+
+Formats are told apart by content: dygie (DyGIE, SciERC, PURE), spert (SpERT), pspe (PSPE, UniRE), nyt (distant
+supervision: CoType, ARNOR).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from spe_dist.errors import SpeError
+from spe_dist.extraction.formats import FORMATS, read_corpus, write_corpus
+from spe_dist.extraction.known_corpora import Check, check, recognise
+from spe_dist.extraction.statistics import (
+    ENTITY_COUNTS,
+    RELATION_COUNTS,
+    SIZES,
+    CorpusStatistics,
+    count_corpus,
+)
+
+Row = tuple[str, list[str]]
+
+
+def inspect(options: argparse.Namespace) -> int:
+    """Count documents, sentences, entities and relations, by type and by what makes them hard to find."""
+    files = [count_corpus(read_corpus(path, options.format, options.predictions)) for path in options.files]
+    known = recognise(files)
+    checks = [check(statistics, known) for statistics in files] if known else []
+    if options.json:
+        report = {
+            "files": [statistics.to_json() for statistics in files],
+            "corpus": known.name if known else None,
+            "checks": [
+                {"source": c.source, "split": c.split, "agreed": c.agreed, "warnings": c.warnings} for c in checks
+            ],
+        }
+        print(json.dumps(report, indent=2, ensure_ascii=False))
+    else:
+        print("\n".join(report_lines(files, checks)))
+    for result in checks:
+        for warning in result.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+    return 0
+
+
+def report_lines(files: Sequence[CorpusStatistics], checks: Sequence[Check]) -> list[str]:
+    """The tables that `inspect` prints: one column a file."""
+    rows: list[Row] = [("", column_names([statistics.source for statistics in files]))]
+    rows.append(("format", [statistics.format for statistics in files]))
+    rows += _count_rows(SIZES, files)
+    if not all(statistics.has_documents for statistics in files):
+        shown = [f"{s.counts['documents']:,}" if s.has_documents else "-" for s in files]
+        rows = [(name, shown) if name == SIZES["documents"] else (name, cells) for name, cells in rows]
+    rows += _section("entities by type", [statistics.entity_types for statistics in files])
+    rows += _section("relations by type", [statistics.relation_types for statistics in files])
+    rows += [("", []), ("of the entities", []), *_count_rows(ENTITY_COUNTS, files, indent="  ")]
+    rows += [("", []), ("of the relations", []), *_count_rows(RELATION_COUNTS, files, indent="  ")]
+    lines = _table(rows)
+    for statistics in files:
+        if statistics.longest_at:
+            lines.append(f"longest sentence: {statistics.longest_at}")
+    for statistics in files:
+        lines += [f"{statistics.source}: {text}" for text in counted(statistics.notices)]
+    for result in checks:
+        if result.agreed and not result.warnings:
+            part = f"{result.split} part" if result.split else "a part"
+            lines.append(
+                f"{result.source} agrees with {part} of {result.corpus} as published: {', '.join(result.agreed)}"
+            )
+    return lines
+
+
+def column_names(sources: Sequence[str]) -> list[str]:
+    """File names without endings; with their folders where they are alike."""
+    paths = [Path(source) for source in sources]
+    stems = [path.name.split(".")[0] for path in paths]
+    return stems if len(set(stems)) == len(stems) else [f"{path.parent.name}/{path.name}" for path in paths]
+
+
+def _count_rows(names: Mapping[str, str], files: Sequence[CorpusStatistics], indent: str = "") -> list[Row]:
+    return [
+        (f"{indent}{text}", [f"{statistics.counts[name]:,}" for statistics in files]) for name, text in names.items()
+    ]
+
+
+def _section(title: str, types: Sequence[Counter[str]]) -> list[Row]:
+    names = sorted({name for counts in types for name in counts})
+    return [("", []), (title, []), *((f"  {name}", [f"{counts[name]:,}" for counts in types]) for name in names)]
+
+
+def _table(rows: Iterable[Row]) -> list[str]:
+    rows = list(rows)
+    first = max(len(name) for name, _ in rows)
+    width = max(len(cell) for _, cells in rows for cell in cells) + 2
+    return [f"{name:<{first}}{''.join(f'{cell:>{width}}' for cell in cells)}".rstrip() for name, cells in rows]
+
+
+def convert(options: argparse.Namespace) -> int:
+    """Write a corpus in another format, and say what that format has no place for."""
+    corpus = read_corpus(options.input, options.format, options.predictions)
+    losses = write_corpus(corpus, options.output, options.to, overwrite=options.overwrite)
+    entities = sum(len(sentence.entities) for sentence in corpus.sentences)
+    relations = sum(len(sentence.relations) for sentence in corpus.sentences)
+    print(
+        f"{options.input} ({corpus.format}) -> {options.output} ({options.to}): "
+        f"{corpus.n_sentences:,} sentences, {entities:,} entities, {relations:,} relations"
+    )
+    for text in counted(corpus.notices):
+        print(f"read: {text}")
+    for text in counted(losses):
+        print(f"no place in {options.to}: {text}")
+    return 0
+
+
+def counted(reasons: Mapping[str, int]) -> list[str]:
+    return [f"{count:,} {reason}" for reason, count in sorted(reasons.items())]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    try:
+        return options.run(options)
+    except SpeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    inspecting = commands.add_parser("inspect", help="count what files hold", description=inspect.__doc__)
+    inspecting.set_defaults(run=inspect)
+    inspecting.add_argument("files", nargs="+", metavar="FILE", help="the parts of a corpus, one column each")
+    inspecting.add_argument("--json", action="store_true", help="print the counts as JSON")
+    converting = commands.add_parser("convert", help="write a corpus in another format", description=convert.__doc__)
+    converting.set_defaults(run=convert)
+    converting.add_argument("input", metavar="INPUT")
+    converting.add_argument("output", metavar="OUTPUT", help="ends in .gz or .xz to be compressed")
+    converting.add_argument("--to", required=True, choices=FORMATS, help="format of the output")
+    converting.add_argument("--overwrite", action="store_true", help="replace the output where it exists")
+    for command in (inspecting, converting):
+        command.add_argument(
+            "--format", default="auto", choices=("auto", *FORMATS), help="format of the input (default: by content)"
+        )
+        command.add_argument(
+            "--predictions", action="store_true", help="dygie: read predicted_ner and predicted_relations, not the gold"
+        )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
