@@ -1,0 +1,326 @@
+"""The pieces of work behind the tables, and what each needs: shards, pre-training, export, fine-tuning.
+
+A piece is one command with a folder of its own:
+
+    demo/NAME                        a corpus of made-up sentences
+    shards/NAME                      text as shards
+    pretraining/NAME                 one pre-training run
+    exports/NAME-query, NAME-key     its encoder and its momentum encoder in plain PyTorch
+    distant/NAME                     joint extraction on distant labels
+    rows/ROW/CORPUS-SHARE/seed-N     one fine-tuning, which ends in scores
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from spe_dist.errors import ConfigError
+from spe_dist.extraction.experiments.file import PLACEHOLDER, Experiment, Row, Start, Table, nearest
+from spe_dist.extraction.experiments.settings import as_arguments, check_settings
+
+ROOT = Path(__file__).resolve().parents[3]
+PROGRAMS = {
+    "demo": ROOT / "tools" / "demo_corpus.py",
+    "shards": ROOT / "tools" / "make_shards.py",
+    "pretrain": ROOT / "spe_dist" / "pretrain.py",
+    "export": ROOT / "tools" / "convert_checkpoint.py",
+    "finetune": ROOT / "spe_dist" / "finetune.py",
+}
+EXPORTS = ("query", "key")
+PARTS = ("train", "dev", "test")
+PRODUCT = "run"  # what a piece's command writes, inside the piece's folder
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One group of runs that a table averages."""
+
+    corpus: str
+    row: str
+    share: float
+
+    def piece_id(self, seed: int) -> str:
+        return f"rows/{self.row}/{self.corpus}-{self.share:g}/seed-{seed}"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One command. `settings` and `inputs` (files and folders of the user, by option) decide its result."""
+
+    id: str
+    kind: str
+    title: str
+    product: Path
+    arguments: tuple[str, ...]
+    settings: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    needs: tuple[str, ...] = ()
+    launcher: str = ""
+    share: float = 100.0
+    extra: tuple[str, ...] = ()  # options that do not decide its result
+
+    @property
+    def folder(self) -> Path:
+        return self.product.parent
+
+    def command(self) -> list[str]:
+        """The command to run; a launcher stands before the program."""
+        launcher = self.launcher.split() or [sys.executable]
+        return [*launcher, str(PROGRAMS[self.kind]), *self.arguments, *self.extra]
+
+
+@dataclass
+class Plan:
+    """Pieces in an order in which each comes after what it needs, and the cells of the tables by piece."""
+
+    pieces: dict[str, Piece] = field(default_factory=dict)
+    cells: dict[Cell, dict[int, str]] = field(default_factory=dict)  # by seed: id of the piece
+
+
+def make_plan(
+    experiment: Experiment, only: Sequence[str] = (), fill: Mapping[str, str] | None = None, lenient: bool = False
+) -> Plan:
+    """The plan of what the chosen rows need; `fill` are values for those that the file leaves open.
+
+    `only` names rows (key or label), corpora, tables, or patterns of piece ids such as `rows/spe/*`. Raises ConfigError
+    for unknown names, circles and wrong settings anywhere in the file, and, unless `lenient`, for values that are
+    needed and not given.
+    """
+    _Planner(experiment, dict(fill or {})).make_all()  # a fault that no chosen row meets is one all the same
+    planner = _Planner(experiment, dict(fill or {}))
+    for cell, seed in choose_runs(experiment, only):
+        planner.finetune(cell, seed)
+    for pattern in only:
+        planner.make_matching(pattern)
+    if planner.missing and not lenient:
+        names = sorted(planner.missing)
+        raise ConfigError(
+            f"values that are needed and not given: {', '.join(names)}; give "
+            + " ".join(f"--set {name}=..." for name in names)
+            + ", or choose rows, corpora or tables that do without by --only"
+        )
+    return planner.plan
+
+
+def choose_runs(experiment: Experiment, only: Sequence[str] = ()) -> Iterator[tuple[Cell, int]]:
+    """The cells and seeds that `only` names, all where it is empty: seed after seed, so that all rows fill alike."""
+    cells: dict[Cell, set[str]] = {}
+    for key, table in experiment.tables.items():
+        for cell in cells_of(table):
+            cells.setdefault(cell, set()).update((cell.row, experiment.label(cell.row), table.corpus, key))
+    known = {name for names in cells.values() for name in names}
+    for word in only:
+        if word not in known and "/" not in word:
+            raise ConfigError(f"--only {word!r}: no row, corpus or table is called so{nearest(word, sorted(known))}")
+    for seed in experiment.seeds:
+        for cell, names in cells.items():
+            if not only or any(word in names or fnmatch.fnmatch(cell.piece_id(seed), word) for word in only):
+                yield cell, seed
+
+
+def output_folder(experiment: Experiment) -> Path:
+    """Where the pieces of an experiment lie."""
+    return _Planner(experiment, {}).output
+
+
+class _Planner:
+    def __init__(self, experiment: Experiment, fill: dict[str, str]):
+        self.experiment = experiment
+        self.fill = fill
+        self.plan = Plan()
+        self.missing: set[str] = set()
+        self.way: list[str] = []  # the pieces that are being planned, each needed by the one before
+        self.output = Path(self.text(experiment.output, [])).absolute()
+        self.makers: dict[str, Callable[[str], Piece]] = {}
+        for section, maker in (("demo", self.demo), ("shards", self.shards), ("pretraining", self.pretraining)):
+            self.makers |= {f"{section}/{key}": partial(maker, key) for key in getattr(experiment, section)}
+        for key in experiment.pretraining:
+            self.makers |= {f"exports/{key}-{encoder}": partial(self.export, key, encoder) for encoder in EXPORTS}
+        self.makers |= {f"distant/{key}": partial(self.distant, key) for key in experiment.distant}
+
+    def make(self, piece_id: str) -> Piece:
+        """The planned piece of an id of the file's sections. Raises ConfigError for a circle or an unknown id."""
+        if piece_id in self.plan.pieces:
+            return self.plan.pieces[piece_id]
+        if piece_id in self.way:
+            circle = " <- ".join([*self.way[self.way.index(piece_id) :], piece_id])
+            raise ConfigError(f"these go round in a circle: {circle}; let one of them start from an encoder")
+        if piece_id not in self.makers:
+            raise ConfigError(f"{{{piece_id}}} names no piece of work{nearest(piece_id, self.makers)}")
+        self.way.append(piece_id)
+        piece = self.makers[piece_id](piece_id)
+        self.way.pop()
+        return piece
+
+    def make_all(self) -> None:
+        for piece_id in self.makers:
+            self.make(piece_id)
+        for cell, seed in choose_runs(self.experiment):
+            self.finetune(cell, seed)
+
+    def make_matching(self, pattern: str) -> None:
+        """Plan the pre-trainings, exports and other shared pieces that a pattern of ids names."""
+        matches = [piece_id for piece_id in self.makers if fnmatch.fnmatch(piece_id, pattern)]
+        for piece_id in matches:
+            self.make(piece_id)
+        if "/" in pattern and not matches and not any(fnmatch.fnmatch(i, pattern) for i in self.plan.pieces):
+            raise ConfigError(f"--only {pattern!r}: no piece of work has such an id; --dry_run lists them")
+
+    # What the text of the file stands for.
+
+    def text(self, text: str, needs: list[str]) -> str:
+        """`text` with its {names} replaced; pieces it names, as in {demo/small}, are planned and join `needs`."""
+
+        def replace(match: re.Match[str]) -> str:
+            name = match[1]
+            if "/" in name:
+                piece = self.make(name)
+                needs.append(piece.id)
+                return str(piece.product)
+            if name not in self.experiment.values:
+                raise ConfigError(f"{text!r}: there is no value {name!r}{nearest(name, self.experiment.values)}")
+            value = self.experiment.values[name]
+            value = self.fill.get(name) if value is None else value
+            if value is None:
+                self.missing.add(name)
+                return match[0]
+            return self.text(str(value), needs) if str(value) != text else str(value)
+
+        return PLACEHOLDER.sub(replace, text)
+
+    def settings(
+        self, kind: str, place: str, needs: list[str], layers: Sequence[Mapping[str, Any]], start: str = ""
+    ) -> dict[str, Any]:
+        """The layers as one, later ones winning, checked."""
+        merged: dict[str, Any] = {}
+        for layer in layers:
+            merged |= layer
+        filled = {name: self.text(value, needs) if isinstance(value, str) else value for name, value in merged.items()}
+        return check_settings(kind, filled, place, start)
+
+    def add(self, piece_id: str, kind: str, title: str, arguments: Iterable[str], **parts: Any) -> Piece:
+        parts["needs"] = tuple(dict.fromkeys(parts.get("needs", ())))
+        piece = Piece(piece_id, kind, title, self.product(piece_id), tuple(arguments), **parts)
+        self.plan.pieces[piece_id] = piece
+        return piece
+
+    def product(self, piece_id: str) -> Path:
+        return self.output / piece_id / PRODUCT
+
+    # One method for each kind of piece; each plans what it needs first.
+
+    def demo(self, key: str, piece_id: str) -> Piece:
+        settings = dataclasses.asdict(self.experiment.demo[key])
+        arguments = ("--output", str(self.product(piece_id)), *as_arguments(settings))
+        return self.add(piece_id, "demo", f"demo corpus {key}", arguments, settings=settings, inputs={})
+
+    def shards(self, key: str, piece_id: str) -> Piece:
+        entry, needs = self.experiment.shards[key], list[str]()
+        files = [self.text(name, needs) for name in entry.input]
+        layers = [self.experiment.settings.shards, entry.settings]
+        settings = self.settings("shards", f"settings of shards {key}", needs, layers)
+        arguments = ("--input", *files, "--output", str(self.product(piece_id)), *as_arguments(settings))
+        inputs = {f"input {number}": name for number, name in enumerate(files)} | _paths(settings)
+        title = f"shards of {key}"
+        return self.add(piece_id, "shards", title, arguments, settings=settings, inputs=inputs, needs=needs)
+
+    def pretraining(self, key: str, piece_id: str) -> Piece:
+        entry = self.experiment.pretraining[key]
+        shards = self.make(f"shards/{entry.shards}")
+        needs = [shards.id]
+        start, inputs = self.start(entry, needs)
+        layers = [self.experiment.settings.pretrain, entry.settings]
+        settings = self.settings("pretrain", f"settings of pretraining {key}", needs, layers)
+        where = ("--shards", str(shards.product), "--encoder", start, "--output", str(self.product(piece_id)))
+        return self.add(
+            piece_id,
+            "pretrain",
+            f"pre-training {key}",
+            (*where, *as_arguments(settings)),
+            settings=settings,
+            inputs=inputs | _paths(settings),
+            needs=needs,
+            launcher=self.experiment.launcher.pretrain,
+            extra=("--resume", "auto"),
+        )
+
+    def export(self, key: str, encoder: str, piece_id: str) -> Piece:
+        run = self.make(f"pretraining/{key}")
+        arguments = ("--encoder", encoder, str(run.product), str(self.product(piece_id)))
+        title = f"export of {key} ({encoder} encoder)"
+        settings = {"encoder": encoder}
+        extra = ("--overwrite",)
+        return self.add(piece_id, "export", title, arguments, settings=settings, inputs={}, needs=[run.id], extra=extra)
+
+    def start(self, start: Start, needs: list[str]) -> tuple[str, dict[str, str]]:
+        """What a training command is given as its start, and the same as an input where the user gave it."""
+        if start.pretraining:
+            needs.append(self.make(f"exports/{start.pretraining}-{start.export}").id)
+            return str(self.product(needs[-1])), {}
+        if start.distant:
+            needs.append(self.make(f"distant/{start.distant}").id)
+            return str(self.product(needs[-1]) / "model"), {}
+        name = self.text(start.encoder, needs) if start.encoder else "none"
+        return name, {"start": name}
+
+    def distant(self, key: str, piece_id: str) -> Piece:
+        entry = self.experiment.distant[key]
+        return self.extraction(
+            piece_id, f"distant training {key}", entry, Cell(entry.corpus, "", 100.0), entry.seed, [entry.settings]
+        )
+
+    def finetune(self, cell: Cell, seed: int) -> Piece:
+        """The fine-tuning of a cell with a seed; it joins the cells."""
+        piece_id = cell.piece_id(seed)
+        self.plan.cells.setdefault(cell, {})[seed] = piece_id
+        if piece_id in self.plan.pieces:
+            return self.plan.pieces[piece_id]
+        row: Row = self.experiment.rows[cell.row]
+        share = f" {cell.share:g}%" if cell.share != 100 else ""
+        corpus = self.experiment.corpora[cell.corpus].name or cell.corpus
+        title = f"{self.experiment.label(cell.row)}, {corpus}{share}, seed {seed}"
+        by_share = {float(key): value or {} for key, value in self.experiment.shares.items()}
+        return self.extraction(piece_id, title, row, cell, seed, [by_share.get(cell.share, {}), row.settings])
+
+    def extraction(
+        self, piece_id: str, title: str, start: Start, cell: Cell, seed: int, layers: list[Mapping[str, Any]]
+    ) -> Piece:
+        """Joint extraction trained on a share of a corpus: a row's fine-tuning, or distant training."""
+        corpus, needs = self.experiment.corpora[cell.corpus], list[str]()
+        name, inputs = self.start(start, needs)
+        files = {part: self.text(getattr(corpus, part), needs) for part in PARTS if getattr(corpus, part)}
+        layers = [self.experiment.settings.finetune, corpus.settings, *layers]
+        settings = self.settings("finetune", f"settings of {title}", needs, layers, name)
+        settings |= {"seed": seed, "train_share": round(cell.share * corpus.share / 10_000, 6)}
+        where = [part for option, file in files.items() for part in (f"--{option}", file)]
+        where += ["--start", name, "--output", str(self.product(piece_id))]
+        return self.add(
+            piece_id,
+            "finetune",
+            title,
+            (*where, *as_arguments(settings)),
+            settings=settings,
+            inputs=files | inputs | _paths(settings),
+            needs=needs,
+            launcher=self.experiment.launcher.finetune,
+            share=cell.share,
+            extra=("--resume", "auto"),
+        )
+
+
+def _paths(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Settings that name a file or folder which exists: its content counts, not its place."""
+    return {name: v for name, v in settings.items() if isinstance(v, str) and v and Path(v).exists()}
+
+
+def cells_of(table: Table) -> list[Cell]:
+    """The cells of a table in its order: share after share, row after row."""
+    return [Cell(table.corpus, row, share) for share in table.shares for row in table.rows]
