@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate, zip_longest
 from typing import Any
 
-from spe_dist.errors import DataError
+from spe_dist.errors import ConfigError, DataError
 from spe_dist.extraction.corpus import Corpus, CrossEntity, CrossRelation, Document, Entity, Relation, Sentence, Span
 
 METRICS = ("entity", "relation", "ent_rel")
@@ -141,6 +141,18 @@ def check_aligned(gold: Corpus, predicted: Corpus) -> None:
                 f"{_difference(number, ours, theirs)}; predictions must be for the same sentences, in the same "
                 f"order and split into the same words: predict {_name(gold, 'the gold file')} again by its words"
             )
+
+
+def check_symmetric(symmetric: Collection[str], *corpora: Corpus) -> None:
+    """Raise ConfigError for a name that no relation of the corpora has."""
+    types = {relation.type for corpus in corpora for sentence in corpus.sentences for relation in sentence.relations}
+    types |= {
+        relation.type for corpus in corpora for document in corpus.documents for relation in document.cross_relations
+    }
+    for name in symmetric:
+        if name not in types:
+            known = ", ".join(sorted(types)) or "none at all"
+            raise ConfigError(f"symmetric type {name!r} is no relation type of these files; they have {known}")
 
 
 def _count_message(gold: Corpus, predicted: Corpus) -> str:

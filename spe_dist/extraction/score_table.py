@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from spe_dist.extraction.matching import METRICS
 from spe_dist.extraction.scoring import Counts, Group, Name, Scores
+from spe_dist.extraction.significance import Comparison
 
 METRIC_NAMES = {"entity": "Entity", "relation": "Relation", "ent_rel": "Ent+Rel"}
 NUMBERS = ("precision", "recall", "F1")
@@ -48,7 +49,7 @@ def scores_table(
 
 def _totals(scores: Scores, intervals: Intervals | None) -> str:
     rows = [(METRIC_NAMES[metric], (metric, None), getattr(scores, metric)) for metric in METRICS]
-    return f"{scores.direction} ({scores.sentences:,} sentences)\n{_counts_table('', rows, intervals)}"
+    return f"{scores.direction}; {scores.sentences:,} sentences\n{_counts_table('', rows, intervals)}"
 
 
 def _types(scores: Scores, metric: str, intervals: Intervals | None) -> str:
@@ -75,3 +76,35 @@ def _groups(title: str, groups: Mapping[str, Group]) -> str:
         f1s = [percent(counts.f1, counts.is_empty) for counts in (group.entity, group.relation, group.ent_rel)]
         lines.append([name, f"{group.sentences:,}", *f1s, f"{group.relation.gold:,}"])
     return aligned(lines)
+
+
+def comparison_table(
+    comparisons: Mapping[Name, Comparison], names: tuple[str, str] = ("baseline", "predictions"), by_type: bool = True
+) -> str:
+    """Both systems' F1, the difference with its 95% interval, and the p-value of "there is no difference"."""
+    blocks = []
+    for title, chosen in _blocks(list(comparisons), by_type):
+        lines = [[title, *names, "difference", "95% interval", "p"]]
+        for label, name in chosen:
+            c = comparisons[name]
+            signed = [f"{100 * value:+.1f}" for value in (c.difference, c.low, c.high)]
+            lines.append(
+                [label, percent(c.a), percent(c.b), signed[0], f"{signed[1]} to {signed[2]}", p_text(c.p_value)]
+            )
+        blocks.append(aligned(lines))
+    return "\n\n".join(blocks)
+
+
+def p_text(p_value: float) -> str:
+    return f"{p_value:.4f}" if p_value < 0.01 else f"{p_value:.2f}"
+
+
+def _blocks(names: Sequence[Name], by_type: bool) -> list[tuple[str, list[tuple[str, Name]]]]:
+    """Title and rows (label, name) of the totals and of each metric's types."""
+    blocks: list[tuple[str, list[tuple[str, Name]]]]
+    blocks = [("F1", [(METRIC_NAMES[metric], (metric, None)) for metric in METRICS])]
+    if by_type:
+        for metric in METRICS:
+            rows: list[tuple[str, Name]] = [(kind, (m, kind)) for m, kind in names if m == metric and kind is not None]
+            blocks += [(f"{METRIC_NAMES[metric]} by type", rows)] if rows else []
+    return blocks

@@ -133,8 +133,8 @@ class Scores:
     def direction(self) -> str:
         """The convention in words."""
         if not self.symmetric:
-            return "relations with direction"
-        return f"relations with direction, {', '.join(self.symmetric)} without"
+            return "relations with direction (the default)"
+        return f"relations with direction, but {', '.join(self.symmetric)} without"
 
     def by_type(self, metric: str) -> dict[str, Counts]:
         return getattr(self, f"{metric}_by_type")

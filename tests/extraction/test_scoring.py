@@ -241,16 +241,16 @@ def test_json_says_numbers_convention_and_notices():
     scores = scores_of(GOLD, ((KIM, OSLO), (WORKS, LIVES)), symmetric=["lives_in"])
     read = json.loads(json.dumps(scores.to_json()))
     assert read["relation"] == {"precision": 1.0, "recall": 0.5, "f1": 2 / 3, "tp": 1, "predicted": 1, "gold": 2}
-    assert read["direction"] == "relations with direction, lives_in without"
-    assert read["with_direction"]["direction"] == "relations with direction"
+    assert read["direction"] == "relations with direction, but lives_in without"
+    assert read["with_direction"]["direction"] == "relations with direction (the default)"
     assert read["ent_rel_by_type"]["works_for"]["recall"] == 0.0
     assert list(read["notices"].values()) == [1]
 
 
 def test_table_shows_percent_and_both_conventions():
     text = scores_of(GOLD, ((KIM, ACME, OSLO), (WORKS,)), symmetric=["lives_in"]).table(by_group=True)
-    assert "relations with direction, lives_in without (1 sentences)" in text
-    assert "\nrelations with direction (1 sentences)" in text
+    assert "relations with direction, but lives_in without; 1 sentences" in text
+    assert "\nrelations with direction (the default); 1 sentences" in text
     line = next(line for line in text.splitlines() if line.startswith("Relation "))
     assert line.split() == ["Relation", "100.0", "50.0", "66.7", "1", "1", "2"]
 

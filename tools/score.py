@@ -1,0 +1,152 @@
+#!/usr/bin/env python3
+"""Score predictions: entity, relation and Ent+Rel precision, recall and F1, as in the paper.
+
+    score.py --gold FILE --predictions FILE
+    score.py --gold FILE --predictions FILE --baseline FILE      two systems, with a paired test
+    score.py --gold FILE --predictions FILE --symmetric SPOUSE,SIBLING
+
+All files may have any format that tools/corpus.py knows, gold another one than predictions; they must hold the same
+sentences in the same order. No model takes part.
+
+Entity: type and boundaries right. Relation: type, direction and the boundaries of both arguments. Ent+Rel: also the
+types of both arguments. Duplicates count once. All gold counts in recall. A predicted relation counts where its
+arguments are among the predicted entities. Relations have a direction, but for types named by --symmetric; then both
+conventions are printed.
+
+Intervals are percentile bootstraps over documents (over sentences where the format has no documents); the paired test
+is approximate randomisation over the same units with 10,000 draws.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from spe_dist.config_loading import Parser, parse_command_line
+from spe_dist.errors import ConfigError, SpeError
+from spe_dist.extraction.corpus import Corpus
+from spe_dist.extraction.formats import read_corpus
+from spe_dist.extraction.matching import check_symmetric
+from spe_dist.extraction.score_table import Intervals, comparison_table, scores_table
+from spe_dist.extraction.scoring import Name, Scores, score
+from spe_dist.extraction.significance import Comparison, compare, confidence_intervals
+
+
+def build_parser() -> argparse.ArgumentParser:
+    summary, _, details = (__doc__ or "").partition("\n\n")
+    parser = Parser(
+        prog="score.py",
+        usage="score.py --gold FILE --predictions FILE [--baseline FILE] [options]",
+        description=summary,
+        epilog=details,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--gold", required=True, metavar="FILE", help="the sentences as they should be marked")
+    parser.add_argument(
+        "--predictions", required=True, metavar="FILE", help="the same sentences as a system marked them"
+    )
+    parser.add_argument("--baseline", metavar="FILE", help="another system's predictions, to test the difference")
+    parser.add_argument(
+        "--symmetric", metavar="TYPE,TYPE", default="", help="relation types whose direction does not matter [none]"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON: fractions of 1 and counts, everything")
+    parser.add_argument(
+        "--by", action="store_true", help="also by number of entities and by sentence length (Figure 5)"
+    )
+    parser.add_argument(
+        "--bootstrap", type=int, default=1000, metavar="N", help="draws for the 95%% intervals, 0 for none [1000]"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of all draws [0]")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status: 0 scored, 2 a user's error."""
+    try:
+        options = parse_command_line(build_parser(), sys.argv[1:] if argv is None else argv)
+        if options.bootstrap < 0 or options.seed < 0:
+            raise ConfigError("--bootstrap and --seed are numbers from 0 on; 0 draws give no intervals")
+        _run(options)
+        return 0
+    except SpeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _run(options: argparse.Namespace) -> None:
+    gold = read_corpus(options.gold)
+    predicted = read_corpus(options.predictions, predictions=True)
+    baseline = read_corpus(options.baseline, predictions=True) if options.baseline else None
+    symmetric = [name for name in options.symmetric.split(",") if name]
+    check_symmetric(symmetric, *filter(None, (gold, predicted, baseline)))
+    scores = score(gold, predicted, symmetric)
+    intervals = confidence_intervals(scores, options.bootstrap, options.seed) if options.bootstrap else None
+    comparisons = None
+    if baseline is not None:
+        comparisons = compare(score(gold, baseline, symmetric), scores, options.bootstrap or 1000, seed=options.seed)
+    files = {"gold": gold, "predictions": predicted} | ({"baseline": baseline} if baseline else {})
+    if options.json:
+        print(json.dumps(to_json(files, scores, intervals, comparisons), indent=2, ensure_ascii=False))
+    else:
+        print(to_text(files, scores, intervals, comparisons, options.by))
+
+
+def to_text(
+    files: Mapping[str, Corpus],
+    scores: Scores,
+    intervals: Intervals | None,
+    comparisons: Mapping[Name, Comparison] | None,
+    by_group: bool,
+) -> str:
+    """What a reader wants to see: the files, the tables, then what reading and scoring had to note."""
+    notes = [
+        f"note: {count:,} {why} ({name})" for name, corpus in files.items() for why, count in corpus.notices.items()
+    ]
+    parts = [
+        "\n".join(f"{name:<12} {corpus.source} ({corpus.format})" for name, corpus in files.items()),
+        scores_table(scores, by_group=by_group, intervals=intervals),
+        f"95% intervals over {units_name(scores)}" if intervals else "",
+        f"Paired test, over the same units\n{comparison_table(comparisons)}" if comparisons else "",
+        "\n".join(notes),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def units_name(scores: Scores) -> str:
+    has_documents = scores.documents != scores.sentences
+    return f"{scores.documents:,} documents" if has_documents else f"{scores.sentences:,} sentences"
+
+
+def to_json(
+    files: Mapping[str, Corpus],
+    scores: Scores,
+    intervals: Intervals | None,
+    comparisons: Mapping[Name, Comparison] | None,
+) -> dict[str, Any]:
+    """`Scores.to_json()` with "f1_interval" beside each F1, the files, and "comparison" with the baseline."""
+    numbers = scores.to_json()
+    for (metric, kind), interval in (intervals or {}).items():
+        counts = numbers[metric] if kind is None else numbers[f"{metric}_by_type"][kind]
+        counts["f1_interval"] = list(interval)
+    if comparisons is not None:
+        tested: dict[str, Any] = {}
+        numbers["comparison"] = tested
+        for (metric, kind), comparison in comparisons.items():
+            place = tested if kind is None else tested.setdefault(f"{metric}_by_type", {})
+            place[metric if kind is None else kind] = comparison.to_json()
+    described = {
+        name: {"file": corpus.source, "format": corpus.format, "notices": dict(corpus.notices)}
+        for name, corpus in files.items()
+    }
+    return {"files": described, "interval_units": units_name(scores), **numbers}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
