@@ -10,10 +10,7 @@ Without --shards it trains the demo preset on a corpus that it makes itself.
 
 from __future__ import annotations
 
-import argparse
-import os
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,67 +19,36 @@ from typing import TYPE_CHECKING
 if __package__ in (None, ""):  # run by its path: make `spe_dist` importable, and its modules only under that name
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from spe_dist import __version__
 from spe_dist.config import PRESETS, Config
-from spe_dist.config_loading import Parser, add_settings, load_config, parse_command_line
-from spe_dist.errors import ConfigError, DivergenceError, SpeError, TrainingFailure
+from spe_dist.config_loading import load_config, parse_command_line
+from spe_dist.errors import ConfigError
+from spe_dist.training_command import exit_status, training_parser
 
 if TYPE_CHECKING:
     from spe_dist.distributed.context import RankContext
 
 DEMO_SENTENCES = 20_000
 DEMO_VOCABULARY = 4_000
-OTHER_RANKS_WAIT_S = 3.0
-
-
-def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog="pretrain.py",
-        usage="pretrain.py [--deepspeed FILE] [--preset NAME] [--config FILE] [--SETTING VALUE ...]",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        argument_default=argparse.SUPPRESS,
-        epilog="Later sources win: defaults (in brackets above), --preset, --config, command line.",
-    )
-    parser.add_argument(
-        "--deepspeed", metavar="FILE", help="DeepSpeed config, e.g. ds_configs/zero2.json [ZeRO stage 1]"
-    )
-    parser.add_argument("--preset", metavar="|".join(PRESETS), help="settings of a known run")
-    parser.add_argument("--config", metavar="FILE", help="YAML file with settings")
-    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # the deepspeed launcher appends it
-    parser.add_argument("--version", action="version", version=f"spe_dist {__version__}")
-    add_settings(parser)
-    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 finished or stopped as asked, 1 training failed, 2 a user's error."""
-    try:
-        arguments = vars(parse_command_line(build_parser(), sys.argv[1:] if argv is None else argv))
-        arguments.pop("local_rank", None)
-        deepspeed_file = arguments.pop("deepspeed", None)
-        preset, yaml_file = arguments.pop("preset", None), arguments.pop("config", None)
-        config = load_config(preset=preset, yaml_file=yaml_file, given=arguments)
-        if config.data.shards is None:
-            if preset not in (None, "demo"):
-                raise ConfigError(
-                    f"--preset {preset} needs text: make shards with tools/make_shards.py and give --shards DIR"
-                )
-            config = load_config(preset="demo", yaml_file=yaml_file, given=arguments)
-        return _train(config, deepspeed_file, output_given="output" in arguments or yaml_file is not None)
-    except (SpeError, TrainingFailure, DivergenceError) as error:
-        _report(error)
-        return 2 if isinstance(error, SpeError) else 1
+    return exit_status(lambda: _main(sys.argv[1:] if argv is None else argv))
 
 
-def _report(error: Exception) -> None:
-    """Print an error once: the other ranks wait, since the launcher ends them when rank 0 has failed likewise."""
-    rank = os.environ.get("RANK", "0")
-    if rank != "0":
-        time.sleep(OTHER_RANKS_WAIT_S)
-    sys.stdout.flush()
-    print(f"{f'rank {rank}: ' if rank != '0' else ''}error: {error}", file=sys.stderr, flush=True)
+def _main(argv: Sequence[str]) -> int:
+    arguments = vars(parse_command_line(training_parser("pretrain.py", __doc__, PRESETS), argv))
+    arguments.pop("local_rank", None)
+    deepspeed_file = arguments.pop("deepspeed", None)
+    preset, yaml_file = arguments.pop("preset", None), arguments.pop("config", None)
+    config = load_config(preset=preset, yaml_file=yaml_file, given=arguments)
+    if config.data.shards is None:
+        if preset not in (None, "demo"):
+            raise ConfigError(
+                f"--preset {preset} needs text: make shards with tools/make_shards.py and give --shards DIR"
+            )
+        config = load_config(preset="demo", yaml_file=yaml_file, given=arguments)
+    return _train(config, deepspeed_file, output_given="output" in arguments or yaml_file is not None)
 
 
 def _train(config: Config, deepspeed_file: str | None, output_given: bool) -> int:

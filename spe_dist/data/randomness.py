@@ -30,6 +30,7 @@ class Purpose(IntEnum):
     TRAIN_SHARE = 8
     SENTENCE_ORDER = 9
     GOLD_ENTITIES = 10
+    HEAD_WEIGHTS = 11
 
 
 def _mix(state: np.ndarray) -> np.ndarray:

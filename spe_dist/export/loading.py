@@ -35,8 +35,8 @@ def load_span_pair_encoder(folder: str | Path) -> SpanPairEncoder:
 def span_pair_encoder_of(parts: Parts) -> SpanPairEncoder:
     """The module that `parts` describe, with their weights."""
     with torch.random.fork_rng(devices=[]):  # start values are overwritten, the caller's random numbers stay
-        spe = build_span_pair_encoder(parts.config, _empty_encoder(parts))
-    _fill(spe, {k.removeprefix(SPE): v for k, v in parts.weights.items() if k.startswith(SPE)}, "span pair encoder")
+        spe = build_span_pair_encoder(parts.config, empty_encoder(parts))
+    fill(spe, {k.removeprefix(SPE): v for k, v in parts.weights.items() if k.startswith(SPE)}, "span pair encoder")
     return spe.eval()
 
 
@@ -50,9 +50,9 @@ def pretraining_model_of(parts: Parts) -> PretrainingModel:
     positions = parts.bert_config["max_position_embeddings"]
     config = resolve([parts.settings, {"max_pieces": min(Config().data.max_pieces, positions)}])
     with torch.random.fork_rng(devices=[]):
-        model = build_pretraining_model(config, _empty_encoder(parts))
+        model = build_pretraining_model(config, empty_encoder(parts))
         _fit_decoder(model, parts.weights)
-    _fill(model, parts.weights, "pre-training model")
+    fill(model, parts.weights, "pre-training model")
     return model.eval()
 
 
@@ -99,7 +99,8 @@ def _on_cpu(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().to("cpu", torch.float32) for name, tensor in state.items()}
 
 
-def _empty_encoder(parts: Parts) -> PackedBertEncoder:
+def empty_encoder(parts: Parts) -> PackedBertEncoder:
+    """The sentence encoder that `parts` describe, to be filled; with a pooler where the weights have one."""
     config = BertConfig.from_dict(parts.bert_config)
     config.hidden_dropout_prob = config.attention_probs_dropout_prob = parts.config.model.dropout
     return PackedBertEncoder(config, with_pooler=any(name.startswith(POOLER) for name in parts.weights))
@@ -116,7 +117,8 @@ def _fit_decoder(model: PretrainingModel, weights: dict[str, Tensor]) -> None:
     )
 
 
-def _fill(module: torch.nn.Module, weights: dict[str, Tensor], what: str) -> None:
+def fill(module: torch.nn.Module, weights: dict[str, Tensor], what: str) -> None:
+    """Load exactly these weights. CheckpointError, with `what` for the module, where names or shapes differ."""
     expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     missing = sorted(expected.keys() - weights.keys())
     if missing:
@@ -134,4 +136,3 @@ def _fill(module: torch.nn.Module, weights: dict[str, Tensor], what: str) -> Non
         ]
         raise CheckpointError(f"weights and settings of the {what} do not fit: {'; '.join(told[:3])}; convert it again")
     module.load_state_dict(weights)
-

@@ -60,7 +60,7 @@ def draw_panel(panel: Any, rows: Sequence[dict[str, Any]], names: dict[str, str]
         if not points:
             continue
         steps, values = zip(*points, strict=True)
-        if len(values) < 50 or name == "learning_rate":
+        if len(values) < 50 or name.endswith("learning_rate"):
             panel.plot(steps, values, label=label)
             continue
         panel.plot(steps, values, alpha=0.25, linewidth=0.8, color="C0")

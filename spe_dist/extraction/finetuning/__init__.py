@@ -1,0 +1,1 @@
+"""Fine-tuning of the joint model: data, rates, step, evaluation, loop (METHOD, Fine-tuning)."""

@@ -1,0 +1,75 @@
+"""Predictions for a corpus, spread over the ranks, and their scores.
+
+What is evaluated is a plain PyTorch copy of the model with the engine's float32 masters: the very weights that are
+saved, whatever precision and ZeRO stage they are trained in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import Any
+
+from torch import nn
+
+from spe_dist.distributed.context import RankContext
+from spe_dist.distributed.engine import TrainingEngine
+from spe_dist.extraction.corpus import Corpus, Document, Sentence
+from spe_dist.extraction.model import JointModel
+from spe_dist.extraction.prediction import predict_sentences
+from spe_dist.extraction.scoring import Scores, score
+
+
+class Evaluation:
+    """Predicts and scores corpora with all ranks. Every method is a collective."""
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        context: RankContext,
+        max_pieces: int,
+        context_pieces: int = 0,
+        symmetric: Iterable[str] = (),
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.context = context
+        self.max_pieces = max_pieces
+        self.context_pieces = context_pieces
+        self.symmetric = tuple(symmetric)
+
+    def predict(self, model: JointModel, corpus: Corpus) -> Corpus:
+        """The corpus with predictions in place of its gold, on every rank; rank r reads documents r, r + ranks, ..."""
+        model.eval()
+        ranks = self.context.ranks
+        mine = corpus.documents[self.context.rank :: ranks]
+        predicted = list(self._predict(model, mine))
+        by_rank = [iter(part) for part in self.context.all_gather_object(predicted)]
+        sentences = chain.from_iterable(
+            (next(by_rank[i % ranks]) for _ in document.sentences) for i, document in enumerate(corpus.documents)
+        )
+        return corpus.with_sentences(list(sentences))
+
+    def _predict(self, model: JointModel, documents: Iterable[Document]) -> Iterator[Sentence]:
+        numbered = [(number, s) for number, document in enumerate(documents) for s in document.sentences]
+        return predict_sentences(
+            model,
+            self.tokenizer,
+            model.labels,
+            [sentence for _, sentence in numbered],
+            max_pieces=self.max_pieces,
+            context_pieces=self.context_pieces,
+            documents=[number for number, _ in numbered],
+        )
+
+    def score(self, model: JointModel, corpus: Corpus) -> tuple[Corpus, Scores]:
+        """Predictions and their scores, on every rank alike."""
+        predicted = self.predict(model, corpus)
+        return predicted, self.context.run_on_main(lambda: score(corpus, predicted, self.symmetric))
+
+
+def copy_masters(engine: TrainingEngine, plain: nn.Module) -> None:
+    """Give the plain copy of the engine's model the float32 masters. A collective."""
+    masters = engine.master_weights(all_ranks=True)
+    missing, unexpected = plain.load_state_dict(masters, strict=False)
+    buffers = {name for name, _ in plain.named_buffers()}
+    assert not unexpected and set(missing) <= buffers, (missing, unexpected)

@@ -1,0 +1,56 @@
+"""Discriminative fine-tuning: a peak learning rate for each layer of the encoder and one for all heads (METHOD)."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from spe_dist.export.parts import ENCODER
+from spe_dist.extraction.config import OptimizerConfig
+
+_LAYER = re.compile(rf"{re.escape(ENCODER)}encoder\.layer\.(\d+)\.")
+
+
+@dataclass(frozen=True)
+class RateGroups:
+    """Parameter groups for the optimizer, and the peak learning rate of each, in the same order."""
+
+    groups: list[dict[str, Any]]
+    peaks: tuple[float, ...]
+
+    def rates(self, factor: float) -> list[float]:
+        """The rates of a step: the schedule's factor, 0 to 1, times each group's own peak."""
+        return [peak * factor for peak in self.peaks]
+
+
+def rate_groups(model: nn.Module, layers: int, settings: OptimizerConfig) -> RateGroups:
+    """Two groups for each rate: matrices and tables decay, biases and LayerNorm (one-dimensional) do not.
+
+    The top layer and a pooler have `learning_rate`, each layer below `layer_decay` times that of the one above, the
+    embeddings as the lowest layer of all; everything that is not the encoder has `head_learning_rate`.
+    """
+    found: dict[tuple[float, bool], list[nn.Parameter]] = defaultdict(list)
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            found[peak_rate(name, layers, settings), parameter.ndim >= 2].append(parameter)
+    groups = [
+        {"params": parameters, "lr": peak, "weight_decay": settings.weight_decay if decays else 0.0}
+        for (peak, decays), parameters in found.items()
+    ]
+    return RateGroups(groups, tuple(peak for peak, _ in found))
+
+
+def peak_rate(name: str, layers: int, settings: OptimizerConfig) -> float:
+    """The peak learning rate of the parameter `name` of a JointModel whose encoder has so many layers."""
+    if not name.startswith(ENCODER):
+        return settings.head_learning_rate
+    match = _LAYER.match(name)
+    if match:
+        below_top = layers - 1 - int(match[1])
+    else:
+        below_top = layers if name.startswith(f"{ENCODER}embeddings.") else 0
+    return settings.learning_rate * settings.layer_decay**below_top

@@ -1,0 +1,152 @@
+"""Where a fine-tuning run begins: anew, or at a checkpoint that holds its position, its engine and its best model.
+
+    OUTPUT/checkpoints/step_00000058/
+        state.json      position, best epoch, what the run was started with, checksums
+        config.yaml     the settings
+        engine/         DeepSpeed's files, one set a rank
+        best/           the best model so far, as OUTPUT/model (hard links where the file system has them)
+
+They are removed when the run is finished.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from spe_dist.config_loading import to_yaml
+from spe_dist.distributed.checkpoint import Checkpoints, read_state
+from spe_dist.distributed.context import RankContext
+from spe_dist.distributed.deepspeed_config import Precision
+from spe_dist.distributed.engine import TrainingEngine
+from spe_dist.errors import CheckpointError
+from spe_dist.export.safe_folder import written_whole
+from spe_dist.extraction.config import FinetuneConfig
+from spe_dist.extraction.finetuning.data import Corpora, TrainingData, fingerprint
+from spe_dist.extraction.finetuning.loop import Best
+from spe_dist.training.build import CONFIG_FILE, refuse_output_of_another_run
+from spe_dist.training.loop import Position
+
+BEST_FOLDER = "best"
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """Where the run begins."""
+
+    position: Position
+    best: Best
+    checkpoint: Path | None
+    notes: list[str]
+
+
+def run_state(
+    config: FinetuneConfig,
+    corpora: Corpora,
+    data: TrainingData,
+    ds_config: Mapping[str, Any],
+    precision: Precision,
+    ranks: int,
+) -> dict[str, Any]:
+    """What a checkpoint and the run that resumes it must have in common, by the names that a user knows."""
+    return {
+        "ranks": ranks,
+        "zero_stage": ds_config["zero_optimization"]["stage"],
+        "precision": precision,
+        "seed": config.train.seed,
+        "start": config.model.start,
+        "relation_size": config.model.relation_size,
+        "batch_sentences": config.train.batch_sentences,
+        "training sentences": fingerprint(corpora.sentences),
+        "total_steps": data.total_steps,
+    }
+
+
+def choose_start(
+    config: FinetuneConfig, context: RankContext, checkpoints: Checkpoints, state: Mapping[str, Any]
+) -> Resumed:
+    """A new run in an empty folder, or the checkpoint to continue from. A collective; raises CheckpointError."""
+    wanted, output = config.train.resume, config.train.output
+    notes: list[str] = []
+    if wanted == "never":
+        refuse_output_of_another_run(output, context)
+        return Resumed(Position(), Best(), None, notes)
+    if wanted == "auto":
+        path, notes = checkpoints.newest_valid()
+        if path is None and notes:
+            raise CheckpointError(
+                f"no checkpoint in {checkpoints.folder} is whole ({'; '.join(notes)}); move the folder away to start "
+                "anew"
+            )
+        if path is None:
+            return Resumed(Position(), Best(), None, [f"nothing to resume in {checkpoints.folder}: starting anew"])
+    else:
+        path = Path(wanted)
+        problem = checkpoints.problem_of(path)
+        if problem is not None:
+            raise CheckpointError(f"resume={wanted}: {problem}; give OUTPUT/checkpoints/step_N, or 'auto'")
+        if path.resolve().parent != checkpoints.folder.resolve():
+            refuse_output_of_another_run(output, context)
+    saved = context.run_on_main(lambda: read_state(path))
+    _check_same_run(saved, state, path)
+    position = Position(**{field.name: saved[field.name] for field in fields(Position)})
+    return Resumed(position, Best(**saved["best"]), path, [*notes, f"resuming {path.name} of {output}"])
+
+
+def _check_same_run(saved: Mapping[str, Any], state: Mapping[str, Any], path: Path) -> None:
+    if "best" not in saved:
+        raise CheckpointError(f"{path} is no checkpoint of a fine-tuning; to begin from it, give it as --start")
+    for name, mine in state.items():
+        if saved.get(name) == mine:
+            continue
+        if name == "training sentences":
+            raise CheckpointError(
+                f"{path} was written with other training sentences; resume with the same --train file and train_share, "
+                "or start anew in another --output"
+            )
+        remedy = "epochs, epoch_scaling and train_share as they were" if name == "total_steps" else f"{saved.get(name)}"
+        raise CheckpointError(
+            f"{path} was written with {name}={saved.get(name)}, this run has {mine}; resume with {remedy}, or start "
+            "anew in another --output"
+        )
+
+
+def checkpoint_writer(
+    config: FinetuneConfig, context: RankContext, engine: TrainingEngine, model_folder: Path
+) -> Callable[[Path], None]:
+    """The function that fills a checkpoint folder; all ranks call it together."""
+
+    def write(folder: Path) -> None:
+        engine.save(folder)
+        if context.is_main:
+            (folder / CONFIG_FILE).write_text(to_yaml(config), encoding="utf-8")
+            if model_folder.is_dir():
+                shutil.copytree(model_folder, folder / BEST_FOLDER, copy_function=_link)
+
+    return write
+
+
+def restore_model(checkpoint: Path, model_folder: Path) -> None:
+    """Bring OUTPUT/model to what it was when the checkpoint was written. For rank 0."""
+    if (checkpoint / BEST_FOLDER).is_dir():
+        with written_whole(model_folder) as folder:
+            shutil.copytree(checkpoint / BEST_FOLDER, folder, copy_function=_link, dirs_exist_ok=True)
+    elif model_folder.is_dir():
+        shutil.rmtree(model_folder)
+
+
+def remove_checkpoints(checkpoints: Checkpoints) -> None:
+    """What only a resume needs goes when the run is finished. For rank 0."""
+    shutil.rmtree(checkpoints.folder, ignore_errors=True)
+
+
+def _link(source: str, target: str) -> None:
+    """The files of a model are replaced, never written to again, so two names may share one."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
