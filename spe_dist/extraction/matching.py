@@ -42,7 +42,9 @@ class Marked:
 
 def boundaries(entity: Entity | CrossEntity, offset: int = 0) -> Boundaries:
     """First word, end, and the parts of a discontinuous entity; `offset` is added to all of them."""
-    parts = _joined(entity.fragments) if isinstance(entity, Entity) and entity.fragments else []
+    if isinstance(entity, CrossEntity) or not entity.fragments:
+        return entity.start + offset, entity.end + offset, ()
+    parts = _joined(entity.fragments)
     if parts == [(entity.start, entity.end)]:
         parts = []
     return entity.start + offset, entity.end + offset, tuple((start + offset, end + offset) for start, end in parts)

@@ -277,11 +277,15 @@ def _unit_counts(units: list[Tally]) -> UnitCounts:
             *((metric, kind) for kind in sorted(k for m, k in found if m == metric and k is not None)),
         ]
     column = {name: i for i, name in enumerate(names)}
+    entries = [
+        (unit, column[place], *counts)
+        for unit, tally in enumerate(units)
+        for (metric, kind), counts in tally.items()
+        for place in ((metric, kind), (metric, None))
+    ]
+    entries_E5 = np.array(entries, np.int32).reshape(-1, 5)  # unit, column, tp, predicted, gold
     counts_UN3 = np.zeros((len(units), len(names), 3), np.int32)
-    for row_N3, tally in zip(counts_UN3, units, strict=True):
-        for (metric, kind), counts in tally.items():
-            row_N3[column[metric, kind]] = counts
-            row_N3[column[metric, None]] += np.asarray(counts, np.int32)
+    np.add.at(counts_UN3, (entries_E5[:, 0], entries_E5[:, 1]), entries_E5[:, 2:])
     return UnitCounts(tuple(names), counts_UN3)
 
 
