@@ -1,0 +1,117 @@
+"""tools/corpus.py as a user types it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from spe_dist.extraction.formats import FORMATS, read_corpus
+
+ROOT = Path(__file__).resolve().parents[2]
+SHARED = ROOT / "../shared/data/extraction"
+DOCUMENT = {
+    "doc_key": "d1",
+    "sentences": [["Ada", "Lovelace", "wrote", "code"], ["In", "London", "."]],
+    "ner": [[[0, 1, "Person"], [1, 1, "Name"], [3, 3, "Work"]], [[5, 5, "Place"]]],
+    "relations": [[[0, 1, 3, 3, "Made"], [3, 3, 5, 5, "In"]], []],
+    "clusters": [],
+}
+
+
+@pytest.fixture(scope="module")
+def tool() -> ModuleType:
+    specification = importlib.util.spec_from_file_location("corpus_tool", ROOT / "tools" / "corpus.py")
+    assert specification and specification.loader
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "train.json"
+    path.write_text(json.dumps(DOCUMENT), encoding="utf-8")
+    return path
+
+
+def test_help_runs_by_path_without_torch() -> None:
+    program = "import runpy, sys; sys.argv = ['corpus.py', '--help']\ntry: runpy.run_path({!r}, run_name='__main__')\n"
+    program += "finally: assert 'torch' not in sys.modules"
+    done = subprocess.run(
+        [sys.executable, "-c", program.format(str(ROOT / "tools" / "corpus.py"))], capture_output=True, text=True
+    )
+    assert done.returncode == 0 and "inspect" in done.stdout and not done.stderr
+
+
+def test_inspect_prints_one_column_a_file(
+    tool: ModuleType, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "dev.json").write_text(json.dumps(DOCUMENT), encoding="utf-8")
+    assert tool.main(["inspect", str(file), str(tmp_path / "dev.json")]) == 0
+    rows = {line[:50].strip(): line.split()[-2:] for line in capsys.readouterr().out.splitlines() if line}
+    assert next(iter(rows.values())) == ["train", "dev"]
+    assert rows["sentences"] == ["2", "2"] and rows["words"] == ["7", "7"]
+    assert rows["Person"] == ["1", "1"] and rows["pairs, one inside the other"] == ["1", "1"]
+    assert rows["across sentences"] == ["1", "1"]
+
+
+def test_inspect_json_is_json_with_all_counts(tool: ModuleType, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tool.main(["inspect", "--json", str(file)]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["corpus"] is None and report["checks"] == []
+    assert report["files"][0]["counts"]["cross_relations"] == 1
+    assert report["files"][0]["entity_types"] == {"Name": 1, "Person": 1, "Place": 1, "Work": 1}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_convert_writes_each_format_and_says_what_it_has_no_place_for(
+    tool: ModuleType, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    output = tmp_path / "out.json"
+    assert tool.main(["convert", str(file), str(output), "--to", name]) == 0
+    said = capsys.readouterr().out
+    assert f"(dygie) -> {output} ({name}): 2 sentences, 4 entities, 1 relations" in said
+    assert ("1 relations across sentences, kept in 'document_fields'" in said) == (name != "dygie")
+    again = read_corpus(output)
+    assert again.format == name and len(again.documents[0].cross_relations) == 1
+
+
+def test_convert_refuses_to_overwrite_unless_allowed(
+    tool: ModuleType, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = file.read_bytes()
+    assert tool.main(["convert", str(file), str(file), "--to", "spert"]) == 2
+    assert "--overwrite" in capsys.readouterr().err and file.read_bytes() == before
+    assert tool.main(["convert", str(file), str(file), "--to", "spert", "--overwrite"]) == 0
+    assert read_corpus(file).format == "spert"
+
+
+def test_users_errors_are_one_line_and_exit_with_2(
+    tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "bad.json"
+    path.write_text('{"tokens": ["a"], "entities": [{"type": "X", "start": 0, "end": 2}], "relations": []}')
+    for arguments in (["inspect", str(path)], ["convert", str(path), str(tmp_path / "out"), "--to", "dygie"]):
+        assert tool.main(arguments) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"error: {path}, line 1: entities[0]") and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="needs ../shared/data/extraction")
+def test_inspect_checks_a_known_corpus_and_warns_on_a_mismatch(
+    tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tool.main(["inspect", *(str(SHARED / f"conll04/{split}.json") for split in ("train", "dev", "test"))]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.count("of CoNLL04 as published") == 3 and not printed.err
+    items = json.loads((SHARED / "conll04/dev.json").read_text(encoding="utf-8"))
+    (tmp_path / "dev.json").write_text(json.dumps(items[1:]), encoding="utf-8")
+    assert tool.main(["inspect", str(tmp_path / "dev.json")]) == 0
+    assert "warning: " in (error := capsys.readouterr().err) and "231" in error
