@@ -190,8 +190,8 @@ def _metavar(leaf: Leaf) -> str:
 
 
 def parse_command_line(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
-    """Parsed arguments; an unknown option is a ConfigError with the nearest known one."""
-    namespace, unknown = parser.parse_known_args(list(argv))
+    """Parsed arguments, options before, behind and between positional ones; an unknown one is a ConfigError."""
+    namespace, unknown = parser.parse_known_intermixed_args(list(argv))
     if unknown:
         known = [option for action in parser._actions for option in action.option_strings]
         word = unknown[0].split("=")[0]

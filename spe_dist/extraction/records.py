@@ -21,6 +21,7 @@ from dataclasses import replace
 from typing import Any
 
 from spe_dist.extraction.corpus import Entity, Sentence, Span
+from spe_dist.extraction.json_input import place_words
 from spe_dist.extraction.text_input import Place
 
 PROBABILITY_DIGITS = 4
@@ -29,9 +30,12 @@ _LINE_SEPARATORS = str.maketrans({"\x85": "\\u0085", "\u2028": "\\u2028", "\u202
 
 
 def to_record(sentence: Sentence, place: Place | None = None) -> dict[str, Any]:
-    """The record of a sentence with text and char_spans; without a place, offsets count from the sentence's start."""
+    """The record of a sentence. Without a place, offsets count as `Extractor.predict` gives the sentence's start."""
+    if sentence.text is None or sentence.char_spans is None:
+        _, placed = next(place_words([sentence.words]))
+        sentence = replace(sentence, text=placed.text, char_spans=placed.char_spans)
     assert sentence.text is not None and sentence.char_spans is not None
-    offset = place.start if place else 0
+    offset = place.start if place else int(sentence.extra.get("start", 0))
     record: dict[str, Any] = {}
     if place:
         record = {"file": place.file, "document": place.document}

@@ -94,7 +94,7 @@ def read_inputs(
 
     skips = Skips() if skips is None else skips
     documents = count()
-    for path in _paths(inputs):
+    for path in find_inputs(inputs):
         lines = read_lines(path, settings, skips)
         sample = _take_sample(lines)
         if _is_json(sample, settings.format, path):
@@ -106,7 +106,8 @@ def read_inputs(
         yield from _read_text(str(path), chain(sample, lines), settings.tokenised, short, documents)
 
 
-def _paths(inputs: Sequence[str]) -> list[Path]:
+def find_inputs(inputs: Sequence[str]) -> list[Path]:
+    """All files that arguments name, "-" as it is. Raises DataError for one that names none."""
     if list(inputs).count(STANDARD_INPUT) > 1:
         raise DataError("standard input (-) is given twice; it can be read once")
     return [p for name in inputs for p in ([Path(name)] if name == STANDARD_INPUT else find_files([name]))]
