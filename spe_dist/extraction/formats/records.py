@@ -13,7 +13,6 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,13 +26,26 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
-@dataclass(frozen=True, slots=True)
 class Node:
-    """A value inside a record, that knows where it stands."""
+    """A value inside a record, that knows where it stands. How it is reached is put into words only for a message."""
 
-    value: Any
-    place: str  # file and line (or item of a list)
-    path: str = ""  # fields and positions that lead to it from the record
+    __slots__ = ("_key", "_parent", "place", "value")
+
+    def __init__(self, value: Any, place: str, parent: Node | None = None, key: str | int = ""):
+        self.value = value
+        self.place = place  # file and line (or item of a list)
+        self._parent = parent
+        self._key = key
+
+    @property
+    def path(self) -> str:
+        """Fields and positions that lead to the value from its record."""
+        if self._parent is None:
+            return ""
+        before = self._parent.path
+        if isinstance(self._key, int):
+            return f"{before}[{self._key}]"
+        return f"{before}.{self._key}" if before else self._key
 
     def fail(self, reason: str, remedy: str) -> NoReturn:
         field = f": {self.path}" if self.path else ""
@@ -52,13 +64,13 @@ class Node:
                 f"{self.place}{inside} has no field {key!r} (it has {shown(sorted(self.value))}); "
                 f"add it; where there is nothing, as an empty list"
             )
-        return Node(self.value[key], self.place, f"{self.path}.{key}" if self.path else key)
+        return Node(self.value[key], self.place, self, key)
 
     def items(self) -> list[Node]:
         """The values of a list."""
         if not isinstance(self.value, list):
             self.fail(f"a list is expected, not {_kind(self.value)}", "write it in square brackets")
-        return [Node(value, self.place, f"{self.path}[{index}]") for index, value in enumerate(self.value)]
+        return [Node(value, self.place, self, index) for index, value in enumerate(self.value)]
 
     def fields(self) -> dict[str, Any]:
         if not isinstance(self.value, dict):

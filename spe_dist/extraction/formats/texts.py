@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -26,7 +27,7 @@ def read_words(record: Node, notices: Counter[str]) -> tuple[str, ...]:
 
 def split(text: str) -> tuple[str, ...]:
     stripped = text.strip()
-    return tuple(stripped.split(" ")) if stripped else ()
+    return tuple(map(sys.intern, stripped.split(" "))) if stripped else ()
 
 
 def text_fields(words: Sequence[str]) -> dict[str, Any]:
