@@ -82,7 +82,7 @@ CONLL04 = KnownCorpus(
     (
         Version(
             "split of Gupta et al. 2016",
-            "Eberts and Ulges 2020 (5,349 entities and 2,048 relations in all)",
+            "Eberts and Ulges 2020",
             _by_split(sentences=(922, 231, 288), entities=(3377, 893, 1079), relations=(1283, 343, 422)),
         ),
     ),

@@ -104,6 +104,12 @@ def test_users_errors_are_one_line_and_exit_with_2(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_reader_that_stops_early_is_no_error(file: Path) -> None:
+    command = f"{sys.executable} {ROOT / 'tools' / 'corpus.py'} inspect {file} | true"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
+    assert done.returncode == 0 and not done.stderr
+
+
 @pytest.mark.skipif(not SHARED.exists(), reason="needs ../shared/data/extraction")
 def test_inspect_checks_a_known_corpus_and_warns_on_a_mismatch(
     tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]

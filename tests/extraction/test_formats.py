@@ -135,7 +135,9 @@ def test_dygie_argument_with_several_types_takes_the_first_and_says_so(tmp_path:
 def test_predictions_of_dygie_are_read_where_asked_or_alone(tmp_path: Path) -> None:
     predicted = {"predicted_ner": [[[3, 3, "Work", 7.5, 0.75]], []], "predicted_relations": [[], []]}
     path = put(tmp_path, {**DYGIE, **predicted})
-    assert len(read_corpus(path).sentences[0].entities) == 2
+    gold = read_corpus(path)
+    assert len(gold.sentences[0].entities) == 2 and "predicted_ner" not in gold.documents[0].extra
+    assert [count for reason, count in gold.notices.items() if "beside the gold" in reason] == [1]
     (entity,) = read_corpus(path, predictions=True).sentences[0].entities
     assert entity == CODE and entity.probability == 0.75
     alone = {key: value for key, value in {**DYGIE, **predicted}.items() if key not in ("ner", "relations")}

@@ -23,6 +23,8 @@ SENTENCE_FIELDS = "sentence_fields"  # what further fields sentences have, in or
 OWN_FIELDS = ("doc_key", "sentences", "ner", "relations", SENTENCE_FIELDS)
 SEVERAL_TYPES = "relation arguments whose span has several entity types (the first listed is taken)"
 NO_ENTITY = "relation arguments that are no entities (kept without a type)"
+PREDICTED_FIELDS = ("predicted_ner", "predicted_relations")
+BESIDE = "documents with predictions beside the gold (the gold is read, the predictions are not kept)"
 NO_SENTENCES = "documents without sentences"
 NO_WORDS = "sentences without words"
 NO_RELATIONS = "documents of predictions without 'predicted_relations' (read as none)"
@@ -39,7 +41,8 @@ class _DocumentReader:
     def __init__(self, record: Node, notices: Counter[str], predictions: bool):
         fields = record.fields()
         use_predicted = "predicted_ner" in fields and (predictions or "ner" not in fields)
-        self.ner, self.relations = ("predicted_ner", "predicted_relations") if use_predicted else ("ner", "relations")
+        self.ner, self.relations = PREDICTED_FIELDS if use_predicted else ("ner", "relations")
+        notices[BESIDE] += not use_predicted and not fields.keys().isdisjoint(PREDICTED_FIELDS)
         self.record, self.notices = record, notices
         self.sentences = [node.words() for node in record.child("sentences").items()]
         self.borders = [0, *accumulate(map(len, self.sentences))]
@@ -70,7 +73,7 @@ class _DocumentReader:
             ),
             cross_entities=tuple(sorted(self.cross_entities, key=lambda entity: self._begins_in(entity))),
             cross_relations=tuple(sorted(self.cross_relations, key=lambda relation: self._begins_in(relation.head))),
-            extra={key: value for key, value in fields.items() if key not in {*OWN_FIELDS, self.ner, self.relations}},
+            extra={key: value for key, value in fields.items() if key not in {*OWN_FIELDS, *PREDICTED_FIELDS}},
         )
 
     def _id(self) -> str:
