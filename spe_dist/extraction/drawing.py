@@ -146,8 +146,7 @@ def _svg(layout: Layout, sentence: Sentence, hues: Colours, mark: Mark | None, n
         y += WORD_HEIGHT + layout.box_levels(row) * BAND_HEIGHT + ROW_GAP
     parts = [_box(box, baselines, hues, mark) for box in sorted(layout.boxes, key=lambda b: -b.level)]
     parts += [
-        f'<text x="{word.x:.1f}" y="{baselines[word.row] + 15}" textLength="{word.width:.1f}" '
-        f'lengthAdjust="spacingAndGlyphs">{_text(word.text)}</text>'
+        f'<text x="{word.x:.1f}" y="{baselines[word.row] + 15}" textLength="{word.width:.1f}">{_text(word.text)}</text>'
         for word in layout.words
     ]
     parts += [_line(arc, baselines[arc.row], hues, mark) for arc in layout.arcs]
