@@ -66,6 +66,8 @@ def _train(config: FinetuneConfig, deepspeed_file: str | None) -> int:
     plan = BatchPlan(batch, context.ranks, 1, batch // context.ranks, "batch_sentences")
     precision = choose_precision(config, ds_config, context.device.type)
     check_same_precision(context.all_gather_object(precision))
+    if deepspeed_file is None and context.ranks == 1 and precision == "float32":
+        ds_config = {"zero_optimization": {"stage": 0}}  # no second copy of weights and gradients
     run_finetuning(config, complete(ds_config, config, plan, precision), plan, precision, context)
     stop_ranks()  # not after an error: other ranks may wait in a collective, and the launcher ends them
     return 0

@@ -139,9 +139,10 @@ def complete(
             )
     zero = done.setdefault("zero_optimization", {})
     stage = zero.setdefault("stage", 1)
-    if stage not in (1, 2, 3):
+    if stage not in (1, 2, 3) and not (stage == 0 and plan.ranks == 1 and precision == "float32"):
         raise ConfigError(
-            f"zero_optimization.stage={stage}: choose 1, 2 or 3 (stage 0 computes a wrong first update in bfloat16)"
+            f"zero_optimization.stage={stage}: choose 1, 2 or 3 (stage 0 is for one rank in float32: in bfloat16 it "
+            "computes a wrong first update)"
         )
     _fill(done, "train_batch_size", plan.global_batch, plan.setting)
     _fill(done, "train_micro_batch_size_per_gpu", plan.micro_batch, "micro_batch_sentences")

@@ -62,6 +62,7 @@ class TrainingEngine:
             model=model, optimizer=make_optimizer(model), config=ds_config, dist_init_required=False
         )
         self.module: nn.Module = self._engine.module
+        self._plain_grad_norm = float("nan")
         self._keep_smallest_loss_scale()
 
     def __call__(self, *inputs: Any) -> Any:
@@ -74,6 +75,9 @@ class TrainingEngine:
 
     def step(self) -> None:
         """At the last micro-batch of a step: reduce, clip, update, unless float16 gradients overflowed."""
+        if self.zero_stage == 0:  # where DeepSpeed does not tell it
+            gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
+            self._plain_grad_norm = float(nn.utils.get_total_norm(gradients))
         self._engine.step()
 
     def was_step_applied(self) -> bool:
@@ -96,7 +100,7 @@ class TrainingEngine:
 
     def grad_norm(self) -> float:
         """Global gradient norm of the last step before clipping; inf where it was skipped."""
-        norm = self._engine.get_global_grad_norm()
+        norm = self._plain_grad_norm if self.zero_stage == 0 else self._engine.get_global_grad_norm()
         return float("nan") if norm is None else float(norm)
 
     def loss_scale(self) -> float:
@@ -111,12 +115,14 @@ class TrainingEngine:
         """Float32 masters by parameter name, on the CPU of rank 0 (others: empty) or of all ranks. Collective."""
         from deepspeed.utils import safe_get_full_fp32_param
 
+        if self.zero_stage == 0:
+            return {name: _on_cpu(parameter) for name, parameter in self.module.named_parameters()}
         masters = {}
         for name, parameter in self.module.named_parameters():
             full = safe_get_full_fp32_param(parameter)
             if self.context.is_main or all_ranks:
                 assert full is not None, name
-                masters[name] = full.detach().to("cpu", torch.float32).reshape(_full_shape(parameter)).clone()
+                masters[name] = _on_cpu(full).reshape(_full_shape(parameter))
         return masters
 
     def save(self, folder: Path) -> None:
@@ -134,6 +140,10 @@ class TrainingEngine:
         """Skip on at the smallest loss scale: DeepSpeed would raise there, before `max_skipped_steps` can tell why."""
         if self.precision == "float16":
             self._engine.optimizer.loss_scaler.raise_error_at_min_scale = False
+
+
+def _on_cpu(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", torch.float32, copy=True)
 
 
 def _full_shape(parameter: Tensor) -> torch.Size:

@@ -1,7 +1,7 @@
 """Predictions for a corpus, spread over the ranks, and their scores.
 
-What is evaluated is a plain PyTorch copy of the model with the engine's float32 masters: the very weights that are
-saved, whatever precision and ZeRO stage they are trained in.
+What is evaluated has the engine's float32 masters: the very weights that are saved, whatever precision and ZeRO stage
+they are trained in. Where the engine's own module does not hold them, it is a plain copy that does.
 """
 
 from __future__ import annotations
@@ -39,7 +39,6 @@ class Evaluation:
 
     def predict(self, model: JointModel, corpus: Corpus) -> Corpus:
         """The corpus with predictions in place of its gold, on every rank; rank r reads documents r, r + ranks, ..."""
-        model.eval()
         ranks = self.context.ranks
         mine = corpus.documents[self.context.rank :: ranks]
         predicted = list(self._predict(model, mine))
@@ -68,7 +67,9 @@ class Evaluation:
 
 
 def copy_masters(engine: TrainingEngine, plain: nn.Module) -> None:
-    """Give the plain copy of the engine's model the float32 masters. A collective."""
+    """Give the plain model the engine's float32 masters; nothing to do where it is the engine's own. A collective."""
+    if plain is engine.module:
+        return
     masters = engine.master_weights(all_ranks=True)
     missing, unexpected = plain.load_state_dict(masters, strict=False)
     buffers = {name for name, _ in plain.named_buffers()}

@@ -80,8 +80,9 @@ def run_finetuning(
     resumed = resume.choose_start(config, context, checkpoints, run_state)
 
     model = build_model(config, corpora, start)
-    plain = copy.deepcopy(model).to(context.device).eval()
+    twin = copy.deepcopy(model).to(context.device) if needs_twin(precision, ds_config) else None
     engine, rates = build_engine(config, model, ds_config, precision, context)
+    plain = model if twin is None else twin
     context.run_on_main(fence.claim)
     if resumed.checkpoint is not None:
         engine.load(resumed.checkpoint)
@@ -161,6 +162,11 @@ def build_engine(
     return TrainingEngine(
         model, lambda _: make_adamw(rates.groups, config, device), ds_config, precision, context
     ), rates
+
+
+def needs_twin(precision: Precision, ds_config: dict[str, Any]) -> bool:
+    """Whether the float32 masters stand elsewhere than in the module that is trained."""
+    return precision != "float32" or ds_config["zero_optimization"]["stage"] == 3
 
 
 def extraction_settings(config: FinetuneConfig, max_pieces: int) -> dict[str, Any]:
