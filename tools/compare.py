@@ -43,7 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", required=True, metavar="FILE", help="the page, HTML")
     parser.add_argument("--names", metavar="A,B", help="what the page calls the two [the names of their files]")
     parser.add_argument("--title", help='the page\'s title ["A and B"]')
-    parser.add_argument("--sentences", type=int, default=200, metavar="N", help="most sentences to draw [200]")
+    parser.add_argument("--sentences", type=int, default=300, metavar="N", help="most sentences to draw [300]")
     parser.add_argument(
         "--symmetric", metavar="TYPE,TYPE", default="", help="relation types whose direction does not matter [none]"
     )

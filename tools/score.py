@@ -13,8 +13,8 @@ types of both arguments. Duplicates count once. All gold counts in recall. A pre
 arguments are among the predicted entities. Relations have a direction, but for types named by --symmetric; then both
 conventions are printed.
 
-Intervals are percentile bootstraps over documents (over sentences where the format has no documents); the paired test
-is approximate randomisation over the same units with 10,000 draws.
+Intervals are percentile bootstraps over documents (over sentences where the format has no documents, or there is one
+alone); the paired test is approximate randomisation over the same units with 10,000 draws.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ from spe_dist.errors import ConfigError, SpeError
 from spe_dist.extraction.corpus import Corpus
 from spe_dist.extraction.formats import read_corpus
 from spe_dist.extraction.matching import check_symmetric
+from spe_dist.extraction.score_counts import Name
 from spe_dist.extraction.score_table import Intervals, comparison_table, scores_table
-from spe_dist.extraction.scoring import Name, Scores, score
+from spe_dist.extraction.scoring import Scores, score
 from spe_dist.extraction.significance import Comparison, compare, confidence_intervals
 
 
@@ -112,16 +113,11 @@ def to_text(
     parts = [
         "\n".join(f"{name:<12} {corpus.source} ({corpus.format})" for name, corpus in files.items()),
         scores_table(scores, by_group=by_group, intervals=intervals),
-        f"95% intervals over {units_name(scores)}" if intervals else "",
+        f"95% intervals over {scores.units.description}" if intervals else "",
         f"Paired test, over the same units\n{comparison_table(comparisons)}" if comparisons else "",
         "\n".join(notes),
     ]
     return "\n\n".join(part for part in parts if part)
-
-
-def units_name(scores: Scores) -> str:
-    has_documents = scores.documents != scores.sentences
-    return f"{scores.documents:,} documents" if has_documents else f"{scores.sentences:,} sentences"
 
 
 def to_json(
@@ -145,7 +141,7 @@ def to_json(
         name: {"file": corpus.source, "format": corpus.format, "notices": dict(corpus.notices)}
         for name, corpus in files.items()
     }
-    return {"files": described, "interval_units": units_name(scores), **numbers}
+    return {"files": described, "interval_units": scores.units.description, **numbers}
 
 
 if __name__ == "__main__":

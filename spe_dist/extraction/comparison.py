@@ -18,7 +18,8 @@ from spe_dist.extraction.matching import (
     mark_gold,
     mark_predicted,
 )
-from spe_dist.extraction.scoring import Name, Scores, score
+from spe_dist.extraction.score_counts import Name
+from spe_dist.extraction.scoring import Scores, score
 from spe_dist.extraction.significance import DRAWS, TEST_DRAWS, Comparison, compare, confidence_intervals
 
 

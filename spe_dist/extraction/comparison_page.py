@@ -18,14 +18,14 @@ from spe_dist.extraction.comparison import (
 from spe_dist.extraction.comparison_style import SCRIPT, STYLE
 from spe_dist.extraction.drawing import colours_of_sentences, draw_sentence, page
 from spe_dist.extraction.matching import METRICS
+from spe_dist.extraction.score_counts import Counts, Group, Name
 from spe_dist.extraction.score_table import METRIC_NAMES, p_text, percent
-from spe_dist.extraction.scoring import Counts, Group, Name
 
 GOLD_PARTS = (Found.BOTH, Found.ONLY_A, Found.ONLY_B, Found.NEITHER)
 WRONG_PARTS = (Found.WRONG_BOTH, Found.WRONG_A, Found.WRONG_B)
 
 
-def comparison_page(both: SideBySide, title: str, most_sentences: int = 200) -> str:
+def comparison_page(both: SideBySide, title: str, most_sentences: int = 300) -> str:
     """Self-contained HTML. At most `most_sentences` are drawn; the page says how many are left out, and which."""
     body = "\n".join([_summary(both), _scores(both), _types(both), _groups(both), _finds(both)])
     return page(title, body + _sentences(both, most_sentences), style=STYLE, script=SCRIPT)
@@ -33,8 +33,6 @@ def comparison_page(both: SideBySide, title: str, most_sentences: int = 200) -> 
 
 def _summary(both: SideBySide) -> str:
     a, b = map(escape, both.names)
-    documents = both.a.documents
-    units = f"{documents:,} documents" if documents != both.a.sentences else f"{documents:,} sentences"
     notes = "".join(
         f"<li>{name}: {count:,} {escape(why)}</li>"
         for name, scores in zip((a, b), (both.a, both.b), strict=True)
@@ -42,8 +40,9 @@ def _summary(both: SideBySide) -> str:
     )
     return (
         f"<p>A is <b>{a}</b>, B is <b>{b}</b>. {both.a.sentences:,} sentences; {escape(both.a.direction)}. "
-        f"F1 in percent. Intervals are 95% bootstraps over {units}; p-values are of approximate randomisation over the "
-        "same units, and not corrected for the number of comparisons.</p>"
+        "F1 in percent. "
+        f"Intervals are 95% bootstraps over {both.a.units.description}; p-values are of approximate randomisation over "
+        "the same units, and not corrected for the number of comparisons.</p>"
         + (f'<ul class="dim">{notes}</ul>' if notes else "")
     )
 
@@ -211,7 +210,7 @@ def _filters(both: SideBySide, numbers: dict[tuple[str, str], int], drawn: int) 
         f'<form id="filters"><label>Show sentences where <select id="show">{show}</select></label> '
         f'<label>in <select id="of">{of}</select></label> '
         '<label>with the words <input id="words" type="search" size="16"></label> '
-        f'<output id="count">{drawn:,} sentences</output></form>'
+        f'<output id="count">{drawn:,} drawn sentences</output></form>'
         "<noscript><p>The filters need JavaScript; all drawn sentences are shown.</p></noscript>"
     )
 

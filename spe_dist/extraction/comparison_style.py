@@ -42,7 +42,7 @@ function filter() {
     article.hidden = !(isWanted && article.dataset.words.includes(typed));
     shown += article.hidden ? 0 : 1;
   }
-  count.textContent = `${shown.toLocaleString("en")} of ${articles.length.toLocaleString("en")} sentences`;
+  count.textContent = `${shown.toLocaleString("en")} of ${articles.length.toLocaleString("en")} drawn sentences`;
 }
 for (const field of [show, of, words]) field.addEventListener("input", filter);
 document.getElementById("filters").addEventListener("submit", (event) => event.preventDefault());

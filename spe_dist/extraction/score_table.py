@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from spe_dist.extraction.matching import METRICS
-from spe_dist.extraction.scoring import Counts, Group, Name, Scores
+from spe_dist.extraction.score_counts import Counts, Group, Name
+from spe_dist.extraction.scoring import Scores
 from spe_dist.extraction.significance import Comparison
 
 METRIC_NAMES = {"entity": "Entity", "relation": "Relation", "ent_rel": "Ent+Rel"}

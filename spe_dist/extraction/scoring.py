@@ -18,8 +18,8 @@ Nothing here knows a model or a file format.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,81 +28,25 @@ import numpy as np
 from spe_dist.extraction.corpus import Corpus
 from spe_dist.extraction.matching import (
     METRICS,
-    AcrossSentences,
     Marked,
     check_aligned,
     mark_across,
     mark_gold,
     mark_predicted,
 )
-
-ACROSS = "across sentences"
-MOST_ENTITIES = 9
-LENGTH_BUCKETS = ((0, 10), (11, 20), (21, 30), (31, 50))  # words, both ends inclusive; longer ones follow
-
-Name = tuple[str, str | None]  # metric and type; None for the sum over all types
-
-
-@dataclass(frozen=True)
-class Counts:
-    """How many are right (`tp`), predicted and gold; fractions of 1 from them."""
-
-    tp: int = 0
-    predicted: int = 0
-    gold: int = 0
-
-    def __add__(self, other: Counts) -> Counts:
-        return Counts(self.tp + other.tp, self.predicted + other.predicted, self.gold + other.gold)
-
-    @property
-    def precision(self) -> float:
-        return self.tp / self.predicted if self.predicted else 0.0
-
-    @property
-    def recall(self) -> float:
-        return self.tp / self.gold if self.gold else 0.0
-
-    @property
-    def f1(self) -> float:
-        return 2 * self.tp / (self.predicted + self.gold) if self.predicted + self.gold else 0.0
-
-    @property
-    def is_empty(self) -> bool:
-        return self.predicted + self.gold == 0
-
-    def to_json(self) -> dict[str, float | int]:
-        return {
-            "precision": self.precision,
-            "recall": self.recall,
-            "f1": self.f1,
-            "tp": self.tp,
-            "predicted": self.predicted,
-            "gold": self.gold,
-        }
-
-
-@dataclass(frozen=True)
-class Group:
-    """The three scores over some of the sentences."""
-
-    sentences: int = 0
-    entity: Counts = Counts()
-    relation: Counts = Counts()
-    ent_rel: Counts = Counts()
-
-    def to_json(self) -> dict[str, Any]:
-        return {"sentences": self.sentences, **{metric: getattr(self, metric).to_json() for metric in METRICS}}
-
-
-@dataclass(frozen=True)
-class UnitCounts:
-    """Counts of each unit that a resampling draws: a document, or a sentence where the format has no documents.
-
-    counts_UN3[u, n] holds tp, predicted and gold of unit u for names[n].
-    """
-
-    names: tuple[Name, ...]
-    counts_UN3: np.ndarray
+from spe_dist.extraction.score_counts import (
+    ACROSS,
+    ENTITY_GROUPS,
+    LENGTH_GROUPS,
+    Counts,
+    Group,
+    GroupTally,
+    Tally,
+    UnitCounts,
+    entities_group,
+    length_group,
+    unit_counts,
+)
 
 
 @dataclass(frozen=True)
@@ -122,7 +66,7 @@ class Scores:
     symmetric: tuple[str, ...] = ()
     with_direction: Scores | None = None
     notices: dict[str, int] = field(default_factory=dict)
-    units: UnitCounts = field(default_factory=lambda: UnitCounts((), np.zeros((0, 0, 3), np.int32)), compare=False)
+    units: UnitCounts = field(default_factory=lambda: unit_counts([], "sentences"), compare=False)
 
     @property
     def exact_f1_sum(self) -> float:
@@ -175,51 +119,35 @@ def score(gold: Corpus, predicted: Corpus, symmetric: Collection[str] = ()) -> S
     return _score(gold, predicted, tuple(sorted(set(symmetric))), directed)
 
 
-Tally = dict[Name, list[int]]  # tp, predicted, gold
-
-
 def _score(gold: Corpus, predicted: Corpus, symmetric: tuple[str, ...], with_direction: Scores | None = None) -> Scores:
     notices: Counter[str] = Counter()
     across = mark_across(gold, predicted, symmetric, notices)
     predicted_sentences = iter(predicted.sentences)
+    is_one_document = len(gold.documents) == 1
     units: list[Tally] = []
-    groups: dict[str, dict[str, Tally]] = {"entities": defaultdict(_new_tally), "length": defaultdict(_new_tally)}
-    sizes: dict[str, Counter[str]] = {"entities": Counter(), "length": Counter()}
-    for document in gold.documents:
-        unit = _new_tally()
+    by_entities, by_length = GroupTally(), GroupTally()
+    for number, document in enumerate(gold.documents):
+        unit = Tally()
         for sentence in document.sentences:
-            theirs = next(predicted_sentences)
-            marked, found = mark_gold(sentence, symmetric), mark_predicted(theirs, symmetric, notices)
-            buckets = {"entities": _entities_bucket(len(marked.entity)), "length": _length_bucket(len(sentence.words))}
-            _add(unit, marked, found)
-            for kind, bucket in buckets.items():
-                sizes[kind][bucket] += 1
-                _add(groups[kind][bucket], marked, found)
-        units.append(unit)
-    _add_across(across, units, groups)
+            marked = mark_gold(sentence, symmetric)
+            found = mark_predicted(next(predicted_sentences), symmetric, notices)
+            unit.add(marked, found)
+            by_entities.add(entities_group(len(marked.entity)), marked, found)
+            by_length.add(length_group(len(sentence.words)), marked, found)
+            if is_one_document:
+                units.append(unit)
+                unit = Tally()
+        if number in across.gold or number in across.predicted:
+            marked, found = across.gold.get(number, Marked()), across.predicted.get(number, Marked())
+            for tally in (unit, by_entities.tallies[ACROSS], by_length.tallies[ACROSS]):
+                tally.add(marked, found)
+        if not is_one_document or unit.counts:
+            units.append(unit)
     _count_duplicates(gold, "gold", notices)
     _count_duplicates(predicted, "predicted", notices)
-    return _collect(gold, units, groups, sizes, symmetric, with_direction, notices)
-
-
-def _new_tally() -> Tally:
-    return defaultdict(lambda: [0, 0, 0])
-
-
-def _add(tally: Tally, gold: Marked, predicted: Marked) -> None:
-    """Count both sets of keys into `tally`, by metric and type (the first part of each key)."""
-    for metric in METRICS:
-        ours, theirs = gold.keys(metric), predicted.keys(metric)
-        for part, keys in enumerate((ours & theirs, theirs, ours)):
-            for key in keys:
-                tally[metric, key[0]][part] += 1
-
-
-def _add_across(across: AcrossSentences, units: list[Tally], groups: dict[str, dict[str, Tally]]) -> None:
-    for number in across.gold.keys() | across.predicted.keys():
-        marked, found = across.gold.get(number, Marked()), across.predicted.get(number, Marked())
-        for tally in (units[number], *(by_bucket[ACROSS] for by_bucket in groups.values())):
-            _add(tally, marked, found)
+    has_documents = not is_one_document and len(gold.documents) != gold.n_sentences
+    counts = unit_counts(units, "documents" if has_documents else "sentences")
+    return _collect(gold, counts, by_entities, by_length, symmetric, with_direction, notices)
 
 
 def _count_duplicates(corpus: Corpus, whose: str, notices: Counter[str]) -> None:
@@ -235,16 +163,15 @@ def _count_duplicates(corpus: Corpus, whose: str, notices: Counter[str]) -> None
 
 def _collect(
     gold: Corpus,
-    units: list[Tally],
-    groups: dict[str, dict[str, Tally]],
-    sizes: dict[str, Counter[str]],
+    units: UnitCounts,
+    by_entities: GroupTally,
+    by_length: GroupTally,
     symmetric: tuple[str, ...],
     with_direction: Scores | None,
     notices: Counter[str],
 ) -> Scores:
-    unit_counts = _unit_counts(units)
-    sums = unit_counts.counts_UN3.sum(axis=0, dtype=np.int64)
-    totals = {name: Counts(*map(int, row)) for name, row in zip(unit_counts.names, sums, strict=True)}
+    sums = units.counts_UN3.sum(axis=0, dtype=np.int64)
+    totals = {name: Counts(*map(int, row)) for name, row in zip(units.names, sums, strict=True)}
     types: dict[str, dict[str, Counts]] = {metric: {} for metric in METRICS}
     for (metric, kind), counts in totals.items():
         if kind is not None:
@@ -256,59 +183,12 @@ def _collect(
         entity_by_type=types["entity"],
         relation_by_type=types["relation"],
         ent_rel_by_type=types["ent_rel"],
-        by_entities=_groups(groups["entities"], sizes["entities"], _ENTITY_NAMES),
-        by_length=_groups(groups["length"], sizes["length"], _LENGTH_NAMES),
+        by_entities=by_entities.groups(ENTITY_GROUPS),
+        by_length=by_length.groups(LENGTH_GROUPS),
         sentences=gold.n_sentences,
         documents=len(gold.documents),
         symmetric=symmetric,
         with_direction=with_direction,
         notices=dict(notices),
-        units=unit_counts,
+        units=units,
     )
-
-
-def _unit_counts(units: list[Tally]) -> UnitCounts:
-    """Columns: each metric's sum over types first, then its types in order."""
-    found = {name for tally in units for name in tally}
-    names: list[Name] = []
-    for metric in METRICS:
-        names += [
-            (metric, None),
-            *((metric, kind) for kind in sorted(k for m, k in found if m == metric and k is not None)),
-        ]
-    column = {name: i for i, name in enumerate(names)}
-    entries = [
-        (unit, column[place], *counts)
-        for unit, tally in enumerate(units)
-        for (metric, kind), counts in tally.items()
-        for place in ((metric, kind), (metric, None))
-    ]
-    entries_E5 = np.array(entries, np.int32).reshape(-1, 5)  # unit, column, tp, predicted, gold
-    counts_UN3 = np.zeros((len(units), len(names), 3), np.int32)
-    np.add.at(counts_UN3, (entries_E5[:, 0], entries_E5[:, 1]), entries_E5[:, 2:])
-    return UnitCounts(tuple(names), counts_UN3)
-
-
-_ENTITY_NAMES = (*(str(n) for n in range(MOST_ENTITIES)), f"{MOST_ENTITIES}+", ACROSS)
-_LENGTH_NAMES = (*(f"{low}-{high}" for low, high in LENGTH_BUCKETS), f"{LENGTH_BUCKETS[-1][1] + 1}+", ACROSS)
-
-
-def _entities_bucket(entities: int) -> str:
-    return _ENTITY_NAMES[min(entities, MOST_ENTITIES)]
-
-
-def _length_bucket(words: int) -> str:
-    return next((f"{low}-{high}" for low, high in LENGTH_BUCKETS if words <= high), _LENGTH_NAMES[-2])
-
-
-def _groups(tallies: Mapping[str, Tally], sizes: Counter[str], names: Iterable[str]) -> dict[str, Group]:
-    """In the order of `names`; those without a sentence or anything across sentences are left out."""
-    return {
-        name: Group(sizes[name], **{metric: _sum(tallies[name], metric) for metric in METRICS})
-        for name in names
-        if name in tallies
-    }
-
-
-def _sum(tally: Tally, metric: str) -> Counts:
-    return sum((Counts(*counts) for (name, _), counts in tally.items() if name == metric), Counts())

@@ -22,7 +22,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from spe_dist.errors import DataError
-from spe_dist.extraction.scoring import Name, Scores, UnitCounts
+from spe_dist.extraction.score_counts import Name, UnitCounts
+from spe_dist.extraction.scoring import Scores
 
 LEVEL = 0.95
 DRAWS = 1_000

@@ -9,7 +9,8 @@ import pytest
 
 from spe_dist.errors import DataError
 from spe_dist.extraction.corpus import Corpus, CrossEntity, CrossRelation, Document, Entity, Relation, Sentence
-from spe_dist.extraction.scoring import ACROSS, Counts, Scores, score
+from spe_dist.extraction.score_counts import ACROSS, Counts
+from spe_dist.extraction.scoring import Scores, score
 
 WORDS = tuple("Kim Lee of Acme Corp lives in Oslo".split())
 KIM, LEE = Entity(0, 1, "Person"), Entity(1, 2, "Person")
@@ -212,7 +213,15 @@ def test_predicted_documents_may_come_as_a_list_of_sentences():
     gold = Corpus((_document(),))
     flat = Corpus(tuple(Document(str(i), (s,)) for i, s in enumerate(gold.sentences)))
     assert three(score(gold, flat)) == three(score(gold, gold))
-    assert score(gold, flat).units.counts_UN3.shape[0] == 1
+
+
+def test_units_of_resampling_are_documents_or_sentences_where_there_are_none_or_one():
+    lives = CrossRelation("lives_in", CrossEntity(0, 1, "Person"), CrossEntity(15, 16, "City"))
+    one, two = Corpus((_document(cross_relations=(lives,)),)), Corpus((_document(), _document()))
+    flat = Corpus(tuple(Document(str(i), (s,)) for i, s in enumerate(two.sentences)))
+    described = [score(gold, gold).units.description for gold in (one, two, flat)]
+    assert described == ["3 sentences", "2 documents", "4 sentences"]  # across sentences: a unit of its own
+    assert score(one, one).relation == Counts(2, 2, 2)
 
 
 def test_types_and_groups_add_up_to_the_totals():

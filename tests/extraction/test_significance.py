@@ -10,7 +10,8 @@ import pytest
 
 from spe_dist.errors import DataError
 from spe_dist.extraction.corpus import Corpus, Document, Entity, Sentence
-from spe_dist.extraction.scoring import Scores, UnitCounts, score
+from spe_dist.extraction.score_counts import UnitCounts
+from spe_dist.extraction.scoring import Scores, score
 from spe_dist.extraction.significance import compare, confidence_intervals, f1, randomisation_test
 
 NAMES = (("entity", None),)
@@ -19,7 +20,7 @@ NAMES = (("entity", None),)
 def scores_with(counts_U3: list[list[int]]) -> Scores:
     """Scores whose units have these counts (tp, predicted, gold) of entities."""
     empty = score(Corpus(()), Corpus(()))
-    return replace(empty, units=UnitCounts(NAMES, np.array(counts_U3, np.int32)[:, None]))
+    return replace(empty, units=UnitCounts(NAMES, np.array(counts_U3, np.int32)[:, None], "documents"))
 
 
 A = [[1, 2, 3], [0, 1, 2], [2, 2, 2], [1, 4, 2], [3, 3, 4], [0, 2, 1]]
