@@ -10,8 +10,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from spe_dist.data.demo import write_demo_corpus
-from spe_dist.extraction.demo_distant import write_demo_distant
 from spe_dist.errors import SpeError
+from spe_dist.extraction.demo_distant import write_demo_distant
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,9 +1,9 @@
 """Distant supervision for the demo corpus: sentences labelled by the facts of the world, not by what they say.
 
 As NYT was made: names are found in the text, each pair of found names for which the world holds a fact gets its
-label. So pairs are labelled that a sentence does not relate (`she visited` for `was born in`), what it states by a short
-name goes unlabelled, and a name inside a longer name is lost. The sentences are others than those of the corpus, about
-the same world as its train split.
+label. So pairs are labelled that a sentence does not relate (`she visited` for `was born in`), what it states by a
+short name goes unlabelled, and a name inside a longer name is lost. The sentences are others than those of the corpus,
+about the same world as its train split.
 """
 
 from __future__ import annotations

@@ -131,6 +131,7 @@ class Experiment:
     corpora: Mapping[str, ExtractionCorpus]
     title: str = ""
     jobs: int = 1
+    keep_models: tuple[int, ...] = ()  # seeds whose fine-tuned models of rows are kept; none named: all
     values: Mapping[str, Any] = field(default_factory=dict)
     launcher: Launcher = field(default_factory=Launcher)
     settings: CommonSettings = field(default_factory=CommonSettings)
@@ -171,6 +172,8 @@ def _check(experiment: Experiment, path: str) -> None:
         raise ConfigError(f"{path}: seeds={list(experiment.seeds)}: give at least one, none twice")
     if experiment.jobs < 1:
         raise ConfigError(f"{path}: jobs={experiment.jobs}: at least 1 is needed")
+    for seed in experiment.keep_models:
+        _known(seed, experiment.seeds, f"{path}: keep_models")
     for share in experiment.shares:
         _check_share(share, f"{path}: shares")
     for key, corpus in experiment.corpora.items():
@@ -236,16 +239,16 @@ def _check_share(share: Any, place: str) -> None:
         raise ConfigError(f"{place}: {share!r} is no share in per cent; give more than 0 and at most 100")
 
 
-def _known(name: str, known: Iterable[str], place: str) -> None:
-    if not name:
+def _known(name: str | int, known: Iterable[Any], place: str) -> None:
+    if name == "":
         raise ConfigError(f"{place} is missing; choose one of {', '.join(known) or '(none is defined)'}")
     if name not in set(known):
         raise ConfigError(f"{place}: there is no {name!r}{nearest(name, known)}")
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: Any, known: Iterable[Any]) -> str:
     """The end of a message: the known word most like `name`, else all of them."""
-    known = list(known)
+    known = list(map(str, known))
     near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known) or 'none'}"
 

@@ -66,6 +66,7 @@ class Piece:
     launcher: str = ""
     share: float = 100.0
     extra: tuple[str, ...] = ()  # options that do not decide its result
+    removes: Path | None = None  # what is removed once it is finished
 
     @property
     def folder(self) -> Path:
@@ -185,6 +186,8 @@ class _Planner:
                 piece = self.make(name)
                 needs.append(piece.id)
                 return str(piece.product)
+            if name == "port":  # of a launcher: chosen when it starts
+                return match[0]
             if name not in self.experiment.values:
                 raise ConfigError(f"{text!r}: there is no value {name!r}{nearest(name, self.experiment.values)}")
             value = self.experiment.values[name]
@@ -248,7 +251,7 @@ class _Planner:
             settings=settings,
             inputs=inputs | _paths(settings),
             needs=needs,
-            launcher=self.experiment.launcher.pretrain,
+            launcher=self.text(self.experiment.launcher.pretrain, needs),
             extra=("--resume", "auto"),
         )
 
@@ -288,7 +291,11 @@ class _Planner:
         corpus = self.experiment.corpora[cell.corpus].name or cell.corpus
         title = f"{self.experiment.label(cell.row)}, {corpus}{share}, seed {seed}"
         by_share = {float(key): value or {} for key, value in self.experiment.shares.items()}
-        return self.extraction(piece_id, title, row, cell, seed, [by_share.get(cell.share, {}), row.settings])
+        piece = self.extraction(piece_id, title, row, cell, seed, [by_share.get(cell.share, {}), row.settings])
+        if self.experiment.keep_models and seed not in self.experiment.keep_models:
+            piece = dataclasses.replace(piece, removes=piece.product / "model")
+            self.plan.pieces[piece_id] = piece
+        return piece
 
     def extraction(
         self, piece_id: str, title: str, start: Start, cell: Cell, seed: int, layers: list[Mapping[str, Any]]
@@ -310,7 +317,7 @@ class _Planner:
             settings=settings,
             inputs=files | inputs | _paths(settings),
             needs=needs,
-            launcher=self.experiment.launcher.finetune,
+            launcher=self.text(self.experiment.launcher.finetune, needs),
             share=cell.share,
             extra=("--resume", "auto"),
         )

@@ -168,6 +168,8 @@ class Runner:
         if status == 0 and is_complete(piece):
             self.states[piece.id] = record.state = "finished"
             write_record(piece, record)
+            if piece.removes is not None:
+                shutil.rmtree(piece.removes, ignore_errors=True)
             self._say(f"{self._place()} finished: {piece.title} in {duration(process.seconds)}; {self._times()}")
         elif self.interrupts:
             self.states[piece.id] = record.state = "stopped"
