@@ -71,6 +71,13 @@ def _scores(both: SideBySide) -> str:
             cells += [percent(counts.precision), percent(counts.recall)]
             cells.append(f"<b>{percent(counts.f1)}</b> <span class='dim'>{percent(low)} to {percent(high)}</span>")
         rows.append([*cells, *_difference(both, (metric, None))])
+    if both.a.with_direction is not None and both.b.with_direction is not None:
+        for metric in ("relation", "ent_rel"):
+            cells = [f"{METRIC_NAMES[metric]}, all with direction"]
+            for directed in (both.a.with_direction, both.b.with_direction):
+                counts = getattr(directed, metric)
+                cells += [percent(counts.precision), percent(counts.recall), percent(counts.f1)]
+            rows.append([*cells, "", "", ""])
     return f"<h2>Scores</h2>{_table(head, rows)}"
 
 

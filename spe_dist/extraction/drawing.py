@@ -25,6 +25,8 @@ BEND = 5
 HUES = tuple(range(5, 360, 24))  # 15 hues, far enough apart to be told from their neighbours
 STEP = 4  # neighbours in the order of probing are far apart; coprime to the number of hues
 
+DISTANCES = (48, 24, 0)  # degrees between the hues of two types: the first that still can be had
+
 Colours = Mapping[str, int]  # type -> hue in degrees
 Mark = Callable[[Entity | Relation], str]
 
@@ -42,7 +44,9 @@ STYLE = """
 .drawn .head { fill: hsl(var(--hue) 65% 30%); }
 .drawn .label { fill: hsl(var(--hue) 65% 26%); }
 .drawn .back { fill: var(--page); }
-.drawn .wrong .box, .drawn .missed .box { fill: none; stroke: hsl(var(--hue) 65% 30%); stroke-dasharray: 3 2; }
+.drawn .wrong .box, .drawn .missed .box { fill: none; }
+.drawn .wrong rect, .drawn .missed rect { stroke: hsl(var(--hue) 65% 30%); stroke-dasharray: 3 2; }
+.drawn .wrong .back, .drawn .missed .back { stroke: none; }
 .drawn .wrong .arc, .drawn .missed .arc { stroke-dasharray: 4 3; }
 .drawn .untyped .box { fill: none; stroke: var(--dim); stroke-dasharray: 2 2; }
 .drawn .untyped .band { fill: none; }
@@ -51,7 +55,8 @@ STYLE = """
   .drawn .box { fill: hsl(var(--hue) 45% 22%); }
   .drawn .band { fill: hsl(var(--hue) 45% 32%); }
   .drawn .type { fill: hsl(var(--hue) 60% 94%); }
-  .drawn .arc, .drawn .wrong .box, .drawn .missed .box { stroke: hsl(var(--hue) 65% 72%); }
+  .drawn .arc, .drawn .wrong rect, .drawn .missed rect { stroke: hsl(var(--hue) 65% 72%); }
+  .drawn .wrong .back, .drawn .missed .back { stroke: none; }
   .drawn .head, .drawn .label { fill: hsl(var(--hue) 65% 76%); }
 }
 """
@@ -70,18 +75,26 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
 
 
 def colours_of(types: Iterable[str]) -> dict[str, int]:
-    """A hue for each type: its own by its name, the next free one where another type has that already.
+    """A hue for each type: its own by its name, or the next one that is far enough from those of the types before it.
 
     The same types always have the same hues. Beyond 15 types hues repeat.
     """
     hues: dict[str, int] = {}
-    taken: set[int] = set()
     for name in sorted(set(types)):
-        start = zlib.crc32(name.encode()) % len(HUES)
+        start = _own_hue(name)
         order = [HUES[(start + STEP * i) % len(HUES)] for i in range(len(HUES))]
-        hues[name] = next((hue for hue in order if hue not in taken), order[0])
-        taken.add(hues[name])
+        hues[name] = next(
+            hue for apart in DISTANCES for hue in order if all(_distance(hue, h) >= apart for h in hues.values())
+        )
     return hues
+
+
+def _own_hue(name: str) -> int:
+    return zlib.crc32(name.encode()) % len(HUES)
+
+
+def _distance(one: int, other: int) -> int:
+    return min((one - other) % 360, (other - one) % 360)
 
 
 def colours_of_sentences(sentences: Iterable[Sentence]) -> dict[str, int]:
@@ -171,7 +184,7 @@ def _group(item: Entity | Relation, hues: Colours, mark: Mark | None, inner: str
     listed = " ".join(c for c in classes if c)
     probability = "" if item.probability is None else f" {item.probability:.3f}"
     class_name = f' class="{listed}"' if listed else ""
-    hue = hues.get(item.type, HUES[zlib.crc32(item.type.encode()) % len(HUES)])
+    hue = hues.get(item.type, HUES[_own_hue(item.type)])
     return f'<g{class_name} style="--hue:{hue}"><title>{_text(name)}{probability}</title>{inner}</g>'
 
 

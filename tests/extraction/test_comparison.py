@@ -121,6 +121,14 @@ def test_the_page_shows_scores_differences_and_finds():
     assert "2 of 3 entities, 1 wrong; 1 of 2 relations, 1 wrong" in flat
 
 
+def test_both_conventions_are_shown_where_a_type_is_symmetric():
+    text = re.sub(r"<[^>]+>", " ", comparison_page(systems(symmetric=["lives_in"]), "t"))
+    flat = " ".join(text.split())
+    assert "but lives_in without" in flat
+    assert "Relation, all with direction 50.0 50.0 50.0 0.0 0.0 0.0" in flat
+    assert "with direction" not in comparison_page(systems(), "t").split("Scores")[1]
+
+
 def test_filters_tell_articles_by_who_finds_what_and_of_which_type():
     text = comparison_page(systems(), "t")
     options = dict((name, number) for number, name in re.findall(r'<option value="(\d+)">([^<]+)<', text))

@@ -152,6 +152,8 @@ def test_colours_are_the_same_for_the_same_types_and_differ_within_a_page():
     types = [f"type {i}" for i in range(len(HUES))]
     assert colours_of(types) == colours_of(reversed(types))
     assert len(set(colours_of(types).values())) == len(HUES)
+    few = list(colours_of(["Generic", "Material", "Method", "Metric", "OtherScientificTerm", "Task"]).values())
+    assert all(min((a - b) % 360, (b - a) % 360) >= 48 for i, a in enumerate(few) for b in few[:i])
     assert colours_of(["Loc"])["Loc"] == colours_of(["Loc", "Peop"])["Loc"]
 
 
