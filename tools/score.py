@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -75,10 +76,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.bootstrap < 0 or options.seed < 0:
             raise ConfigError("--bootstrap and --seed are numbers from 0 on; 0 draws give no intervals")
         _run(options)
+        sys.stdout.flush()
         return 0
     except SpeError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # `score.py ... | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 def _run(options: argparse.Namespace) -> None:
