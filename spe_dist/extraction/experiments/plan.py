@@ -36,6 +36,7 @@ PROGRAMS = {
 }
 EXPORTS = ("query", "key")
 PARTS = ("train", "dev", "test")
+PATH_SETTINGS = ("tokenizer", "deepspeed")
 PRODUCT = "run"  # what a piece's command writes, inside the piece's folder
 
 
@@ -324,8 +325,8 @@ class _Planner:
 
 
 def _paths(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Settings that name a file or folder which exists: its content counts, not its place."""
-    return {name: v for name, v in settings.items() if isinstance(v, str) and v and Path(v).exists()}
+    """Settings that name files or folders: where these exist, their content counts."""
+    return {name: str(settings[name]) for name in PATH_SETTINGS if settings.get(name) is not None}
 
 
 def cells_of(table: Table) -> list[Cell]:

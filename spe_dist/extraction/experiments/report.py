@@ -25,7 +25,8 @@ def write_report(experiment: Experiment, fill: Mapping[str, str], only: Sequence
     results = read_scores(plan, requests, split)
     folder = output / FOLDER if split == "test" else output / FOLDER / split
     folder.mkdir(parents=True, exist_ok=True)
-    chosen = {cell for cell, _ in choose_runs(experiment, only)} or set(plan.cells)
+    by_word = [{cell for cell, _ in choose_runs(experiment, [word])} for word in only if word not in experiment.tables]
+    chosen = set().union(*by_word)
     printed, texts, pictures = [], [], list[Path]()
     for key, table in experiment.tables.items():
         layout = lay_out(experiment, key, results, split)
@@ -35,7 +36,7 @@ def write_report(experiment: Experiment, fill: Mapping[str, str], only: Sequence
         curves = folder / f"{key}_curves.png"
         if draw_curves(experiment, key, results, split, curves):
             pictures.append(curves)
-        if not chosen.isdisjoint(cells_of(table)):
+        if not only or key in only or not chosen.isdisjoint(cells_of(table)):
             printed.append(texts[-1])
     heading = f"# {experiment.title}\n\n" if experiment.title else ""
     (folder / "tables.md").write_text(heading + "\n".join(texts), encoding="utf-8")

@@ -227,26 +227,25 @@ class Runner:
             self._say(f"    {process.piece.title}, {duration(process.seconds)}{tail}")
 
     def _times(self) -> str:
-        left = self._seconds_left()
+        seconds, all_known = self._seconds_left()
         text = f"{duration(time.monotonic() - self.began)} spent"
-        return text if left is None else f"{text}, about {duration(left)} left"
+        return f"{text}, {'about' if all_known else 'at least'} {duration(seconds)} left" if seconds else text
 
-    def _seconds_left(self) -> float | None:
-        """From the times of finished pieces of the same kind and share, or of the kind; None while nothing is known."""
+    def _seconds_left(self) -> tuple[float, bool]:
+        """From the times of finished pieces of the same kind and share, or of the kind; whether all kinds are known."""
         known: dict[tuple[str, float | None], list[float]] = {}
         for piece in self.plan.pieces.values():
             if self.states[piece.id] == "finished":
                 seconds = read_record(piece.folder).seconds
                 known.setdefault((piece.kind, piece.share), []).append(seconds)
                 known.setdefault((piece.kind, None), []).append(seconds)
-        total = 0.0
+        total, all_known = 0.0, True
         for piece in self.plan.pieces.values():
             if self.states[piece.id] != "finished":
                 times = known.get((piece.kind, piece.share)) or known.get((piece.kind, None))
-                if times is None:
-                    continue
-                total += sum(times) / len(times)
-        return total / self.jobs if total else None
+                total += sum(times) / len(times) if times else 0.0
+                all_known = all_known and times is not None
+        return total / self.jobs, all_known
 
     def _conclude(self) -> int:
         if self.interrupts:

@@ -209,7 +209,7 @@ def _caption(experiment: Experiment, table: Table, split: str) -> str:
     count = len(experiment.seeds)
     seeds = f"mean ± standard deviation over {count} seeds" if count > 1 else "one seed"
     text = f"{what} in per cent on the {corpus} {split} data, {seeds}."
-    return text + (" Published: F1 as Entity / Relation / Ent + Rel." if table.published else "")
+    return text + (" Published: F1 of the three." if table.published else "")
 
 
 def markdown(layout: Layout) -> str:
