@@ -49,6 +49,7 @@ def main() -> int:
     elif "sentences" in options:
         (output / "text.txt").write_text("A b c .\n")
     else:
+        (output / "model").mkdir(exist_ok=True)
         base = 0.5 + 0.01 * int(options["seed"]) + 0.1 * float(options["train_share"])
         test = {"entity": f1(str(base)), "relation": f1(str(base - 0.2)), "ent_rel": f1(str(base - 0.3))}
         dev = {name: f1(str(score["f1"] + 0.05)) for name, score in test.items()}

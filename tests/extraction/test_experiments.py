@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import os
@@ -10,7 +11,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -92,6 +95,18 @@ def calls(folder: Path, piece: str) -> list[str]:
     return (folder / "OUT" / piece / "run" / "calls.txt").read_text().splitlines()
 
 
+def once_there(path: Path, action: Callable[[], None]) -> None:
+    """Call `action` from a thread of its own as soon as the file exists."""
+
+    def wait() -> None:
+        deadline = time.monotonic() + 60
+        while not path.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        action()
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 def replace(folder: Path, old: str, new: str) -> None:
     text = (folder / "file.yaml").read_text()
     assert old in text
@@ -164,7 +179,7 @@ def test_a_failed_piece_is_reported_and_the_others_go_on(place: Path, monkeypatc
     assert status == FAILED
     assert "FAILED: pre-training spe (exit status 3)" in text
     assert "    | line 2\n    | error: asked to fail" in text
-    assert "1 pieces failed: pretraining/spe; 10 more need them" in text
+    assert "1 of 19 pieces failed: pretraining/spe; 10 more need them" in text
     assert len(made(place)) == 2 + 1 + 2 * 3
     monkeypatch.delenv("FAKE_FAIL")
     status, text = run(place)
@@ -176,9 +191,8 @@ def test_a_failed_piece_is_reported_and_the_others_go_on(place: Path, monkeypatc
 
 def test_a_piece_that_ends_well_but_unfinished_counts_as_failed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_STALL", "bert/news-100/seed-0")
-    (place / "OUT/rows/bert/news-100/seed-0").mkdir(parents=True)
-    timer = threading.Timer(0.5, (place / "OUT/rows/bert/news-100/seed-0/run/STOP").touch)
-    timer.start()
+    product = place / "OUT/rows/bert/news-100/seed-0/run"
+    once_there(product / "calls.txt", (product / "STOP").touch)
     status, text = run(place, only=("rows/bert/news-100/seed-0",))
     assert status == FAILED and "it ended before its work was done" in text
 
@@ -187,8 +201,8 @@ def test_an_interrupt_lets_pieces_save_and_the_same_command_continues(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAKE_STALL", "bert/news-100/seed-0")
-    timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
+    calls_file = place / "OUT/rows/bert/news-100/seed-0/run/calls.txt"
+    once_there(calls_file, lambda: os.kill(os.getpid(), signal.SIGINT))
     status, text = run(place, only=("bert",))
     assert status == STOPPED
     assert "stopping: what runs saves first" in text and "stopped: BERT, News, seed 0" in text
@@ -197,7 +211,7 @@ def test_an_interrupt_lets_pieces_save_and_the_same_command_continues(
     monkeypatch.delenv("FAKE_STALL")
     status, text = run(place, only=("bert",))
     assert status == FINISHED and "resumed: BERT, News, seed 0" in text
-    assert read_record(place / "OUT/rows/bert/news-100/seed-0").seconds > 0.5
+    assert read_record(place / "OUT/rows/bert/news-100/seed-0").seconds > 0
 
 
 def test_changed_settings_are_refused_and_renewed_on_demand(place: Path) -> None:
@@ -309,6 +323,51 @@ def test_inputs_that_do_not_exist_are_named(place: Path) -> None:
     replace(place, "train: TRAIN, dev: TRAIN, test", "train: TRIAN, dev: TRAIN, test")
     with pytest.raises(DataError, match="train file TRIAN does not exist"):
         run(place)
+
+
+# The command.
+
+
+@pytest.fixture(scope="module")
+def tool() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("experiments_tool", ROOT / "tools" / "experiments.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_run_prints_the_tables_and_table_prints_them_again(
+    place: Path, tool: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    replace(place, "bert: some-bert", "bert: null")
+    assert tool.main(["run", "file.yaml", "--only", "BERT", "--set", "bert=other-bert"]) == FINISHED
+    printed = capsys.readouterr().out
+    assert "all 4 pieces are finished" in printed
+    assert "| BERT   | 60.5 ± 0.7 | 40.5 ± 0.7 | 30.5 ± 0.7 | 2 " in printed
+    assert tool.main(["table", "file.yaml", "--only", "shares", "--split", "dev"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("###") == 1 and "60.5 ± 0.7" in printed  # 50 + 5 (share) + 5 (dev) + seed
+    assert (place / "OUT/tables/tables.csv").exists() and (place / "OUT/tables/dev/tables.md").exists()
+
+
+def test_the_exit_status_tells_failures_from_mistakes(
+    place: Path, tool: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FAKE_FAIL", "seed-1")
+    assert tool.main(["run", "file.yaml", "--only", "cnn", "--jobs", "2"]) == FAILED
+    assert "1 of 2: 1 failed" in capsys.readouterr().out
+    assert tool.main(["run", "file.yaml", "--set", "bert"]) == 2
+    assert capsys.readouterr().err == "error: --set 'bert': give NAME=VALUE\n"
+    assert tool.main(["run", "other.yaml"]) == 2
+    assert "other.yaml does not exist" in capsys.readouterr().err
+
+
+def test_models_of_other_seeds_than_those_to_keep_are_removed(place: Path) -> None:
+    replace(place, "seeds: [0, 1]", "seeds: [0, 1]\nkeep_models: [1]")
+    assert run(place, only=("rows/bert/news-100/*",))[0] == FINISHED
+    assert [(place / f"OUT/rows/bert/news-100/seed-{seed}/run/model").exists() for seed in (0, 1)] == [False, True]
+    assert run(place, only=("rows/bert/news-100/*",))[1].count("2 finished") == 1
 
 
 # The file.

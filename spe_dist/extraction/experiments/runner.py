@@ -255,7 +255,9 @@ class Runner:
         if self.failed:
             names = ", ".join(self.failed)
             waiting = f"; {len(blocked)} more need them: {', '.join(blocked)}" if blocked else ""
-            self._say(f"{len(self.failed)} pieces failed: {names}{waiting}. The same command tries them again")
+            self._say(
+                f"{len(self.failed)} of {len(self.states)} pieces failed: {names}{waiting}. The same command tries them again"
+            )
             return FAILED
         self._say(f"all {len(self.states)} pieces are finished; {duration(time.monotonic() - self.began)} spent")
         return FINISHED
