@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import sys
 import time
@@ -72,10 +73,68 @@ def run_loader(options: argparse.Namespace) -> None:
     print(f"peak memory      {peak_mib:,.0f} MiB")
 
 
+def add_extraction(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "extraction",
+        help="sentences a second of fine-tuning and of prediction",
+        description="Trains the joint model on a corpus for some steps, then predicts the corpus from its file, and "
+        "holds both against the rate of a plain matrix product that is measured in between.",
+    )
+    parser.add_argument("--train", required=True, metavar="FILE", help="corpus in any format that fine-tuning reads")
+    parser.add_argument("--start", metavar="NAME|FOLDER", help="what fine-tuning starts from; none: random weights")
+    parser.add_argument("--tokenizer", metavar="NAME|FOLDER", help="tokenizer, where the start has none")
+    parser.add_argument("--batch_sentences", type=int, default=32, help="sentences a step (default: %(default)s)")
+    parser.add_argument("--batch_pieces", type=int, default=4096, help="pieces a prediction (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=60, help="steps to time (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=10.0, help="prediction to time (default: %(default)s)")
+    parser.add_argument("--gold", type=float, default=1.0, help="P(gold) of scheduled sampling (default: %(default)s)")
+    parser.add_argument("--bfloat16", action="store_true", help="predict with matrix products in bfloat16")
+    parser.add_argument("--threads", type=int, default=0, help="threads; 0: one for each core (default)")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    parser.set_defaults(run=run_extraction)
+
+
+def run_extraction(options: argparse.Namespace) -> None:
+    """Print rates, the share of the encoder, and the share of the machine's matrix products."""
+    from spe_dist.allocator import keep_freed_memory
+
+    keep_freed_memory()
+    import torch
+
+    from spe_dist.extraction.measuring import Setup, Timing, measure_prediction, measure_training
+
+    torch.set_num_threads(options.threads or len(os.sched_getaffinity(0)))
+    setup = Setup.open(options.train, options.start, options.tokenizer, options.device)
+    n_sentences = setup.corpus.n_sentences
+
+    def show(name: str, timing: Timing) -> None:
+        per_second = timing.sentences / timing.seconds
+        own = timing.seconds - timing.encoder_s - timing.heads_s
+        print(f"{name:16} {per_second:,.1f} sentences/s, {timing.pieces / timing.seconds:,.0f} pieces/s")
+        print(f"  all sentences  {n_sentences / per_second:.1f} s for {n_sentences:,}")
+        print(
+            f"  time           encoder {timing.encoder_s / timing.seconds:.1%}, heads and data "
+            f"{timing.heads_s / timing.seconds:.1%}, update {own / timing.seconds:.1%}"
+        )
+        print(
+            f"  products       {timing.flops / timing.seconds / 1e9:,.1f} GFLOP/s, {timing.product_share:.1%} of the "
+            f"{timing.product_rate / 1e9:,.1f} of a plain product"
+        )
+
+    show("training", measure_training(setup, options.batch_sentences, options.steps, options.gold))
+    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"  peak memory    {peak_mib:,.0f} MiB")
+    prediction = measure_prediction(setup, options.batch_pieces, options.bfloat16, options.seconds)
+    show("prediction", prediction)
+    found = (prediction.entities / prediction.sentences, prediction.relations / prediction.sentences)
+    print(f"  found          {found[0]:.2f} entities and {found[1]:.2f} relations a sentence")
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="WHAT")
     add_loader(commands)
+    add_extraction(commands)
     options = parser.parse_args(arguments)
     try:
         options.run(options)

@@ -11,8 +11,8 @@ Every module reads only its own parameters and only inside its own `forward`, so
 called in each forward pass, on one row that counts nothing where there is no example.
 
 Legend of the shape suffixes:
-    B sentences, Q sequences, T tokens, W words of the windows, G words of the sentences, S typed spans, P pairs,
-    F = 5 spans of a pair, D hidden size, H span size, Y entity classes, Z relation classes, E entities, R relations
+    B sentences, Q sequences, W words of the windows, N = Q + W kept tokens, G words of the sentences, S typed spans,
+    P pairs, D hidden size, H span size, Y entity classes, Z relation classes, E entities, R relations
 """
 
 from __future__ import annotations
@@ -172,18 +172,21 @@ class JointModel(nn.Module):
         """Encoder, tag scores, and what span vectors are made of."""
         assert self.spe.span_encoder is not None
         encoder = self.spe.encoder
-        states_TD = encoder(batch.piece_ids_T, batch.positions_T, batch.cu_seqlens_Q1, batch.max_seqlen)
-        cls_QD = states_TD.index_select(0, batch.cu_seqlens_Q1[:-1])
+        n_sequences = batch.n_sequences
+        kept_N = torch.cat([batch.cu_seqlens_Q1[:-1].long(), batch.first_piece_W])
+        states_ND = encoder(batch.piece_ids_T, batch.positions_T, batch.cu_seqlens_Q1, batch.max_seqlen, kept_N)
+        cls_QD, word_states_WD = states_ND[:n_sequences], states_ND[n_sequences:]
+        anchor = states_ND.new_zeros(())
+        if batch.n_words == 0:  # a [CLS] in place of words: every rank calls every module
+            tag_logits_15 = self.detection_head(cls_QD[:1])
+            word_states_WD, tag_logits_G5, anchor = cls_QD[:1], tag_logits_15[:0], 0.0 * tag_logits_15.float().sum()
+        elif batch.max_windows == 1:
+            tag_logits_G5 = self.detection_head(word_states_WD)
+        else:
+            tag_logits_G5 = self.detection_head(word_states_WD.index_select(0, batch.own_word_G))
         if encoder.pooler is not None:
             cls_QD = encoder.pooler(cls_QD)
-        if batch.n_words == 0:  # a [CLS] in place of words: every rank calls every module
-            tag_logits_15 = self.detection_head(states_TD[:1])
-            tables = self.spe.span_encoder.word_tables(states_TD[:1])
-            return _Read(cls_QD, tables, tag_logits_15[:0], 0.0 * tag_logits_15.float().sum())
-        word_states_WD = states_TD.index_select(0, batch.first_piece_W)
-        own_states_GD = word_states_WD if batch.max_windows == 1 else word_states_WD.index_select(0, batch.own_word_G)
-        tag_logits_G5 = self.detection_head(own_states_GD)
-        return _Read(cls_QD, self.spe.span_encoder.word_tables(word_states_WD), tag_logits_G5, states_TD.new_zeros(()))
+        return _Read(cls_QD, self.spe.span_encoder.word_tables(word_states_WD), tag_logits_G5, anchor)
 
     def _type(self, batch: ExtractionBatch, read: _Read, spans: Spans) -> tuple[Tensor, Tensor, Tensor]:
         """(span vectors [S, H], scores [S, Y], anchor)."""

@@ -4,7 +4,7 @@ Parameter names are BertModel's (`embeddings.word_embeddings.weight`, `encoder.l
 ..., `pooler.dense.weight`), so a state_dict goes either way unchanged. Token types are all 0.
 
 Legend of the shape suffixes:
-    Q sequences, T tokens, D hidden size, H heads
+    Q sequences, T tokens, N kept tokens, D hidden size, H heads
 """
 
 from __future__ import annotations
@@ -108,8 +108,11 @@ class AttentionBlock(nn.Module):
         self.self = SelfAttention(config)
         self.output = ResidualOutput(config.hidden_size, config, norm)
 
-    def forward(self, x_TD: Tensor, packing: Packing) -> Tensor:
-        return self.output(self.self(x_TD, packing), x_TD)
+    def forward(self, x_TD: Tensor, packing: Packing, kept_N: Tensor | None = None) -> Tensor:
+        attended_TD = self.self(x_TD, packing)
+        if kept_N is not None:
+            attended_TD, x_TD = attended_TD.index_select(0, kept_N), x_TD.index_select(0, kept_N)
+        return self.output(attended_TD, x_TD)
 
 
 class Intermediate(nn.Module):
@@ -130,8 +133,8 @@ class Layer(nn.Module):
         self.intermediate = Intermediate(config)
         self.output = ResidualOutput(config.intermediate_size, config, norm)
 
-    def forward(self, x_TD: Tensor, packing: Packing) -> Tensor:
-        x_TD = self.attention(x_TD, packing)
+    def forward(self, x_TD: Tensor, packing: Packing, kept_N: Tensor | None = None) -> Tensor:
+        x_TD = self.attention(x_TD, packing, kept_N)
         return self.output(self.intermediate(x_TD), x_TD)
 
 
@@ -140,9 +143,10 @@ class Layers(nn.Module):
         super().__init__()
         self.layer = nn.ModuleList(Layer(config, norm) for _ in range(config.num_hidden_layers))
 
-    def forward(self, x_TD: Tensor, packing: Packing) -> Tensor:
-        for layer in self.layer:
-            x_TD = layer(x_TD, packing)
+    def forward(self, x_TD: Tensor, packing: Packing, kept_N: Tensor | None = None) -> Tensor:
+        last = len(self.layer) - 1
+        for number, layer in enumerate(self.layer):
+            x_TD = layer(x_TD, packing, kept_N if number == last else None)
         return x_TD
 
 
@@ -179,12 +183,22 @@ class PackedBertEncoder(nn.Module):
             if isinstance(module, nn.Embedding) and module.padding_idx is not None:
                 nn.init.zeros_(module.weight[module.padding_idx])
 
-    def forward(self, piece_ids_T: Tensor, positions_T: Tensor, cu_seqlens_Q1: Tensor, max_seqlen: int) -> Tensor:
-        """States of the last layer, [T, D]. `cu_seqlens_Q1` (int32) holds the borders of the sequences in T."""
+    def forward(
+        self,
+        piece_ids_T: Tensor,
+        positions_T: Tensor,
+        cu_seqlens_Q1: Tensor,
+        max_seqlen: int,
+        kept_N: Tensor | None = None,
+    ) -> Tensor:
+        """States of the last layer, [T, D]. `cu_seqlens_Q1` (int32) holds the borders of the sequences in T.
+
+        `kept_N`: the tokens whose states are wanted, [N, D]; the last layer's feed-forward part skips all others.
+        """
         x_TD = self.embeddings(piece_ids_T, positions_T)
         layout = None
         dropout_p = self.config.attention_probs_dropout_prob if self.training else 0.0
         head_size = self.config.hidden_size // self.config.num_attention_heads
         if needs_layout(x_TD.device, x_TD.dtype, head_size, dropout_p):
             layout = plan_layout(cu_seqlens_Q1, max_seqlen, x_TD.shape[0])
-        return self.encoder(x_TD, Packing(cu_seqlens_Q1, max_seqlen, layout))
+        return self.encoder(x_TD, Packing(cu_seqlens_Q1, max_seqlen, layout), kept_N)

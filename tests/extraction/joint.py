@@ -1,5 +1,7 @@
 """A small joint model, random sentences with gold, and the plain forms that the fast path is compared with."""
 
+import itertools
+
 import numpy as np
 import torch
 from transformers import BertConfig
@@ -111,5 +113,5 @@ class SlowReader:
         number = self.best_window(first[0], second[1])
         window = self.example.windows[number]
         borders = [window.first_word, *first, *second, window.end_word]
-        five = torch.stack([self.span_vector(number, a, b) for a, b in zip(borders, borders[1:], strict=False)])
+        five = torch.stack([self.span_vector(number, a, b) for a, b in itertools.pairwise(borders)])
         return self.model.relation_head(self.model.spe.pair_encoder(five[None], self.windows[number][1][None]))[0]

