@@ -107,7 +107,7 @@ class TrainConfig:
         0.0, "x in epochs * train_share^-x: 0 trains a share for as many epochs as all, 1 for as many steps"
     )
     batch_sentences: int = setting(32, "sentences a step over all ranks, at most")
-    patience: int = setting(30, "evaluations without a better one after which the run ends; 0: never")
+    patience: int = setting(30, "evaluations after the warm-up without a better one, at which the run ends; 0: never")
     evaluate_every_epochs: int = setting(1, "epochs between evaluations on dev")
     precision: Literal["auto", "float16", "bfloat16", "float32"] = _as_in_pretraining("precision")
     seed: int = setting(0, "seed of share, order, start weights, dropout and sampling")

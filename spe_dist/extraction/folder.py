@@ -113,7 +113,7 @@ def load_extractor(folder: str | Path, device: str | torch.device = "cpu") -> Lo
     parts = read_folder(folder)
     labels = read_labels(folder / LABELS)
     try:
-        settings: dict[str, Any] = {**parts.settings, **told["settings"]}
+        settings: dict[str, Any] = {**vars(parts.config.model), **told["settings"]}
         relation_size = int(settings["relation_size"])
         facts = dict(told["facts"])
     except (KeyError, TypeError, ValueError) as error:

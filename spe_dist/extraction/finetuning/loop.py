@@ -35,12 +35,12 @@ class Best:
     epoch: int = 0
     score: float = -1.0
     evaluated_epoch: int = 0  # the last epoch that was evaluated
-    worse_evaluations: int = 0  # since the best one
+    worse_evaluations: int = 0  # since the best one, those while warming up left out
 
-    def after(self, epoch: int, score: float) -> Best:
+    def after(self, epoch: int, score: float, warming_up: bool) -> Best:
         if score > self.score:
             return Best(epoch, score, epoch, 0)
-        return Best(self.epoch, self.score, epoch, self.worse_evaluations + 1)
+        return Best(self.epoch, self.score, epoch, self.worse_evaluations + (not warming_up))
 
 
 class Finetuner:
@@ -174,7 +174,8 @@ class Finetuner:
         began = time.monotonic()
         scores = self.evaluate()
         # without dev the last epoch is the best one
-        self.best = self.best.after(epoch, float(epoch) if scores is None else scores.exact_f1_sum)
+        score = float(epoch) if scores is None else scores.exact_f1_sum
+        self.best = self.best.after(epoch, score, self.position.applied_steps < self.warmup_steps)
         is_best = self.best.epoch == epoch
         if is_best:
             self.keep_model(epoch, scores)
