@@ -167,7 +167,7 @@ def in_windows(batch: ExtractionBatch, window_S: Tensor, start_S: Tensor, end_S:
 
 
 def cut_in_five(batch: ExtractionBatch, spans: Spans, pairs: Pairs) -> FiveSpans:
-    """L, s1, M, s2, R of each pair in its window. All empty spans are one; others count once where they are equal."""
+    """L, s1, M, s2, R of each pair in its window. All empty spans are one, which is always there; so V > 0."""
     size = int(batch.first_piece_W.shape[0]) + 1
     typed_start_S, typed_end_S = in_windows(batch, spans.window_S, spans.start_S, spans.end_S)
     typed_S = typed_start_S * size + typed_end_S
@@ -178,7 +178,7 @@ def cut_in_five(batch: ExtractionBatch, spans: Spans, pairs: Pairs) -> FiveSpans
     start_PF = torch.stack([low_P, a_P, b_P, c_P, d_P], dim=1)
     end_PF = torch.stack([a_P, b_P, c_P, d_P, high_P], dim=1)
     key_PF = torch.where(start_PF < end_PF, start_PF * size + end_PF, 0)
-    distinct_V = torch.unique(key_PF)
+    distinct_V = torch.unique(torch.cat([key_PF.new_zeros(1), key_PF.flatten()]))
     distinct_V = distinct_V[~torch.isin(distinct_V, typed_S)]
     keys, order = torch.sort(torch.cat([typed_S, distinct_V]))
     row_PF = order[torch.searchsorted(keys, key_PF)]

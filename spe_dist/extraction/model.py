@@ -8,7 +8,7 @@ A probability of an entity is P(type | span) times the product of its words' tag
 P(relation and direction | the two entities).
 
 Every module reads only its own parameters and only inside its own `forward`, so an engine may shard them; each is
-called in each forward pass, on one row that counts nothing where there is no example.
+called equally often in each training pass, on one row that counts nothing where there is no example.
 
 Legend of the shape suffixes:
     B sentences, Q sequences, W words of the windows, N = Q + W kept tokens, G words of the sentences, S typed spans,
@@ -213,9 +213,8 @@ class JointModel(nn.Module):
             logits_1Z = self.relation_head(pair_1H)
             return logits_1Z[:0], 0.0 * logits_1Z.float().sum()
         five = cut_in_five(batch, spans, pairs)
-        if five.start_V.shape[0] > 0:
-            others_VH = self.spe.span_encoder.free_spans(read.tables, five.start_V, five.end_V)
-            vectors_SH = torch.cat([vectors_SH, others_VH])
+        others_VH = self.spe.span_encoder.free_spans(read.tables, five.start_V, five.end_V)
+        vectors_SH = torch.cat([vectors_SH, others_VH])
         pair_PH = self.spe.pair_encoder.free_pairs(vectors_SH, read.cls_QD, five.row_PF, pairs.window_P)
         logits_PZ = self.relation_head(pair_PH)
         return logits_PZ, logits_PZ.new_zeros(())

@@ -204,3 +204,20 @@ def test_an_encoder_without_span_encoders_is_refused(joint):
     bare = SpanPairEncoder(joint.build_model().spe.encoder)
     with pytest.raises(ConfigError, match="pre-trained without CSPO"):
         JointModel(bare, Labels(("a",), ()))
+
+
+def test_every_batch_calls_the_same_modules_in_the_same_order(joint):
+    model = joint.build_model(seed=1, cls_source="pooler")
+    calls = []
+    for name, module in model.named_modules():
+        if next(module.children(), None) is None:
+            module.register_forward_hook(lambda *_, name=name: calls.append(name))
+    orders = set()
+    for seed, (lengths, max_pieces) in enumerate(BATCHES.values()):
+        examples = make_examples(joint.random_sentences(seed, lengths), joint.tokenizer(), joint.LABELS, max_pieces)
+        for gold in (True, False):
+            calls.clear()
+            model(collate(examples), torch.full((len(lengths),), gold))
+            orders.add(tuple(calls))
+    assert len(orders) == 1
+    assert {name.rpartition(".")[0] for name, _ in model.named_parameters()} <= set(calls)
