@@ -139,6 +139,7 @@ def test_runs_with_other_settings_or_unfinished_are_left_out_and_named(made: tup
     layout = lay_out(experiment, "main", read_scores(plan, requests, "test"))
     assert layout.lines[1].seeds == "1 of 3: 1 made with other settings; 2 failed"
     assert layout.lines[1].cells == ("80.0", "60.0", "50.0")
+    assert not layout.lines[1].best and not layout.lines[2].best  # nothing whole to compare with
 
 
 def test_the_csv_holds_every_figure_of_every_table(made: tuple) -> None:

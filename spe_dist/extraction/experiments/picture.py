@@ -12,6 +12,7 @@ from spe_dist.extraction.experiments.table import METRIC_NAMES, CellScores, Layo
 
 ROW_INCH, CHARACTER_INCH, GAP_INCH, MARGIN_INCH = 0.26, 0.088, 0.22, 0.2
 DPI = 150
+SPREAD = 1.02
 
 
 def draw_table(layout: Layout, path: Path) -> None:
@@ -67,8 +68,9 @@ def draw_curves(experiment: Experiment, key: str, results: Mapping[Cell, CellSco
             if not points:
                 continue
             shares, scores = zip(*points, strict=True)
+            aside = SPREAD ** (number - (len(curves) - 1) / 2)  # so that bars do not hide each other
             panel.errorbar(
-                shares,
+                [share * aside for share in shares],
                 [s.mean((metric, "f1")) for s in scores],
                 yerr=[s.deviation((metric, "f1")) or 0.0 for s in scores],
                 label=experiment.label(row),

@@ -256,7 +256,7 @@ class Runner:
             names = ", ".join(self.failed)
             waiting = f"; {len(blocked)} more need them: {', '.join(blocked)}" if blocked else ""
             self._say(
-                f"{len(self.failed)} of {len(self.states)} pieces failed: {names}{waiting}. The same command tries them again"
+                f"{len(self.failed)} of {len(self.states)} pieces failed: {names}{waiting}. Run again to try again"
             )
             return FAILED
         self._say(f"all {len(self.states)} pieces are finished; {duration(time.monotonic() - self.began)} spent")

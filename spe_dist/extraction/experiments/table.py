@@ -1,7 +1,8 @@
 """The tables of a plan: mean and standard deviation over seeds, in the paper's layout, as Markdown and CSV.
 
 F1 and, where a table asks for it, precision and recall, in per cent. The deviation is that of a sample (n - 1). The
-best mean of each column and training share is bold, as in the paper. Seeds without scores are named.
+best mean of each column and training share is bold, as in the paper, among rows with all seeds. Seeds without scores
+are named.
 """
 
 from __future__ import annotations
@@ -117,7 +118,7 @@ def lay_out(experiment: Experiment, key: str, results: Mapping[Cell, CellScores]
     lines = [*_literature(table, columns)]
     for share in table.shares:
         cells = [cell for cell in cells_of(table) if cell.share == share]
-        best = [_best([results[cell].mean(column) for cell in cells]) for column in columns]
+        best = [_best([_full_mean(results[cell], column) for cell in cells]) for column in columns]
         for number, cell in enumerate(cells):
             lines.append(
                 Line(
@@ -150,6 +151,11 @@ def columns_of(table: Table) -> list[Column]:
 def _head(table: Table, column: Column) -> str:
     name = METRIC_NAMES[column[0]]
     return name if table.metrics == "f1" else f"{name} {FIGURE_NAMES[column[1]]}"
+
+
+def _full_mean(scores: CellScores, column: Column) -> float | None:
+    """The mean where no seed is missing: what is compared."""
+    return None if scores.missing else scores.mean(column)
 
 
 def _best(means: Sequence[float | None]) -> set[int]:
