@@ -22,8 +22,11 @@ CACHED_STRETCHES = 500_000  # about 150 MB
 OPENING = ('"', "'", "(", "[", "\u201c", "\u2018")
 ATTACHED_LIMIT = 0.1  # share of attached punctuation marks above which text counts as raw
 MAX_SPACY_CHARACTERS = 900_000
+LONG_STRETCH_CHARACTERS = 256
 
 _PLAIN = re.compile(r"(?:[A-Za-z]*[a-z]|[A-Za-z]+(?=,|$)|[0-9]+)[,.]?")
+# spaCy's time grows with the square of a stretch's length where it is all punctuation: no word goes over these cuts.
+_LONG_PARTS = re.compile(r"(?s)[\W_]{64}|.{1,1000}?(?=[\W_]{64}|\Z)|.{1000}")
 _STRETCH = re.compile(r"\S+")
 _ATTACHED = re.compile(r"(?<=\w)(?:[,;:!?]|\.(?=\s*$))(?=\s|$)")
 _STANDALONE = re.compile(r"(?<!\S)[,;:!?.](?=\s|$)")
@@ -117,8 +120,8 @@ class SpacySplitter:
                 plain = (stretch,) if core == stretch else (core, stretch[-1])
                 self._stretches[stretch] = plain
                 return plain
-        words = [stretch[i : i + MAX_SPACY_CHARACTERS] for i in range(0, len(stretch), MAX_SPACY_CHARACTERS)]
-        found = tuple(token.text for word in words for token in language.tokenizer(word))
+        parts = _LONG_PARTS.findall(stretch) if len(stretch) > LONG_STRETCH_CHARACTERS else [stretch]
+        found = tuple(token.text for part in parts for token in language.tokenizer(part))
         if len(stretch) < 64:
             self._stretches[stretch] = found
         return found

@@ -51,8 +51,8 @@ class JsonReader:
             if not text:
                 self.skips.counts[BLANK] += 1
                 continue
-            if is_first and text.startswith("["):
-                yield from self._read_list(line, rest)
+            if is_first and (text.startswith("[") or text[-1] in "{[,"):
+                yield from self._read_whole(line, rest)
             else:
                 yield from self._read_record(line)
             is_first = False
@@ -65,8 +65,8 @@ class JsonReader:
             return
         yield from self._sentences(record, "line", line.number)
 
-    def _read_list(self, first: Line, rest: Iterator[Line]) -> Iterator[Located]:
-        """The file as one list, held whole."""
+    def _read_whole(self, first: Line, rest: Iterator[Line]) -> Iterator[Located]:
+        """The file as one list, or one object over several lines; held whole."""
         text = "\n".join([first.text, *(line.text for line in rest)])
         try:
             records = json.loads(text)
@@ -78,7 +78,7 @@ class JsonReader:
             ) from None
         except (ValueError, RecursionError) as error:
             raise DataError(f"{self.name} holds damaged JSON ({error}); repair it, or get the file again") from None
-        for number, record in enumerate(records, start=1):
+        for number, record in enumerate(records if isinstance(records, list) else [records], start=1):
             yield from self._sentences(record, "item", number)
 
     def _sentences(self, record: Any, unit: str, number: int) -> Iterator[Located]:

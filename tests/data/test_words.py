@@ -56,6 +56,15 @@ def test_the_kept_stretches_give_spacys_own_words(spacy_words):
         assert splitter.words(text) == spacy_words(text), "the second time, from memory"
 
 
+def test_long_stretches_without_space_take_time_in_proportion_to_their_length(spacy_words):
+    splitter = SpacySplitter()
+    for stretch in ("(" * 20_000, "a" * 5_000, f"({'x.y,' * 2_000}).", '"' * 300 + "word" + "'" * 300):
+        words = splitter.words(stretch)
+        assert "".join(words) == stretch
+    long = "(" + "well-known/" * 50 + "end)."
+    assert splitter.words(long) == spacy_words(long), "as spaCy's where it is no run of punctuation"
+
+
 @pytest.mark.skipif(not TEXT_FOLDER.is_dir(), reason="the shared text is not here")
 def test_real_text_gives_spacys_own_words(spacy_words):
     splitter = SpacySplitter()

@@ -189,6 +189,12 @@ def test_a_json_list_is_read_item_by_item(tmp_path):
     ]
 
 
+def test_one_json_object_over_several_lines_is_one_record(tmp_path):
+    path = tmp_path / "document.json"
+    path.write_text(json.dumps({"doc_key": "d", "sentences": [["a"], ["b", "c"]]}, indent=2))
+    assert [(place.id, sentence.words) for place, sentence in _read(path)] == [("d", ("a",)), ("d", ("b", "c"))]
+
+
 def test_a_damaged_json_list_is_an_error_with_its_line(tmp_path):
     path = tmp_path / "corpus.json"
     path.write_text('[{"tokens": ["a"]},\n{"tokens": ["b"}]')
