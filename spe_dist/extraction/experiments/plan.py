@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -139,6 +140,7 @@ class _Planner:
         self.fill = fill
         self.plan = Plan()
         self.missing: set[str] = set()
+        self.checked: dict[str, dict[str, Any]] = {}
         self.way: list[str] = []  # the pieces that are being planned, each needed by the one before
         self.output = Path(self.text(experiment.output, [])).absolute()
         self.makers: dict[str, Callable[[str], Piece]] = {}
@@ -208,7 +210,10 @@ class _Planner:
         for layer in layers:
             merged |= layer
         filled = {name: self.text(value, needs) if isinstance(value, str) else value for name, value in merged.items()}
-        return check_settings(kind, filled, place, start)
+        key = json.dumps([kind, start, filled], default=str)
+        if key not in self.checked:  # equal for all seeds of a cell
+            self.checked[key] = check_settings(kind, filled, place, start)
+        return dict(self.checked[key])
 
     def add(self, piece_id: str, kind: str, title: str, arguments: Iterable[str], **parts: Any) -> Piece:
         parts["needs"] = tuple(dict.fromkeys(parts.get("needs", ())))
