@@ -297,10 +297,13 @@ def test_each_job_sees_one_device(place: Path) -> None:
     from spe_dist.extraction.experiments.process import environment
 
     assert environment(1, 2, ("4", "5"))["CUDA_VISIBLE_DEVICES"] == "5"
+    experiment = read_experiment(place / "file.yaml")
+    plan = make_plan(experiment)
+    requests = Requests(plan, output_folder(experiment))
     with pytest.raises(ConfigError, match="at most one job a device"):
-        experiment = read_experiment(place / "file.yaml")
-        plan = make_plan(experiment)
-        Runner(plan, Requests(plan, output_folder(experiment)), 3, ("0", "1"))
+        Runner(plan, requests, 3, ("0", "1"))
+    with pytest.raises(ConfigError, match="--jobs 0: at least one"):
+        Runner(plan, requests, 0)
 
 
 def test_dry_run_lists_states_and_commands_and_runs_nothing(place: Path) -> None:

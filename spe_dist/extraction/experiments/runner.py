@@ -79,6 +79,8 @@ class Runner:
         devices: tuple[str, ...] = (),
         stream: TextIO | None = None,
     ):
+        if jobs < 1:
+            raise ConfigError(f"--jobs {jobs}: at least one piece has to run at once; give 1 or more")
         if devices and jobs > len(devices):
             raise ConfigError(f"--jobs {jobs} with {len(devices)} devices: at most one job a device; lower --jobs")
         self.plan = plan
