@@ -6,8 +6,6 @@ The order matters: what can fail cheaply (corpora, start, output folder, ranks) 
 from __future__ import annotations
 
 import copy
-import resource
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -37,6 +35,7 @@ from spe_dist.extraction.finetuning.data import (
 from spe_dist.extraction.finetuning.evaluation import Evaluation, copy_masters
 from spe_dist.extraction.finetuning.learning_rates import RateGroups, rate_groups
 from spe_dist.extraction.finetuning.loop import Finetuner, finish_row
+from spe_dist.extraction.finetuning.memory import peak_memory_gib
 from spe_dist.extraction.finetuning.results import (
     MODEL_FOLDER,
     Training,
@@ -223,11 +222,3 @@ def how_it_went(trainer: Finetuner, began: float) -> Training:
     (peak,) = trainer.context.max_numbers([peak_memory_gib(trainer.context.device)])
     data = trainer.data
     return Training(trainer.best, trainer.epoch, trainer.position, data.steps_per_epoch, data.n_sentences, began, peak)
-
-
-def peak_memory_gib(device: torch.device) -> float:
-    """Peak of allocated GPU memory, or of this process's resident memory on a CPU, in GiB."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
