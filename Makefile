@@ -13,7 +13,7 @@ SHELL_SCRIPTS = $(shell git ls-files '*.sh' '.ci/run' 2>/dev/null)
 PYTHON ?=
 TORCH ?=
 
-.PHONY: FORCE help install pretrain test test-slurm test-all lint lock clean
+.PHONY: FORCE help install pretrain table test test-slurm test-all lint lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## *' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -36,6 +36,9 @@ install: $(INSTALLED)  ## virtual environment in .venv with everything that the 
 pretrain: $(INSTALLED)  ## demo: corpus, shards, a 2-rank ZeRO-2 run, conversion, table and loss curves
 	@$(RUN) python tools/demo.py
 
+table: $(INSTALLED)  ## the paper's rows in small on the demo corpus: pre-training, fine-tuning, tables and curves
+	@$(RUN) python tools/experiments.py run tools/experiments/demo.yaml
+
 test: $(INSTALLED)  ## the tests, at most 10 minutes on 2 cores
 	@$(RUN) python -m pytest -m "not slurm and not long" $(ARGS)
 
@@ -54,5 +57,5 @@ lock:  ## renew constraints.txt from the bounds in pyproject.toml
 	@tools/lock.sh "$(or $(PYTHON),python3.11)"
 
 clean:  ## remove the environment, caches and demo runs
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis runs/demo
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis runs/demo runs/table
 	find spe_dist tests tools -name __pycache__ -type d -prune -exec rm -rf {} +

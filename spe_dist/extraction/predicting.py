@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 import torch
 
+from spe_dist.allocator import keep_freed_memory
 from spe_dist.data.text import Skips
 from spe_dist.errors import ConfigError, DataError, SpeError
 from spe_dist.extraction.corpus import Sentence
@@ -43,6 +44,7 @@ def predict_files(options: argparse.Namespace) -> None:
     _check_outputs(options)
     if options.threads:
         torch.set_num_threads(options.threads)
+    keep_freed_memory()
     extractor = Extractor.from_pretrained(
         options.model, options.device, batch_pieces=options.batch_pieces, bfloat16=options.bfloat16
     )
