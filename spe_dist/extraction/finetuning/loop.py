@@ -19,7 +19,6 @@ from spe_dist.errors import TrainingFailure
 from spe_dist.extraction.config import FinetuneConfig
 from spe_dist.extraction.finetuning.data import TrainingData
 from spe_dist.extraction.finetuning.learning_rates import RateGroups
-from spe_dist.extraction.finetuning.memory import return_free_memory
 from spe_dist.extraction.finetuning.step import WEIGHTS, FinetuneStep
 from spe_dist.extraction.scoring import Scores
 from spe_dist.training.loop import Agreement, Position, memory_gib
@@ -191,7 +190,6 @@ class Finetuner:
         rows = self.log.flush()
         if not rows:
             return
-        return_free_memory()
         for row in rows:
             if row["applied"] and not math.isfinite(row["loss"]):
                 raise TrainingFailure(

@@ -35,7 +35,7 @@ from spe_dist.extraction.finetuning.data import (
 from spe_dist.extraction.finetuning.evaluation import Evaluation, copy_masters
 from spe_dist.extraction.finetuning.learning_rates import RateGroups, rate_groups
 from spe_dist.extraction.finetuning.loop import Finetuner, finish_row
-from spe_dist.extraction.finetuning.memory import peak_memory_gib
+from spe_dist.extraction.finetuning.memory import keep_heap_compact, peak_memory_gib
 from spe_dist.extraction.finetuning.results import (
     MODEL_FOLDER,
     Training,
@@ -67,6 +67,8 @@ def run_finetuning(
         if context.is_main:
             print(describe_finished(output, finished), flush=True)
         return
+    if context.device.type == "cpu":
+        keep_heap_compact()
     corpora = read_corpora(config)
     stop = StopRequest(output)
     fence = Fence(output)
