@@ -159,8 +159,8 @@ def test_a_small_corpus_is_learned_by_heart_and_the_run_leaves_what_it_promises(
     ("ranks", "number", "stop_after"),
     [
         (1, None, 10),  # the end of the second epoch: its evaluation is made after the resume
-        (2, 2, 13),
-        pytest.param(2, 3, 7, marks=pytest.mark.slow),
+        pytest.param(2, 2, 13, marks=pytest.mark.slow),
+        pytest.param(2, 3, 7, marks=pytest.mark.long),
     ],
 )
 def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(run, corpus, tmp_path, stage, ranks, number, stop_after):
@@ -195,8 +195,8 @@ def test_two_ranks_compute_what_one_rank_does(run, corpus, tmp_path):
 
 
 @pytest.mark.distributed
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [1, pytest.param(3, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("number", [1, 3])
 def test_bfloat16_learns_and_keeps_float32_masters(run, corpus, tmp_path, stage, number):
     output = tmp_path / "run"
     run([*arguments(corpus, output, precision="bfloat16", epochs=3), stage(number)], 2)
