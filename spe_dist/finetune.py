@@ -3,7 +3,7 @@
     python spe_dist/finetune.py --preset paper --train TRAIN --dev DEV --test TEST --start EXPORT --output O
     python spe_dist/finetune.py --preset small --train TRAIN --dev DEV --start ENCODER_FOLDER --output O
     deepspeed --num_gpus 2 spe_dist/finetune.py --deepspeed ds_configs/zero2.json --start bert-base-cased ...
-    torchrun --nproc_per_node 2 spe_dist/finetune.py ...
+    torchrun --nproc_per_node 2 -- spe_dist/finetune.py --start ...     (without -- torchrun takes --start for its own)
 
 Starts: an exported SPE folder, a pre-training checkpoint (--start_encoder key: its momentum encoder), OUTPUT/model of
 another fine-tuning, any BERT-family checkpoint by name or folder, or none (with --tokenizer).

@@ -102,6 +102,8 @@ def _read_parts(model: ModelConfig) -> Parts | None:
     if model.start is None:
         return None
     path = Path(model.start).expanduser()
+    if not path.exists() and (path.is_absolute() or model.start.startswith((".", "~"))):
+        raise CheckpointError(f"start={model.start} does not exist; give a folder, a name on the hub, or none")
     if is_extractor(path / "model"):
         path = path / "model"
     if (path / SPE_CONFIG).is_file():
