@@ -1,7 +1,7 @@
 """Trained models as plain PyTorch: exported folders, read and written without DeepSpeed.
 
-    spe = load(folder)                        # SpanPairEncoder, encodes words: see spe_dist.encode
-    model = load_pretraining_model(folder)    # with the heads of TBO and SPO, to train on
+spe = load(folder)                        # SpanPairEncoder, encodes words: see spe_dist.encode
+model = load_pretraining_model(folder)    # with the heads of TBO and SPO, to train on
 """
 
 from spe_dist.export.loading import (

@@ -38,7 +38,7 @@ def _modules(parts: Parts) -> list[str]:
 
 def _spe_use(parts: Parts) -> str:
     modules = _modules(parts)
-    lines = ['encoded = spe.encode([words], spans=[[(0, 2), (8, 9)]])', "encoded.word_states[0]      # [words, hidden]"]
+    lines = ["encoded = spe.encode([words], spans=[[(0, 2), (8, 9)]])", "encoded.word_states[0]      # [words, hidden]"]
     if "span_encoder" in modules:
         lines.append("encoded.span_vectors[0]     # [spans, span_size]")
     if "pair_encoder" in modules:

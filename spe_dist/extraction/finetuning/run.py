@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from spe_dist.allocator import keep_heap_compact
 from spe_dist.config_loading import to_yaml
 from spe_dist.data.randomness import Purpose, derive_seed
 from spe_dist.distributed.checkpoint import Checkpoints
@@ -35,7 +36,7 @@ from spe_dist.extraction.finetuning.data import (
 from spe_dist.extraction.finetuning.evaluation import Evaluation, copy_masters
 from spe_dist.extraction.finetuning.learning_rates import RateGroups, rate_groups
 from spe_dist.extraction.finetuning.loop import Finetuner, finish_row
-from spe_dist.extraction.finetuning.memory import keep_heap_compact, peak_memory_gib
+from spe_dist.extraction.finetuning.memory import peak_memory_gib
 from spe_dist.extraction.finetuning.results import (
     MODEL_FOLDER,
     Training,
