@@ -277,12 +277,12 @@ def test_workers_end_with_a_program_that_does_not_close_its_loader(random_shards
         [sys.executable, "-c", program, str(random_shards)],
         env=environment,
         stdout=subprocess.PIPE,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     *pids, ended = run.stdout.split()
-    assert time.time() - float(ended) < 15  # a killed program's workers look for it every 5 seconds
-    deadline = time.monotonic() + 15
+    assert time.time() - float(ended) < 60  # a killed program's workers look for it every 5 seconds
+    deadline = time.monotonic() + 60
     while any(Path(f"/proc/{int(pid)}").exists() for pid in pids) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not any(Path(f"/proc/{int(pid)}").exists() for pid in pids)
