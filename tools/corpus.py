@@ -153,7 +153,7 @@ def _parser() -> argparse.ArgumentParser:
     converting = commands.add_parser("convert", help="write a corpus in another format", description=convert.__doc__)
     converting.set_defaults(run=convert)
     converting.add_argument("input", metavar="INPUT")
-    converting.add_argument("output", metavar="OUTPUT", help="ends in .gz or .xz to be compressed")
+    converting.add_argument("output", metavar="OUTPUT", help="ends in .gz, .xz, .zst or .bz2 to be compressed")
     converting.add_argument("--to", required=True, choices=FORMATS, help="format of the output")
     converting.add_argument("--overwrite", action="store_true", help="replace the output where it exists")
     for command in (inspecting, converting):

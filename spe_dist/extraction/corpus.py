@@ -14,6 +14,8 @@ from typing import Any
 
 Span = tuple[int, int]
 
+UNPLACED = "unplaced"  # further field of a sentence: gold whose words are not in it, kept aside
+
 
 @dataclass(frozen=True, order=True)
 class Entity:
@@ -102,13 +104,13 @@ class Corpus:
     def with_sentences(self, sentences: Iterable[Sentence]) -> Corpus:
         """The same documents with other sentences in place of theirs, in order: gold replaced by predictions.
 
-        What lies across sentences belongs to the gold and is dropped.
+        What lies across sentences or was kept aside belongs to the gold and is dropped.
         """
         rest: Iterator[Sentence] = iter(sentences)
         documents = tuple(
             replace(
                 document,
-                sentences=tuple(next(rest) for _ in document.sentences),
+                sentences=tuple(_without_unplaced(next(rest)) for _ in document.sentences),
                 cross_entities=(),
                 cross_relations=(),
             )
@@ -116,6 +118,12 @@ class Corpus:
         )
         assert next(rest, None) is None, "more sentences than the corpus has"
         return replace(self, documents=documents)
+
+
+def _without_unplaced(sentence: Sentence) -> Sentence:
+    if UNPLACED not in sentence.extra:
+        return sentence
+    return replace(sentence, extra={name: value for name, value in sentence.extra.items() if name != UNPLACED})
 
 
 @dataclass(frozen=True)

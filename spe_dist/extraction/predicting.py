@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -36,12 +36,13 @@ from spe_dist.extraction.text_input import (
 
 PROGRESS_SECONDS = 10.0
 PART_SUFFIX = ".part"
+_TEXT_OPTIONS = {"input_format": "auto", "tokenised": False, "lines": "auto", "text_field": "text", "skip_bad": False}
 
 
 def predict_files(options: argparse.Namespace) -> None:
     """Predict as the command line says (predict.py). Raises SpeError, BrokenPipeError."""
-    find_inputs(options.inputs)  # what does not exist is said before the model is loaded
-    _check_outputs(options)
+    files = find_inputs(options.inputs)  # what does not exist is said before the model is loaded
+    _check_outputs(options, files)
     if options.threads:
         torch.set_num_threads(options.threads)
     keep_freed_memory()
@@ -125,7 +126,8 @@ def _predict_lines(options: argparse.Namespace, extractor: Extractor, report: Re
 
 def _predict_corpus(options: argparse.Namespace, extractor: Extractor, report: Report) -> None:
     """The input as a corpus of its own format, gold replaced by predictions."""
-    corpus = read_corpus(options.inputs[0])
+    [path] = find_inputs(options.inputs)
+    corpus = read_corpus(path)
     tagged = ((number, sentence) for number, document in enumerate(corpus.documents) for sentence in document.sentences)
     found = []
     for number, predicted in extractor.predict_tagged(tagged, lambda number: number):
@@ -137,13 +139,16 @@ def _predict_corpus(options: argparse.Namespace, extractor: Extractor, report: R
         report.tell(f"{count:,} {reason} (not written: the format {corpus.format} has no place for it)")
 
 
-def _check_outputs(options: argparse.Namespace) -> None:
+def _check_outputs(options: argparse.Namespace, files: Sequence[Path]) -> None:
     """ConfigError before the model is loaded for what could not be written afterwards."""
-    if options.format == "corpus" and (len(options.inputs) != 1 or options.inputs[0] == STANDARD_INPUT):
+    if options.format == "corpus" and (len(files) != 1 or str(files[0]) == STANDARD_INPUT):
         raise ConfigError(f"--format corpus takes one input file, not {' '.join(options.inputs)}; name one corpus")
     if options.format == "corpus" and not options.output:
         raise ConfigError("--format corpus needs --output FILE: a corpus is written whole")
-    inputs = {Path(name).resolve() for name in options.inputs if name != STANDARD_INPUT}
+    ignored = [f"--{name}" for name, default in _TEXT_OPTIONS.items() if getattr(options, name) != default]
+    if options.format == "corpus" and ignored:
+        raise ConfigError(f"--format corpus reads a corpus as it is, without {', '.join(ignored)}; leave that away")
+    inputs = {file.resolve() for file in files if str(file) != STANDARD_INPUT}
     for name, value in (("--output", options.output), ("--html", options.html)):
         if not value:
             continue
@@ -195,7 +200,7 @@ def _write_page(path: Path, report: Report) -> None:
     for where, sentence in report.drawn:
         parts.append(f'<p class="dim">{html.escape(where)}</p>\n{draw_sentence(sentence, colours)}')
     try:
-        path.write_text(page("Entities and relations", "".join(parts)), encoding="utf-8")
+        path.write_text(page("Entities and relations", "".join(parts)), encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror}; free space or name another place") from error
     if left_out:

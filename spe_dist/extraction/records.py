@@ -25,8 +25,9 @@ from spe_dist.extraction.json_input import place_words
 from spe_dist.extraction.text_input import Place
 
 PROBABILITY_DIGITS = 4
-# Line breaks to some readers, which JSON lets stand.
-_LINE_SEPARATORS = str.maketrans({"\x85": "\\u0085", "\u2028": "\\u2028", "\u2029": "\\u2029"})
+# Line breaks to some readers, which JSON lets stand; and halves of characters (in ids, in names of files that are no
+# UTF-8), which UTF-8 cannot hold.
+_ESCAPED = {code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029, *range(0xD800, 0xE000))}
 
 
 def to_record(sentence: Sentence, place: Place | None = None) -> dict[str, Any]:
@@ -61,7 +62,7 @@ def to_record(sentence: Sentence, place: Place | None = None) -> dict[str, Any]:
 def to_line(record: dict[str, Any]) -> str:
     """A record as one line of JSON, without the line feed, whatever its text holds."""
     line = json.dumps(record, ensure_ascii=False, separators=(", ", ": "))
-    return line if line.isascii() else line.translate(_LINE_SEPARATORS)
+    return line if line.isascii() else line.translate(_ESCAPED)
 
 
 def char_span(sentence: Sentence, entity: Entity) -> Span:

@@ -175,7 +175,7 @@ def _is_json(sample: Sequence[Line], format: FormatChoice, path: Path) -> bool:
     if any(suffix in (".jsonl", ".ndjson", ".json") for suffix in path.suffixes):
         return True
     first = next((line.text.strip() for line in sample if line.text.strip()), "")
-    return bool(re.match(r'(?:\[\s*)?\{\s*(?:"|$)|\[\s*$', first))
+    return bool(re.match(r'(?:\[\s*)?\{\s*(?:"|$)|\[\s*\]?\s*$', first))
 
 
 def choose_lines(sample: Sequence[Line], settings: InputSettings) -> tuple[int | None, str]:

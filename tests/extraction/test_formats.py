@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
 import lzma
+import os
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -222,6 +226,10 @@ def test_nyt_mentions_that_are_not_in_the_sentence_are_kept_counted_and_written_
     again = json.loads((tmp_path / "again.json").read_text(encoding="utf-8"))
     assert {mention["text"] for mention in again["entityMentions"]} >= {"Ada Byron"}
     assert {mention["label"] for mention in again["relationMentions"]} == {"Made-By", "Wrote"}
+    bare = [replace(sentence, entities=(), relations=()) for sentence in corpus.sentences]
+    write_corpus(corpus.with_sentences(bare), tmp_path / "predicted.json", "nyt")
+    predicted = json.loads((tmp_path / "predicted.json").read_text(encoding="utf-8"))
+    assert predicted["entityMentions"] == predicted["relationMentions"] == []
 
 
 def test_nyt_without_entity_mentions_finds_entities_in_its_relations(tmp_path: Path) -> None:
@@ -279,6 +287,9 @@ DAMAGED_FILES = {
     "utf-16": (json.dumps(SPERT).encode("utf-16"), "UTF-16"),
     "columns": (b"EU B-ORG\nrejects O\n", "line 1 begins with"),
     "cut gzip": (gzip.compress(json.dumps(SPERT).encode())[:-9], "damaged"),
+    "cut zstandard": (zstandard.compress(f"{json.dumps(SPERT)}\n".encode() * 3)[:-1], "cut short"),
+    "more than zstandard": (zstandard.compress(json.dumps(SPERT).encode()) + b"junk", "damaged"),
+    "infinite": (b'{"tokens": [], "entities": [], "relations": [], "score": 1e999}', "1e999 is beyond the range"),
     "cut line": (f"{json.dumps(SPERT)}\n{json.dumps(SPERT)[:-9]}".encode(), "line 2, column"),
     "cut list": (json.dumps([SPERT, SPERT])[:-9].encode(), "item 2"),
     "list without end": (json.dumps([SPERT, SPERT])[:-1].encode(), "after item 2"),
@@ -393,12 +404,39 @@ def test_documents_and_gold_across_sentences_survive_formats_of_sentences(tmp_pa
 
 def test_spert_json_is_a_list_and_jsonl_has_lines_and_gz_is_compressed(tmp_path: Path) -> None:
     corpus = read_corpus(put(tmp_path, SPERT, SPERT))
-    for name in ("a.json", "a.jsonl", "a.jsonl.gz", "a.json.xz"):
+    for name in ("a.json", "a.jsonl", "a.jsonl.gz", "a.json.xz", "a.jsonl.zst", "a.json.bz2"):
         write_corpus(corpus, tmp_path / name, "spert")
         assert plain(read_corpus(tmp_path / name)) == plain(corpus)
     assert json.loads((tmp_path / "a.json").read_text())[1] == SPERT
     assert json.loads((tmp_path / "a.jsonl").read_text().split("\n")[1]) == SPERT
     assert (tmp_path / "a.jsonl.gz").read_bytes()[:2] == b"\x1f\x8b"
+    assert (tmp_path / "a.jsonl.zst").read_bytes()[:4] == b"\x28\xb5\x2f\xfd"
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, lzma.compress, bz2.compress, zstandard.compress])
+def test_compressed_files_that_were_joined_are_read_to_their_end(tmp_path: Path, compress: Any) -> None:
+    data = compress(f"{json.dumps(SPERT)}\n".encode())
+    (tmp_path / "joined").write_bytes(data * 3)
+    assert read_corpus(tmp_path / "joined").n_sentences == 3
+
+
+def test_a_pipe_is_written_to_and_stays_a_pipe(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    received: list[str] = []
+    reader = threading.Thread(target=lambda: received.append(pipe.read_text()), daemon=True)
+    reader.start()
+    write_corpus(read_corpus(put(tmp_path, SPERT)), pipe, "spert")
+    reader.join(timeout=10)
+    assert pipe.is_fifo() and json.loads(received[0]) == [SPERT]
+
+
+@pytest.mark.parametrize("value", [float("inf"), b"no JSON"])
+def test_what_json_has_no_form_for_is_refused_when_written(tmp_path: Path, value: Any) -> None:
+    corpus = Corpus((Document("x", (Sentence(("fine",), extra={"score": value}),)),))
+    with pytest.raises(DataError, match="cannot be written"):
+        write_corpus(corpus, tmp_path / "out.json", "spert")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", FORMATS)

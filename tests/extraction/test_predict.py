@@ -164,6 +164,24 @@ def test_very_long_sentences_and_words_are_read_and_told_of(run, tmp_path):
         _check(record, text)
 
 
+def test_an_id_or_a_file_name_that_is_no_utf8_comes_back_as_it_was(run, tmp_path):
+    lines = tmp_path / "lines.jsonl"
+    lines.write_text('{"text": "John works.", "id": "\\ud800"}\n')
+    status, out, _ = run(lines)
+    assert status == 0 and _records(out)[0]["id"] == "\ud800"
+    odd = tmp_path / os.fsdecode(b"\xff.txt")
+    odd.write_text("John works.\n")
+    status, out, _ = run(odd, "--html", tmp_path / "page.html")
+    assert (
+        status == 0 and _records(out)[0]["file"] == str(odd) and "\\udcff.txt" in (tmp_path / "page.html").read_text()
+    )
+
+
+def test_an_empty_json_list_is_no_text(run, tmp_path):
+    (tmp_path / "records").write_text("[]\n")
+    assert run(tmp_path / "records")[:2] == (0, "")
+
+
 def test_an_empty_input_gives_no_line(run, tmp_path):
     for name in ("empty.txt", "empty.jsonl", "empty.json"):
         (tmp_path / name).write_text("\n \n")
@@ -183,7 +201,12 @@ def test_an_empty_input_gives_no_line(run, tmp_path):
         (["--format", "corpus", "--output", "a"], "takes one input file"),
         (["text.txt", "--format", "corpus", "--output", "a"], "which is no JSON"),
         (["text.txt", "--outptu", "a"], "did you mean '--output'"),
+        (["text.txt", "--format", "corpus", "--output", "a", "--skip_bad"], "without --skip_bad"),
+        ([".", "--output", "text.txt"], "is an input"),
+        (["*.txt", "--html", "text.txt"], "is an input"),
         (["text.txt", "--min_probability", "2"], "no probability"),
+        (["text.txt", "--min_probability", "x"], "no probability"),
+        (["text.txt", "--threads", "x"], "'x' is no whole number"),
         (["text.txt", "--batch_pieces", "0"], "must be 1 or more"),
         (["text.txt", "--lines", "some"], "invalid choice"),
     ],

@@ -24,7 +24,8 @@ _WRITERS = {"dygie": dygie.write, "spert": spert.write, "pspe": pspe.write, "nyt
 
 
 def read_corpus(path: str | Path, format: str = "auto", predictions: bool = False) -> Corpus:
-    """All that a file holds: JSON lines, one JSON list or one object; plain, gzip, xz or zstandard.
+    """All that a file holds: JSON lines, one JSON list or one object; plain, gzip, xz, zstandard or
+    bzip2.
 
     format: a name of FORMATS, or "auto" to tell it by content.
     predictions: where a `dygie` document has `predicted_ner`, read that and `predicted_relations` in place of the gold.
@@ -42,7 +43,7 @@ def write_corpus(corpus: Corpus, path: str | Path, format: str, overwrite: bool 
     """Write a corpus whole or not at all; returns what the format has no place for, counted by reason.
 
     `spert` is one JSON list, or JSON lines where the name ends in .jsonl; the others are JSON lines. Names that end in
-    .gz or .xz are compressed.
+    .gz, .xz, .zst or .bz2 are compressed.
     Errors: DataError where the file cannot be written, or exists and `overwrite` is off.
     """
     _check(format, FORMATS)

@@ -15,7 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from spe_dist.extraction.corpus import Document, Entity, Relation, Sentence
+from spe_dist.extraction.corpus import UNPLACED, Document, Entity, Relation, Sentence
 from spe_dist.extraction.formats.grouping import DOCUMENT_FIELDS, Keyed, group, ungroup
 from spe_dist.extraction.formats.notices import (
     Losses,
@@ -28,7 +28,6 @@ from spe_dist.extraction.formats.notices import (
 from spe_dist.extraction.formats.records import Node
 from spe_dist.extraction.formats.texts import is_unusual, read_words, text_fields
 
-UNPLACED = "unplaced"  # field of a sentence: mentions whose text is not in it
 OWN_FIELDS = ("sentText", "entityMentions", "relationMentions", "tokens", DOCUMENT_FIELDS, UNPLACED)
 ENTITY_FIELDS = ("start", "label", "text", "probability")
 RELATION_FIELDS = ("em1Text", "em2Text", "em1Start", "em2Start", "label", "probability", "is_noise")

@@ -1,14 +1,14 @@
 """From a file to its JSON records, each with its place, whatever the layout: JSON lines, one list, or one object.
 
-Plain, gzip, xz and zstandard files are told apart by their first bytes. Every fault becomes a DataError that names the
-file, the line or item, the field, the value, the reason and the remedy.
+Plain, gzip, xz, zstandard and bzip2 files are told apart by their first bytes. Every fault becomes a DataError that
+names the file, the line or item, the field, the value, the reason and the remedy.
 """
 
 from __future__ import annotations
 
-import gzip
 import json
-import lzma
+import math
+import os
 import re
 import sys
 from collections import Counter
@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+from spe_dist.data.text_files import read_chunks
 from spe_dist.errors import DataError
 
 SHOWN_CHARACTERS = 80
@@ -235,7 +236,15 @@ def _damage_remedy() -> str:
 
 
 def _decoder() -> json.JSONDecoder:
-    return json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_unique_fields)
+    return json.JSONDecoder(parse_float=_finite, parse_constant=_refuse_constant, object_pairs_hook=_unique_fields)
+
+
+def _finite(text: str) -> float:
+    """A number that could be written again: Python reads 1e999 as infinite."""
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"{text[:SHOWN_CHARACTERS]} is beyond the range of numbers")
+    return number
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -276,23 +285,8 @@ def _read_text(path: Path) -> str:
 
 
 def _read_bytes(path: Path) -> bytes:
-    if path.is_dir():
+    if os.path.isdir(path):
         raise DataError(f"{path} is a folder; name a file in it")
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist; check the name") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({error}); check the name and its permissions") from None
-    try:
-        if data.startswith(b"\x1f\x8b"):
-            return gzip.decompress(data)
-        if data.startswith(b"\xfd7zXZ\0"):
-            return lzma.decompress(data)
-        if data.startswith(b"\x28\xb5\x2f\xfd"):
-            import zstandard
-
-            return zstandard.ZstdDecompressor().decompressobj().decompress(data)
-    except Exception as error:  # each library has errors of its own
-        raise DataError(f"{path} is damaged ({error}); get the compressed file again") from None
-    return data
+    if not os.path.exists(path):
+        raise DataError(f"{path} does not exist; check the name")
+    return b"".join(data for data, _ in read_chunks(path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
 import lzma
@@ -11,26 +12,30 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
+from spe_dist.data.text_files import COMPRESSED_SUFFIXES
 from spe_dist.errors import DataError
 
 
 def save_records(records: Iterable[Any], path: Path, as_list: bool, overwrite: bool) -> None:
     """JSON, one record a line; as a list in brackets where asked and the name does not end in .jsonl.
 
-    The file appears under its name when all of it is written; an interrupted run leaves what was there.
+    The file appears under its name when all of it is written; an interrupted run leaves what was there. A device or
+    pipe is written to as it is.
     """
     if path.is_dir():
         raise DataError(f"{path} is a folder; name a file in it")
     if path.exists() and not overwrite:
         raise DataError(f"{path} exists; name another file, or allow it to be overwritten (--overwrite)")
-    stem = path.with_suffix("") if path.suffix in (".gz", ".xz") else path
+    stem = path.with_suffix("") if path.suffix in COMPRESSED_SUFFIXES else path
+    is_plain = path.is_file() or not path.exists()
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with _open(temporary, path.suffix) as file:
+        with _open(temporary if is_plain else path, path.suffix) as file:
             for text in _texts(records, as_list and stem.suffix != ".jsonl"):
                 file.write(text)
-        os.replace(temporary, path)
-    except (OSError, UnicodeEncodeError) as error:
+        if is_plain:
+            os.replace(temporary, path)
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise DataError(f"{path} cannot be written ({error}); check the folder, its permissions and space") from None
     finally:
         with suppress(OSError):
@@ -42,6 +47,12 @@ def _open(path: Path, suffix: str) -> IO[str]:
         return gzip.open(path, "wt", encoding="utf-8", newline="\n")  # type: ignore[return-value]
     if suffix == ".xz":
         return lzma.open(path, "wt", encoding="utf-8", newline="\n")  # type: ignore[return-value]
+    if suffix == ".bz2":
+        return bz2.open(path, "wt", encoding="utf-8", newline="\n")  # type: ignore[return-value]
+    if suffix == ".zst":
+        import zstandard
+
+        return zstandard.open(path, "wt", encoding="utf-8", newline="\n")
     return path.open("w", encoding="utf-8", newline="\n")
 
 
