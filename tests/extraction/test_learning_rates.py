@@ -5,9 +5,10 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from spe_dist.extraction.config import OptimizerConfig
-from spe_dist.extraction.finetuning.learning_rates import peak_rate, rate_groups
+from spe_dist.extraction.finetuning.learning_rates import peak_rate, rate_groups, uncorrected_factor
 from spe_dist.extraction.finetuning.sampling import (
     choose_share,
     draw_gold,
@@ -45,6 +46,24 @@ def test_each_parameter_is_in_one_group_and_vectors_do_not_decay(joint):
         assert decays == {group["weight_decay"] == 0.01}
     assert sorted(set(rates.peaks)) == [0.25, 0.5, 1.0, 7.0]
     assert rates.rates(0.1) == pytest.approx([0.1 * peak for peak in rates.peaks])
+
+
+def test_steps_without_bias_correction_are_those_of_plain_moments():
+    settings = OptimizerConfig(adam_bias_correction=False)
+    generator = torch.Generator().manual_seed(3)
+    parameter = torch.nn.Parameter(torch.zeros(5, dtype=torch.float64))
+    plain, mean, square = torch.zeros(5, dtype=torch.float64), 0.0, 0.0
+    optimizer = torch.optim.AdamW([parameter], lr=1.0, eps=0.0, weight_decay=0.0)
+    for applied_steps in range(30):
+        gradient = torch.randn(5, dtype=torch.float64, generator=generator)
+        parameter.grad = gradient
+        optimizer.param_groups[0]["lr"] = 0.1 * uncorrected_factor(applied_steps, settings)
+        optimizer.step()
+        mean, square = 0.9 * mean + 0.1 * gradient, 0.999 * square + 0.001 * gradient**2
+        plain -= 0.1 * mean / square**0.5
+    torch.testing.assert_close(parameter.detach(), plain)
+    assert uncorrected_factor(144, settings) == pytest.approx(2.72, abs=0.01)
+    assert uncorrected_factor(0, OptimizerConfig()) == 1.0
 
 
 def test_gold_entities_are_certain_for_five_epochs_and_then_fade():

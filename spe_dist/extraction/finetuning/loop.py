@@ -18,7 +18,7 @@ from spe_dist.distributed.context import RankContext
 from spe_dist.errors import TrainingFailure
 from spe_dist.extraction.config import FinetuneConfig
 from spe_dist.extraction.finetuning.data import TrainingData
-from spe_dist.extraction.finetuning.learning_rates import RateGroups
+from spe_dist.extraction.finetuning.learning_rates import RateGroups, uncorrected_factor
 from spe_dist.extraction.finetuning.step import WEIGHTS, FinetuneStep
 from spe_dist.extraction.scoring import Scores
 from spe_dist.training.loop import Agreement, Position, memory_gib
@@ -99,6 +99,7 @@ class Finetuner:
                 warmup_steps=self.warmup_steps,
                 total_steps=self.data.total_steps,
             )
+            factor *= uncorrected_factor(self.position.applied_steps, self.config.optimizer)
             outcome = self.step(number, self.rates.rates(factor), batch, gold_entities)
             self.agreement()
             local = {"pieces": float(batch.n_tokens), "memory_gib": memory_gib(self.context.device)}
