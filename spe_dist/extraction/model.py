@@ -38,6 +38,7 @@ from spe_dist.extraction.candidates import (
 )
 from spe_dist.extraction.corpus import Labels
 from spe_dist.extraction.tags import TAGS, best_tags, span_scores, spans_of_tags
+from spe_dist.model.dropout import Dropout
 from spe_dist.model.free_spans import WordTables
 from spe_dist.model.heads import Mlp, initialize
 from spe_dist.model.spe import SpanPairEncoder
@@ -92,7 +93,10 @@ class JointModel(nn.Module):
         dropout: float = 0.1,
         kernels: str = "auto",
     ):
-        """The parts of `spe` are used, not copied; a contrastive head is left out. Heads start as METHOD says."""
+        """The parts of `spe` are used, not copied; a contrastive head is left out. Heads start as METHOD says.
+
+        `dropout` is that of the heads and, as in the authors' released code, of the encoder's states before all heads.
+        """
         super().__init__()
         if spe.span_encoder is None or spe.pair_encoder is None:
             raise ConfigError(
@@ -103,6 +107,7 @@ class JointModel(nn.Module):
         self.spe.origin = spe.origin
         self.labels = labels
         span_size = spe.span_encoder.mlp.linear.out_features
+        self.state_dropout = Dropout(dropout)
         self.detection_head = nn.Linear(spe.encoder.config.hidden_size, len(TAGS))
         self.typing_head = nn.Linear(span_size, labels.entity_classes)
         self.relation_head = nn.Sequential(
@@ -175,7 +180,7 @@ class JointModel(nn.Module):
         n_sequences = batch.n_sequences
         kept_N = torch.cat([batch.cu_seqlens_Q1[:-1].long(), batch.first_piece_W])
         states_ND = encoder(batch.piece_ids_T, batch.positions_T, batch.cu_seqlens_Q1, batch.max_seqlen, kept_N)
-        cls_QD, word_states_WD = states_ND[:n_sequences], states_ND[n_sequences:]
+        cls_QD, word_states_WD = states_ND[:n_sequences], self.state_dropout(states_ND[n_sequences:])
         anchor = states_ND.new_zeros(())
         if batch.n_words == 0:  # a [CLS] in place of words: every rank calls every module
             tag_logits_15 = self.detection_head(cls_QD[:1])
@@ -186,6 +191,7 @@ class JointModel(nn.Module):
             tag_logits_G5 = self.detection_head(word_states_WD.index_select(0, batch.own_word_G))
         if encoder.pooler is not None:
             cls_QD = encoder.pooler(cls_QD)
+        cls_QD = self.state_dropout(cls_QD)
         return _Read(cls_QD, self.spe.span_encoder.word_tables(word_states_WD), tag_logits_G5, anchor)
 
     def _type(self, batch: ExtractionBatch, read: _Read, spans: Spans) -> tuple[Tensor, Tensor, Tensor]:

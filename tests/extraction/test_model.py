@@ -206,6 +206,24 @@ def test_an_encoder_without_span_encoders_is_refused(joint):
         JointModel(bare, Labels(("a",), ()))
 
 
+@pytest.mark.parametrize("lengths", [[30, 40], [0]])
+def test_heads_see_the_encoders_states_through_dropout_in_training_alone(joint, lengths):
+    model = joint.build_model(dropout=0.5, cls_source="pooler")
+    seen = {}
+    readers = {"word": model.spe.span_encoder.conv_layers[0], "[CLS]": model.spe.pair_encoder.query_linear}
+    for name, module in readers.items():
+        module.register_forward_pre_hook(lambda _, inputs, name=name: seen.update({name: inputs[0]}))
+    batch = collate(make_examples(joint.random_sentences(0, lengths), joint.tokenizer(), joint.LABELS, 128))
+    terms = model(batch, torch.full((len(lengths),), True)).terms
+    assert all(torch.isfinite(term.loss_sum) for term in terms.values())
+    if lengths != [0]:
+        assert 0.4 < (seen["word"] == 0).double().mean() < 0.6
+    assert 0 < (seen["[CLS]"] == 0).sum() < seen["[CLS]"].numel()
+    seen.clear()
+    model.eval().predict(batch)
+    assert all((states != 0).all() for states in seen.values())
+
+
 def test_every_batch_calls_the_same_modules_in_the_same_order(joint):
     model = joint.build_model(seed=1, cls_source="pooler")
     calls = []
