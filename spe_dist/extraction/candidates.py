@@ -10,7 +10,7 @@ Legend of the shape suffixes:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -121,20 +121,32 @@ def typing_candidates(batch: ExtractionBatch, predicted: Spans) -> tuple[Spans, 
 
 
 def all_pairs(batch: ExtractionBatch, spans: Spans, is_entity_S: Tensor) -> Pairs:
-    """Every two entities of a sentence, by position."""
+    """Every two entities of a sentence, by position.
+
+    Those that are farther apart than any window is wide are counted only: in a sentence of thousands of words nearly
+    all are, and their number grows with its square.
+    """
     device = is_entity_S.device
     chosen_N = torch.nonzero(is_entity_S).squeeze(1)
     sentence_N = spans.sentence_S[chosen_N]
     ends_B = torch.cumsum(torch.bincount(sentence_N, minlength=batch.n_examples), 0)
     number_N = torch.arange(chosen_N.shape[0], device=device)
     partners_N = ends_B[sentence_N] - number_N - 1
+    far_pairs = 0
+    if batch.max_windows > 1:
+        start_N = spans.start_S[chosen_N]
+        near_N = torch.searchsorted(start_N, start_N + batch.word_borders_Q1.diff().max()) - number_N - 1
+        near_N = torch.minimum(partners_N, near_N)
+        far_pairs = int((partners_N - near_N).sum())
+        partners_N = near_N
     n_pairs = int(partners_N.sum())
     first_P = torch.repeat_interleave(number_N, partners_N, output_size=n_pairs)
     before_N = torch.cumsum(partners_N, 0) - partners_N
     second_P = first_P + 1 + torch.arange(n_pairs, device=device) - before_N[first_P]
     first_P, second_P = chosen_N[first_P], chosen_N[second_P]
     apart_P = torch.nonzero(spans.end_S[first_P] <= spans.start_S[second_P]).squeeze(1)
-    return _read_in_windows(batch, spans, first_P[apart_P], second_P[apart_P], n_pairs - apart_P.shape[0])
+    pairs = _read_in_windows(batch, spans, first_P[apart_P], second_P[apart_P], n_pairs - apart_P.shape[0])
+    return replace(pairs, apart=pairs.apart + far_pairs)
 
 
 def _read_in_windows(

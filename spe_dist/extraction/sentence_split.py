@@ -24,10 +24,16 @@ STARTERS = frozenset(
 TITLES = frozenset("Mr. Mrs. Ms. Dr. Prof. St. Gen. Gov. Sen. Rep. Rev. Adm. Bros. vs. e.g. i.e. E.g. I.e.".split())
 UNFINISHED = frozenset(",;([")
 MAX_MERGED_WORDS = 400
+MAX_SENTENCE_WORDS = 2000  # more is a table or data without any full stop; cut, so that memory is bounded
 
 
 def split_sentences(text: str) -> Iterator[list[Word]]:
     """The sentences of a text that are not empty, in order, as words with their places in it."""
+    for words in _sentences(text):
+        yield from (words[i : i + MAX_SENTENCE_WORDS] for i in range(0, len(words), MAX_SENTENCE_WORDS))
+
+
+def _sentences(text: str) -> Iterator[list[Word]]:
     held: list[Word] = []
     parts = chain.from_iterable(_cut_behind_abbreviations(words) for words in spacy_splitter().sentences_as_words(text))
     for words in parts:

@@ -21,7 +21,7 @@ from spe_dist.data.text import UNDECODABLE, Skips
 from spe_dist.errors import DataError
 from spe_dist.extraction.json_input import find_words
 from spe_dist.extraction.sentence_split import split_sentences
-from spe_dist.extraction.text_input import InputSettings, read_inputs, sentences_of_text
+from spe_dist.extraction.text_input import InputSettings, read_inputs, sentences_of, sentences_of_text
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TEXT_FOLDER = REPOSITORY / "../shared/data/text"
@@ -267,6 +267,14 @@ def test_utf16_and_damaged_files_are_errors(tmp_path):
     (tmp_path / "cut.gz").write_bytes(gzip.compress(b"One sentence. " * 1000)[:-20])
     with pytest.raises(DataError, match=r"cut\.gz.*damaged"):
         _read(tmp_path / "cut.gz")
+
+
+def test_text_without_any_full_stop_is_cut_and_nothing_is_lost():
+    text = "word " * 4500
+    found = list(sentences_of(text))
+    assert [len(sentence.words) for _, sentence in found] == [2000, 2000, 500]
+    assert all(text[start:].startswith(sentence.text) for start, sentence in found)
+    assert [start for start, _ in found] == [0, 10_000, 20_000]
 
 
 def test_a_very_long_line_is_read_and_one_beyond_all_limits_is_refused(tmp_path, monkeypatch):
