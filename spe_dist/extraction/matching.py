@@ -20,7 +20,17 @@ from itertools import accumulate, zip_longest
 from typing import Any
 
 from spe_dist.errors import ConfigError, DataError
-from spe_dist.extraction.corpus import Corpus, CrossEntity, CrossRelation, Document, Entity, Relation, Sentence, Span
+from spe_dist.extraction.corpus import (
+    UNPLACED,
+    Corpus,
+    CrossEntity,
+    CrossRelation,
+    Document,
+    Entity,
+    Relation,
+    Sentence,
+    Span,
+)
 
 METRICS = ("entity", "relation", "ent_rel")
 
@@ -103,7 +113,17 @@ def mark(
 
 
 def mark_gold(sentence: Sentence, symmetric: Collection[str] = ()) -> Marked:
-    return mark(sentence.entities, sentence.relations, symmetric)
+    """Keys of all gold, with that whose words are not in the sentence (nyt format), which nothing can equal."""
+    marked = mark(sentence.entities, sentence.relations, symmetric)
+    kept_aside = sentence.extra.get(UNPLACED)
+    if isinstance(kept_aside, dict):
+        for mention in kept_aside.get("entityMentions", []):
+            marked.entity.add((mention["label"], UNPLACED, mention["text"]))
+        for mention in kept_aside.get("relationMentions", []):
+            key = (mention["label"], UNPLACED, mention["em1Text"], mention["em2Text"])
+            marked.relation.add(key)
+            marked.ent_rel.add(key)
+    return marked
 
 
 def mark_predicted(sentence: Sentence, symmetric: Collection[str] = (), notices: Counter[str] | None = None) -> Marked:

@@ -4,8 +4,9 @@ An entity is right where its type and boundaries are; a relation where its type,
 both arguments are; Ent+Rel (the paper's "exactly match") also asks for the types of both arguments. The scores are
 micro averages over sets, so duplicates count once, in gold and in predictions.
 
-- All gold counts in recall: entities that overlap or have gaps, what lies across sentences, relations whose arguments
-  are marked as no entities (an argument without a type has no right one, so such a relation is never right in Ent+Rel).
+- All gold counts in recall: entities that overlap or have gaps, what lies across sentences, what the words of a
+  distantly labelled sentence do not hold, relations whose arguments are marked as no entities (an argument without a
+  type has no right one, so such a relation is never right in Ent+Rel).
 - A predicted relation counts as predicted only where its arguments are among the predicted entities, for Ent+Rel with
   the types that the relation gives them; `notices` says how many do not.
 - Relations have a direction. Types named as symmetric have none: their two directions are one relation.

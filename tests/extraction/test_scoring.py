@@ -9,6 +9,7 @@ import pytest
 
 from spe_dist.errors import DataError
 from spe_dist.extraction.corpus import Corpus, CrossEntity, CrossRelation, Document, Entity, Relation, Sentence
+from spe_dist.extraction.formats import read_corpus
 from spe_dist.extraction.score_counts import ACROSS, Counts
 from spe_dist.extraction.scoring import Scores, score
 
@@ -349,3 +350,16 @@ def test_scores_equal_those_of_a_plain_scorer(seed):
     expected = tuple(plain_counts(gold, predicted, metric) for metric in ("entity", "relation", "ent_rel"))
     assert three(scores) == expected
     assert all(counts.tp and counts.tp < counts.gold for counts in expected)
+
+
+def test_distant_gold_whose_words_are_not_in_the_sentence_stays_in_recall(tmp_path):
+    path = tmp_path / "nyt.json"
+    mentions = [{"em1Text": "Ann", "em2Text": where, "label": "lives_in"} for where in ("Rome", "Paris")]
+    entities = [{"text": text, "label": "X", "start": 0} for text in ("Ann", "Rome", "Paris")]
+    record = {"sentText": "Ann lives in Rome", "relationMentions": mentions, "entityMentions": entities}
+    path.write_text(json.dumps(record) + "\n")
+    gold = read_corpus(path)
+    scores = score(gold, gold.with_sentences(gold.sentences))
+    assert (scores.entity.tp, scores.entity.predicted, scores.entity.gold) == (2, 2, 3)
+    assert (scores.relation.tp, scores.relation.predicted, scores.relation.gold) == (1, 1, 2)
+    assert (scores.ent_rel.tp, scores.ent_rel.predicted, scores.ent_rel.gold) == (1, 1, 2)

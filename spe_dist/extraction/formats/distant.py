@@ -36,8 +36,10 @@ NO_RELATION = "None"
 
 NONE = "relation mentions labelled None (no relation)"
 NOISE = "relation mentions marked as noise (no relation)"
-NOT_FOUND = "entity mentions whose text is not in the sentence (kept aside, not trained or scored)"
-NOT_PLACED = "relation mentions with an argument that is not in the sentence (kept aside, not trained or scored)"
+NOT_FOUND = "entity mentions whose text is not in the sentence (kept aside: not trained, missed in scores)"
+NOT_PLACED = (
+    "relation mentions with an argument that is not in the sentence (kept aside: not trained, missed in scores)"
+)
 SEVERAL = "mentions whose text occurs several times (the first free occurrence is taken)"
 NOT_AT_START = "entity mentions whose 'start' is no word position of their text (found by text)"
 NO_ENTITY = "relation arguments that are no listed entities (kept without a type)"
