@@ -32,6 +32,10 @@ from spe_dist.training.build import CONFIG_FILE, refuse_output_of_another_run
 from spe_dist.training.loop import Position
 
 BEST_FOLDER = "best"
+SENTENCES = {
+    "training sentences": "the same --train file and train_share",
+    "dev sentences": "the same --dev file, by which its best epoch was chosen",
+}
 
 
 @dataclass(frozen=True)
@@ -53,15 +57,18 @@ def run_state(
     ranks: int,
 ) -> dict[str, Any]:
     """What a checkpoint and the run that resumes it must have in common, by the names that a user knows."""
+    model = {name: value for name, value in vars(config.model).items() if name != "dropout"}
     return {
         "ranks": ranks,
         "zero_stage": ds_config["zero_optimization"]["stage"],
         "precision": precision,
         "seed": config.train.seed,
-        "start": config.model.start,
-        "relation_size": config.model.relation_size,
+        **{name: list(value) if isinstance(value, tuple) else value for name, value in model.items()},
+        "max_pieces": config.data.max_pieces,
+        "context_pieces": config.data.context_pieces,
         "batch_sentences": config.train.batch_sentences,
         "training sentences": fingerprint(corpora.sentences),
+        "dev sentences": fingerprint(corpora.dev.sentences) if corpora.dev is not None else None,
         "total_steps": data.total_steps,
     }
 
@@ -103,10 +110,10 @@ def _check_same_run(saved: Mapping[str, Any], state: Mapping[str, Any], path: Pa
     for name, mine in state.items():
         if saved.get(name) == mine:
             continue
-        if name == "training sentences":
+        if name in SENTENCES:
             raise CheckpointError(
-                f"{path} was written with other training sentences; resume with the same --train file and train_share, "
-                "or start anew in another --output"
+                f"{path} was written with other {name}; resume with {SENTENCES[name]}, or start anew in another "
+                "--output"
             )
         remedy = "epochs, epoch_scaling and train_share as they were" if name == "total_steps" else f"{saved.get(name)}"
         raise CheckpointError(
