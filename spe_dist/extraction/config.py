@@ -151,6 +151,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "small": {
         "learning_rate": 1e-4,
         "head_learning_rate": 2e-4,
+        "adam_bias_correction": False,  # larger steps: such short runs end before the heads have learned otherwise
         "epochs": 25.0,
         "epoch_scaling": 0.3,
         "patience": 10,
