@@ -35,7 +35,7 @@ from spe_dist.data.packed import PackedBatch
 from spe_dist.data.stream import StepBatch, StepBuilder
 from spe_dist.errors import ConfigError, SpeError
 
-_TENSORS = [field.name for field in fields(PackedBatch) if field.name != "max_seqlen"]
+_NARROW = [field.name for field in fields(PackedBatch) if field.name not in ("sentence_ids_B", "max_seqlen")]
 _BLOCKED = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP}
 
 
@@ -52,7 +52,7 @@ class _Parcel:
 
     @classmethod
     def of(cls, batch: StepBatch) -> _Parcel:
-        parts = [[getattr(b, name) for name in _TENSORS[1:]] for b in batch.micro_batches]
+        parts = [[getattr(b, name) for name in _NARROW] for b in batch.micro_batches]
         return cls(
             batch.step,
             batch.epoch,
@@ -68,7 +68,7 @@ class _Parcel:
         parts = iter(torch.split(wide, list(itertools.chain.from_iterable(self.sizes))))
         batches = []
         for ids, max_seqlen in zip(self.ids, self.max_seqlens, strict=True):
-            tensors: dict[str, Any] = {name: next(parts) for name in _TENSORS[1:]}
+            tensors: dict[str, Any] = {name: next(parts) for name in _NARROW}
             tensors["cu_seqlens_Q1"] = tensors["cu_seqlens_Q1"].to(torch.int32)
             batches.append(PackedBatch(sentence_ids_B=torch.from_numpy(ids), max_seqlen=max_seqlen, **tensors))
         return StepBatch(self.step, self.epoch, batches)

@@ -7,14 +7,15 @@ Legend of the shape suffixes:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
-import torch
 from torch import Tensor
+
+from spe_dist.data.batch_tensors import BatchTensors
 
 
 @dataclass(frozen=True)
-class PackedBatch:
+class PackedBatch(BatchTensors):
     """One micro-batch of B sentences as Q sequences.
 
     Sequences 0..B-1 are the span-pair views of the sentences in slot order, B..2B-1 their context views in the same
@@ -25,9 +26,6 @@ class PackedBatch:
     """
 
     sentence_ids_B: Tensor  # int64: global id of each sentence
-    piece_ids_T: Tensor  # int64: as the model sees them, [MASK] included
-    positions_T: Tensor  # int64: 0 at each [CLS]
-    cu_seqlens_Q1: Tensor  # int32: borders of the sequences in T, first 0, last T
     first_piece_W: Tensor  # int64: index into T of each word's first piece, ascending
     span_borders_S1: Tensor  # int64: borders of the spans in W, first 0, last W; S = 5Q
     tbo_first_piece_M: Tensor  # int64: index into T of the first piece of the word a target belongs to
@@ -40,21 +38,3 @@ class PackedBatch:
     @property
     def n_sentences(self) -> int:
         return self.sentence_ids_B.shape[0]
-
-    @property
-    def n_sequences(self) -> int:
-        return self.cu_seqlens_Q1.shape[0] - 1
-
-    @property
-    def n_tokens(self) -> int:
-        return self.piece_ids_T.shape[0]
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> PackedBatch:
-        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> PackedBatch:
-        return self._map(Tensor.pin_memory)
-
-    def _map(self, function) -> PackedBatch:
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return PackedBatch(**{k: function(v) if isinstance(v, Tensor) else v for k, v in values.items()})

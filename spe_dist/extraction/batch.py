@@ -11,23 +11,21 @@ Legend of the shape suffixes:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from spe_dist.data.batch_tensors import BatchTensors
 from spe_dist.data.ragged import borders, ranges
 from spe_dist.extraction.examples import Example
 
 
 @dataclass(frozen=True)
-class ExtractionBatch:
+class ExtractionBatch(BatchTensors):
     """B sentences as Q sequences; the windows of a sentence stand together, in order."""
 
-    piece_ids_T: Tensor  # int64
-    positions_T: Tensor  # int64: 0 at each [CLS]
-    cu_seqlens_Q1: Tensor  # int32: borders of the sequences in T, first 0, last T
     first_piece_W: Tensor  # int64: index into T of each word's first piece
     word_borders_Q1: Tensor  # int64: borders of the sequences in W, first 0, last W
     window_first_Q: Tensor  # int64: index into G of each sequence's first word
@@ -50,27 +48,9 @@ class ExtractionBatch:
         return self.sentence_borders_B1.shape[0] - 1
 
     @property
-    def n_sequences(self) -> int:
-        return self.cu_seqlens_Q1.shape[0] - 1
-
-    @property
-    def n_tokens(self) -> int:
-        return self.piece_ids_T.shape[0]
-
-    @property
     def n_words(self) -> int:
         """Words of the sentences, G."""
         return self.own_word_G.shape[0]
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> ExtractionBatch:
-        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> ExtractionBatch:
-        return self._map(Tensor.pin_memory)
-
-    def _map(self, function) -> ExtractionBatch:
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return ExtractionBatch(**{k: function(v) if isinstance(v, Tensor) else v for k, v in values.items()})
 
 
 def collate(examples: Sequence[Example]) -> ExtractionBatch:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,16 @@ from spe_dist.training.metrics import METRICS_FILE, read_rows
 
 CURVES_FILE = "curves.png"
 
+Rows = Sequence[dict[str, Any]]
+
 
 def draw_curves(folder: Path) -> Path | None:
     """Draw folder/curves.png; None where there are no rows yet."""
+    return draw_panels(folder, _draw)
+
+
+def draw_panels(folder: Path, draw: Callable[[Any, Rows, Rows], None]) -> Path | None:
+    """folder/curves.png of two times three panels that `draw(panels, training rows, evaluation rows)` fills."""
     rows = read_rows(folder / METRICS_FILE, "train")
     evaluations = read_rows(folder / METRICS_FILE, "evaluation")
     if not rows:
@@ -24,6 +31,18 @@ def draw_curves(folder: Path) -> Path | None:
     figure = Figure(figsize=(13, 7), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(2, 3)
+    draw(panels, rows, evaluations)
+    for panel in panels.flat:
+        panel.set_xlabel("step")
+        panel.grid(alpha=0.3)
+        if panel.get_legend_handles_labels()[0]:
+            panel.legend(fontsize="small")
+    path = folder / CURVES_FILE
+    figure.savefig(path, dpi=110)
+    return path
+
+
+def _draw(panels: Any, rows: Rows, evaluations: Rows) -> None:
     draw_panel(panels[0, 0], rows, {"loss": "total"}, "total loss (nats)")
     draw_panel(panels[0, 1], rows, {"tbo_loss": "training"}, "token boundary (nats a piece)")
     draw_points(
@@ -43,14 +62,6 @@ def draw_curves(folder: Path) -> Path | None:
         },
     )
     draw_panel(panels[1, 2], rows, {"learning_rate": "learning rate"}, "learning rate")
-    for panel in panels.flat:
-        panel.set_xlabel("step")
-        panel.grid(alpha=0.3)
-        if panel.get_legend_handles_labels()[0]:
-            panel.legend(fontsize="small")
-    path = folder / CURVES_FILE
-    figure.savefig(path, dpi=110)
-    return path
 
 
 def draw_panel(panel: Any, rows: Sequence[dict[str, Any]], names: dict[str, str], title: str) -> None:
