@@ -123,9 +123,14 @@ class Manifest:
         return "\n".join(_restore(line, lines) for line in text.split("\n")) + "\n"
 
     @classmethod
-    def load(cls, path_or_text: str | Path) -> Manifest:
-        """Read a manifest from its JSON text, its file or its folder. DataError where it is missing or no manifest."""
-        text, where = _read(path_or_text)
+    def load(cls, path: str | Path) -> Manifest:
+        """Read a manifest from its file or its folder. DataError where it is missing or no manifest."""
+        file = Path(path) / MANIFEST_NAME if Path(path).is_dir() else Path(path)
+        return cls.parse(_read(file), str(file))
+
+    @classmethod
+    def parse(cls, text: str, where: str = "the manifest") -> Manifest:
+        """A manifest from its JSON text; `where` it is from goes into messages. DataError where it is none."""
         try:
             content = json.loads(text)
             version = content["format_version"]
@@ -146,9 +151,11 @@ class Manifest:
                 )
                 for name, shards in content["splits"].items()
             }
-            return cls(**content)
+            manifest = cls(**content)
         except (KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{where} is damaged ({error}); fetch it again or make the shards anew") from error
+        _check_names(manifest, where)
+        return manifest
 
 
 def _marked(shard: ShardEntry, lines: dict[str, str]) -> dict[str, Any]:
@@ -163,19 +170,21 @@ def _restore(line: str, lines: Mapping[str, str]) -> str:
     return line.replace(mark, lines[mark]) if mark in lines else line
 
 
-def _read(path_or_text: str | Path) -> tuple[str, str]:
-    """(text, what to call it in a message)."""
-    if isinstance(path_or_text, str) and path_or_text.lstrip().startswith("{"):
-        return path_or_text, "the manifest"
-    path = Path(path_or_text)
-    if path.is_dir():
-        path = path / MANIFEST_NAME
+def _check_names(manifest: Manifest, where: str) -> None:
+    """File names come from whoever serves the manifest: none may lead out of the folder that files are fetched to."""
+    names = [*manifest.tokenizer.files, *(shard.name for shards in manifest.splits.values() for shard in shards)]
+    for name in names:
+        if name != Path(name).name or name in ("", ".."):
+            raise DataError(f"{where} names the file {name!r}, which lies in another folder; do not use these shards")
+
+
+def _read(file: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8"), str(path)
+        return file.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise DataError(
-            f"{path} does not exist: this is no finished folder of shards; make them with tools/make_shards.py "
+            f"{file} does not exist: this is no finished folder of shards; make them with tools/make_shards.py "
             "(a run that was interrupted continues where it stopped)"
         ) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+        raise DataError(f"{file} cannot be read: {error}") from error

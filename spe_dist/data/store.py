@@ -55,11 +55,9 @@ class ShardStore:
         folder = remote.local_folder(source)
         if folder is not None:
             return cls(source, Manifest.load(folder), split, folder, is_local=True)
-        text = remote.read_url(remote.file_url(source, MANIFEST_NAME))
-        try:
-            manifest = Manifest.load(text.decode("utf-8").lstrip() or "{}")
-        except (DataError, UnicodeDecodeError) as error:
-            raise DataError(f"{remote.file_url(source, MANIFEST_NAME)}: {error}") from error
+        url = remote.file_url(source, MANIFEST_NAME)
+        text = remote.read_url(url)
+        manifest = Manifest.parse(text.decode("utf-8", "replace"), url)
         folder = remote.cache_root(cache_dir) / hashlib.sha256(text).hexdigest()[:20]
         folder.mkdir(parents=True, exist_ok=True)
         return cls(source, manifest, split, folder, is_local=False)
@@ -88,13 +86,14 @@ class ShardStore:
         return block, sentence_id - int(self._block_borders[block])
 
     def check_files(self) -> None:
-        """Every shard (of a URL: the cached ones) is there with its size; DataError names the first that is not."""
-        for shards in self.manifest.splits.values():
+        """Every shard of a folder is there with its size; DataError names the first that is not.
+
+        Those of a URL are fetched when they are read, damaged ones in the cache again.
+        """
+        for shards in self.manifest.splits.values() if self.is_local else ():
             for shard in shards:
                 path = self.folder / shard.name
                 size = path.stat().st_size if path.is_file() else None
-                if size is None and not self.is_local:
-                    continue
                 if size != shard.bytes:
                     found = "is missing" if size is None else f"has {size:,} bytes instead of {shard.bytes:,}"
                     raise DataError(f"shard {shard.name} in {self.source} {found}; {VERIFY_REMEDY}")

@@ -108,7 +108,7 @@ def test_a_manifest_comes_back_and_its_hash_covers_what_training_depends_on(tmp_
     splits = {"train": (entry,), "held_out": (entry,)}
     manifest = Manifest(tokenizer, 12, "ab", **ids, max_pieces=128, splits=splits, skipped={"short": 3})
     (tmp_path / "manifest.json").write_text(manifest.to_json())
-    for form in (tmp_path, tmp_path / "manifest.json", str(tmp_path), manifest.to_json()):
+    for form in (tmp_path, tmp_path / "manifest.json", str(tmp_path)):
         assert Manifest.load(form) == manifest
     assert manifest.first_sentence_id("held_out") == manifest.n_sentences("train") == 3
     same = replace(manifest, skipped={}, tokenizer=replace(tokenizer, name="other"))
@@ -117,10 +117,27 @@ def test_a_manifest_comes_back_and_its_hash_covers_what_training_depends_on(tmp_
         assert replace(manifest, **change).hash() != manifest.hash()
 
 
-@pytest.mark.parametrize("text", ["{", "{}", '{"format_version": 99}', '{"format_version": 1, "splits": {}}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "{}", "[1]", '{"format_version": 99}', '{"format_version": 1, "splits": {}}']
+)
 def test_what_is_no_manifest_is_an_error(text):
     with pytest.raises(DataError, match="manifest"):
-        Manifest.load(text)
+        Manifest.parse(text)
+
+
+@pytest.mark.parametrize("name", ["../train-00000.tar", "/tmp/train-00000.tar", ".."])
+def test_a_manifest_may_not_name_files_outside_of_its_folder(tmp_path, shard, name):
+    ids = {"cls_id": 2, "sep_id": 3, "mask_id": 4, "pad_id": 0, "unk_id": 1}
+    hostile = Manifest(
+        TokenizerEntry("wordpiece", "name", True, {}),
+        12,
+        "ab",
+        **ids,
+        max_pieces=128,
+        splits={"train": (replace(shard[1], name=name),)},
+    )
+    with pytest.raises(DataError, match="another folder"):
+        Manifest.parse(hostile.to_json())
 
 
 def test_a_folder_without_manifest_is_an_error_with_the_remedy(tmp_path):

@@ -211,6 +211,13 @@ def test_a_shard_that_is_missing_or_damaged_at_its_source_is_an_error_that_names
         ShardStore.open(f"{url}/elsewhere")
 
 
+@pytest.mark.parametrize("page", [b"<html>" + 500 * b"please log in ", b"\x00", b"\xff\xfe", b""])
+def test_a_page_in_place_of_the_manifest_is_an_error_that_names_the_url(served, shards, tmp_path, page):
+    (shards / "manifest.json").write_bytes(page)
+    with pytest.raises(DataError, match=rf"{served[0]}/manifest\.json is no manifest"):
+        ShardStore.open(served[0], cache_dir=str(tmp_path / "cache"))
+
+
 def test_a_server_that_does_not_answer_is_an_error_after_some_attempts(monkeypatch):
     monkeypatch.setattr(remote, "FIRST_PAUSE_S", 0.01)
     with pytest.raises(DataError, match=r"127\.0\.0\.1:9/.*4 attempts"):
@@ -223,6 +230,9 @@ def test_a_damaged_file_in_the_cache_is_fetched_again(served, shards, tmp_path):
     store.block(0)
     flip_byte(store.folder / "train-00000.tar", store.manifest.splits["train"][0].blocks[0].offset + 9)
     assert store.block(0).n_sentences == 100 and requests.count("train-00000.tar") == 2
+    os.truncate(store.folder / "train-00000.tar", 700)
+    store.check_files()
+    assert store.block(0).n_sentences == 100 and requests.count("train-00000.tar") == 3
 
 
 @pytest.mark.parametrize("form", ["file://{folder}", "pipe:cat {folder}", "pipe:cat {folder}/{{}}"])
