@@ -128,10 +128,10 @@ def test_dygie_argument_that_is_no_entity_has_no_type_and_is_counted(tmp_path: P
     assert [reason for reason in corpus.notices if "no entities" in reason]
 
 
-def test_dygie_argument_with_several_types_takes_the_first_and_says_so(tmp_path: Path) -> None:
+def test_dygie_argument_with_several_types_takes_the_last_and_says_so(tmp_path: Path) -> None:
     record = changed(DYGIE, ["ner", 0], [[0, 1, "Writer"], [0, 1, "Person"], [3, 3, "Work"]])
     corpus = read_corpus(put(tmp_path, record))
-    assert corpus.sentences[0].relations[0].tail.type == "Writer"
+    assert corpus.sentences[0].relations[0].tail.type == "Person"
     assert len(corpus.sentences[0].entities) == 3
     assert [reason for reason in corpus.notices if "several entity types" in reason]
 

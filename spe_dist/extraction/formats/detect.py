@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from spe_dist.errors import DataError
-from spe_dist.extraction.formats.records import Node, shown
+from spe_dist.extraction.formats.node import Node, shown
 
 FORMATS = ("dygie", "spert", "pspe", "nyt")
 FIELDS = {

@@ -6,7 +6,7 @@
 
 Mentions are found by their words. `start` is believed where the words stand there (released files number the mentions
 with it instead); else the n-th entry of a text and label is its n-th occurrence, or the first. em1 is the head. The
-label "None" means no relation, and so does `is_noise` (ARNOR's test data: a label that a person refused).
+labels "None" and "NA" mean no relation, and so does `is_noise` (ARNOR's test data: a label that a person refused).
 """
 
 from __future__ import annotations
@@ -16,25 +16,27 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from spe_dist.extraction.corpus import UNPLACED, Document, Entity, Relation, Sentence
-from spe_dist.extraction.formats.grouping import DOCUMENT_FIELDS, Keyed, group, ungroup
+from spe_dist.extraction.formats.grouping import DOCUMENT_FIELDS, Keyed, document_key, group, ungroup
+from spe_dist.extraction.formats.node import Node
 from spe_dist.extraction.formats.notices import (
     Losses,
     add_extra,
     argument_positions,
     note_further_fields,
+    note_words,
     typed_entities,
     without_fragments,
 )
-from spe_dist.extraction.formats.records import Node
 from spe_dist.extraction.formats.texts import is_unusual, read_words, text_fields
 
 OWN_FIELDS = ("sentText", "entityMentions", "relationMentions", "tokens", DOCUMENT_FIELDS, UNPLACED)
 ENTITY_FIELDS = ("start", "label", "text", "probability")
 RELATION_FIELDS = ("em1Text", "em2Text", "em1Start", "em2Start", "label", "probability", "is_noise")
 UNTYPED = "entity"  # type of all entities where the file lists none
-NO_RELATION = "None"
+NO_RELATION = ("None", "NA")
 
-NONE = "relation mentions labelled None (no relation)"
+NONE = "relation mentions labelled None or NA (no relation)"
+NO_PLACE = f"relations of the types {' and '.join(NO_RELATION)}, which read back as no relations"
 NOISE = "relation mentions marked as noise (no relation)"
 NOT_FOUND = "entity mentions whose text is not in the sentence (kept aside: not trained, missed in scores)"
 NOT_PLACED = (
@@ -58,6 +60,7 @@ class _SentenceReader:
         self.words = read_words(record, notices)
         if not record.has("tokens"):
             self.words = tuple(word for word in self.words if word)
+        note_words(self.words, notices)
         self.is_unusual = is_unusual(self.words)
         self.positions: dict[str, list[int]] = defaultdict(list)
         for index, word in enumerate(self.words):
@@ -76,7 +79,6 @@ class _SentenceReader:
         extra = {name: value for name, value in fields.items() if name not in OWN_FIELDS}
         if self.unplaced:
             extra[UNPLACED] = dict(self.unplaced)
-        article = fields.get("articleId")
         sentence = Sentence(
             self.words,
             typed_entities(self.entities, placed, self.notices),
@@ -85,10 +87,10 @@ class _SentenceReader:
             extra=extra,
         )
         document = self.record.child(DOCUMENT_FIELDS) if DOCUMENT_FIELDS in fields else None
-        return Keyed("" if article is None else str(article), sentence, document)
+        return Keyed(document_key(self.record, "articleId"), sentence, document)
 
     def _entity(self, node: Node) -> None:
-        text, name = self._text(node.child("text")), node.child("label").string()
+        text, name = self._text(node.child("text")), node.child("label").label_or_none()
         note_further_fields(node, ENTITY_FIELDS, "entities", self.notices)
         ends = self._occurrences(text)
         starts = list(ends)
@@ -114,9 +116,9 @@ class _SentenceReader:
         texts = [self._text(node.child(f"{role}Text")) for role in ("em1", "em2")]
         name = node.child("label").label()
         note_further_fields(node, RELATION_FIELDS, "relations", self.notices)
-        is_noise = node.has("is_noise") and node.child("is_noise").value is True
-        if name == NO_RELATION or is_noise:
-            self.notices[NONE if name == NO_RELATION else NOISE] += 1
+        is_noise = node.has("is_noise") and node.child("is_noise").boolean()
+        if name in NO_RELATION or is_noise:
+            self.notices[NONE if name in NO_RELATION else NOISE] += 1
             return None
         if not all(map(self._occurrences, texts)):
             self.notices[NOT_PLACED] += 1
@@ -216,5 +218,6 @@ def _relation(
             mention[f"{role}Start"] = argument.start
         if next(entity for entity in alike if entity.start == argument.start) != argument:
             losses["relation arguments that read back with another type (a span has one type for relations)"] += 1
+    losses[NO_PLACE] += relation.type in NO_RELATION
     mention["label"] = relation.type
     return mention if relation.probability is None else {**mention, "probability": relation.probability}

@@ -4,7 +4,8 @@
      "ner": [[[0, 0, "Person"], [2, 2, "Work"]], ...], "relations": [[[0, 0, 2, 2, "Made"]], ...]}
 
 Offsets count the words of the document and ends are inclusive. A relation names its arguments by their spans; its head
-stands first. Other fields (`clusters`, ...) are kept with the document.
+stands first. Where a span has several types, an argument takes the last listed one, as DyGIE++ and PURE read it, and as
+the released code of the paper scores it. Other fields (`clusters`, ...) are kept with the document.
 """
 
 from __future__ import annotations
@@ -15,34 +16,53 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
 from typing import Any
 
+from spe_dist.errors import DataError
 from spe_dist.extraction.corpus import CrossEntity, CrossRelation, Document, Entity, Relation, Sentence, Span
-from spe_dist.extraction.formats.notices import Losses, add_extra, without_fragments
-from spe_dist.extraction.formats.records import Node
+from spe_dist.extraction.formats.grouping import document_key
+from spe_dist.extraction.formats.node import Node
+from spe_dist.extraction.formats.notices import Losses, add_extra, note_words, without_fragments
 
 SENTENCE_FIELDS = "sentence_fields"  # what further fields sentences have, in order; ours, other tools pass over it
 OWN_FIELDS = ("doc_key", "sentences", "ner", "relations", SENTENCE_FIELDS)
-SEVERAL_TYPES = "relation arguments whose span has several entity types (the first listed is taken)"
+SEVERAL_TYPES = "relation arguments whose span has several entity types (the last listed is taken)"
 NO_ENTITY = "relation arguments that are no entities (kept without a type)"
 PREDICTED_FIELDS = ("predicted_ner", "predicted_relations")
 BESIDE = "documents with predictions beside the gold (the gold is read, the predictions are not kept)"
+GIVEN_ENTITIES = "documents of predictions without 'predicted_ner' (the entities of 'ner' are read)"
+FURTHER_VALUES = "entries with values behind their type that are no probability, not kept"
 NO_SENTENCES = "documents without sentences"
-NO_WORDS = "sentences without words"
 NO_RELATIONS = "documents of predictions without 'predicted_relations' (read as none)"
 EXAMPLE = "offsets count the words of the document from 0, ends inclusive: the first word alone is [0, 0, TYPE]"
 
 
 def read(records: Iterable[Node], notices: Counter[str], predictions: bool = False) -> Iterator[Document]:
-    """Documents of records. predictions: take `predicted_ner` and `predicted_relations` where a document has them."""
+    """Documents of records. predictions: take `predicted_ner` and `predicted_relations` where the documents have them.
+
+    Errors: DataError where some documents have them and others do not, since gold would count as predicted.
+    """
+    first: _DocumentReader | None = None
     for record in records:
-        yield _DocumentReader(record, notices, predictions).read()
+        reader = _DocumentReader(record, notices, predictions)
+        first = first or reader
+        if (reader.ner, reader.relations) != (first.ner, first.relations):
+            raise DataError(
+                f"{record.place} is read from {reader.ner!r} and {reader.relations!r}, but {first.record.place} from "
+                f"{first.ner!r} and {first.relations!r}: gold and predictions would be mixed; give all documents the "
+                f"same fields, lists of empty lists where nothing is predicted"
+            )
+        yield reader.read()
 
 
 class _DocumentReader:
     def __init__(self, record: Node, notices: Counter[str], predictions: bool):
         fields = record.fields()
-        use_predicted = "predicted_ner" in fields and (predictions or "ner" not in fields)
+        has_predicted = not fields.keys().isdisjoint(PREDICTED_FIELDS)
+        use_predicted = has_predicted and (predictions or "ner" not in fields)
         self.ner, self.relations = PREDICTED_FIELDS if use_predicted else ("ner", "relations")
-        notices[BESIDE] += not use_predicted and not fields.keys().isdisjoint(PREDICTED_FIELDS)
+        notices[BESIDE] += has_predicted and not use_predicted
+        if use_predicted and "predicted_ner" not in fields and "ner" in fields:
+            self.ner = "ner"
+            notices[GIVEN_ENTITIES] += 1
         self.record, self.notices = record, notices
         self.sentences = [node.words() for node in record.child("sentences").items()]
         self.borders = [0, *accumulate(map(len, self.sentences))]
@@ -54,17 +74,18 @@ class _DocumentReader:
         fields = self.record.fields()
         if not self.sentences:
             self.notices[NO_SENTENCES] += 1
-        self.notices[NO_WORDS] += sum(not words for words in self.sentences)
+        for words in self.sentences:
+            note_words(words, self.notices)
         entities = [self._entities(index, nodes) for index, nodes in enumerate(self._per_sentence(self.ner))]
         per_sentence: list[list[Node]] = [[] for _ in self.sentences]
-        if self.ner == "predicted_ner" and self.relations not in fields:
+        if self.relations == "predicted_relations" and self.relations not in fields:
             self.notices[NO_RELATIONS] += 1
         else:
             per_sentence = self._per_sentence(self.relations)
         relations = [self._relations(index, nodes) for index, nodes in enumerate(per_sentence)]
         extras = self._sentence_extras()
         return Document(
-            id=self._id(),
+            id=document_key(self.record, "doc_key"),
             sentences=tuple(
                 Sentence(words, tuple(e), tuple(r), origin=f"{self.record.place}, sentence {number}", extra=extra)
                 for number, (words, e, r, extra) in enumerate(
@@ -75,10 +96,6 @@ class _DocumentReader:
             cross_relations=tuple(sorted(self.cross_relations, key=lambda relation: self._begins_in(relation.head))),
             extra={key: value for key, value in fields.items() if key not in {*OWN_FIELDS, *PREDICTED_FIELDS}},
         )
-
-    def _id(self) -> str:
-        key = self.record.fields().get("doc_key")
-        return "" if key is None else str(key)
 
     def _sentence_extras(self) -> list[Mapping[str, Any]]:
         if not self.record.has(SENTENCE_FIELDS):
@@ -108,8 +125,10 @@ class _DocumentReader:
                 self._misplaced(node, index)
             self.types.setdefault(span, []).append(name)
             if start <= span[0] and span[1] <= end:
-                entities.append(Entity(span[0] - start, span[1] - start, name, probability=_probability(parts, 3)))
+                probability = self._probability(parts[3:])
+                entities.append(Entity(span[0] - start, span[1] - start, name, probability=probability))
             else:
+                self.notices[FURTHER_VALUES] += len(parts) > 3
                 self.cross_entities.append(CrossEntity(*span, name))
         return entities
 
@@ -123,11 +142,12 @@ class _DocumentReader:
             head, tail = (self._argument(span) for span in spans)
             if all(start <= span[0] and span[1] <= end for span in spans):
                 arguments = [Entity(e.start - start, e.end - start, e.type) for e in (head, tail)]
-                relations.append(Relation(name, arguments[0], arguments[1], _probability(parts, 5)))
+                relations.append(Relation(name, arguments[0], arguments[1], self._probability(parts[5:])))
                 continue
             within = {self._sentence_of(span) for span in spans}
             if len(within) == 1 and None not in within:
                 self._misplaced(node, index)
+            self.notices[FURTHER_VALUES] += len(parts) > 5
             self.cross_relations.append(CrossRelation(name, head, tail))
         return relations
 
@@ -137,7 +157,15 @@ class _DocumentReader:
             self.notices[NO_ENTITY] += 1
         elif len(set(types)) > 1:
             self.notices[SEVERAL_TYPES] += 1
-        return CrossEntity(*span, types[0] if types else "")
+        return CrossEntity(*span, types[-1] if types else "")
+
+    def _probability(self, values: list[Node]) -> float | None:
+        """The last of the values behind the type, where it can be a probability (DyGIE++'s stands behind a score)."""
+        numbers = [n.value for n in values if isinstance(n.value, int | float) and not isinstance(n.value, bool)]
+        if len(numbers) == len(values) and numbers and 0 <= numbers[-1] <= 1:
+            return float(numbers[-1])
+        self.notices[FURTHER_VALUES] += bool(values)
+        return None
 
     def _begins_in(self, entity: CrossEntity) -> int:
         return bisect_right(self.borders, entity.start) - 1
@@ -172,15 +200,6 @@ def _parts(node: Node, least: int, form: str) -> list[Node]:
     return parts
 
 
-def _probability(parts: list[Node], position: int) -> float | None:
-    """The last of the values after the type, where it can be a probability (prediction files of DyGIE++)."""
-    if len(parts) == position:
-        return None
-    value = parts[-1].value
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and 0 <= value <= 1 else None
-
-
 def write(documents: Iterable[Document], losses: Losses) -> Iterator[dict[str, Any]]:
     """One record for each document."""
     for document in documents:
@@ -192,10 +211,10 @@ def write(documents: Iterable[Document], losses: Losses) -> Iterator[dict[str, A
             flat = without_fragments(sentence, losses)
             start = borders[index]
             ner[index] = [[start + e.start, start + e.end - 1, e.type, *_given(e.probability)] for e in flat.entities]
-            types.update({(start + e.start, start + e.end): e.type for e in reversed(flat.entities)})
+            types.update({(start + e.start, start + e.end): e.type for e in flat.entities})
         for cross in document.cross_entities:
             ner[bisect_right(borders, cross.start) - 1].append([cross.start, cross.end - 1, cross.type])
-            types.setdefault((cross.start, cross.end), cross.type)
+            types[cross.start, cross.end] = cross.type
         for index, sentence in enumerate(document.sentences):
             relations[index] = [_relation(relation, borders[index], types, losses) for relation in sentence.relations]
         for crossing in document.cross_relations:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from spe_dist.extraction.corpus import CrossEntity, CrossRelation, Document, Sentence
+from spe_dist.extraction.formats.node import Node
 from spe_dist.extraction.formats.notices import TEXTS, Losses
-from spe_dist.extraction.formats.records import Node
 
 DOCUMENT_FIELDS = "document_fields"
 
@@ -25,6 +25,16 @@ class Keyed:
     key: str
     sentence: Sentence
     document: Node | None = None
+
+
+def document_key(record: Node, *names: str) -> str:
+    """The id of a sentence's document: the first of some fields that its record has; empty where there is none."""
+    key = next((record.child(name) for name in names if record.has(name)), None)
+    if key is None or key.value is None:
+        return ""
+    if isinstance(key.value, bool) or not isinstance(key.value, str | int | float):
+        key.fail("the id of a document is a string or a number", "write it in double quotes, or remove it")
+    return str(key.value)
 
 
 def group(sentences: Iterable[Keyed]) -> Iterator[Document]:

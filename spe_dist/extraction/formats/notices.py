@@ -8,12 +8,20 @@ from dataclasses import replace
 from typing import Any
 
 from spe_dist.extraction.corpus import Entity, Relation, Sentence
-from spe_dist.extraction.formats.records import Node
+from spe_dist.extraction.formats.node import Node
 
 Losses = Counter[str]  # by reason, in words for the user
 
 FRAGMENTS = "discontinuous entities, written as one span with the words between their parts"
+NO_WORDS = "sentences without words"
+BLANK_WORDS = "words that are empty or white space (the encoder reads them as unknown ones)"
 TEXTS = "sentences whose original text and character offsets are not kept"
+
+
+def note_words(words: Sequence[str], notices: Counter[str]) -> None:
+    """Count a sentence that has no words, and words that hold nothing."""
+    notices[NO_WORDS] += not words
+    notices[BLANK_WORDS] += len(words) - sum(map(bool, map(str.strip, words)))
 
 
 def without_fragments(sentence: Sentence, losses: Losses) -> Sentence:

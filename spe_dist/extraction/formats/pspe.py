@@ -17,15 +17,16 @@ from itertools import pairwise
 from typing import Any
 
 from spe_dist.extraction.corpus import Document, Entity, Relation, Sentence
-from spe_dist.extraction.formats.grouping import DOCUMENT_FIELDS, Keyed, group, ungroup
+from spe_dist.extraction.formats.grouping import DOCUMENT_FIELDS, Keyed, document_key, group, ungroup
+from spe_dist.extraction.formats.node import Node, shown
 from spe_dist.extraction.formats.notices import (
     Losses,
     add_extra,
     argument_positions,
     note_further_fields,
+    note_words,
     typed_entities,
 )
-from spe_dist.extraction.formats.records import Node, shown
 from spe_dist.extraction.formats.texts import read_words, same_text, text_fields
 
 OWN_FIELDS = ("sentText", "entityMentions", "relationMentions", "tokens", DOCUMENT_FIELDS)
@@ -53,17 +54,15 @@ class _Reader:
         mentions = record.child("entityMentions").items()
         if "" in words and not record.has("tokens"):
             words = self._without_empty(words, mentions)
+        note_words(words, self.notices)
         entities: dict[Any, Entity] = {}
         for node in mentions:
             identity = node.child("emId")
-            if not isinstance(identity.value, str | int) or isinstance(identity.value, bool):
-                identity.fail("an id is a string or a number", 'write for example "E1"')
-            if identity.value in entities:
+            if identity.identity() in entities:
                 identity.fail("another entity of the sentence has this id", "give each entity an id of its own")
             entities[identity.value] = self._entity(node, words)
         relations = [self._relation(node, entities, words) for node in record.child("relationMentions").items()]
         fields = record.fields()
-        article = fields.get("articleId")
         sentence = Sentence(
             words,
             typed_entities(list(entities.values()), relations, self.notices),
@@ -72,7 +71,7 @@ class _Reader:
             extra={name: value for name, value in fields.items() if name not in OWN_FIELDS},
         )
         document = record.child(DOCUMENT_FIELDS) if DOCUMENT_FIELDS in fields else None
-        return Keyed("" if article is None else str(article), sentence, document)
+        return Keyed(document_key(record, "articleId"), sentence, document)
 
     def _without_empty(self, words: tuple[str, ...], mentions: list[Node]) -> tuple[str, ...]:
         """Double spaces: empty words count in offsets, as in the released code, unless the texts say otherwise."""
@@ -100,7 +99,7 @@ class _Reader:
         return Entity(
             parts[0][0],
             parts[-1][1],
-            node.child("label").string(),
+            node.child("label").label_or_none(),
             tuple(parts) if len(parts) > 1 else (),
             _probability(node),
         )
@@ -109,7 +108,7 @@ class _Reader:
         arguments = []
         for role in ("em1", "em2"):
             identity = node.child(f"{role}Id")
-            if not isinstance(identity.value, str | int) or identity.value not in entities:
+            if identity.identity() not in entities:
                 known = shown([*entities]) if entities else "none"
                 identity.fail(
                     f"no entity of the sentence has this id (there are: {known})", "list the entity, or mend the id"

@@ -1,4 +1,5 @@
-"""From a file to its JSON records, each with its place, whatever the layout: JSON lines, one list, or one object.
+"""From a file to its JSON records, each with its place, whatever the layout: JSON lines, one list, or objects that go
+over several lines.
 
 Plain, gzip, xz, zstandard and bzip2 files are told apart by their first bytes. Every fault becomes a DataError that
 names the file, the line or item, the field, the value, the reason and the remedy.
@@ -10,7 +11,6 @@ import json
 import math
 import os
 import re
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,106 +18,14 @@ from typing import Any, NoReturn
 
 from spe_dist.data.text_files import read_chunks
 from spe_dist.errors import DataError
+from spe_dist.extraction.formats.node import SHOWN_CHARACTERS, Node, shown
 
-SHOWN_CHARACTERS = 80
 BLANK_LINES = "blank lines"
+DAMAGE_REMEDY = "the file may be cut off or edited by hand: get it again, or repair this place"
 
 _SPACE = re.compile(r"\s*")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
-
-
-class Node:
-    """A value inside a record, that knows where it stands. How it is reached is put into words only for a message."""
-
-    __slots__ = ("_key", "_parent", "place", "value")
-
-    def __init__(self, value: Any, place: str, parent: Node | None = None, key: str | int = ""):
-        self.value = value
-        self.place = place  # file and line (or item of a list)
-        self._parent = parent
-        self._key = key
-
-    @property
-    def path(self) -> str:
-        """Fields and positions that lead to the value from its record."""
-        if self._parent is None:
-            return ""
-        before = self._parent.path
-        if isinstance(self._key, int):
-            return f"{before}[{self._key}]"
-        return f"{before}.{self._key}" if before else self._key
-
-    def fail(self, reason: str, remedy: str) -> NoReturn:
-        field = f": {self.path}" if self.path else ""
-        raise DataError(f"{self.place}{field} is {shown(self.value)}, but {reason}; {remedy}")
-
-    def has(self, key: str) -> bool:
-        return key in self.value
-
-    def child(self, key: str) -> Node:
-        """The value of a field that must be there."""
-        if not isinstance(self.value, dict):
-            self.fail("an object with named fields is expected here", f'write {{"{key}": ..., ...}}')
-        if key not in self.value:
-            inside = f": {self.path}" if self.path else ""
-            raise DataError(
-                f"{self.place}{inside} has no field {key!r} (it has {shown(sorted(self.value))}); "
-                f"add it; where there is nothing, as an empty list"
-            )
-        return Node(self.value[key], self.place, self, key)
-
-    def items(self) -> list[Node]:
-        """The values of a list."""
-        if not isinstance(self.value, list):
-            self.fail(f"a list is expected, not {_kind(self.value)}", "write it in square brackets")
-        return [Node(value, self.place, self, index) for index, value in enumerate(self.value)]
-
-    def fields(self) -> dict[str, Any]:
-        if not isinstance(self.value, dict):
-            self.fail(f"an object with named fields is expected, not {_kind(self.value)}", "see the format's example")
-        return self.value
-
-    def string(self) -> str:
-        if not isinstance(self.value, str):
-            self.fail(f"a string is expected, not {_kind(self.value)}", "write it in double quotes")
-        return sys.intern(self.value)
-
-    def integer(self) -> int:
-        if isinstance(self.value, bool) or not isinstance(self.value, int):
-            self.fail(f"a whole number is expected, not {_kind(self.value)}", "write it without quotes and fraction")
-        return self.value
-
-    def label(self) -> str:
-        """A type's name: a string that is not empty."""
-        name = self.string()
-        if not name.strip():
-            self.fail("a type needs a name", "name the type, or remove the entry")
-        return name
-
-    def probability(self) -> float:
-        if isinstance(self.value, bool) or not isinstance(self.value, int | float) or not 0 <= self.value <= 1:
-            self.fail("a probability is a number from 0 to 1", "write it so, or remove it")
-        return float(self.value)
-
-    def words(self) -> tuple[str, ...]:
-        """A list of words."""
-        if not isinstance(self.value, list):
-            self.fail(f"a list of words is expected, not {_kind(self.value)}", 'write ["one", "string", "a", "word"]')
-        for node in self.items() if not all(isinstance(word, str) for word in self.value) else ():
-            node.string()
-        return tuple(map(sys.intern, self.value))
-
-
-def shown(value: Any) -> str:
-    """A value as messages show it: JSON, cut where it is long."""
-    text = json.dumps(value, ensure_ascii=False, default=repr)
-    return text if len(text) <= SHOWN_CHARACTERS else f"{text[: SHOWN_CHARACTERS - 3]}..."
-
-
-def _kind(value: Any) -> str:
-    kinds = {dict: "an object", list: "a list", str: "a string", bool: "true or false", type(None): "null"}
-    return kinds.get(type(value), "a number")
 
 
 def read_records(path: str | Path, notices: Counter[str]) -> Iterator[Node]:
@@ -126,20 +34,19 @@ def read_records(path: str | Path, notices: Counter[str]) -> Iterator[Node]:
     Errors: DataError where the file cannot be read, is no UTF-8, is empty, or holds damaged JSON.
     """
     text = _read_text(Path(path))
-    first = _SPACE.match(text).end()  # type: ignore[union-attr]
+    first = _behind_space(text, 0)
     if first == len(text):
         raise DataError(f"{path} is empty; give a file that holds at least one sentence")
     if text[first] == "[":
         yield from _of_list(text, first, str(path))
     elif text[first] != "{":
-        line = text.count("\n", 0, first) + 1
         begin = shown(text[first : first + 40].split("\n")[0])
         raise DataError(
-            f"{path}, line {line} begins with {begin}, which is no JSON; give JSON lines (one object a line) "
-            f"or one JSON list of objects"
+            f"{path}, line {_line(text, first)} begins with {begin}, which is no JSON; give JSON lines (one object a "
+            f"line) or one JSON list of objects"
         )
-    elif _is_one_object(text):
-        yield Node(_parse(text, f"{path}"), f"{path}, item 1")
+    elif _is_over_several_lines(text):
+        yield from _of_objects(text, first, str(path))
     else:
         yield from _of_lines(text, str(path), notices)
 
@@ -158,47 +65,84 @@ def _of_lines(text: str, source: str, notices: Counter[str]) -> Iterator[Node]:
         if blank:
             notices[BLANK_LINES] += blank
             blank = 0
-        yield Node(_parse(line, f"{source}, line {number}", one_line=True), f"{source}, line {number}")
+        yield Node(_of_line(line, f"{source}, line {number}"), f"{source}, line {number}")
+
+
+def _of_line(text: str, place: str) -> Any:
+    try:
+        value = _DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{place}, column {error.colno}: damaged JSON ({error.msg}); {DAMAGE_REMEDY}") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{place}: damaged JSON ({error}); {DAMAGE_REMEDY}") from None
+    if _SURROGATE.search(text):
+        _check_encodable(value, place)
+    return value
+
+
+def _of_objects(text: str, first: int, source: str) -> Iterator[Node]:
+    """One object behind another, each over several lines."""
+    position, number, line = first, 0, _line(text, first)
+    while position < len(text):
+        number += 1
+        node, end = _item(text, position, source, number, line)
+        yield node
+        end = _behind_space(text, end)
+        line += text.count("\n", position, end)
+        position = end
 
 
 def _of_list(text: str, first: int, source: str) -> Iterator[Node]:
     """Items are decoded one by one, so that a fault is known by its item."""
-    decoder = _decoder()
-    suspicious = bool(_SURROGATE.search(text))
-    position, number = first + 1, 0
+    position = _behind_space(text, first + 1)
+    number, line = 0, _line(text, position)
+    if text[position : position + 1] == "]":
+        raise DataError(f"{source} holds an empty list; give a file that holds at least one sentence")
     while True:
-        position = _SPACE.match(text, position).end()  # type: ignore[union-attr]
-        closes = text[position : position + 1] == "]"
-        if closes and number and text[:position].rstrip().endswith(","):
-            _refuse(text, position, f"{source}, after item {number}", "a comma stands before the closing bracket")
-        if closes and not number:
-            raise DataError(f"{source} holds an empty list; give a file that holds at least one sentence")
-        if closes:
-            break
         number += 1
-        place = f"{source}, item {number}"
-        try:
-            value, position = decoder.raw_decode(text, position)
-        except json.JSONDecodeError as error:
-            _refuse(text, error.pos, place, error.msg)
-        except (ValueError, RecursionError) as error:
-            _refuse(text, position, place, str(error))
-        if suspicious:
-            _check_encodable(value, place)
-        yield Node(value, place)
-        position = _SPACE.match(text, position).end()  # type: ignore[union-attr]
-        if text[position : position + 1] == ",":
-            position += 1
-        elif text[position : position + 1] != "]":
-            reason = "the list does not end" if position == len(text) else "no comma or closing bracket follows"
-            _refuse(text, position, f"{source}, after item {number}", reason)
-    rest = _SPACE.match(text, position + 1).end()  # type: ignore[union-attr]
+        node, end = _item(text, position, source, number, line)
+        yield node
+        end = _behind_space(text, end)
+        if text[end : end + 1] == "]":
+            break
+        place = f"{source}, after item {number}"
+        if text[end : end + 1] != ",":
+            reason = "the list does not end" if end == len(text) else "no comma or closing bracket follows"
+            _refuse(text, end, place, reason)
+        end = _behind_space(text, end + 1)
+        if text[end : end + 1] == "]":
+            _refuse(text, end, place, "a comma stands before the closing bracket")
+        line += text.count("\n", position, end)
+        position = end
+    rest = _behind_space(text, end + 1)
     if rest < len(text):
         _refuse(text, rest, source, "more follows after the end of the list")
 
 
-def _is_one_object(text: str) -> bool:
-    """Whether the file is one object over several lines: no line of it is an object by itself."""
+def _item(text: str, position: int, source: str, number: int, line: int) -> tuple[Node, int]:
+    """The value that begins at a position, and its end."""
+    try:
+        value, end = _DECODER.raw_decode(text, position)
+    except json.JSONDecodeError as error:
+        _refuse(text, error.pos, f"{source}, item {number}", error.msg)
+    except (ValueError, RecursionError) as error:
+        _refuse(text, position, f"{source}, item {number}", str(error))
+    place = f"{source}, line {line}, item {number}"
+    if _SURROGATE.search(text, position, end):
+        _check_encodable(value, place)
+    return Node(value, place), end
+
+
+def _behind_space(text: str, position: int) -> int:
+    return _SPACE.match(text, position).end()  # type: ignore[union-attr]
+
+
+def _line(text: str, position: int) -> int:
+    return text.count("\n", 0, position) + 1
+
+
+def _is_over_several_lines(text: str) -> bool:
+    """Whether objects go over several lines: no line of the file is an object by itself."""
     lines = [line for line in text[: 1 << 16].split("\n") if line.strip()]
     if len(lines) < 2:
         return False
@@ -213,30 +157,8 @@ def _is_one_object(text: str) -> bool:
     return not lines[1].lstrip().startswith("{")
 
 
-def _parse(text: str, place: str, one_line: bool = False) -> Any:
-    try:
-        value = _decoder().decode(text)
-    except json.JSONDecodeError as error:
-        where = f"{place}, column {error.colno}" if one_line else f"{place}, line {error.lineno}"
-        raise DataError(f"{where}: damaged JSON ({error.msg}); {_damage_remedy()}") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{place}: damaged JSON ({error}); {_damage_remedy()}") from None
-    if _SURROGATE.search(text):
-        _check_encodable(value, place)
-    return value
-
-
 def _refuse(text: str, position: int, place: str, reason: str) -> NoReturn:
-    line = text.count("\n", 0, position) + 1
-    raise DataError(f"{place} (line {line}): damaged JSON ({reason}); {_damage_remedy()}")
-
-
-def _damage_remedy() -> str:
-    return "the file may be cut off or edited by hand: get it again, or repair this place"
-
-
-def _decoder() -> json.JSONDecoder:
-    return json.JSONDecoder(parse_float=_finite, parse_constant=_refuse_constant, object_pairs_hook=_unique_fields)
+    raise DataError(f"{place} (line {_line(text, position)}): damaged JSON ({reason}); {DAMAGE_REMEDY}")
 
 
 def _finite(text: str) -> float:
@@ -259,6 +181,9 @@ def _unique_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return fields
 
 
+_DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_refuse_constant, object_pairs_hook=_unique_fields)
+
+
 def _check_encodable(value: Any, place: str) -> None:
     """Half of a surrogate pair is no character; nothing that holds one could be written again."""
     try:
@@ -273,7 +198,7 @@ def _read_text(path: Path) -> str:
     if data[:2] in _UTF16_MARKS:
         raise DataError(f"{path} is UTF-16 text; save it as UTF-8")
     if b"\0" in data[: 1 << 16]:
-        raise DataError(f"{path} is binary (it holds zero bytes), not JSON text; give a JSON file")
+        raise DataError(f"{path} holds zero bytes: it is binary, or UTF-16; give JSON text in UTF-8")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -14,21 +14,21 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from spe_dist.extraction.corpus import Document, Entity, Relation, Sentence
-from spe_dist.extraction.formats.grouping import DOCUMENT_FIELDS, Keyed, group, ungroup
+from spe_dist.extraction.formats.grouping import DOCUMENT_FIELDS, Keyed, document_key, group, ungroup
+from spe_dist.extraction.formats.node import Node
 from spe_dist.extraction.formats.notices import (
     Losses,
     add_extra,
     argument_positions,
     note_further_fields,
+    note_words,
     typed_entities,
     without_fragments,
 )
-from spe_dist.extraction.formats.records import Node
 
 OWN_FIELDS = ("tokens", "entities", "relations", "doc_key", DOCUMENT_FIELDS)
 ENTITY_FIELDS = ("type", "start", "end", "probability")
 RELATION_FIELDS = ("type", "head", "tail", "probability")
-NO_WORDS = "sentences without words"
 
 
 def read(records: Iterable[Node], notices: Counter[str], predictions: bool = False) -> Iterator[Document]:
@@ -38,11 +38,10 @@ def read(records: Iterable[Node], notices: Counter[str], predictions: bool = Fal
 
 def _sentence(record: Node, notices: Counter[str]) -> Keyed:
     words = record.child("tokens").words()
-    notices[NO_WORDS] += not words
+    note_words(words, notices)
     entities = [_entity(node, len(words), notices) for node in record.child("entities").items()]
     relations = [_relation(node, entities, notices) for node in record.child("relations").items()]
     fields = record.fields()
-    key = fields.get("doc_key", fields.get("orig_id"))
     sentence = Sentence(
         words,
         typed_entities(entities, relations, notices),
@@ -51,12 +50,14 @@ def _sentence(record: Node, notices: Counter[str]) -> Keyed:
         extra={name: value for name, value in fields.items() if name not in OWN_FIELDS},
     )
     return Keyed(
-        "" if key is None else str(key), sentence, record.child(DOCUMENT_FIELDS) if DOCUMENT_FIELDS in fields else None
+        document_key(record, "doc_key", "orig_id"),
+        sentence,
+        record.child(DOCUMENT_FIELDS) if DOCUMENT_FIELDS in fields else None,
     )
 
 
 def _entity(node: Node, words: int, notices: Counter[str]) -> Entity:
-    start, end, name = node.child("start").integer(), node.child("end").integer(), node.child("type").string()
+    start, end, name = node.child("start").integer(), node.child("end").integer(), node.child("type").label_or_none()
     if not 0 <= start < end <= words:
         node.fail(
             f"the sentence has {words} words and an entity covers [start, end) of them",

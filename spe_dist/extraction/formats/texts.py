@@ -6,10 +6,10 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
+from unicodedata import normalize
 
-from spe_dist.extraction.formats.records import Node
+from spe_dist.extraction.formats.node import Node
 
-NO_WORDS = "sentences without words"
 OTHER_TOKENS = "sentences whose 'tokens' differ from 'sentText' ('tokens' are taken)"
 
 
@@ -21,7 +21,6 @@ def read_words(record: Node, notices: Counter[str]) -> tuple[str, ...]:
         tokens = record.child("tokens").words()
         notices[OTHER_TOKENS] += " ".join(tokens).split() != text.split()
         words = tokens
-    notices[NO_WORDS] += not words
     return words
 
 
@@ -43,5 +42,6 @@ def is_unusual(words: Sequence[str]) -> bool:
 
 
 def same_text(text: str, words: Sequence[str]) -> bool:
-    """Whether a text and words are the same but for spaces and case."""
-    return "".join(text.split()).casefold() == "".join("".join(words).split()).casefold()
+    """Whether a text and words are the same but for spaces, case and the form of their Unicode characters."""
+    given, covered = ("".join(part.split()).casefold() for part in (text, "".join(words)))
+    return given == covered or normalize("NFC", given) == normalize("NFC", covered)
