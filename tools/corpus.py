@@ -14,7 +14,7 @@ import argparse
 import json
 import os
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from spe_dist.errors import SpeError
 from spe_dist.extraction.formats import FORMATS, read_corpus, write_corpus
-from spe_dist.extraction.known_corpora import Check, check, recognise
+from spe_dist.extraction.known_corpora import Check, check, plain, recognise
 from spe_dist.extraction.statistics import (
     ENTITY_COUNTS,
     RELATION_COUNTS,
@@ -43,6 +43,7 @@ def inspect(options: argparse.Namespace) -> int:
         report = {
             "files": [statistics.to_json() for statistics in files],
             "corpus": known.name if known else None,
+            "alike_types": alike_types(files),
             "checks": [
                 {"source": c.source, "split": c.split, "agreed": c.agreed, "warnings": c.warnings} for c in checks
             ],
@@ -74,6 +75,7 @@ def report_lines(files: Sequence[CorpusStatistics], checks: Sequence[Check]) -> 
             lines.append(f"longest sentence: {statistics.longest_at}")
     for statistics in files:
         lines += [f"{statistics.source}: {text}" for text in counted(statistics.notices)]
+    lines += [f"types that look alike: {', '.join(names)}" for names in alike_types(files)]
     for result in checks:
         if result.agreed and not result.warnings:
             part = f"{result.split} part" if result.split else "a part"
@@ -81,6 +83,15 @@ def report_lines(files: Sequence[CorpusStatistics], checks: Sequence[Check]) -> 
                 f"{result.source} agrees with {part} of {result.corpus} as published: {', '.join(result.agreed)}"
             )
     return lines
+
+
+def alike_types(files: Sequence[CorpusStatistics]) -> list[list[str]]:
+    """Types that differ in nothing but case, punctuation or the form of their Unicode characters: maybe one type."""
+    groups: defaultdict[str, set[str]] = defaultdict(set)
+    for kind in ("entity_types", "relation_types"):
+        for name in {name for statistics in files for name in getattr(statistics, kind)}:
+            groups[f"{kind} {plain(name) or name}"].add(name)
+    return [sorted(names) for _, names in sorted(groups.items()) if len(names) > 1]
 
 
 def column_names(sources: Sequence[str]) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 
 Span = tuple[int, int]
 
-UNPLACED = "unplaced"  # further field of a sentence: gold whose words are not in it, kept aside
+UNPLACED = "unplaced"  # further field of a sentence: marks whose words are not in it, kept aside
 
 
 @dataclass(frozen=True, order=True)

@@ -172,7 +172,7 @@ class ExampleMaker:
         entities = self._gold_entities(sentence, notices)
         flat = flat_spans(entities)
         notices["entities that overlap others, typed but not tagged"] += len(entities) - len(flat)
-        pairs = self._gold_pairs(sentence, entities, windows, notices)
+        pairs = self._gold_pairs(sentence, windows, notices)
         spans = sorted({*entities, *(span for pair in pairs for span in pair)})
         spans = self._held(spans, windows, notices)
         row = {span: i for i, span in enumerate(spans)}
@@ -186,7 +186,7 @@ class ExampleMaker:
 
     def _gold_entities(self, sentence: Sentence, notices: Counter[str]) -> dict[Span, int]:
         entities: dict[Span, int] = {}
-        for entity in sentence.entities:
+        for entity in dict.fromkeys(sentence.entities):
             entity_class = self.entity_class.get(entity.type)
             if entity.fragments:
                 notices["discontinuous entities, not trained"] += 1
@@ -197,10 +197,10 @@ class ExampleMaker:
         return entities
 
     def _gold_pairs(
-        self, sentence: Sentence, entities: dict[Span, int], windows: Sequence[Window], notices: Counter[str]
+        self, sentence: Sentence, windows: Sequence[Window], notices: Counter[str]
     ) -> dict[tuple[Span, Span], int]:
         pairs: dict[tuple[Span, Span], int] = {}
-        for relation in sentence.relations:
+        for relation in dict.fromkeys(sentence.relations):
             head, tail = relation.head, relation.tail
             relation_class = self.relation_class.get(relation.type)
             if relation_class is None:
@@ -220,7 +220,7 @@ class ExampleMaker:
             relation_class += 0 if head_first else 1
             if pairs.setdefault((first, second), relation_class) != relation_class:
                 notices["further relations on one pair, not trained"] += 1
-            elif first not in entities or second not in entities:
+            elif not (head.type and tail.type):
                 notices["relations with an argument that is no entity"] += 1
         return pairs
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
+from unicodedata import normalize
 
 from spe_dist.extraction.statistics import CorpusStatistics
 
@@ -34,8 +35,8 @@ class KnownCorpus:
 
 
 def plain(label: str) -> str:
-    """A label without what preparations of one corpus write differently: case, hyphens, underscores, slashes."""
-    return re.sub(r"[\W_]+", "", label).casefold()
+    """A label without what preparations of one corpus write differently: case, punctuation, Unicode forms."""
+    return re.sub(r"[\W_]+", "", normalize("NFKC", label)).casefold()
 
 
 def _labels(text: str) -> frozenset[str]:

@@ -18,6 +18,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate, zip_longest
 from typing import Any
+from unicodedata import normalize
 
 from spe_dist.errors import ConfigError, DataError
 from spe_dist.extraction.corpus import (
@@ -113,16 +114,9 @@ def mark(
 
 
 def mark_gold(sentence: Sentence, symmetric: Collection[str] = ()) -> Marked:
-    """Keys of all gold, with that whose words are not in the sentence (nyt format), which nothing can equal."""
+    """Keys of all gold."""
     marked = mark(sentence.entities, sentence.relations, symmetric)
-    kept_aside = sentence.extra.get(UNPLACED)
-    if isinstance(kept_aside, dict):
-        for mention in kept_aside.get("entityMentions", []):
-            marked.entity.add((mention["label"], UNPLACED, mention["text"]))
-        for mention in kept_aside.get("relationMentions", []):
-            key = (mention["label"], UNPLACED, mention["em1Text"], mention["em2Text"])
-            marked.relation.add(key)
-            marked.ent_rel.add(key)
+    _mark_unplaced(marked, sentence, symmetric)
     return marked
 
 
@@ -130,9 +124,39 @@ def mark_predicted(sentence: Sentence, symmetric: Collection[str] = (), notices:
     """Keys of the predictions that count. What does not is counted in `notices`."""
     known = {entity_key(entity) for entity in sentence.entities}
     marked = mark(sentence.entities, sentence.relations, symmetric, known)
-    if notices is not None and sentence.relations:
-        _notice_lost(mark((), sentence.relations, symmetric), marked, notices)
+    _mark_unplaced(marked, sentence, symmetric, needs_entities=True)
+    if notices is not None and (sentence.relations or UNPLACED in sentence.extra):
+        everything = mark((), sentence.relations, symmetric)
+        _mark_unplaced(everything, sentence, symmetric)
+        _notice_lost(everything, marked, notices)
     return marked
+
+
+def _mark_unplaced(
+    marked: Marked, sentence: Sentence, symmetric: Collection[str] = (), needs_entities: bool = False
+) -> None:
+    """Add what names words that the sentence does not hold (nyt format): by text, since it has no boundaries.
+
+    needs_entities: only relations whose arguments are, by their texts, among the entities.
+    """
+    kept_aside = sentence.extra.get(UNPLACED)
+    if not isinstance(kept_aside, dict):
+        return
+    mentions = kept_aside.get("entityMentions", [])
+    marked.entity.update((mention["label"], UNPLACED, _text(mention["text"])) for mention in mentions)
+    known = {_text(mention["text"]) for mention in mentions}
+    known.update(_text(" ".join(sentence.words[entity.start : entity.end])) for entity in sentence.entities)
+    for mention in kept_aside.get("relationMentions", []):
+        texts = _text(mention["em1Text"]), _text(mention["em2Text"])
+        if needs_entities and not known.issuperset(texts):
+            continue
+        key = mention["label"], UNPLACED, *(sorted(texts) if mention["label"] in symmetric else texts)
+        marked.relation.add(key)
+        marked.ent_rel.add(key)
+
+
+def _text(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _notice_lost(everything: Marked, counted: Marked, notices: Counter[str]) -> None:
@@ -193,7 +217,9 @@ def _difference(number: int, gold: Sentence, predicted: Sentence) -> str:
     where = " and ".join(origin for origin in (gold.origin, predicted.origin) if origin)
     words = zip_longest(gold.words, predicted.words)
     position, (ours, theirs) = next((i, pair) for i, pair in enumerate(words, start=1) if pair[0] != pair[1])
-    said = [f"is {word!r}" if word is not None else "is missing" for word in (ours, theirs)]
+    forms = {normalize("NFKC", word) for word in (ours, theirs) if word is not None}
+    written = repr if len(forms) > 1 else ascii  # two Unicode forms of one text look alike
+    said = [f"is {written(word)}" if word is not None else "is missing" for word in (ours, theirs)]
     place = f" ({where})" if where else ""
     return (
         f"sentence {number:,}{place} differs at word {position}: it {said[0]} in gold and {said[1]} in the predictions"

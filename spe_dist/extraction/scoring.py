@@ -9,6 +9,7 @@ micro averages over sets, so duplicates count once, in gold and in predictions.
   type has no right one, so such a relation is never right in Ent+Rel).
 - A predicted relation counts as predicted only where its arguments are among the predicted entities, for Ent+Rel with
   the types that the relation gives them; `notices` says how many do not.
+- What names words that the sentence does not hold (nyt format) counts like all else; it is right by its text.
 - Relations have a direction. Types named as symmetric have none: their two directions are one relation.
 - Several types on one span are several entities, and relations of each are several relations in Ent+Rel.
 - Precision is 0 without predictions, recall is 0 without gold, and F1 = 2 tp / (predicted + gold) is 0 without either;

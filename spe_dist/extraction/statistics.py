@@ -7,10 +7,10 @@ overlap with another one of their sentence, in 51 of its 1,861 sentences (all ar
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
 from typing import Any
 
 from spe_dist.extraction.corpus import Corpus, Document, Entity, Relation, Sentence, Span
@@ -131,9 +131,12 @@ def entity_counts(entities: Sequence[Entity]) -> Counter[str]:
 
 
 def _overlapping_pairs(entities: Sequence[Entity]) -> Iterator[tuple[Entity, Entity]]:
-    for first, second in combinations(entities, 2):
-        if first.end > second.start and second.end > first.start and _words(first) & _words(second):
-            yield first, second
+    by_start = sorted(entities, key=lambda entity: entity.span)
+    starts = [entity.start for entity in by_start]
+    for i, first in enumerate(by_start):
+        for second in by_start[i + 1 : bisect_left(starts, first.end)]:
+            if _words(first) & _words(second):
+                yield first, second
 
 
 def _overlapping(entities: Sequence[Entity]) -> set[Entity]:

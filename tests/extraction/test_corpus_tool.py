@@ -121,3 +121,13 @@ def test_inspect_checks_a_known_corpus_and_warns_on_a_mismatch(
     (tmp_path / "dev.json").write_text(json.dumps(items[1:]), encoding="utf-8")
     assert tool.main(["inspect", str(tmp_path / "dev.json")]) == 0
     assert "warning: " in (error := capsys.readouterr().err) and "231" in error
+
+
+def test_types_that_differ_in_case_or_unicode_form_are_named(
+    tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, kind in (("train", "Caf\u00e9"), ("test", "CAFE\u0301")):
+        record = {"tokens": ["a"], "entities": [{"type": kind, "start": 0, "end": 1}], "relations": []}
+        (tmp_path / f"{name}.json").write_text(json.dumps(record))
+    assert tool.main(["inspect", str(tmp_path / "train.json"), str(tmp_path / "test.json")]) == 0
+    assert "types that look alike: CAFE\u0301, Caf\u00e9" in capsys.readouterr().out

@@ -32,6 +32,10 @@ def formats_of(record: Node) -> tuple[str, ...]:
         return ("spert",)
     if "sentences" in fields:
         return ("dygie",)
+    if {"words", "word_offsets"} <= fields.keys():
+        raise DataError(
+            f"{record.place} is a record as predict.py writes it, no corpus; predict with --format corpus to score"
+        )
     raise DataError(f"{record.place} has the fields {shown(sorted(fields))} and so no known format; {REMEDY}")
 
 

@@ -123,10 +123,22 @@ class _SentenceReader:
         if not all(map(self._occurrences, texts)):
             self.notices[NOT_PLACED] += 1
             self.unplaced["relationMentions"].append(node.value)
+            if not self.lists_entities:
+                self._keep_arguments(texts, node)
             return None
         head, tail = (self._argument(text, node, role) for text, role in zip(texts, ("em1", "em2"), strict=True))
         probability = node.child("probability").probability() if node.has("probability") else None
         return Relation(name, head, tail, probability)
+
+    def _keep_arguments(self, texts: list[str], node: Node) -> None:
+        """The entities that a relation names in a file without entity mentions, also where its words miss one."""
+        for text, role in zip(texts, ("em1", "em2"), strict=True):
+            mention = {"label": UNTYPED, "text": text}
+            if self._occurrences(text):
+                self._argument(text, node, role)
+            elif mention not in self.unplaced["entityMentions"]:
+                self.notices[NOT_FOUND] += 1
+                self.unplaced["entityMentions"].append(mention)
 
     def _argument(self, text: str, node: Node, role: str) -> Entity:
         known, ends = self.by_text[text], self._occurrences(text)
