@@ -10,3 +10,10 @@ def file_sha256(path: Path) -> str:
     """SHA-256 of a file's content, as hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def shared_name(source: str) -> str:
+    """What others are told a model or tokenizer came from: a hub name as it is, of a path the last part alone."""
+    path = Path(source).expanduser()
+    is_path = path.is_absolute() or source.startswith(".") or len(path.parts) > 2 or path.exists()
+    return path.name if is_path else source

@@ -40,7 +40,7 @@ from spe_dist.data.text import TextReader, choose_unit, take_sample
 from spe_dist.data.text_files import find_files
 from spe_dist.data.words import choose_words
 from spe_dist.errors import ConfigError, DataError
-from spe_dist.files import file_sha256
+from spe_dist.files import file_sha256, shared_name
 
 LOCK_TIMEOUT_S = 10.0  # workers of a run that was killed hold its lock for a moment
 SMALL_INPUT_BYTES = 4 << 20  # below, starting processes takes longer than the work
@@ -135,7 +135,7 @@ def _build(
     runs = make_all_runs(part_settings, processes, max_bad_share, quiet)
     tokenizer = _write_tokenizer(output, tokenizer, settings, part_settings.folder, runs.parts)
     records = _make_all_shards(output, settings, runs, processes, quiet)
-    name = _display_name(tokenizer_source)
+    name = shared_name(tokenizer_source) if tokenizer_source else "trained"
     source = {"request": plan.content, "unit": unit, "words": words, "lines": runs.lines}
     manifest = _manifest(output, tokenizer, name, settings.max_pieces, runs, records, source)
     write_atomically(output / MANIFEST_NAME, manifest.to_json().encode())
@@ -144,13 +144,6 @@ def _build(
     for warning in warnings_of(manifest):
         print(f"warning: {warning}", file=sys.stderr, flush=True)
     return manifest
-
-
-def _display_name(source: str | None) -> str:
-    """What the manifest calls the tokenizer: no folder of this machine."""
-    if source is None:
-        return "trained"
-    return Path(source).name if Path(source).expanduser().exists() else source
 
 
 def _write_tokenizer(output: Path, tokenizer: Any, settings: BuildSettings, parts_folder: Path, n_parts: int) -> Any:

@@ -17,7 +17,7 @@ from spe_dist.distributed.checkpoint import find_checkpoint, read_state
 from spe_dist.errors import CheckpointError, ConfigError
 from spe_dist.export.folder import load_tensors
 from spe_dist.export.parts import POOLER, SPE, Encoder, Parts, PoolerOrigin, exported_settings, seeded_pooler
-from spe_dist.files import file_sha256
+from spe_dist.files import file_sha256, shared_name
 
 CONFIG_FILE = "config.yaml"
 WEIGHTS_FILE = "weights.safetensors"
@@ -151,6 +151,6 @@ def _facts(config: Config, state: dict[str, Any], folder: Path) -> dict[str, Any
         **trained,
         **({"sentences_consumed": consumed} if consumed is not None else {}),
         "checkpoint": folder.name,
-        "start_encoder": config.model.encoder or "random weights",
+        "start_encoder": shared_name(config.model.encoder) if config.model.encoder else "random weights",
         **{name: values[name] for name in TOLD},
     }

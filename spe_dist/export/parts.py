@@ -17,6 +17,7 @@ SPE = "spe."  # the span pair encoder inside PretrainingModel
 ENCODER = "spe.encoder."  # the sentence encoder, by transformers' BertModel names
 POOLER = "spe.encoder.pooler."
 EXPORTED_SECTIONS = ("model", "objectives")
+SOURCES = ("encoder", "tokenizer")  # where a run's start came from: shapes no module, and may be a local path
 
 PoolerOrigin = Literal["trained", "start", "untrained"]
 Encoder = Literal["query", "key"]
@@ -60,7 +61,7 @@ def exported_settings(config: Config) -> dict[str, Any]:
     return {
         name: list(value) if isinstance(value, tuple) else value
         for name, leaf in leaves().items()
-        if leaf.section in EXPORTED_SECTIONS
+        if leaf.section in EXPORTED_SECTIONS and name not in SOURCES
         for value in [getattr(getattr(config, leaf.section), name)]
     }
 

@@ -111,6 +111,16 @@ def test_key_export_holds_the_average(export):
     assert "momentum" in (folder / "README.md").read_text()
 
 
+def test_no_folder_of_the_training_machine_is_told(checkpoints, tmp_path):
+    made = checkpoints.make_checkpoint(
+        tmp_path / "run", encoder="/home/anna/own-bert", tokenizer="/home/anna/vocab.txt"
+    )
+    write_folder(read_checkpoint(made.folder), tmp_path / "out")
+    told = {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
+    assert not [name for name, content in told.items() if b"anna" in content]
+    assert b"own-bert" in told["README.md"]
+
+
 @pytest.mark.parametrize(
     "off", [{"tbo": False}, {"spo": False}, {"cspo": False}, {"spo": False, "cspo": False}, {"contrastive_head": False}]
 )
