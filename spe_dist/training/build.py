@@ -32,7 +32,7 @@ from spe_dist.errors import CheckpointError, ConfigError, DataError
 from spe_dist.moco import MomentumContrast
 from spe_dist.model.loading import LoadedEncoder, load_encoder
 from spe_dist.training.evaluation import HeldOutEvaluation, count_yardsticks
-from spe_dist.training.loop import Position
+from spe_dist.training.journal import Position
 
 CONFIG_FILE = "config.yaml"
 START_FOLDER = "start"
@@ -182,6 +182,16 @@ def check_same_network(saved: Config, config: Config, path: Path) -> None:
                 f"{path} was written with {name}={value}, this run has {mine}; resume with the checkpoint's value, or "
                 "start a new run"
             )
+
+
+def run_state(context: RankContext, engine: TrainingEngine, total_steps: int) -> dict[str, Any]:
+    """What a checkpoint says of the run that wrote it, beside its position."""
+    return {
+        "ranks": context.ranks,
+        "zero_stage": engine.zero_stage,
+        "precision": engine.precision,
+        "total_steps": total_steps,
+    }
 
 
 def check_engine_state(state: dict[str, Any], engine: TrainingEngine, path: Path) -> None:

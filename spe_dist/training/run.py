@@ -20,12 +20,14 @@ from spe_dist.distributed.stop import StopRequest
 from spe_dist.model import kernels
 from spe_dist.model.loading import LoadedEncoder
 from spe_dist.training import build
+from spe_dist.training.agreement import Agreement
 from spe_dist.training.build_engine import build_engine
 from spe_dist.training.curves import draw_curves
-from spe_dist.training.loop import Agreement, Trainer
+from spe_dist.training.journal import Journal, Saving
+from spe_dist.training.loop import Trainer
 from spe_dist.training.metrics import MetricLog
 from spe_dist.training.progress import ProgressLine, duration
-from spe_dist.training.schedule import warmup_length
+from spe_dist.training.schedule import Schedule
 from spe_dist.training.step import TrainingStep
 
 
@@ -58,22 +60,26 @@ def run_pretraining(
     agreement = Agreement(context, stop, config.train.checkpoint_every_minutes)
     batches = build.training_batches(config, data, plan, context, start.position.step, steps)
     log = MetricLog(output, context, start.position.step)
-    trainer = Trainer(
-        config=config,
-        context=context,
-        step=TrainingStep(engine, moco, config, context, agreement),
-        agreement=agreement,
-        batches=batches,
+    write_checkpoint = build.checkpoint_writer(config, context, engine, moco, loaded, tokenizer)
+    journal = Journal(
+        settings=config.train,
+        engine=engine,
         position=start.position,
-        total_steps=steps,
-        warmup_steps=warmup_length(config.optimizer.warmup_steps, config.optimizer.warmup_fraction, steps),
-        accumulation=plan.accumulation,
-        checkpoints=checkpoints,
-        write_checkpoint=build.checkpoint_writer(config, context, engine, moco, loaded, tokenizer),
-        data_state=data.order.state_dict,
-        evaluate=build.evaluator(config, data, plan, engine, moco, context),
         log=log,
         progress=progress,
+        saving=Saving(checkpoints, write_checkpoint, build.run_state(context, engine, steps)),
+        agreement=agreement,
+    )
+    trainer = Trainer(
+        config=config,
+        step=TrainingStep(engine, moco, config, context, agreement),
+        schedule=Schedule.of(config.optimizer, steps, config.optimizer.learning_rate),
+        batches=batches,
+        accumulation=plan.accumulation,
+        agreement=agreement,
+        journal=journal,
+        data_state=data.order.state_dict,
+        evaluate=build.evaluator(config, data, plan, engine, moco, context),
     )
     finished = trainer.run()
     log.close()
@@ -81,7 +87,7 @@ def run_pretraining(
     reasons = [reason for reason in context.all_gather_object(stop.reason) if reason]
     if context.is_main:
         state = "finished" if finished else f"stopped as asked ({reasons[0]})"
-        for line in conclude(state, output, trainer):
+        for line in conclude(state, output, journal):
             progress.say(line)
         if not finished:
             progress.say("Continue with the same command and --resume auto")
@@ -115,13 +121,13 @@ def describe(
     ]
 
 
-def conclude(state: str, output: Path, trainer: Trainer) -> list[str]:
+def conclude(state: str, output: Path, journal: Journal) -> list[str]:
     """The closing lines; draws the curves. For rank 0."""
-    step, steps = trainer.position.step, trainer.total_steps
-    saved = trainer.checkpoints.folder / f"step_{step:08d}"
+    step, steps = journal.position.step, journal.progress.total_steps
+    saved = journal.saving.checkpoints.folder / f"step_{step:08d}"
     curves = draw_curves(output)
     lines = [
-        f"{state} at step {step:,} of {steps:,} after {duration(trainer.position.trained_s)} of training; saved {saved}"
+        f"{state} at step {step:,} of {steps:,} after {duration(journal.position.trained_s)} of training; saved {saved}"
     ]
     if curves is not None:
         lines.append(f"curves: {curves}")

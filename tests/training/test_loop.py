@@ -7,13 +7,16 @@ import pytest
 import torch
 
 from spe_dist.config_loading import resolve
-from spe_dist.distributed.checkpoint import Checkpoints, list_checkpoints
+from spe_dist.distributed.checkpoint import Checkpoints, list_checkpoints, read_state
 from spe_dist.distributed.context import RankContext
 from spe_dist.errors import CheckpointError, TrainingFailure
 from spe_dist.training import build
-from spe_dist.training.loop import Agreement, Position, Trainer
+from spe_dist.training.agreement import Agreement
+from spe_dist.training.journal import Journal, Position, Saving
+from spe_dist.training.loop import Trainer
 from spe_dist.training.metrics import MetricLog, read_rows
 from spe_dist.training.progress import ProgressLine
+from spe_dist.training.schedule import Schedule
 from spe_dist.training.step import StepOutcome
 
 
@@ -22,6 +25,7 @@ class PretendedStep:
     """Applies every step with loss 1 unless told otherwise; `during` is called in each."""
 
     skipped: set = field(default_factory=set)
+    dropped: set = field(default_factory=set)  # as where a stop is agreed within a step
     nan_at: int = -1
     during: object = None
     moco = None
@@ -42,6 +46,8 @@ class PretendedStep:
         self.rates.append(learning_rate)
         if self.during:
             self.during(step)
+        if step in self.dropped:
+            return None
         loss = float("nan") if step == self.nan_at else 2.0
         sums = {name: torch.tensor([loss], dtype=torch.float64) for name in ("tbo/loss", "tbo/correct")}
         return StepOutcome(step not in self.skipped, {"tbo": 2, "spo": 0, "cspo": 4}, sums)
@@ -63,22 +69,29 @@ def run(tmp_path):
 
         pretended_step = SimpleNamespace(engine=step.engine, moco=None, weights=step.weights)
         caller = type("Caller", (), {"__call__": staticmethod(pretended), **vars(pretended_step)})()
-        trainer = Trainer(
-            config=config,
-            context=context,
-            step=caller,
-            agreement=agreement,
-            batches=(SimpleNamespace(step=i, epoch=0, micro_batches=[]) for i in range(position.step, steps)),
+        journal = Journal(
+            settings=config.train,
+            engine=step.engine,
             position=position,
-            total_steps=steps,
-            warmup_steps=0,
-            accumulation=1,
-            checkpoints=Checkpoints(tmp_path / "checkpoints", 10, context),
-            write_checkpoint=lambda folder: (folder / "weights").write_text("w"),
-            data_state=lambda steps: {"sentences_consumed": steps},
-            evaluate=lambda: (evaluations.append(trainer.position.step) if evaluations is not None else None) or {},
             log=MetricLog(tmp_path, context, position.step),
             progress=ProgressLine(steps),
+            saving=Saving(
+                Checkpoints(tmp_path / "checkpoints", 10, context),
+                lambda folder: (folder / "weights").write_text("w"),
+                {"ranks": 1},
+            ),
+            agreement=agreement,
+        )
+        trainer = Trainer(
+            config=config,
+            step=caller,
+            schedule=Schedule(config.optimizer.learning_rate, 0, steps),
+            batches=(SimpleNamespace(step=i, epoch=0, micro_batches=[]) for i in range(position.step, steps)),
+            accumulation=1,
+            agreement=agreement,
+            journal=journal,
+            data_state=lambda steps: {"sentences_consumed": steps},
+            evaluate=lambda: (evaluations.append(journal.position.step) if evaluations is not None else None) or {},
         )
         return trainer.run(), trainer
 
@@ -131,9 +144,28 @@ def test_a_request_to_stop_ends_the_run_saved(run, tmp_path):
         stop.requested = step == 3
 
     finished, trainer = run(PretendedStep(during=ask), stop=stop)
-    assert not finished and trainer.position.step == 4
+    assert not finished and trainer.journal.position.step == 4
     assert saved_steps(tmp_path) == [1, 4]
     assert [row["step"] for row in read_rows(tmp_path / "metrics.jsonl")] == [1, 2, 3, 4]
+
+
+def test_a_stop_within_the_first_step_leaves_a_checkpoint_of_its_beginning(run, tmp_path):
+    finished, _ = run(PretendedStep(dropped={0}), stop=SimpleNamespace(requested=True, reason=""))
+    assert not finished and saved_steps(tmp_path) == [0]
+
+
+def test_a_checkpoint_holds_position_data_and_what_the_run_was_started_with(run, tmp_path):
+    run(PretendedStep(skipped={9}))
+    state = read_state(tmp_path / "checkpoints" / "step_00000010")
+    del state["checksums"], state["trained_s"]
+    assert state == {
+        "step": 10,
+        "applied_steps": 9,
+        "skipped_steps": 1,
+        "skipped_in_a_row": 1,
+        "data": {"sentences_consumed": 10},
+        "ranks": 1,
+    }
 
 
 def test_a_stop_that_meets_an_evaluation_saves_first(run, tmp_path):

@@ -3,24 +3,27 @@ import json
 import pytest
 import torch
 
+from spe_dist.config import OptimizerConfig
 from spe_dist.distributed.context import RankContext
 from spe_dist.training.curves import draw_curves, smooth
-from spe_dist.training.loop import Position
+from spe_dist.training.journal import Position
 from spe_dist.training.metrics import MetricLog, read_rows
 from spe_dist.training.progress import duration
-from spe_dist.training.schedule import learning_rate, warmup_length
+from spe_dist.training.schedule import Schedule
 from spe_dist.training.step import seed_dropout
 
 
 def test_learning_rate_rises_to_the_peak_and_falls_to_zero_after_the_last_step():
-    rates = [learning_rate(i, peak=1.0, warmup_steps=4, total_steps=10) for i in range(11)]
+    rates = [Schedule(peak=1.0, warmup_steps=4, total_steps=10).rate(i) for i in range(11)]
     assert rates == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6, 0.0])
-    assert learning_rate(0, peak=1.0, warmup_steps=0, total_steps=10) == 1.0
+    assert Schedule(peak=1.0, warmup_steps=0, total_steps=10).rate(0) == 1.0
 
 
 def test_warmup_is_a_number_of_steps_or_a_share():
-    assert warmup_length(18_000, 0.1, 40_000) == 18_000
-    assert warmup_length(0, 0.1, 40_000) == 4_000
+    assert Schedule.of(OptimizerConfig(warmup_steps=18_000), 40_000, 1.0).warmup_steps == 18_000
+    schedule = Schedule.of(OptimizerConfig(warmup_fraction=0.1), 40_000, 1.0)
+    assert schedule == Schedule(1.0, 4_000, 40_000)
+    assert schedule.is_warming_up(3_999) and not schedule.is_warming_up(4_000)
 
 
 def test_position_counts_skips_in_a_row():

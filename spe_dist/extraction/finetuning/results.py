@@ -22,7 +22,7 @@ from spe_dist.extraction.finetuning.evaluation import Evaluation
 from spe_dist.extraction.finetuning.loop import Best, describe
 from spe_dist.extraction.folder import load_extractor
 from spe_dist.extraction.formats import write_corpus
-from spe_dist.training.loop import Position
+from spe_dist.training.journal import Position
 from spe_dist.training.progress import duration
 
 SCORES_FILE = "scores.json"

@@ -29,7 +29,7 @@ from spe_dist.extraction.config import FinetuneConfig
 from spe_dist.extraction.finetuning.data import Corpora, TrainingData, fingerprint
 from spe_dist.extraction.finetuning.loop import Best
 from spe_dist.training.build import CONFIG_FILE, refuse_output_of_another_run
-from spe_dist.training.loop import Position
+from spe_dist.training.journal import Position
 
 BEST_FOLDER = "best"
 SENTENCES = {

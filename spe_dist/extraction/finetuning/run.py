@@ -50,11 +50,12 @@ from spe_dist.extraction.model import JointModel
 from spe_dist.extraction.scoring import Scores
 from spe_dist.extraction.start import Start, check_windows, open_start
 from spe_dist.model.kernels import make_adamw
+from spe_dist.training.agreement import Agreement
 from spe_dist.training.build import CONFIG_FILE
-from spe_dist.training.loop import Agreement
+from spe_dist.training.journal import Journal, Saving
 from spe_dist.training.metrics import MetricLog
 from spe_dist.training.progress import ProgressLine, duration
-from spe_dist.training.schedule import warmup_length
+from spe_dist.training.schedule import Schedule
 
 
 def run_finetuning(
@@ -107,35 +108,41 @@ def run_finetuning(
             lambda: save_extractor(output / MODEL_FOLDER, plain, start.tokenizer, corpora.labels, settings, facts)
         )
 
+    agreement = Agreement(context, stop, config.train.checkpoint_every_minutes)
     log = MetricLog(output, context, resumed.position.step, finish_row)
-    trainer = Finetuner(
-        config=config,
-        context=context,
-        step=FinetuneStep(engine, context, config.train.seed),
-        rates=rates,
-        data=data,
-        agreement=Agreement(context, stop, config.train.checkpoint_every_minutes),
+    write_checkpoint = resume.checkpoint_writer(config, context, engine, output / MODEL_FOLDER)
+    journal = Journal(
+        settings=config.train,
+        engine=engine,
         position=resumed.position,
-        best=resumed.best,
-        warmup_steps=warmup_length(config.optimizer.warmup_steps, config.optimizer.warmup_fraction, data.total_steps),
-        checkpoints=checkpoints,
-        write_checkpoint=resume.checkpoint_writer(config, context, engine, output / MODEL_FOLDER),
-        run_state=run_state,
-        evaluate=evaluate,
-        keep_model=keep_model,
         log=log,
         progress=progress,
+        saving=Saving(checkpoints, write_checkpoint, run_state),
+        agreement=agreement,
+        rates="learning_rate and head_learning_rate",
+    )
+    trainer = Finetuner(
+        config=config,
+        step=FinetuneStep(engine, context, config.train.seed),
+        rates=rates,
+        schedule=Schedule.of(config.optimizer, data.total_steps, peak=1.0),
+        data=data,
+        agreement=agreement,
+        journal=journal,
+        best=resumed.best,
+        evaluate=evaluate,
+        keep_model=keep_model,
     )
     ended = trainer.run()
     log.close()
     if ended:
-        lines = write_results(config, corpora, evaluation, how_it_went(trainer, began))
+        lines = write_results(config, corpora, evaluation, how_it_went(trainer, context, began))
         context.run_on_main(lambda: resume.remove_checkpoints(checkpoints))
     else:
         reasons = [reason for reason in context.all_gather_object(stop.reason) if reason]
         lines = [
             f"stopped as asked ({reasons[0]}) in epoch {trainer.epoch + 1:,} of {data.epochs:,}, step "
-            f"{trainer.position.step:,}, after {duration(trainer.position.trained_s)} of training",
+            f"{journal.position.step:,}, after {duration(journal.position.trained_s)} of training",
             "Continue with the same command and --resume auto",
         ]
     for line in lines:
@@ -220,8 +227,8 @@ def describe(
     ]
 
 
-def how_it_went(trainer: Finetuner, began: float) -> Training:
+def how_it_went(trainer: Finetuner, context: RankContext, began: float) -> Training:
     """The facts of a training that has ended. A collective."""
-    (peak,) = trainer.context.max_numbers([peak_memory_gib(trainer.context.device)])
-    data = trainer.data
-    return Training(trainer.best, trainer.epoch, trainer.position, data.steps_per_epoch, data.n_sentences, began, peak)
+    (peak,) = context.max_numbers([peak_memory_gib(context.device)])
+    data, position = trainer.data, trainer.journal.position
+    return Training(trainer.best, trainer.epoch, position, data.steps_per_epoch, data.n_sentences, began, peak)
