@@ -17,14 +17,13 @@ import torch
 from safetensors.torch import save_file
 
 from spe_dist.config import Config
-from spe_dist.config_loading import load_yaml, resolve, to_yaml
+from spe_dist.config_loading import to_yaml
 from spe_dist.data.loader import WorkerLoader
 from spe_dist.data.order import Order
 from spe_dist.data.packing import longest_sequence
 from spe_dist.data.store import ShardStore
 from spe_dist.data.stream import StepBatch, step_loader
 from spe_dist.data.vocabulary import load_tokenizer, vocabulary_sha256
-from spe_dist.distributed.checkpoint import Checkpoints, read_state
 from spe_dist.distributed.context import RankContext
 from spe_dist.distributed.deepspeed_config import BatchPlan
 from spe_dist.distributed.engine import TrainingEngine
@@ -32,13 +31,10 @@ from spe_dist.errors import CheckpointError, ConfigError, DataError
 from spe_dist.moco import MomentumContrast
 from spe_dist.model.loading import LoadedEncoder, load_encoder
 from spe_dist.training.evaluation import HeldOutEvaluation, count_yardsticks
-from spe_dist.training.journal import Position
+from spe_dist.training.resume import CONFIG_FILE, MOCO_FILE
 
-CONFIG_FILE = "config.yaml"
 START_FOLDER = "start"
 WEIGHTS_FILE = "weights.safetensors"
-MOCO_FILE = "moco.pt"
-OBJECTIVES = ("tbo", "spo", "cspo")
 # Bytes a parameter in a checkpoint: 16- or 32-bit weights, masters and two moments of Adam, masters once more by name,
 # key average and its compensation.
 CHECKPOINT_BYTES_PER_PARAMETER = 4 + 12 + 4 + 8
@@ -111,98 +107,6 @@ def open_encoder(config: Config, store: ShardStore) -> tuple[LoadedEncoder, Any]
     return loaded, tokenizer
 
 
-@dataclass(frozen=True)
-class Start:
-    """Where the run begins."""
-
-    position: Position
-    checkpoint: Path | None
-    notes: list[str]
-
-
-def choose_start(config: Config, context: RankContext, checkpoints: Checkpoints, order: Order) -> Start:
-    """A new run in an empty folder, or the checkpoint to continue from. A collective; raises CheckpointError."""
-    wanted = config.train.resume
-    notes: list[str] = []
-    if wanted == "never":
-        refuse_output_of_another_run(config.train.output, context)
-        return Start(Position(), None, notes)
-    if wanted == "auto":
-        path, notes = checkpoints.newest_valid()
-        if path is None:
-            damaged = f" ({'; '.join(notes)})" if notes else ""
-            if notes:
-                raise CheckpointError(
-                    f"no checkpoint in {checkpoints.folder} is whole{damaged}; move the folder away to start anew"
-                )
-            return Start(Position(), None, [f"nothing to resume in {checkpoints.folder}: starting at step 0"])
-    else:
-        path = Path(wanted)
-        problem = checkpoints.problem_of(path)
-        if problem is not None:
-            raise CheckpointError(f"resume={wanted}: {problem}; give OUTPUT/checkpoints/step_N, or 'auto'")
-        if path.resolve().parent != checkpoints.folder.resolve():
-            refuse_output_of_another_run(config.train.output, context)
-    state = context.run_on_main(lambda: read_state(path))
-    _check_same_run(state, context, order, path)
-    context.run_on_main(lambda: check_same_network(resolve([load_yaml(path / CONFIG_FILE)]), config, path))
-    names = Position.__dataclass_fields__
-    return Start(Position(**{name: state[name] for name in names}), path, notes)
-
-
-def refuse_output_of_another_run(output: str, context: RankContext) -> None:
-    """CheckpointError where a run has begun in `output`. A collective."""
-    if context.run_on_main(lambda: (Path(output) / CONFIG_FILE).exists()):
-        raise CheckpointError(
-            f"output={output} holds another run; continue it with --resume auto, or choose another --output"
-        )
-
-
-def _check_same_run(state: dict[str, Any], context: RankContext, order: Order, path: Path) -> None:
-    steps = order.check(state["data"])
-    if state["ranks"] != context.ranks:
-        raise CheckpointError(
-            f"{path} was written by {state['ranks']} ranks, this run has {context.ranks}; resume with "
-            f"{state['ranks']} ranks"
-        )
-    if steps != state["step"]:
-        raise CheckpointError(f"{path} is inconsistent: step {state['step']}, but data of {steps} steps; take another")
-
-
-def check_same_network(saved: Config, config: Config, path: Path) -> None:
-    """The settings that a checkpoint's network was built by are this run's. Raises CheckpointError naming one."""
-    not_compared = {"encoder", "tokenizer", "dropout"}
-    if saved.model.encoder and config.model.encoder:  # which has these sizes itself
-        not_compared |= {"hidden_size", "layers", "attention_heads", "intermediate_size"}
-    pairs = {name: (value, getattr(config.model, name)) for name, value in vars(saved.model).items()}
-    pairs |= {name: (getattr(saved.objectives, name), getattr(config.objectives, name)) for name in OBJECTIVES}
-    for name, (value, mine) in pairs.items():
-        if name not in not_compared and value != mine:
-            raise CheckpointError(
-                f"{path} was written with {name}={value}, this run has {mine}; resume with the checkpoint's value, or "
-                "start a new run"
-            )
-
-
-def run_state(context: RankContext, engine: TrainingEngine, total_steps: int) -> dict[str, Any]:
-    """What a checkpoint says of the run that wrote it, beside its position."""
-    return {
-        "ranks": context.ranks,
-        "zero_stage": engine.zero_stage,
-        "precision": engine.precision,
-        "total_steps": total_steps,
-    }
-
-
-def check_engine_state(state: dict[str, Any], engine: TrainingEngine, path: Path) -> None:
-    """The checkpoint's ZeRO stage and precision are this run's. Raises CheckpointError naming both."""
-    for name, mine in (("zero_stage", engine.zero_stage), ("precision", engine.precision)):
-        if state[name] != mine:
-            raise CheckpointError(
-                f"{path} was written with {name}={state[name]}, this run has {mine}; use {state[name]}"
-            )
-
-
 def check_disk(config: Config, parameters: int) -> str | None:
     """Raise CheckpointError where not even one checkpoint fits; a warning where `keep_checkpoints` do not."""
     key_bytes = {"float32": 4, "bfloat16": 2, "float16": 2}[config.moco.queue_dtype] * config.model.contrastive_size
@@ -253,14 +157,6 @@ def checkpoint_writer(
                 torch.save(moco_state, folder / MOCO_FILE)
 
     return write
-
-
-def restore(path: Path, engine: TrainingEngine, moco: MomentumContrast | None, context: RankContext) -> None:
-    """Bring engine and MoCo to the state of a checkpoint. A collective."""
-    check_engine_state(context.run_on_main(lambda: read_state(path)), engine, path)
-    engine.load(path)
-    if moco is not None:
-        moco.load_state_dict(torch.load(path / MOCO_FILE, map_location="cpu", weights_only=True))
 
 
 def evaluator(

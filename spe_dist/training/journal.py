@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,6 +28,11 @@ class Position:
     skipped_steps: int = 0
     skipped_in_a_row: int = 0
     trained_s: float = 0.0
+
+    @classmethod
+    def of(cls, state: Mapping[str, Any]) -> Position:
+        """That of a checkpoint, from its state."""
+        return cls(**{field.name: state[field.name] for field in fields(cls)})
 
     def after(self, applied: bool, seconds: float) -> Position:
         return Position(

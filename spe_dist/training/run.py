@@ -19,7 +19,7 @@ from spe_dist.distributed.launch import node_name, placement_table
 from spe_dist.distributed.stop import StopRequest
 from spe_dist.model import kernels
 from spe_dist.model.loading import LoadedEncoder
-from spe_dist.training import build
+from spe_dist.training import build, resume
 from spe_dist.training.agreement import Agreement
 from spe_dist.training.build_engine import build_engine
 from spe_dist.training.curves import draw_curves
@@ -43,16 +43,16 @@ def run_pretraining(
     steps = build.total_steps(config, data.order)
     fence = Fence(output)
     checkpoints = Checkpoints(output / "checkpoints", config.train.keep_checkpoints, context, fence)
-    start = build.choose_start(config, context, checkpoints, data.order)
+    start = resume.choose_start(config, context, checkpoints, data.order)
     loaded, tokenizer = build.open_encoder(config, data.train)
     engine, moco = build_engine(config, loaded, ds_config, precision, context)
     warning = context.run_on_main(lambda: build.check_disk(config, engine.n_parameters()))
     context.run_on_main(fence.claim)
     if start.checkpoint is not None:
-        build.restore(start.checkpoint, engine, moco, context)
+        resume.restore(start.checkpoint, engine, moco, context)
     elif moco is not None:
         moco.start()
-    context.run_on_main(lambda: (output / build.CONFIG_FILE).write_text(to_yaml(config), encoding="utf-8"))
+    context.run_on_main(lambda: (output / resume.CONFIG_FILE).write_text(to_yaml(config), encoding="utf-8"))
     progress = ProgressLine(steps, enabled=context.is_main)
     for line in [*describe(config, context, engine, loaded, data, plan, steps), *start.notes, *filter(None, [warning])]:
         progress.say(line)
@@ -67,7 +67,7 @@ def run_pretraining(
         position=start.position,
         log=log,
         progress=progress,
-        saving=Saving(checkpoints, write_checkpoint, build.run_state(context, engine, steps)),
+        saving=Saving(checkpoints, write_checkpoint, resume.run_state(context, engine, steps)),
         agreement=agreement,
     )
     trainer = Trainer(

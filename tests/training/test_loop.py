@@ -16,6 +16,7 @@ from spe_dist.training.journal import Journal, Position, Saving
 from spe_dist.training.loop import Trainer
 from spe_dist.training.metrics import MetricLog, read_rows
 from spe_dist.training.progress import ProgressLine
+from spe_dist.training.resume import check_same_network, choose_start
 from spe_dist.training.schedule import Schedule
 from spe_dist.training.step import StepOutcome
 
@@ -217,19 +218,28 @@ def test_a_grace_time_too_short_to_save_in_is_told_after_the_first_step(run, cap
     assert "warning" not in capsys.readouterr().out
 
 
+def test_a_checkpoint_of_a_fine_tuning_is_refused(tmp_path):
+    context = RankContext(rank=0, ranks=1, local_rank=0, device=torch.device("cpu"), control=None)
+    checkpoints = Checkpoints(tmp_path / "run" / "checkpoints", 1, context)
+    written = checkpoints.save(3, {"step": 3, "best": {}}, lambda folder: (folder / "weights").write_text("w"))
+    config = resolve([{"output": str(tmp_path / "run"), "resume": str(written)}])
+    with pytest.raises(CheckpointError, match="step_00000003 is no checkpoint of a pre-training"):
+        choose_start(config, context, checkpoints, None)
+
+
 @pytest.mark.parametrize(
     ("given", "word"),
     [({"hidden_size": 64}, "hidden_size=768"), ({"cspo": False}, "cspo=True"), ({"cls_source": "pooler"}, "state")],
 )
 def test_a_checkpoint_of_another_network_is_refused_by_the_setting_that_differs(tmp_path, given, word):
     with pytest.raises(CheckpointError, match=word):
-        build.check_same_network(resolve([]), resolve([given]), tmp_path)
+        check_same_network(resolve([]), resolve([given]), tmp_path)
 
 
 def test_what_a_resumed_run_may_change_is_not_refused(tmp_path):
-    build.check_same_network(resolve([]), resolve([{"dropout": 0.0, "learning_rate": 1.0, "steps": 7}]), tmp_path)
+    check_same_network(resolve([]), resolve([{"dropout": 0.0, "learning_rate": 1.0, "steps": 7}]), tmp_path)
     moved = {"encoder": "elsewhere", "layers": 3}  # an encoder brings its own sizes
-    build.check_same_network(resolve([{"encoder": "here"}]), resolve([moved]), tmp_path)
+    check_same_network(resolve([{"encoder": "here"}]), resolve([moved]), tmp_path)
 
 
 def test_a_disk_without_room_is_an_error_and_one_with_little_a_warning(tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,8 @@ from spe_dist.export.safe_folder import written_whole
 from spe_dist.extraction.config import FinetuneConfig
 from spe_dist.extraction.finetuning.data import Corpora, TrainingData, fingerprint
 from spe_dist.extraction.finetuning.loop import Best
-from spe_dist.training.build import CONFIG_FILE, refuse_output_of_another_run
 from spe_dist.training.journal import Position
+from spe_dist.training.resume import CONFIG_FILE, choose_checkpoint
 
 BEST_FOLDER = "best"
 SENTENCES = {
@@ -77,31 +77,13 @@ def choose_start(
     config: FinetuneConfig, context: RankContext, checkpoints: Checkpoints, state: Mapping[str, Any]
 ) -> Resumed:
     """A new run in an empty folder, or the checkpoint to continue from. A collective; raises CheckpointError."""
-    wanted, output = config.train.resume, config.train.output
-    notes: list[str] = []
-    if wanted == "never":
-        refuse_output_of_another_run(output, context)
+    path, notes = choose_checkpoint(config.train, context, checkpoints)
+    if path is None:
         return Resumed(Position(), Best(), None, notes)
-    if wanted == "auto":
-        path, notes = checkpoints.newest_valid()
-        if path is None and notes:
-            raise CheckpointError(
-                f"no checkpoint in {checkpoints.folder} is whole ({'; '.join(notes)}); move the folder away to start "
-                "anew"
-            )
-        if path is None:
-            return Resumed(Position(), Best(), None, [f"nothing to resume in {checkpoints.folder}: starting anew"])
-    else:
-        path = Path(wanted)
-        problem = checkpoints.problem_of(path)
-        if problem is not None:
-            raise CheckpointError(f"resume={wanted}: {problem}; give OUTPUT/checkpoints/step_N, or 'auto'")
-        if path.resolve().parent != checkpoints.folder.resolve():
-            refuse_output_of_another_run(output, context)
     saved = context.run_on_main(lambda: read_state(path))
     _check_same_run(saved, state, path)
-    position = Position(**{field.name: saved[field.name] for field in fields(Position)})
-    return Resumed(position, Best(**saved["best"]), path, [*notes, f"resuming {path.name} of {output}"])
+    notes = [*notes, f"resuming {path.name} of {config.train.output}"]
+    return Resumed(Position.of(saved), Best(**saved["best"]), path, notes)
 
 
 def _check_same_run(saved: Mapping[str, Any], state: Mapping[str, Any], path: Path) -> None:

@@ -51,10 +51,10 @@ from spe_dist.extraction.scoring import Scores
 from spe_dist.extraction.start import Start, check_windows, open_start
 from spe_dist.model.kernels import make_adamw
 from spe_dist.training.agreement import Agreement
-from spe_dist.training.build import CONFIG_FILE
 from spe_dist.training.journal import Journal, Saving
 from spe_dist.training.metrics import MetricLog
 from spe_dist.training.progress import ProgressLine, duration
+from spe_dist.training.resume import CONFIG_FILE
 from spe_dist.training.schedule import Schedule
 
 
