@@ -278,7 +278,7 @@ def bert_config_of(converted: Mapping[str, Tensor], attention_heads: int | None)
             f"the hidden size {hidden} is no multiple of {HEAD_SIZE}, so the number of attention heads cannot be "
             "guessed; give --attention_heads"
         )
-    heads = attention_heads or hidden // HEAD_SIZE
+    heads = hidden // HEAD_SIZE if attention_heads is None else attention_heads
     if heads < 1 or hidden % heads:
         raise ConfigError(f"attention_heads={heads} does not divide the hidden size {hidden}; give another number")
     return BertConfig(

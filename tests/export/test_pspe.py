@@ -205,8 +205,9 @@ def test_heads_that_cannot_be_guessed_are_asked_for(predecessor, write):
     file = write(predecessor.random_checkpoint(predecessor.Sizes()))
     with pytest.raises(ConfigError, match="--attention_heads"):
         read_pspe(file)
-    with pytest.raises(ConfigError, match="does not divide"):
-        read_pspe(file, attention_heads=5)
+    for impossible in (5, 0, -4):
+        with pytest.raises(ConfigError, match="does not divide"):
+            read_pspe(file, attention_heads=impossible)
 
 
 def test_tokenizer_of_another_size_is_refused(predecessor, checkpoints, write, tmp_path):
