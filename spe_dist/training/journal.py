@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -15,7 +14,7 @@ from spe_dist.errors import TrainingFailure
 from spe_dist.training.agreement import Agreement
 from spe_dist.training.memory import memory_gib
 from spe_dist.training.metrics import MetricLog
-from spe_dist.training.progress import ProgressLine
+from spe_dist.training.progress import Pace, ProgressLine
 from spe_dist.training.step import StepOutcome
 
 
@@ -91,7 +90,7 @@ class Journal:
         self.agreement = agreement
         self.rates = rates
         self.saved_step = position.step or None  # None: nothing is saved yet
-        self._started = (position.step, time.monotonic())
+        self._pace = Pace()
 
     def add(self, outcome: StepOutcome, step_s: float, row: Mapping[str, Any], local: Mapping[str, float]) -> None:
         """Count a step that has ended, and write the rows that wait where that is due.
@@ -99,6 +98,7 @@ class Journal:
         `row`: its figures, `sentences` among them; `local`: this rank's own numbers, to be added over the ranks.
         """
         self.position = self.position.after(outcome.applied, step_s)
+        self._pace.step_ended(step_s)
         shared = {
             "kind": "train",
             "step": self.position.step,
@@ -125,10 +125,9 @@ class Journal:
         for row in rows:
             if row["applied"] and not math.isfinite(row["loss"]):
                 raise TrainingFailure(self._describe_loss(row))
-        first_step, began = self._started
-        per_step = (time.monotonic() - began) / max(1, self.position.step - first_step)
+        seconds_left = self._pace.seconds_for(self.progress.total_steps - self.position.step)
         sentences_per_s = sum(row["sentences"] for row in rows) / sum(row["step_s"] for row in rows)
-        self.progress.show(rows[-1], sentences_per_s, per_step * (self.progress.total_steps - self.position.step))
+        self.progress.show(rows[-1], sentences_per_s, seconds_left)
 
     def save(self, **state: Any) -> bool:
         """Write a checkpoint, unless this position has one; returns whether it did.

@@ -1,13 +1,18 @@
-"""The one line that shows how a run is going: rewritten in a terminal, now and then a new one in a log file."""
+"""How a run is going: the one line that shows it, and the pace that its time left is told from.
+
+The line is rewritten in a terminal; in a log file there is a new one now and then.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections import deque
 from collections.abc import Sequence
 from typing import Any, TextIO
 
 LOG_FILE_SECONDS = 15.0
+RECENT_STEPS = 100
 
 
 class ProgressLine:
@@ -63,6 +68,36 @@ class ProgressLine:
         if self.live and self._width:
             self.stream.write("\n")
             self._width = 0
+
+
+class Pace:
+    """How long steps take: the mean of the recent ones, and in proportion all that has come between steps.
+
+    Evaluations and checkpoints come once in so many steps, so their time is spread over the steps of this process. Its
+    first step (compilation, cold caches) and what follows that (the trial checkpoint) come once and are left out.
+    """
+
+    def __init__(self) -> None:
+        self._recent_s: deque[float] = deque(maxlen=RECENT_STEPS)
+        self._steps = 0
+        self._between_s = 0.0
+        self._ended_at = 0.0
+
+    def step_ended(self, seconds: float) -> None:
+        """A step that took so many seconds ends now."""
+        now = time.monotonic()
+        if self._steps == 1:
+            self._recent_s.clear()
+        elif self._steps > 1:
+            self._between_s += now - seconds - self._ended_at
+        self._recent_s.append(seconds)
+        self._steps += 1
+        self._ended_at = now
+
+    def seconds_for(self, steps: int) -> float:
+        """What so many further steps are expected to take; after one step only that is known."""
+        between_s = self._between_s / max(1, self._steps - 2)
+        return steps * (sum(self._recent_s) / len(self._recent_s) + between_s)
 
 
 def duration(seconds: float) -> str:

@@ -8,7 +8,7 @@ from spe_dist.distributed.context import RankContext
 from spe_dist.training.curves import draw_curves, smooth
 from spe_dist.training.journal import Position
 from spe_dist.training.metrics import MetricLog, read_rows
-from spe_dist.training.progress import duration
+from spe_dist.training.progress import Pace, duration
 from spe_dist.training.schedule import Schedule
 from spe_dist.training.step import seed_dropout
 
@@ -44,6 +44,28 @@ def test_dropout_depends_on_seed_step_and_rank_only():
 
 def test_durations_read_well():
     assert [duration(s) for s in (0, 59, 61, 3600, 7384)] == ["0s", "59s", "1m01s", "1h00m", "2h03m"]
+
+
+def test_time_left_follows_recent_steps_and_spreads_what_comes_between_them(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    pace = Pace()
+
+    def steps(count, seconds, after=0.0):
+        for _ in range(count):
+            now[0] += seconds
+            pace.step_ended(seconds)
+        now[0] += after
+
+    steps(1, 300.0, after=60.0)  # compiles, then a trial checkpoint
+    assert pace.seconds_for(10) == 3000.0
+    steps(11, 2.0)
+    assert pace.seconds_for(10) == pytest.approx(20.0)
+    steps(89, 2.0, after=50.0)  # an evaluation
+    steps(1, 2.0)
+    assert pace.seconds_for(1000) == pytest.approx(1000 * (2.0 + 50.0 / 100))
+    steps(400, 1.0)  # the machine is free now
+    assert pace.seconds_for(1000) == pytest.approx(1000 * (1.0 + 50.0 / 500))
 
 
 @pytest.fixture
