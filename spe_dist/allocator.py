@@ -7,6 +7,9 @@ soon as they are freed, and gets pages back that the kernel has cleared. Two rem
   of the time of a small encoder;
 - steps of varied sizes over large weights (fine-tuning): a mapping of its own for each large tensor. In one heap they
   would leave holes between live tensors, and the process would grow by half within some hundred steps.
+
+And one heap for all threads: those that reduce gradients would have heaps of their own, which glibc unmaps whenever
+they are empty, tens of megabytes several times a step.
 """
 
 from __future__ import annotations
@@ -15,15 +18,26 @@ import ctypes
 import os
 import sys
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of malloc.h
-ENVIRONMENT = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_")
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -3, -4, -8  # of malloc.h
+ENVIRONMENT = {
+    M_TRIM_THRESHOLD: "MALLOC_TRIM_THRESHOLD_",
+    M_MMAP_THRESHOLD: "MALLOC_MMAP_THRESHOLD_",
+    M_MMAP_MAX: "MALLOC_MMAP_MAX_",
+    M_ARENA_MAX: "MALLOC_ARENA_MAX",
+}
+KEPT_TOP_BYTES = 2**31 - 1  # the most that mallopt takes
 OWN_MAPPING_BYTES = 1 << 20
 FREE_TOP_BYTES = 64 << 20
 
 
+def share_one_heap() -> bool:
+    """Whether glibc was told so; call it before threads start. What the user set by environment stays."""
+    return _set({M_ARENA_MAX: 1})
+
+
 def keep_freed_memory() -> bool:
     """Whether glibc was told so; call it before the first large tensor. What the user set by environment stays."""
-    return _set({M_MMAP_MAX: 0, M_TRIM_THRESHOLD: 2**31 - 1})
+    return _set({M_MMAP_MAX: 0, M_TRIM_THRESHOLD: KEPT_TOP_BYTES})
 
 
 def keep_heap_compact() -> bool:
@@ -32,7 +46,7 @@ def keep_heap_compact() -> bool:
 
 
 def _set(options: dict[int, int]) -> bool:
-    if not sys.platform.startswith("linux") or any(name in os.environ for name in ENVIRONMENT):
+    if not sys.platform.startswith("linux") or any(ENVIRONMENT[name] in os.environ for name in options):
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt

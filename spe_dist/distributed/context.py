@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from spe_dist.allocator import share_one_heap
 from spe_dist.distributed.launch import LaunchEnvironment
 from spe_dist.errors import LaunchError
 
@@ -148,8 +149,10 @@ def start_ranks(environment: LaunchEnvironment, timeout_s: float) -> RankContext
     if device.type == "cuda":
         torch.cuda.set_device(device)
         os.environ["LOCAL_RANK"] = str(device.index)  # DeepSpeed takes its GPU from it; a Slurm task may see only one
-    elif "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // environment.local_ranks))
+    else:
+        share_one_heap()
+        if "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // environment.local_ranks))
     if not dist.is_initialized():
         dist.init_process_group(
             backend="nccl" if device.type == "cuda" else "gloo",
