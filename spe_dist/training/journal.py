@@ -12,7 +12,7 @@ from spe_dist.distributed.checkpoint import Checkpoints
 from spe_dist.distributed.engine import TrainingEngine
 from spe_dist.errors import TrainingFailure
 from spe_dist.training.agreement import Agreement
-from spe_dist.training.memory import memory_gib
+from spe_dist.training.memory import peak_memory_gib
 from spe_dist.training.metrics import MetricLog
 from spe_dist.training.progress import Pace, ProgressLine
 from spe_dist.training.step import StepOutcome
@@ -109,7 +109,7 @@ class Journal:
             "step_s": step_s,
             "sentences_per_s": row["sentences"] / step_s,
         }
-        memory = {"memory_gib": memory_gib(self.log.context.device)}
+        memory = {"peak_memory_gib": peak_memory_gib(self.log.context.device)}
         self.log.add({**shared, **row}, outcome.sums, {**local, **memory})
         hopeless = self.position.skipped_in_a_row >= self.settings.max_skipped_steps
         if hopeless or self.position.step % self.settings.log_every_steps == 0:

@@ -99,7 +99,7 @@ def finish_pretraining(row: dict[str, Any], sums: Mapping[str, Sequence[float]],
         row["embedding_spread"] = ratio(sums["cspo/spread"][0], counts["cspo"])
     row["pieces_per_s"] = sums["pieces"][0] / row["step_s"]
     row["data_wait_share"] = sums["data_wait_s"][0] / ranks / row["step_s"]
-    row["memory_gib"] = sums["memory_gib"][0] / ranks
+    row["peak_memory_gib"] = sums["peak_memory_gib"][0] / ranks
     return row
 
 

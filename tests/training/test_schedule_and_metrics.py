@@ -97,7 +97,7 @@ def add_row(log, step, loss=3.0):
             "cspo/spread": 4,
         }.items()
     }
-    log.add(row, sums, {"pieces": 100.0, "data_wait_s": 0.1, "memory_gib": 1.0})
+    log.add(row, sums, {"pieces": 100.0, "data_wait_s": 0.1, "peak_memory_gib": 1.0})
 
 
 def test_rows_are_means_over_global_counts(tmp_path, context):
@@ -108,6 +108,7 @@ def test_rows_are_means_over_global_counts(tmp_path, context):
     assert (row["tbo_loss"], row["cspo_loss"], row["tbo_accuracy"], row["contrastive_top1"]) == (1.5, 2.0, 0.5, 0.5)
     assert row["loss"] == pytest.approx(0.5 * 1.5 + 0.3 * 2.0)
     assert (row["pieces_per_s"], row["data_wait_share"]) == (200.0, 0.2)
+    assert row["peak_memory_gib"] == 1.0
     assert "weights" not in row and "spo_loss" not in row
 
 

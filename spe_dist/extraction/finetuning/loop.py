@@ -154,7 +154,7 @@ def finish_row(row: dict[str, Any], sums: Mapping[str, Sequence[float]], ranks: 
     row["loss"] = sum(weight * row[f"{name}_loss"] for name, weight in WEIGHTS.items() if name in counts)
     row["gold_sentences"] = sums["gold_sentences"][0] / row["sentences"]
     row["pieces_per_s"] = sums["pieces"][0] / row["step_s"]
-    row["memory_gib"] = sums["memory_gib"][0] / ranks
+    row["peak_memory_gib"] = sums["peak_memory_gib"][0] / ranks
     return row
 
 

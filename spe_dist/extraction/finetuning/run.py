@@ -36,7 +36,6 @@ from spe_dist.extraction.finetuning.data import (
 from spe_dist.extraction.finetuning.evaluation import Evaluation, copy_masters
 from spe_dist.extraction.finetuning.learning_rates import RateGroups, rate_groups
 from spe_dist.extraction.finetuning.loop import Finetuner, finish_row
-from spe_dist.extraction.finetuning.memory import peak_memory_gib
 from spe_dist.extraction.finetuning.results import (
     MODEL_FOLDER,
     Training,
@@ -52,6 +51,7 @@ from spe_dist.extraction.start import Start, check_windows, open_start
 from spe_dist.model.kernels import make_adamw
 from spe_dist.training.agreement import Agreement
 from spe_dist.training.journal import Journal, Saving
+from spe_dist.training.memory import peak_memory_gib
 from spe_dist.training.metrics import MetricLog
 from spe_dist.training.progress import ProgressLine, duration
 from spe_dist.training.resume import CONFIG_FILE
