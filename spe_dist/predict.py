@@ -5,8 +5,9 @@
     python spe_dist/predict.py runs/conll04/model test.json --format corpus --output predicted.json
 
 MODEL is the folder that fine-tuning writes (OUTPUT/model). An INPUT is a text file (UTF-8; blank lines part documents),
-JSON lines or a JSON list with text ("text") or words ("tokens", "words", "sentences"), a corpus of any format that
-fine-tuning reads, a folder or glob of such files, plain, .gz, .xz, .zst or .bz2; "-" or none is standard input.
+JSON lines or a JSON list of texts, or of objects with text ("text") or words ("tokens", "words", "sentences"), a corpus
+of any format that fine-tuning reads, a folder or glob of such files, plain, .gz, .xz, .zst or .bz2; "-" or none is
+standard input.
 
 Output: {"file", "document", "line", "sentence", "text", "start", "end", "words", "word_offsets", "entities":
 [{"type", "text", "start", "end", "words", "probability"}], "relations": [{"type", "head", "tail", "probability"}]}.

@@ -1,20 +1,25 @@
-"""Sentences of JSON records: JSON lines, or a file that is one JSON list.
+"""Sentences of JSON records: JSON lines, a file that is one JSON list, or objects over several lines.
 
-Of a record the first of these fields counts that it has: `sentences` (a list of lists of words, or of strings),
-`tokens` or `words` (a list of words), the text field (split into sentences and words), `sentText` (words between
-spaces). So all formats of extraction corpora are read, and what predict.py has written; what is marked in them is no
-input. Beside words, a text that holds them in order gives the offsets.
+A record is a text (a string) or an object. Of an object the first of these fields counts that it has: `sentences` (a
+list of lists of words, or of strings), `tokens` or `words` (a list of words), the text field (split into sentences and
+words), `sentText` (words between spaces). So all formats of extraction corpora are read, and what predict.py has
+written; what is marked in them is no input. Beside words, a text that holds them in order gives the offsets. A record
+without words gives one sentence without words.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from spe_dist.data.text import BAD_JSON, BLANK, Skips
 from spe_dist.errors import DataError
 from spe_dist.extraction.corpus import Sentence, Span
+from spe_dist.extraction.formats.notices import note_words
+from spe_dist.extraction.formats.records import unique_fields
+from spe_dist.extraction.sentence_split import cut_words
 from spe_dist.extraction.text_input import (
     InputSettings,
     Line,
@@ -26,8 +31,13 @@ from spe_dist.extraction.text_input import (
 )
 
 NO_TEXT = "JSON records without text or words"
-ID_FIELDS = ("id", "doc_key", "doc_id", "orig_id")
+ID_FIELDS = ("id", "doc_key", "doc_id", "orig_id", "articleId")
 WORD_FIELDS = ("tokens", "words")
+NO_SENTENCE = (0, Sentence((), text="", char_spans=()))  # of a record without words: each record has an output line
+
+_DECODER = json.JSONDecoder(object_pairs_hook=unique_fields)
+_DAMAGE_REMEDY = "repair it, get the file again, or give --input_format text if this is no JSON"
+_SPACE = re.compile(r"\s*")
 
 
 class RecordError(DataError):
@@ -59,37 +69,38 @@ class JsonReader:
 
     def _read_record(self, line: Line) -> Iterator[Located]:
         try:
-            record = json.loads(line.text)
+            record = _DECODER.decode(line.text)
         except (ValueError, RecursionError) as error:
             self._fail(BAD_JSON, f"line {line.number}", f"is not JSON: {error}")
             return
         yield from self._sentences(record, "line", line.number)
 
     def _read_whole(self, first: Line, rest: Iterator[Line]) -> Iterator[Located]:
-        """The file as one list, or one object over several lines; held whole."""
-        text = "\n".join([first.text, *(line.text for line in rest)])
+        """The file as one list, or objects over several lines; held whole."""
+        text = "\n".join([first.text, *(line.text for line in rest)]).strip()
         try:
-            records = json.loads(text)
+            records = _values(text)
         except json.JSONDecodeError as error:
             number = first.number + error.lineno - 1
             raise DataError(
-                f"{self.name}, line {number}, column {error.colno}: damaged JSON ({error.msg}); repair it, or get the "
-                "file again"
+                f"{self.name}, line {number}, column {error.colno}: damaged JSON ({error.msg}); {_DAMAGE_REMEDY}"
             ) from None
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{self.name} holds damaged JSON ({error}); repair it, or get the file again") from None
-        for number, record in enumerate(records if isinstance(records, list) else [records], start=1):
+            raise DataError(f"{self.name} holds damaged JSON ({error}); {_DAMAGE_REMEDY}") from None
+        for number, record in enumerate(records, start=1):
             yield from self._sentences(record, "item", number)
 
     def _sentences(self, record: Any, unit: str, number: int) -> Iterator[Located]:
         try:
-            found = list(sentences_of_record(record, self.settings))
+            found = list(sentences_of_record(record, self.settings)) or [NO_SENTENCE]
         except RecordError as error:
             self._fail(NO_TEXT, f"{unit} {number}", str(error))
             return
         document = next(self.documents)
-        identity = next((record[key] for key in ID_FIELDS if isinstance(record.get(key), str | int)), None)
+        fields = record if isinstance(record, dict) else {}
+        identity = next((fields[key] for key in ID_FIELDS if isinstance(fields.get(key), str | int)), None)
         for i, (start, sentence) in enumerate(found):
+            note_words(sentence.words, self.skips.counts)
             yield Located(Place(self.file, document, identity, number, i, start), sentence)
 
     def _fail(self, reason: str, where: str, detail: str) -> None:
@@ -102,10 +113,24 @@ class JsonReader:
         self.skips.first_bad = self.skips.first_bad or f"{self.name}, {where} {detail}"
 
 
+def _values(text: str) -> list[Any]:
+    """The items of a list, or objects one behind another. Raises ValueError, RecursionError."""
+    if text.startswith("["):
+        return _DECODER.decode(text)
+    values, position = [], 0
+    while position < len(text):
+        value, end = _DECODER.raw_decode(text, position)
+        values.append(value)
+        position = _SPACE.match(text, end).end()  # type: ignore[union-attr]
+    return values
+
+
 def sentences_of_record(record: Any, settings: InputSettings) -> Iterator[tuple[int, Sentence]]:
     """(first character, sentence) for each sentence of a record. Raises RecordError."""
+    if isinstance(record, str):
+        return sentences_of_text(_encodable(record), settings.tokenised)
     if not isinstance(record, dict):
-        raise RecordError(f"is {_shown(record)}, no object with a field {settings.text_field!r} or 'tokens'")
+        raise RecordError(f"is {_shown(record)}, no text and no object with {settings.text_field!r} or 'tokens'")
     text = record.get(settings.text_field)
     if "sentences" in record:
         return _of_list(record["sentences"], "sentences", text)
@@ -137,7 +162,8 @@ def _of_list(sentences: Any, field: str, text: Any) -> Iterator[tuple[int, Sente
         if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
             raise RecordError(f"has {_shown(words)} under {field!r}, no list of words")
     text = _encodable(text) if isinstance(text, str) else None
-    return place_words([[_encodable(word) for word in words] for words in sentences], text)
+    parts = [part for words in sentences for part in cut_words(words)]
+    return place_words([[_encodable(word) for word in words] for words in parts], text)
 
 
 def _of_strings(sentences: Sequence[str]) -> Iterator[tuple[int, Sentence]]:

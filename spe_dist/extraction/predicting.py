@@ -23,6 +23,7 @@ from spe_dist.extraction.corpus import Sentence
 from spe_dist.extraction.drawing import colours_of_sentences, draw_sentence, page
 from spe_dist.extraction.extractor import Extractor
 from spe_dist.extraction.formats import read_corpus, write_corpus
+from spe_dist.extraction.json_input import NO_TEXT
 from spe_dist.extraction.records import above, to_line, to_record
 from spe_dist.extraction.text_input import (
     STANDARD_INPUT,
@@ -90,15 +91,15 @@ class Report:
 
     def finish(self, notices: Counter[str]) -> None:
         seconds = time.monotonic() - self.start_s
-        bad = self.skips.counts
-        for reason, count in (notices + bad).items():
+        left_out = self.skips.bad_lines + self.skips.counts[NO_TEXT]
+        for reason, count in (notices + self.skips.counts).items():
             self.tell(f"{count:,} {reason}")
         if self.skips.first_bad:
             self.tell(f"first of what was left out: {self.skips.first_bad}")
         self.tell(
             f"{self.sentences:,} sentences, {self.words:,} words, {self.entities:,} entities, {self.relations:,} "
             f"relations in {seconds:.1f} s: {self.sentences / max(seconds, 1e-9):,.0f} sentences/s; "
-            f"{self.skips.bad_lines:,} lines left out"
+            f"{left_out:,} lines left out"
         )
 
 

@@ -10,8 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
+from typing import TypeVar
 
 from spe_dist.data.words import Word, spacy_splitter
+
+Item = TypeVar("Item")
 
 ALWAYS_GO_ON = frozenset("cf viz vs approx resp Lt Col Capt Sgt Cmdr Pvt Hon Messrs".split())
 GO_ON_BEFORE_NUMBERS = frozenset(
@@ -25,12 +28,18 @@ TITLES = frozenset("Mr. Mrs. Ms. Dr. Prof. St. Gen. Gov. Sen. Rep. Rev. Adm. Bro
 UNFINISHED = frozenset(",;([")
 MAX_MERGED_WORDS = 400
 MAX_SENTENCE_WORDS = 2000  # more is a table or data without any full stop; cut, so that memory is bounded
+MAX_GIVEN_WORDS = 20_000  # of a sentence that came split into words, for the same reason
 
 
-def split_sentences(text: str) -> Iterator[list[Word]]:
+def cut_words(words: Sequence[Item], most: int = MAX_GIVEN_WORDS) -> list[Sequence[Item]]:
+    """Words in parts of at most `most`; a sentence without words stays one."""
+    return [words[i : i + most] for i in range(0, len(words), most)] or [words]
+
+
+def split_sentences(text: str) -> Iterator[Sequence[Word]]:
     """The sentences of a text that are not empty, in order, as words with their places in it."""
     for words in _sentences(text):
-        yield from (words[i : i + MAX_SENTENCE_WORDS] for i in range(0, len(words), MAX_SENTENCE_WORDS))
+        yield from cut_words(words, MAX_SENTENCE_WORDS)
 
 
 def _sentences(text: str) -> Iterator[list[Word]]:

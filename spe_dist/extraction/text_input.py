@@ -24,7 +24,7 @@ from spe_dist.data.text_files import MAX_LINE_BYTES, find_files, read_chunks
 from spe_dist.data.words import SpaceSplitter, Word
 from spe_dist.errors import DataError
 from spe_dist.extraction.corpus import Sentence
-from spe_dist.extraction.sentence_split import split_sentences
+from spe_dist.extraction.sentence_split import cut_words, split_sentences
 
 STANDARD_INPUT = "-"
 SAMPLE_CHARACTERS = 256 << 10
@@ -35,6 +35,8 @@ LOWER_CASE_SHARE_OF_WRAPPED = 0.15  # of the lines that follow another one: thos
 
 _LINE_END = re.compile(r"[.!?:;][\"'\u2019\u201d)\]]*\s*$")
 _INNER_END = re.compile(r"[^\W\d_]{2}[\"')\]]*[.!?]+[\"')\]]*\s+[\"'(\[]*[A-Z]")
+_JSON = re.compile(r'(?:\[\s*)?\{\s*(?:"|$)|\[\s*\]?$')
+_JSON_STRINGS = re.compile(r'\[\s*"(?:[^"\\\n]|\\.)*"\s*(?:,\s*"|\]\s*\Z)')
 _BULLET = re.compile(r"\s*(?:[-*\u2022\u2013]|\(?\d{1,3}[.)])\s")
 
 FormatChoice = Literal["auto", "text", "json"]
@@ -119,24 +121,30 @@ def shown_name(path: Path | str) -> str:
 
 
 def read_lines(path: Path, settings: InputSettings, skips: Skips) -> Iterator[Line]:
-    """The decoded lines of a file, plain or compressed. DataError for a line that is not UTF-8, unless `skip_bad`."""
+    """The decoded lines of a file, plain or compressed. DataError for one that is no UTF-8 text, unless `skip_bad`."""
     stream = sys.stdin.buffer if str(path) == STANDARD_INPUT else None
     path = Path(shown_name(path))
     start = 0
     for number, data in enumerate(_byte_lines(path, read_chunks(path, stream)), start=1):
         skips.lines += 1
         try:
-            text, is_bad = data.decode("utf-8"), False
+            text = data.decode("utf-8")
+            fault = "is UTF-16 (every other byte is zero)" if "\0" in text and _is_utf16(data) else ""
         except UnicodeDecodeError as error:
-            if not settings.skip_bad:
-                raise DataError(
-                    f"{path}, line {number} is not UTF-8 (byte 0x{data[error.start]:02x}); convert the file to UTF-8, "
-                    "or leave such lines out with --skip_bad"
-                ) from None
-            skips.add_bad(UNDECODABLE, path, number, str(error))
-            text, is_bad = data.decode("utf-8", "replace"), True
-        yield Line(number, start, text, is_bad)
+            text, fault = data.decode("utf-8", "replace"), f"is not UTF-8 (byte 0x{data[error.start]:02x})"
+        if fault and not settings.skip_bad:
+            raise DataError(
+                f"{path}, line {number} {fault}; convert the file to UTF-8, or leave such lines out with --skip_bad"
+            )
+        if fault:
+            skips.add_bad(UNDECODABLE, path, number, fault)
+        yield Line(number, start, text, bool(fault))
         start += len(text) + 1
+
+
+def _is_utf16(data: bytes) -> bool:
+    """Whether a line is, by all appearance, UTF-16 without a mark, which reads as UTF-8 with zero bytes."""
+    return len(data) >= 8 and any(data[::2]) != any(data[1::2])
 
 
 def _byte_lines(path: Path, chunks: Iterable[tuple[bytes, int]]) -> Iterator[bytes]:
@@ -174,8 +182,8 @@ def _is_json(sample: Sequence[Line], format: FormatChoice, path: Path) -> bool:
         return format == "json"
     if any(suffix in (".jsonl", ".ndjson", ".json") for suffix in path.suffixes):
         return True
-    first = next((line.text.strip() for line in sample if line.text.strip()), "")
-    return bool(re.match(r'(?:\[\s*)?\{\s*(?:"|$)|\[\s*\]?\s*$', first))
+    text = "\n".join(line.text for line in sample).lstrip()
+    return bool(_JSON.match(text.partition("\n")[0].rstrip()) or _JSON_STRINGS.match(text))
 
 
 def choose_lines(sample: Sequence[Line], settings: InputSettings) -> tuple[int | None, str]:
@@ -275,7 +283,7 @@ def sentences_of(text: str, tokenised: bool = False) -> Iterator[tuple[int, Sent
     """(first character, sentence) for each sentence of one paragraph or line."""
     if tokenised:
         words = SpaceSplitter().words_with_offsets(text)
-        sentences: Iterable[list[Word]] = [words] if words else []
+        sentences: Iterable[Sequence[Word]] = cut_words(words) if words else []
     else:
         sentences = split_sentences(text)
     for words in sentences:

@@ -171,7 +171,7 @@ def test_json_lines_give_text_or_words_and_keep_the_record_s_id(tmp_path):
     located = _read(path)
     _check_offsets([item for item in located if item.place.document == 0], text)
     assert [place.id for place, _ in located][:7] == ["a", "a", "a", None, "d", "d", "d"]
-    assert [place.line for place, _ in located] == [1, 1, 1, 2, 3, 3, 3, 4, 5, 5, 6]
+    assert [place.line for place, _ in located] == [1, 1, 1, 2, 3, 3, 3, 4, 5, 5, 6, 7]
     by_line = {line: [item for item in located if item.place.line == line] for line in range(2, 7)}
     assert [sentence.words for _, sentence in by_line[3]] == [("Ann", "came", "."), (), ("So", "what", "?")]
     _check_offsets(by_line[3], "Ann came .\n\nSo what ?")

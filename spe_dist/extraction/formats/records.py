@@ -173,7 +173,8 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON number")
 
 
-def _unique_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of some fields, for a JSON decoder. Raises ValueError where it would lose one of two values."""
     fields = dict(pairs)
     if len(fields) < len(pairs):
         name = next(name for name, count in Counter(key for key, _ in pairs).items() if count > 1)
@@ -181,7 +182,7 @@ def _unique_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return fields
 
 
-_DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_refuse_constant, object_pairs_hook=_unique_fields)
+_DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_refuse_constant, object_pairs_hook=unique_fields)
 
 
 def _check_encodable(value: Any, place: str) -> None:

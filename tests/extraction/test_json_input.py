@@ -1,0 +1,98 @@
+"""JSON that users have beside plain records: strings, empty records, objects over several lines, damaged values."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from spe_dist.data.text import Skips
+from spe_dist.errors import DataError
+from spe_dist.extraction import sentence_split
+from spe_dist.extraction.text_input import InputSettings, Located, read_inputs
+
+
+def read(path: Path, skips: Skips | None = None, **settings) -> list[Located]:
+    return list(read_inputs([str(path)], InputSettings(**settings), skips))
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_a_list_of_strings_is_texts_whatever_the_file_is_called(tmp_path: Path, indent: int | None) -> None:
+    path = tmp_path / "texts"
+    path.write_text(json.dumps(['He said: "Go." Then he left.', "Two."], indent=indent))
+    assert [(place.document, sentence.text) for place, sentence in read(path)] == [
+        (0, 'He said: "Go."'),
+        (0, "Then he left."),
+        (1, "Two."),
+    ]
+
+
+@pytest.mark.parametrize("text", ['["Hello," he said.]\n', '["Hello", he said.]\n', "[1] Of books.\n"])
+def test_text_that_begins_with_a_bracket_is_text(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "text"
+    path.write_text(text)
+    assert "".join(sentence.text for _, sentence in read(path)).replace(" ", "") == text.strip().replace(" ", "")
+
+
+def test_every_record_gives_a_sentence_and_an_empty_one_is_counted(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    contents = [{"text": " "}, {"sentences": []}, {"tokens": []}, {"tokens": ["", "a"]}]
+    records = [{"id": number, **content} for number, content in enumerate(contents, 1)]
+    path.write_text("\n".join(map(json.dumps, records)))
+    skips = Skips()
+    located = read(path, skips)
+    assert [(place.id, place.document, sentence.words) for place, sentence in located] == [
+        (1, 0, ()),
+        (2, 1, ()),
+        (3, 2, ()),
+        (4, 3, ("", "a")),
+    ]
+    assert {reason.split(" ", 1)[0]: count for reason, count in skips.counts.items()} == {"sentences": 3, "words": 1}
+
+
+def test_the_article_of_a_line_of_a_corpus_is_its_id(tmp_path: Path) -> None:
+    path = tmp_path / "nyt.json"
+    path.write_text('{"sentText": "A b .", "articleId": "/m/vinci8/1", "sentId": 3}\n')
+    assert [place.id for place, _ in read(path)] == ["/m/vinci8/1"]
+
+
+def test_objects_over_several_lines_are_read_one_behind_another(tmp_path: Path) -> None:
+    path = tmp_path / "pretty"
+    path.write_text("\n\n".join(json.dumps({"text": text}, indent=2) for text in ("One.", "Two.")))
+    assert [(place.line, sentence.text) for place, sentence in read(path)] == [(1, "One."), (2, "Two.")]
+    path.write_text(path.read_text()[:-3])
+    with pytest.raises(DataError, match=r"pretty, line 6, column .*damaged JSON.*--input_format text"):
+        read(path)
+
+
+def test_a_field_given_twice_is_refused_or_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "twice.jsonl"
+    path.write_text('{"text": "One.", "text": "Two."}\n{"text": "Three."}\n')
+    with pytest.raises(DataError, match=r"twice\.jsonl, line 1 .*field 'text' occurs twice"):
+        read(path)
+    skips = Skips()
+    assert [sentence.text for _, sentence in read(path, skips, skip_bad=True)] == ["Three."]
+    assert skips.bad_lines == 1
+
+
+def test_utf16_without_a_mark_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "utf16.txt"
+    path.write_bytes("John works.\nHe sleeps.\n".encode("utf-16-le"))
+    with pytest.raises(DataError, match=r"utf16\.txt, line 1 is UTF-16 .*; convert the file to UTF-8"):
+        read(path)
+    path.write_bytes(b"One.\nTw\0o is odd.\nThree.\n")
+    assert [sentence.text for _, sentence in read(path)] == ["One.", "Tw\0o is odd.", "Three."]
+
+
+def test_given_words_without_end_are_cut_and_keep_their_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sentence_split.cut_words, "__defaults__", (4,))
+    words = [f"w{i}" for i in range(10)]
+    (tmp_path / "words.txt").write_text(" ".join(words))
+    (tmp_path / "words.jsonl").write_text(json.dumps({"tokens": words}))
+    for name in ("words.txt", "words.jsonl"):
+        located = read(tmp_path / name, tokenised=name == "words.txt")
+        assert [place.sentence for place, _ in located] == [0, 1, 2]
+        assert [word for _, sentence in located for word in sentence.words] == words
+        starts = [place.start + a for place, sentence in located for a, _ in sentence.char_spans or ()]
+        assert starts == list(range(0, 30, 3))
