@@ -37,7 +37,7 @@ from spe_dist.data.manifest import MANIFEST_NAME, SPLITS, TOKENIZER_FOLDER, Mani
 from spe_dist.data.parallel import available_processes, map_in_order
 from spe_dist.data.runs import BINS, write_atomically
 from spe_dist.data.text import TextReader, choose_unit, take_sample
-from spe_dist.data.text_files import find_files
+from spe_dist.data.text_files import find_files, refuse_pipes
 from spe_dist.data.words import choose_words
 from spe_dist.errors import ConfigError, DataError
 from spe_dist.files import file_sha256, shared_name
@@ -82,6 +82,7 @@ def make_shards(
         raise ConfigError(f"processes={processes} does no work; choose at least 1")
     folder = Path(output).expanduser()
     files = find_files(inputs, leave_out=folder)
+    refuse_pipes(files)
     with _disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = folder / ".lock"

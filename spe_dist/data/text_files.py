@@ -77,6 +77,13 @@ def find_files(inputs: Sequence[str], leave_out: Path | None = None) -> list[Pat
     return list(found.values())
 
 
+def refuse_pipes(files: Sequence[Path]) -> None:
+    """DataError for what gives its content only once: a look at its first lines would lose them."""
+    for file in files:
+        if not file.is_file():
+            raise DataError(f"input {file} is a pipe or device, but text is read more than once; write it to a file")
+
+
 def _is_text_name(path: Path) -> bool:
     """Not hidden, and with a text suffix (also before a compression's) or none at all (wikiextractor's wiki_00)."""
     if any(part.startswith(".") for part in path.parts):

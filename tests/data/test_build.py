@@ -290,6 +290,18 @@ def test_unusable_requests_are_errors_before_any_work(tmp_path, corpus, vocabula
         make_shards([str(tmp_path / "none.txt")], out, tokenizer=vocabulary, quiet=True)
 
 
+@pytest.mark.skipif(not os.path.isdir("/dev/fd"), reason="no /dev/fd")
+def test_a_pipe_whose_first_lines_a_look_would_lose_is_refused(tmp_path, vocabulary):
+    reader, writer = os.pipe()
+    os.write(writer, "".join(f"{line}\n" for line in numbered_sentences(100)).encode())
+    os.close(writer)
+    try:
+        with pytest.raises(DataError, match=f"/dev/fd/{reader} is a pipe.*write it to a file"):
+            make_shards([f"/dev/fd/{reader}"], str(tmp_path / "out"), tokenizer=vocabulary, quiet=True)
+    finally:
+        os.close(reader)
+
+
 def kill_itself(task):
     os.kill(os.getpid(), 9)
 
