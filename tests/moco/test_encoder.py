@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+from thread_ranks import run_threads
 from torch import nn
 
 from spe_dist.distributed.context import start_ranks
@@ -74,7 +75,7 @@ def trained(collectives, average="sharded", dtype=torch.float32, accumulation=1)
 @pytest.mark.parametrize("average", ["sharded", "replicated"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("ranks", [1, 2, 4])
-def test_start_gives_an_exact_copy_of_the_query_on_every_rank(run_threads, ranks, dtype, average):
+def test_start_gives_an_exact_copy_of_the_query_on_every_rank(ranks, dtype, average):
     def rank(collectives):
         query, moco = build(collectives, average, dtype)
         for parameter in moco.key_module.parameters():
@@ -89,7 +90,7 @@ def test_start_gives_an_exact_copy_of_the_query_on_every_rank(run_threads, ranks
 
 @pytest.mark.parametrize("average", ["sharded", "replicated"])
 @pytest.mark.parametrize(("ranks", "accumulation"), [(1, 4), (2, 1), (2, 2), (4, 1), (4, 2)])
-def test_any_number_of_ranks_gives_the_queue_of_one_rank(run_threads, ranks, accumulation, average):
+def test_any_number_of_ranks_gives_the_queue_of_one_rank(ranks, accumulation, average):
     (_, expected), *_ = run_threads(1, trained)
     for _, moco in run_threads(ranks, lambda c: trained(c, average, accumulation=accumulation)):
         for queue, wanted in ((moco.pair_queue, expected.pair_queue), (moco.context_queue, expected.context_queue)):
@@ -101,7 +102,7 @@ def test_any_number_of_ranks_gives_the_queue_of_one_rank(run_threads, ranks, acc
 
 @pytest.mark.distributed
 @pytest.mark.parametrize(("ranks", "accumulation"), [(2, 2), (4, 1)])
-def test_processes_over_gloo_give_the_queue_of_one_rank(run_ranks, run_threads, ranks, accumulation):
+def test_processes_over_gloo_give_the_queue_of_one_rank(run_ranks, ranks, accumulation):
     (_, expected), *_ = run_threads(1, trained)
 
     def one_process():
@@ -119,7 +120,7 @@ def test_processes_over_gloo_give_the_queue_of_one_rank(run_ranks, run_threads, 
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
-def test_sharded_and_replicated_averages_give_equal_bits_on_all_ranks(run_threads, dtype):
+def test_sharded_and_replicated_averages_give_equal_bits_on_all_ranks(dtype):
     modules = [
         moco.key_module
         for average in ("sharded", "replicated")
@@ -143,7 +144,7 @@ def follow_a_fixed_path(collectives, average, dtype):
 
 @pytest.mark.parametrize(("saved_ranks", "resumed_ranks"), [(1, 1), (4, 4), (4, 2), (2, 4)])
 @pytest.mark.parametrize("average", ["sharded", "replicated"])
-def test_saved_state_continues_bit_exactly_at_any_number_of_ranks(run_threads, saved_ranks, resumed_ranks, average):
+def test_saved_state_continues_bit_exactly_at_any_number_of_ranks(saved_ranks, resumed_ranks, average):
     states = run_threads(saved_ranks, lambda c: follow_a_fixed_path(c, average, torch.bfloat16)[1].state_dict())
     assert all(state is None for state in states[1:])
 
@@ -174,7 +175,7 @@ def test_saved_state_continues_bit_exactly_at_any_number_of_ranks(run_threads, s
             assert torch.equal(weights[name], expected[name]), name
 
 
-def test_keys_of_one_step_larger_than_the_queue_leave_its_last_keys(run_threads):
+def test_keys_of_one_step_larger_than_the_queue_leave_its_last_keys():
     def rank(collectives):
         _, moco = build(collectives)
         ids = torch.arange(12) + 12 * collectives.rank
@@ -188,7 +189,7 @@ def test_keys_of_one_step_larger_than_the_queue_leave_its_last_keys(run_threads)
         assert moco.pair_queue.cursor == 4
 
 
-def test_a_diverged_key_encoder_is_named(run_threads):
+def test_a_diverged_key_encoder_is_named():
     def rank(collectives):
         _, moco = trained(collectives)
         if collectives.rank == 1:
@@ -199,7 +200,7 @@ def test_a_diverged_key_encoder_is_named(run_threads):
     run_threads(2, rank)
 
 
-def test_a_state_of_another_model_or_queue_is_refused(run_threads):
+def test_a_state_of_another_model_or_queue_is_refused():
     state = run_threads(1, lambda c: trained(c)[1].state_dict())[0]
 
     def rank(collectives):

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from thread_ranks import run_threads
 
 from spe_dist.errors import DivergenceError
 from spe_dist.moco import check_equal, fingerprint
@@ -43,7 +44,7 @@ def test_zero_and_negative_zero_differ_and_strides_do_not_matter():
     assert fingerprint({"a": torch.zeros(0)}) and fingerprint({"a": torch.zeros(())}) and fingerprint({}) == {}
 
 
-def test_a_difference_stops_every_rank_and_names_tensor_and_ranks(run_threads):
+def test_a_difference_stops_every_rank_and_names_tensor_and_ranks():
     def rank(collectives):
         tensors = {"layer.weight": torch.ones(8), "ids_K": torch.arange(8)}
         check_equal(collectives, tensors)

@@ -21,7 +21,7 @@ class DequeReference:
             self.seen += 1
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(capacity=st.integers(1, 12), batches=st.lists(st.integers(0, 30), max_size=8))
 def test_enqueue_gives_what_one_by_one_gives_for_any_batch_sizes(capacity, batches):
     queue, reference = KeyQueue(capacity, 3), DequeReference(capacity)

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from thread_ranks import ThreadCollectives, run_threads
 
 from spe_dist.config import Config, CorruptionConfig, MocoConfig, ModelConfig, ObjectiveConfig, TrainConfig
 from spe_dist.data.shards import Block
@@ -65,47 +66,23 @@ def made_model(config, seed=5):
     return model, key_module
 
 
-class ThreadCollectives:
-    def __init__(self, rank, ranks, board, barrier):
-        self.rank, self.ranks, self._board, self._barrier = rank, ranks, board, barrier
-
-    def all_gather_object(self, obj):
-        self._board[self.rank] = obj
-        self._barrier.wait(60)
-        gathered = [self._board[rank] for rank in range(self.ranks)]
-        self._barrier.wait(60)
-        return gathered
-
-    def all_gather_uneven(self, tensor, sizes):
-        assert tensor.shape == (sizes[self.rank],)
-        return torch.cat(self.all_gather_object(tensor.clone()))
-
-
 def evaluate(config, ranks=1, micro_batch=8, model=None):
     """Figures and number of forward calls of each rank."""
     model, key_module = model or made_model(config)
-    barrier, board, results = threading.Barrier(ranks), {}, [None] * ranks
 
-    def target(rank):
+    def rank(collectives):
         calls = []
 
         def forward(batch):
             calls.append(batch)
             return model(batch)
 
-        collectives = ThreadCollectives(rank, ranks, board, barrier)
         evaluation = HeldOutEvaluation(
             MadeStore(), config, collectives, torch.device("cpu"), micro_batch, {"heldout/tbo_count_model_nats": 1.0}
         )
-        results[rank] = (evaluation(forward, key_module), len(calls))
+        return evaluation(forward, key_module), len(calls)
 
-    threads = [threading.Thread(target=target, args=(rank,)) for rank in range(ranks)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert all(results), "a rank failed"
-    return results
+    return run_threads(ranks, rank)
 
 
 @pytest.mark.parametrize("view_masks", ["each", "one"])

@@ -1,13 +1,12 @@
 """Stand-ins for several ranks: threads of one process that meet at a barrier."""
 
+from __future__ import annotations
+
 import threading
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 import torch
-
-torch.set_num_threads(1)
 
 
 class ThreadCollectives:
@@ -52,8 +51,3 @@ def run_threads(ranks: int, function: Callable[[ThreadCollectives], Any]) -> lis
     if errors:
         raise errors[0]
     return results
-
-
-@pytest.fixture(name="run_threads")
-def run_threads_fixture():
-    return run_threads
