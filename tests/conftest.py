@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import importlib
 import multiprocessing
 import os
 import pickle
@@ -32,11 +33,26 @@ os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get(
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 torch.set_num_threads(1)
+# A busy machine is slow without a fault of ours; examples of one test may overwrite each other's files.
+settings.register_profile(
+    "tests", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("tests")
 
 LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 SHARED_MEMORY = Path("/dev/shm")
+# What a rank that trains imports, some of it late; it takes longer than most of the tests' training does.
+IMPORTS_OF_RANKS = (
+    "deepspeed.runtime.zero.muon.muon_optimizer",
+    "matplotlib.backends.backend_agg",
+    "matplotlib.figure",
+    "spe_dist.extraction.finetuning.run",
+    "spe_dist.training.run",
+    "torch.utils.tensorboard",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -57,7 +73,7 @@ def _launcher_variables_stay_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def find_free_port() -> int:
     """A free TCP port of loopback, below the ephemeral range; the same session tends to get the same one again."""
-    first = 20_000 + (os.getpid() * 8) % 8_000
+    first = 20_000 + (os.getpid() * 64) % 8_000  # other sessions and workers of pytest-xdist search elsewhere
     for port in range(first, first + 64):
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -76,13 +92,15 @@ class RankError(AssertionError):
     """A rank raised, died or did not finish in time; the message holds the tracebacks of the ranks."""
 
 
-def _rank_main(function: Callable[..., Any], args: tuple, environment: dict[str, str], folder: Path, limit_s: float):
+def _rank_main(
+    function: Callable[..., Any], args: tuple, environment: dict[str, str], folder: Path, dump_after_s: float
+) -> None:
     rank = environment["RANK"]
     os.environ.update(environment)
     os.setsid()  # whatever the rank starts (loader workers) ends with its process group
     stacks = open(folder / f"stacks.{rank}", "w")  # noqa: SIM115  (stays open for faulthandler)
     faulthandler.enable(stacks)
-    faulthandler.dump_traceback_later(limit_s, file=stacks)
+    faulthandler.dump_traceback_later(dump_after_s, file=stacks)
     try:
         torch.set_num_threads(1)
         torch.manual_seed(0)
@@ -119,9 +137,19 @@ def _report(folder: Path, ranks: int, exit_codes: list[int | None]) -> str:
     return "\n".join(lines)
 
 
-@pytest.fixture
-def run_ranks(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[Any]]:
-    """`run_ranks(function, ranks, *args, timeout_s=120, environment={})`: call `function(*args)` in every rank.
+@pytest.fixture(scope="session")
+def imports_of_ranks() -> None:
+    """Import once what every rank would: ranks are forks of this process and have it then."""
+    from spe_dist.distributed.engine import import_deepspeed
+
+    import_deepspeed("cpu")
+    for name in IMPORTS_OF_RANKS:
+        importlib.import_module(name)
+
+
+@pytest.fixture(scope="session")
+def run_ranks(tmp_path_factory: pytest.TempPathFactory, imports_of_ranks: None) -> Callable[..., list[Any]]:
+    """`run_ranks(function, ranks, *args, timeout_s=240, environment={})`: call `function(*args)` in every rank.
 
     Each rank is a fork of the test process, with RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and
     MASTER_PORT set as a launcher does and DS_ACCELERATOR=cpu, so `torch.distributed.init_process_group("gloo")` and
@@ -135,7 +163,7 @@ def run_ranks(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[An
         function: Callable[..., Any],
         ranks: int,
         *args: Any,
-        timeout_s: float = 120.0,
+        timeout_s: float = 240.0,
         environment: dict[str, str] | None = None,
     ) -> list[Any]:
         assert not torch.distributed.is_initialized(), "the test process must not hold a process group"
@@ -154,7 +182,8 @@ def run_ranks(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[An
                 "DS_ACCELERATOR": "cpu",
                 **(environment or {}),
             }
-            process = context.Process(target=_rank_main, args=(function, args, launcher, folder, timeout_s - 1.0))
+            dump_after_s = timeout_s - min(10.0, timeout_s / 2)  # a rank may have started late
+            process = context.Process(target=_rank_main, args=(function, args, launcher, folder, dump_after_s))
             process.start()
             processes.append(process)
         exit_codes: list[int | None] = [None] * ranks

@@ -34,7 +34,7 @@ def test_one_rank_that_raises_ends_the_others_and_shows_its_traceback(run_ranks)
     start = time.monotonic()
     with pytest.raises(AssertionError, match="rank one gives up"):
         run_ranks(fail_on_rank_one, 2)
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 50
 
 
 def test_ranks_that_hang_are_ended_with_their_stacks(run_ranks):
@@ -42,4 +42,4 @@ def test_ranks_that_hang_are_ended_with_their_stacks(run_ranks):
         time.sleep(60)
 
     with pytest.raises(AssertionError, match="wait_for_nobody"):
-        run_ranks(wait_for_nobody, 2, timeout_s=2.0)
+        run_ranks(wait_for_nobody, 2, timeout_s=6.0)

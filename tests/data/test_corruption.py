@@ -7,7 +7,7 @@ from math import ceil, comb
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from spe_dist.config import CorruptionConfig
@@ -164,7 +164,6 @@ def plain_tbo_words(word_pieces: list[int], budget: int, key: np.ndarray) -> lis
     return taken
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.lists(st.integers(1, 9), min_size=1, max_size=30), st.integers(0, 20)), max_size=8))
 def test_words_are_taken_whole_in_random_order_while_they_fit(sentences):
     keys = randomness.keys(5, 1, np.arange(len(sentences)))

@@ -177,7 +177,7 @@ def test_a_claimed_port_is_given_to_nobody_else_but_torchs_store_may_listen_on_i
         port = claimed.getsockname()[1]
         with pytest.raises(LaunchError):
             launch.claim_port(port, port + 1)
-        store = distributed.TCPStore("127.0.0.1", port, 1, True, timeout=timedelta(seconds=5))
+        store = distributed.TCPStore("127.0.0.1", port, 1, True, timeout=timedelta(seconds=60))
         store.set("key", "value")
         assert store.get("key") == b"value"
         with pytest.raises(LaunchError):
@@ -201,7 +201,7 @@ def test_the_held_port_is_released_when_standard_input_ends():
     with pytest.raises(LaunchError):
         launch.free_port(port, port + 1)
     holder.stdin.close()
-    assert holder.wait(timeout=10) == 0
+    assert holder.wait(timeout=60) == 0
     holder.stdout.close()
     assert launch.free_port(port, port + 1) == port
 

@@ -99,7 +99,7 @@ def once_there(path: Path, action: Callable[[], None]) -> None:
     """Call `action` from a thread of its own as soon as the file exists."""
 
     def wait() -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while not path.exists() and time.monotonic() < deadline:
             time.sleep(0.01)
         action()
@@ -262,7 +262,7 @@ def test_two_runs_in_one_output_folder_are_refused(place: Path) -> None:
 
 def test_a_left_over_process_of_an_earlier_run_is_named(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = place / "OUT/rows/bert/news-100/seed-0"
-    code = "import os, sys, time; sys.argv; time.sleep(60)"
+    code = "import os, sys, time; sys.argv; time.sleep(600)"
     process = subprocess.Popen([sys.executable, "-c", code, str(folder / "run")])
     try:
         run(place, only=("BERT",))

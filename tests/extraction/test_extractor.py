@@ -10,7 +10,7 @@ from itertools import count, islice
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spe_dist.errors import CheckpointError, ConfigError, DataError
@@ -85,7 +85,7 @@ def test_a_stream_without_end_gives_results_as_it_goes(extractor):
 @given(
     st.text(st.one_of(st.sampled_from("aB1 .,\n\x00\U0001f600"), st.characters(exclude_categories=["Cs"])), max_size=60)
 )
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40)
 def test_entities_of_any_text_stand_where_their_offsets_say(extractor, text):
     for sentence in extractor.predict(text):
         record = to_record(sentence)
