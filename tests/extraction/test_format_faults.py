@@ -1,0 +1,147 @@
+"""Files that are no corpus: each is refused with its place, the value and the remedy."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+from corpora import DYGIE, EXAMPLES, SPERT, changed, put
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spe_dist.errors import ConfigError, DataError
+from spe_dist.extraction.formats import FORMATS, read_corpus, write_corpus
+
+DAMAGED_FILES = {
+    "empty": (b"", "is empty"),
+    "only space": (b" \n\n", "is empty"),
+    "empty list": (b"[]", "empty list"),
+    "binary": (bytes(range(256)), "binary"),
+    "latin-1": ('{"tokens": ["caf\xe9"]}'.encode("latin-1"), "line 1 is no UTF-8"),
+    "utf-16": (json.dumps(SPERT).encode("utf-16"), "UTF-16"),
+    "columns": (b"EU B-ORG\nrejects O\n", "line 1 begins with"),
+    "cut gzip": (gzip.compress(json.dumps(SPERT).encode())[:-9], "damaged"),
+    "cut zstandard": (zstandard.compress(f"{json.dumps(SPERT)}\n".encode() * 3)[:-1], "cut short"),
+    "more than zstandard": (zstandard.compress(json.dumps(SPERT).encode()) + b"junk", "damaged"),
+    "infinite": (b'{"tokens": [], "entities": [], "relations": [], "score": 1e999}', "1e999 is beyond the range"),
+    "cut line": (f"{json.dumps(SPERT)}\n{json.dumps(SPERT)[:-9]}".encode(), "line 2, column"),
+    "cut list": (json.dumps([SPERT, SPERT])[:-9].encode(), "item 2"),
+    "list without end": (json.dumps([SPERT, SPERT])[:-1].encode(), "after item 2"),
+    "list with more": (b"[%s] 3" % json.dumps(SPERT).encode(), "more follows"),
+    "NaN": (json.dumps(changed(SPERT, ["entities", 0, "start"], float("nan"))).encode(), "NaN is no JSON number"),
+    "field twice": (b'{"tokens": [], "tokens": []}', "'tokens' occurs twice"),
+    "half a character": (b'{"tokens": ["\\ud800"], "entities": [], "relations": []}', "half of a character"),
+    "list of numbers": (b"[1, 2]", "item 1 is 1"),
+    "other fields": (b'{"text": "Ada", "triple_list": []}', "no known format"),
+    "two formats": (f"{json.dumps(SPERT)}\n{json.dumps(DYGIE)}".encode(), "line 2 has the format dygie"),
+    "deep": (b'{"tokens":' * 100_000, "line 1"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED_FILES)
+def test_damaged_files_are_refused_with_their_place(tmp_path: Path, case: str) -> None:
+    data, message = DAMAGED_FILES[case]
+    path = tmp_path / "file.json"
+    path.write_bytes(data)
+    with pytest.raises(DataError) as error:
+        read_corpus(path)
+    assert message in str(error.value) and str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["missing.json", "", "a\0b"])
+def test_what_is_no_file_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError):
+        read_corpus(tmp_path / name)
+
+
+FAULTS: list[tuple[str, list[str | int], Any, str]] = [
+    ("spert", ["tokens"], "Ada wrote", "tokens"),
+    ("spert", ["tokens", 1], 3, "tokens[1] is 3"),
+    ("spert", ["entities"], KeyError, "no field 'entities'"),
+    ("spert", ["relations"], None, "relations is null"),
+    ("spert", ["entities", 0], [0, 1, "Person"], "entities[0]"),
+    ("spert", ["entities", 0, "type"], KeyError, "entities[0] has no field 'type'"),
+    ("spert", ["entities", 0, "start"], "0", 'entities[0].start is "0"'),
+    ("spert", ["entities", 0, "start"], True, "entities[0].start is true"),
+    ("spert", ["entities", 0, "start"], 2, "entities[0]"),
+    ("spert", ["entities", 1, "end"], 5, "the sentence has 4 words"),
+    ("spert", ["relations", 0, "head"], 2, "the sentence has 2 entities"),
+    ("spert", ["relations", 0, "head"], -1, "relations[0].head is -1"),
+    ("spert", ["relations", 0, "type"], "", "a type needs a name"),
+    ("dygie", ["ner"], KeyError, "no field 'ner'"),
+    ("dygie", ["ner"], [[]], "it holds 1 lists for 2 sentences"),
+    ("dygie", ["ner", 0, 0], [0, 1], "3 values are expected, not 2"),
+    ("dygie", ["ner", 0, 0], [1, 0, "Person"], "it ends before it starts"),
+    ("dygie", ["ner", 1, 0], [6, 7, "Place"], "the document has 7 words"),
+    ("dygie", ["ner", 1, 0], [1, 1, "Place"], "it stands with sentence 2, whose words are 4 to 6"),
+    ("dygie", ["relations", 0, 0], [0, 0, 1, "Made-By"], "5 values are expected"),
+    ("dygie", ["relations", 0, 0], [4, 4, 5, 5, "In"], "it stands with sentence 1"),
+    ("dygie", ["sentences", 0], "Ada wrote", "a list of words is expected"),
+    ("pspe", ["sentText"], ["Ada"], "a string is expected, not a list"),
+    ("pspe", ["entityMentions"], KeyError, "no field 'entityMentions'"),
+    ("pspe", ["entityMentions", 1, "emId"], "E1", "another entity of the sentence has this id"),
+    ("pspe", ["entityMentions", 0, "emId"], KeyError, "no field 'emId'"),
+    ("pspe", ["entityMentions", 0, "offset"], [0], "pairs of start and end"),
+    ("pspe", ["entityMentions", 0, "offset"], [2, 2], "0 <= start < end <= words"),
+    ("pspe", ["entityMentions", 1, "offset"], [3, 5], "the sentence has 4 words"),
+    ("pspe", ["entityMentions", 1, "offset"], [2, 3], 'the words at offset [2, 3] are "wrote"'),
+    ("pspe", ["relationMentions", 0, "em1Id"], "E9", 'there are: ["E1", "E2"]'),
+    ("pspe", ["relationMentions", 0, "em1Id"], KeyError, "no field 'em1Id'"),
+    ("pspe", ["relationMentions", 0, "label"], KeyError, "no field 'label'"),
+    ("nyt", ["relationMentions"], KeyError, "no field 'relationMentions'"),
+    ("nyt", ["relationMentions", 0, "em1Text"], 3, "em1Text is 3"),
+    ("nyt", ["entityMentions", 0, "text"], " ", "a mention needs words"),
+    ("nyt", ["entityMentions", 0, "label"], KeyError, "no field 'label'"),
+    ("nyt", ["entityMentions", 0, "start"], "0", 'start is "0"'),
+]
+
+
+@pytest.mark.parametrize(("name", "keys", "value", "message"), FAULTS)
+def test_faults_name_line_field_value_and_remedy(
+    tmp_path: Path, name: str, keys: list[str | int], value: Any, message: str
+) -> None:
+    path = put(tmp_path, EXAMPLES[name], changed(EXAMPLES[name], keys, value))
+    with pytest.raises(DataError) as error:
+        read_corpus(path)
+    assert message in str(error.value) and f"{path}, line 2" in str(error.value) and "; " in str(error.value)
+
+
+def test_another_format_than_asked_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="has the format dygie, not spert as asked"):
+        read_corpus(put(tmp_path, DYGIE), format="spert")
+    with pytest.raises(ConfigError, match="'conll' is unknown"):
+        read_corpus(put(tmp_path, DYGIE), format="conll")
+
+
+def _paths(value: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(p for key, item in inner for p in _paths(item, (*path, key)))]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 9) | st.floats(allow_nan=False) | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=120)
+@given(data=st.data())
+def test_no_change_of_a_value_leads_to_anything_but_a_corpus_or_a_data_error(
+    tmp_path: Path, data: st.DataObject
+) -> None:
+    record = EXAMPLES[data.draw(st.sampled_from(FORMATS))]
+    keys = data.draw(st.sampled_from([path for path in _paths(record) if path]))
+    path = put(tmp_path, changed(record, keys, data.draw(JSON | st.just(KeyError))))
+    try:
+        corpus = read_corpus(path)
+    except DataError as error:
+        assert str(path) in str(error)
+    else:
+        for name in FORMATS:
+            write_corpus(corpus, tmp_path / "out.json", name)
+            read_corpus(tmp_path / "out.json", format=name)

@@ -1,0 +1,64 @@
+"""Distantly supervised corpora as NYT has them: mentions are found by their text."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from corpora import NYT, changed, put
+
+from spe_dist.extraction.corpus import Entity
+from spe_dist.extraction.formats import read_corpus, write_corpus
+
+
+def test_nyt_mentions_are_found_by_text_and_none_is_no_relation(tmp_path: Path) -> None:
+    none = {"em1Text": "Ada Lovelace", "em2Text": "code", "label": "None"}
+    noise = {"em1Text": "Ada Lovelace", "em2Text": "code", "label": "Read", "is_noise": True}
+    corpus = read_corpus(put(tmp_path, changed(NYT, ["relationMentions"], [none, noise])))
+    assert corpus.sentences[0].relations == () and len(corpus.sentences[0].entities) == 2
+    assert sorted(count for reason, count in corpus.notices.items() if "no relation" in reason) == [1, 1]
+
+
+def test_nyt_text_that_occurs_twice_takes_the_first_or_the_word_that_start_names(tmp_path: Path) -> None:
+    record = {
+        "sentText": "code is code is law",
+        "entityMentions": [
+            {"start": 2, "label": "Work", "text": "code"},
+            {"start": 1, "label": "Rule", "text": "code"},
+        ],
+        "relationMentions": [{"em1Text": "code", "em2Text": "law", "label": "Is"}],
+    }
+    corpus = read_corpus(put(tmp_path, record))
+    assert [(entity.start, entity.type) for entity in corpus.sentences[0].entities] == [(2, "Work"), (0, "Rule")]
+    (relation,) = corpus.sentences[0].relations
+    assert (relation.head, relation.tail) == (Entity(2, 3, "Work"), Entity(4, 5, ""))
+    assert any("occurs several times" in reason for reason in corpus.notices)
+    assert any("'start' is no word position" in reason for reason in corpus.notices)
+
+
+def test_same_nyt_mention_listed_twice_is_at_its_two_occurrences(tmp_path: Path) -> None:
+    mentions = [{"label": "Work", "text": "code"}] * 2
+    record = {"sentText": "code is code", "entityMentions": mentions, "relationMentions": []}
+    assert [entity.start for entity in read_corpus(put(tmp_path, record)).sentences[0].entities] == [0, 2]
+
+
+def test_nyt_mentions_that_are_not_in_the_sentence_are_kept_counted_and_written_again(tmp_path: Path) -> None:
+    record = changed(NYT, ["entityMentions", 0, "text"], "Ada Byron")
+    record["relationMentions"].append({"em1Text": "Ada Byron", "em2Text": "code", "label": "Wrote"})
+    corpus = read_corpus(put(tmp_path, record))
+    assert sum(count for reason, count in corpus.notices.items() if "kept aside" in reason) == 2
+    write_corpus(corpus, tmp_path / "again.json", "nyt")
+    again = json.loads((tmp_path / "again.json").read_text(encoding="utf-8"))
+    assert {mention["text"] for mention in again["entityMentions"]} >= {"Ada Byron"}
+    assert {mention["label"] for mention in again["relationMentions"]} == {"Made-By", "Wrote"}
+    bare = [replace(sentence, entities=(), relations=()) for sentence in corpus.sentences]
+    write_corpus(corpus.with_sentences(bare), tmp_path / "predicted.json", "nyt")
+    predicted = json.loads((tmp_path / "predicted.json").read_text(encoding="utf-8"))
+    assert predicted["entityMentions"] == predicted["relationMentions"] == []
+
+
+def test_nyt_without_entity_mentions_finds_entities_in_its_relations(tmp_path: Path) -> None:
+    corpus = read_corpus(put(tmp_path, changed(NYT, ["entityMentions"], KeyError)))
+    assert corpus.sentences[0].entities == (Entity(3, 4, "entity"), Entity(0, 2, "entity"))
+    assert any("without entity mentions" in reason for reason in corpus.notices)
