@@ -3,39 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from pathlib import Path
 
 import pytest
 import torch
+from small_runs import PRETRAINING, command_line, zero_stage
 from transformers import AutoModel
 
 from spe_dist import pretrain
 from spe_dist.distributed.checkpoint import find_checkpoint
 from spe_dist.export import load, load_pretraining_model
+from spe_dist.training.metrics import read_rows
 
-SETTINGS = {
-    "hidden_size": 32,
-    "layers": 1,
-    "attention_heads": 2,
-    "intermediate_size": 48,
-    "span_size": 24,
-    "cnn_channels": 8,
-    "attention_size": 16,
-    "position_size": 8,
-    "tbo_offset_size": 8,
-    "contrastive_size": 16,
-    "queue_keys": 50,
-    "global_batch_sentences": 16,
-    "micro_batch_sentences": 4,
-    "steps": 3,
-    "learning_rate": 3e-3,
-    "momentum": 0.5,
-    "evaluate_every_steps": 0,
-    "evaluate_sentences": 16,
-    "loader_workers": 0,
-    "precision": "bfloat16",
-}
+SETTINGS = {**PRETRAINING, "steps": 6, "momentum": 0.5, "evaluate_sentences": 16, "precision": "bfloat16"}
 
 
 def masters_by_deepspeed(folder, stage):
@@ -63,13 +43,14 @@ def masters_of_stage_1(folder):
 @pytest.mark.slow
 @pytest.mark.distributed
 @pytest.mark.parametrize("stage", [1, 2, 3])
-def test_converted_run_holds_the_masters_of_deepspeed_and_the_weights_of_training(
+def test_a_run_in_bfloat16_learns_and_converted_holds_the_masters_of_deepspeed_and_the_weights_of_training(
     run_ranks, demo_shards, tmp_path, stage
 ):
-    run, zero = tmp_path / "run", tmp_path / "zero.json"
-    zero.write_text(json.dumps({"zero_optimization": {"stage": stage}}))
-    settings = {**SETTINGS, "shards": demo_shards, "output": run, "deepspeed": zero}
-    assert run_ranks(pretrain.main, 2, [f"--{name}={value}" for name, value in settings.items()]) == [0, 0]
+    run = tmp_path / "run"
+    argv = command_line({**SETTINGS, "shards": demo_shards, "output": run})
+    assert run_ranks(pretrain.main, 2, [*argv, zero_stage(tmp_path, stage)]) == [0, 0]
+    rows = read_rows(run / "metrics.jsonl", "train")
+    assert rows[-1]["tbo_loss"] < rows[0]["tbo_loss"]
     checkpoint = find_checkpoint(run)
 
     path = Path(__file__).resolve().parents[2] / "tools" / "convert_checkpoint.py"
@@ -82,8 +63,9 @@ def test_converted_run_holds_the_masters_of_deepspeed_and_the_weights_of_trainin
         assert not info["missing_keys"] and not info["unexpected_keys"]
 
     exported = load_pretraining_model(tmp_path / "query").state_dict()
-    (masters,) = run_ranks(masters_by_deepspeed, 1, checkpoint, stage)
+    masters = masters_by_deepspeed(checkpoint, stage)
     assert exported.keys() == masters.keys()
+    assert all(tensor.dtype == torch.float32 for tensor in exported.values())
     assert all(torch.equal(exported[name], masters[name]) for name in masters)
     if stage < 3:  # at stage 3 the ranks' files hold no whole 16-bit weights
         training = torch.load(checkpoint / "engine" / "mp_rank_00_model_states.pt", weights_only=False)["module"]

@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
+from small_runs import MEASURED, NETWORK, ask_to_stop, command_line, comparable_rows, zero_stage
 
 from spe_dist import finetune
 from spe_dist.data.vocabulary import save_tokenizer, tokenizer_from_pieces
@@ -15,15 +16,9 @@ from spe_dist.extraction.scoring import score
 from spe_dist.training.metrics import read_rows
 
 SETTINGS = {
+    **NETWORK,
     "start": "none",
-    "hidden_size": 32,
     "layers": 2,
-    "attention_heads": 2,
-    "intermediate_size": 48,
-    "span_size": 24,
-    "cnn_channels": 8,
-    "attention_size": 16,
-    "position_size": 8,
     "relation_size": 16,
     "batch_sentences": 8,
     "learning_rate": 5e-3,
@@ -34,7 +29,6 @@ SETTINGS = {
     "log_every_steps": 3,
     "precision": "float32",
 }
-TIMES = {"step_s", "sentences_per_s", "pieces_per_s", "memory_gib", "dev/seconds"}
 
 
 @pytest.fixture(scope="module")
@@ -53,33 +47,17 @@ def corpus(demo_corpus, tmp_path_factory):
 
 def arguments(corpus, output, **given):
     files = {"train": corpus / "train.json", "dev": corpus / "dev.json", "tokenizer": corpus / "tokenizer"}
-    settings = {**SETTINGS, **files, "output": output, **given}
-    return [f"--{name}={value}" for name, value in settings.items() if value is not None]
+    return command_line({**SETTINGS, **files, "output": output, **given})
 
 
 def train(argv, stop_after=None):
-    """(status, messages) of the entry point in this rank; it is asked to stop at the end of step `stop_after`."""
-    from spe_dist.distributed import stop
-
+    """(status, messages) of the entry point in this rank; the last one is asked to stop at the end of that step."""
     if stop_after is not None:
-        asked = iter(range(1, 10**6))
-        stop.StopRequest.requested = property(lambda self: next(asked) >= stop_after)
-        stop.StopRequest.reason = property(lambda self: "test")
+        ask_to_stop(stop_after)
     stream = io.StringIO()
     with contextlib.redirect_stderr(stream), contextlib.redirect_stdout(stream):
         status = finetune.main(argv)
     return status, stream.getvalue()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def imported():
-    """What every rank would import anew: ranks are forks and have it already."""
-    from torch.utils import tensorboard  # noqa: F401
-
-    from spe_dist.distributed.engine import import_deepspeed
-    from spe_dist.extraction.finetuning import run  # noqa: F401
-
-    import_deepspeed("cpu")
 
 
 @pytest.fixture
@@ -92,20 +70,6 @@ def run(run_ranks):
         return results[0][1]
 
     return start
-
-
-@pytest.fixture
-def stage(tmp_path):
-    def write(number):
-        path = tmp_path / f"zero{number}.json"
-        path.write_text(json.dumps({"zero_optimization": {"stage": number}}))
-        return f"--deepspeed={path}"
-
-    return write
-
-
-def comparable(output):
-    return [{k: v for k, v in row.items() if k not in TIMES} for row in read_rows(output / "metrics.jsonl")]
 
 
 def model_files(output):
@@ -156,25 +120,25 @@ def test_a_small_corpus_is_learned_by_heart_and_the_run_leaves_what_it_promises(
 
 @pytest.mark.distributed
 @pytest.mark.parametrize(
-    ("ranks", "number", "stop_after"),
+    ("ranks", "stage", "stop_after"),
     [
         (1, None, 10),  # the end of the second epoch: its evaluation is made after the resume
         pytest.param(2, 2, 13, marks=pytest.mark.slow),
         pytest.param(2, 3, 7, marks=pytest.mark.long),
     ],
 )
-def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(run, corpus, tmp_path, stage, ranks, number, stop_after):
+def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(run, corpus, tmp_path, ranks, stage, stop_after):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    zero = [stage(number)] if number else []
+    zero = [zero_stage(tmp_path, stage)] if stage else []
     run([*arguments(corpus, whole), *zero], ranks)
     argv = [*arguments(corpus, parts), *zero]
     assert "--resume auto" in run(argv, ranks, stop_after)
     assert len(read_rows(parts / "metrics.jsonl", "train")) == stop_after
     assert not (parts / "scores.json").exists()
     run([*argv, "--resume=auto"], ranks)
-    expected = comparable(whole)
+    expected = comparable_rows(whole)
     assert [row["step"] for row in expected if row["kind"] == "train"] == list(range(1, 21))
-    assert comparable(parts) == expected
+    assert comparable_rows(parts) == expected
     assert_same_model(whole, parts)
     first, second = (json.loads((folder / "scores.json").read_text()) for folder in (whole, parts))
     assert first["dev"] == second["dev"] and first["best_epoch"] == second["best_epoch"]
@@ -188,7 +152,7 @@ def test_two_ranks_compute_what_one_rank_does(run, corpus, tmp_path):
     one, two = (read_rows(tmp_path / name / "metrics.jsonl") for name in ("1", "2"))
     for expected, found in zip(one, two, strict=True):
         for name, value in expected.items():
-            if name not in TIMES and name != "kind":
+            if name not in MEASURED and name != "kind":
                 assert found[name] == pytest.approx(value, rel=2e-4, abs=1e-6), (name, expected["step"])
     scores = [json.loads((tmp_path / name / "scores.json").read_text()) for name in ("1", "2")]
     assert scores[0]["dev"] == scores[1]["dev"]
@@ -196,10 +160,10 @@ def test_two_ranks_compute_what_one_rank_does(run, corpus, tmp_path):
 
 @pytest.mark.distributed
 @pytest.mark.long
-@pytest.mark.parametrize("number", [1, 3])
-def test_bfloat16_learns_and_keeps_float32_masters(run, corpus, tmp_path, stage, number):
+@pytest.mark.parametrize("stage", [1, 3])
+def test_bfloat16_learns_and_keeps_float32_masters(run, corpus, tmp_path, stage):
     output = tmp_path / "run"
-    run([*arguments(corpus, output, precision="bfloat16", epochs=3), stage(number)], 2)
+    run([*arguments(corpus, output, precision="bfloat16", epochs=3), zero_stage(tmp_path, stage)], 2)
     rows = read_rows(output / "metrics.jsonl", "train")
     assert rows[-1]["loss"] < rows[0]["loss"]
     masters = model_files(output)["model"]["embeddings.word_embeddings.weight"]

@@ -8,27 +8,17 @@ from typing import Any
 
 import psutil
 import pytest
-
-from spe_dist.training.metrics import read_rows
+from small_runs import PRETRAINING_NETWORK, comparable_rows
 
 pytestmark = [pytest.mark.slurm, pytest.mark.distributed, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 60
-MEASURED_TIMES = {"step_s", "sentences_per_s", "pieces_per_s", "data_wait_share", "memory_gib"}
 SETTINGS = {
+    **PRETRAINING_NETWORK,
     "preset": "demo",
     "deepspeed": ROOT / "ds_configs" / "zero2.json",
     "steps": STEPS,
-    "layers": 1,
-    "hidden_size": 32,
-    "attention_heads": 2,
-    "intermediate_size": 64,
-    "span_size": 24,
-    "cnn_channels": 8,
-    "attention_size": 16,
-    "contrastive_size": 24,
-    "queue_keys": 64,
     "global_batch_sentences": 16,
     "micro_batch_sentences": 2,
     "checkpoint_every_steps": 0,
@@ -52,8 +42,7 @@ def output_of(job) -> Path:
 
 def rows(job) -> list[dict[str, Any]]:
     """What training measured in each step, but for times and memory."""
-    found = read_rows(output_of(job) / "metrics.jsonl", "train")
-    return [{name: value for name, value in row.items() if name not in MEASURED_TIMES} for row in found]
+    return [row for row in comparable_rows(output_of(job)) if row["kind"] == "train"]
 
 
 def wait_for_step(job, step: int) -> int:

@@ -1,11 +1,11 @@
 """Whole runs of the entry point: stop and resume, what is written, and the errors that users make."""
 
-import json
 import shutil
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from small_runs import PRETRAINING, ask_to_stop, command_line, comparable_rows, zero_stage
 
 from spe_dist import pretrain
 from spe_dist.config_loading import resolve
@@ -13,76 +13,37 @@ from spe_dist.distributed.checkpoint import find_checkpoint, list_checkpoints
 from spe_dist.training.metrics import read_rows
 
 SETTINGS = {
-    "hidden_size": 32,
-    "layers": 1,
-    "attention_heads": 2,
-    "intermediate_size": 48,
-    "span_size": 24,
-    "cnn_channels": 8,
-    "attention_size": 16,
-    "position_size": 8,
-    "tbo_offset_size": 8,
-    "contrastive_size": 16,
-    "queue_keys": 50,
-    "global_batch_sentences": 16,
-    "micro_batch_sentences": 4,
+    **PRETRAINING,
     "steps": 10,
-    "learning_rate": 3e-3,
     "checkpoint_every_steps": 4,
-    "evaluate_every_steps": 0,
     "evaluate_sentences": 48,
     "log_every_steps": 3,
-    "check_every_steps": 5,
-    "loader_workers": 0,
-    "precision": "float32",
 }
-TIMES = {"step_s", "sentences_per_s", "pieces_per_s", "data_wait_share", "memory_gib"}
 
 
 def arguments(shards, output, **given):
-    settings = {**SETTINGS, "shards": str(shards), "output": str(output), **given}
-    return [f"--{name}={value}" for name, value in settings.items()]
-
-
-@pytest.fixture
-def ds_config(tmp_path):
-    def write(stage):
-        path = tmp_path / f"zero{stage}.json"
-        path.write_text(json.dumps({"zero_optimization": {"stage": stage}}))
-        return f"--deepspeed={path}"
-
-    return write
+    return command_line({**SETTINGS, "shards": shards, "output": output, **given})
 
 
 def train(argv, stop_after=None):
-    """Run the entry point in this rank; `stop_after`: rank 0 is asked to stop at the end of that micro-batch."""
-    from spe_dist.distributed import stop
-
+    """Run the entry point in this rank; `stop_after`: the last rank is asked to stop at the end of that micro-batch."""
     if stop_after is not None:
-        asked = iter(range(1, 10**6))
-        stop.StopRequest.requested = property(lambda self: next(asked) >= stop_after)
-        stop.StopRequest.reason = property(lambda self: "test")
+        ask_to_stop(stop_after)
     return pretrain.main(argv)
-
-
-def comparable(rows):
-    return [{name: value for name, value in row.items() if name not in TIMES} for row in rows]
 
 
 @pytest.mark.distributed
 @pytest.mark.parametrize(
     ("stage", "stop_after", "given"),
     [
-        (2, 11, {}),  # 2 ranks x accumulation 2: in the middle of step 6
-        (1, 10, {"loader_workers": 2, "average": "replicated"}),
+        (2, 11, {"loader_workers": 2}),  # 2 ranks x accumulation 2: in the middle of step 6
         (3, 13, {"normalize": False, "view_masks": "each", "queue_dtype": "bfloat16"}),
+        pytest.param(1, 10, {"average": "replicated"}, marks=pytest.mark.long),
     ],
 )
-def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(
-    run_ranks, demo_shards, tmp_path, ds_config, stage, stop_after, given
-):
+def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(run_ranks, demo_shards, tmp_path, stage, stop_after, given):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    zero = ds_config(stage)
+    zero = zero_stage(tmp_path, stage)
     assert run_ranks(train, 2, [*arguments(demo_shards, whole, **given), zero]) == [0, 0]
     argv = [*arguments(demo_shards, parts, **given), zero]
     assert run_ranks(train, 2, argv, stop_after) == [0, 0]
@@ -90,7 +51,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(
     assert stopped_at == stop_after // 2
     assert run_ranks(train, 2, [*argv, "--resume=auto"]) == [0, 0]
 
-    expected, found = (comparable(read_rows(folder / "metrics.jsonl")) for folder in (whole, parts))
+    expected, found = comparable_rows(whole), comparable_rows(parts)
     assert [row["step"] for row in expected if row["kind"] == "train"] == list(range(1, 11))
     assert found == expected
     last_whole, last_parts = find_checkpoint(whole), find_checkpoint(parts)
@@ -107,26 +68,13 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(
 def test_resume_takes_the_newest_checkpoint_that_is_whole(run_ranks, demo_shards, tmp_path):
     argv = arguments(demo_shards, tmp_path / "run", steps=8, evaluate_sentences=0)
     assert run_ranks(train, 1, argv) == [0]
-    rows = comparable(read_rows(tmp_path / "run" / "metrics.jsonl"))
+    rows = comparable_rows(tmp_path / "run")
     assert not read_rows(tmp_path / "run" / "metrics.jsonl", "evaluation")[-1].keys() - {"kind", "step"}
     newest = list_checkpoints(tmp_path / "run" / "checkpoints")[0]
     (newest / "weights.safetensors").write_bytes(b"damaged")
     assert run_ranks(train, 1, [*argv, "--resume=auto"]) == [0]
-    assert comparable(read_rows(tmp_path / "run" / "metrics.jsonl")) == rows
+    assert comparable_rows(tmp_path / "run") == rows
     assert find_checkpoint(tmp_path / "run").name == "step_00000008"
-
-
-@pytest.mark.distributed
-@pytest.mark.parametrize("stage", [1, 2, 3])
-def test_bfloat16_learns_and_key_encoder_is_the_rounded_average(run_ranks, demo_shards, tmp_path, ds_config, stage):
-    argv = [*arguments(demo_shards, tmp_path / "run", precision="bfloat16", steps=6, momentum=0.5), ds_config(stage)]
-    assert run_ranks(train, 2, argv) == [0, 0]
-    rows = read_rows(tmp_path / "run" / "metrics.jsonl", "train")
-    assert rows[-1]["tbo_loss"] < rows[0]["tbo_loss"]
-    checkpoint = find_checkpoint(tmp_path / "run")
-    masters, moco = load_file(checkpoint / "weights.safetensors"), torch.load(checkpoint / "moco.pt", weights_only=True)
-    assert {f"spe.{name}" for name in moco["average"]} <= set(masters)
-    assert all(tensor.dtype == torch.float32 for tensor in masters.values())
 
 
 def fails(capsys, argv, *words):
@@ -180,7 +128,7 @@ def test_mistakes_on_the_command_line_are_told_at_once(capsys, extra, words):
 )
 def test_what_cannot_train_says_so_before_training(run_ranks, demo_shards, other_encoder, tmp_path, given, words):
     given = {name: str(other_encoder) if value == "OTHER" else value for name, value in given.items()}
-    argv = [*arguments(demo_shards, tmp_path / "run"), *(f"--{name}={value}" for name, value in given.items())]
+    argv = arguments(demo_shards, tmp_path / "run", **given)
 
     def attempt():
         import contextlib
