@@ -10,7 +10,7 @@ import torch
 from spe_dist.config import Config, ModelConfig, TrainConfig
 from spe_dist.data.shards import Block
 from spe_dist.distributed.context import start_ranks
-from spe_dist.distributed.engine import TrainingEngine, import_deepspeed
+from spe_dist.distributed.engine import TrainingEngine
 from spe_dist.distributed.launch import detect
 from spe_dist.model.loading import load_encoder
 from spe_dist.model.spe import build_key_encoder, build_pretraining_model
@@ -72,10 +72,13 @@ def figures(stage, micro_batch=6):
     return evaluation(forward, key_module)
 
 
+@pytest.fixture(scope="module")
+def expected(run_ranks):
+    return run_ranks(figures, 1, 0)[0]
+
+
 @pytest.mark.parametrize("stage", [2, 3])
-def test_two_ranks_of_an_engine_give_the_figures_of_one_plain_model(run_ranks, stage):
-    import_deepspeed("cpu")
-    (expected,) = run_ranks(figures, 1, 0)
+def test_two_ranks_of_an_engine_give_the_figures_of_one_plain_model(run_ranks, expected, stage):
     for found in run_ranks(figures, 2, stage):
         assert found.keys() == expected.keys() and "heldout/top1_same_layout" in found
         assert found == pytest.approx(expected, abs=1e-5)

@@ -1,6 +1,7 @@
 """The packed encoder against transformers' BertModel."""
 
 import importlib.util
+from functools import partial
 
 import pytest
 import torch
@@ -176,8 +177,12 @@ def test_heads_that_do_not_divide_the_width_are_refused():
         check_config(BertConfig(hidden_size=32, num_attention_heads=5))
 
 
-@pytest.mark.slow
-def test_compiled_layers_give_the_same_states_for_changing_lengths_and_train(bert_folder, make_batch):
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=[pytest.mark.slow, pytest.mark.long])])
+def test_compiled_layers_give_the_same_states_for_changing_lengths_and_train(
+    bert_folder, make_batch, monkeypatch, backend
+):
+    """Runs compile with inductor; aot_eager traces the same graphs and spares the C++ compiler's minute."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
     folder = bert_folder(num_hidden_layers=1)
     plain, compiled = (load_encoder(str(folder), ModelConfig(dropout=0.1), 0, seed=0).encoder for _ in range(2))
     compile_layers(compiled)
