@@ -46,6 +46,10 @@ class Checkpoints:
         self.fence = fence  # ends the writing of a start that another has taken over from
         self.last_save_s = 0.0
 
+    def check_owner(self) -> None:
+        """Raises CheckpointError on all ranks where another start has taken over the run's output folder."""
+        self.context.run_on_main(self._check_fence)
+
     def save(self, step: int, state: dict[str, Any], write: Callable[[Path], None]) -> Path:
         """Write one checkpoint. `write(folder)` is called on all ranks with the temporary folder.
 

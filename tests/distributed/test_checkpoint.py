@@ -5,6 +5,7 @@ import torch
 
 from spe_dist.distributed.checkpoint import Checkpoints, find_checkpoint, list_checkpoints
 from spe_dist.distributed.context import RankContext
+from spe_dist.distributed.fence import Fence
 from spe_dist.errors import CheckpointError
 
 
@@ -102,6 +103,18 @@ def test_full_disk_is_an_error_before_anything_is_written(tmp_path, context, mon
     with pytest.raises(CheckpointError, match="no space"):
         checkpoints.save(2, {"step": 2}, writer("two"))
     assert [path.name for path in list_checkpoints(tmp_path)] == ["step_00000001"]
+
+
+def test_a_start_that_lost_the_folder_neither_saves_nor_may_write_beside_it(tmp_path, context):
+    old, new = Fence(tmp_path), Fence(tmp_path)
+    old.claim()
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=2, context=context, fence=old)
+    checkpoints.check_owner()
+    new.claim()
+    for action in (checkpoints.check_owner, lambda: checkpoints.save(5, {}, writer("late"))):
+        with pytest.raises(CheckpointError, match="taken over"):
+            action()
+    assert list_checkpoints(tmp_path / "checkpoints") == []
 
 
 def test_find_checkpoint_accepts_step_folder_and_run_folder(tmp_path, context):
