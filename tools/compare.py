@@ -18,37 +18,24 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from spe_dist.config_loading import Parser, parse_command_line
+from spe_dist.config_loading import parse_command_line
 from spe_dist.errors import ConfigError, SpeError
 from spe_dist.extraction.comparison import SideBySide, compare_systems
 from spe_dist.extraction.comparison_page import comparison_page
 from spe_dist.extraction.formats import read_corpus
 from spe_dist.extraction.matching import check_symmetric
 from spe_dist.extraction.score_table import comparison_table
+from spe_dist.extraction.scoring_command import scoring_parser
 
 
 def build_parser() -> argparse.ArgumentParser:
-    summary, _, details = (__doc__ or "").partition("\n\n")
-    parser = Parser(
-        prog="compare.py",
-        usage="compare.py --gold FILE --a FILE --b FILE --output FILE [options]",
-        description=summary,
-        epilog=details,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--gold", required=True, metavar="FILE", help="the sentences as they should be marked")
+    parser = scoring_parser("compare.py", "--gold FILE --a FILE --b FILE --output FILE [options]", __doc__)
     parser.add_argument("--a", required=True, metavar="FILE", help="predictions of one system, the baseline")
     parser.add_argument("--b", required=True, metavar="FILE", help="predictions of the other")
     parser.add_argument("--output", required=True, metavar="FILE", help="the page, HTML")
     parser.add_argument("--names", metavar="A,B", help="what the page calls the two [the names of their files]")
     parser.add_argument("--title", help='the page\'s title ["A and B"]')
     parser.add_argument("--sentences", type=int, default=300, metavar="N", help="most sentences to draw [300]")
-    parser.add_argument(
-        "--symmetric", metavar="TYPE,TYPE", default="", help="relation types whose direction does not matter [none]"
-    )
-    parser.add_argument("--bootstrap", type=int, default=1000, metavar="N", help="draws for the 95%% intervals [1000]")
-    parser.add_argument("--seed", type=int, default=0, help="of all draws [0]")
     return parser
 
 
@@ -66,11 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> None:
     names = _names(options)
     _check(options)
-    symmetric = [name for name in options.symmetric.split(",") if name]
     gold = read_corpus(options.gold)
     a, b = (read_corpus(path, predictions=True) for path in (options.a, options.b))
-    check_symmetric(symmetric, gold, a, b)
-    both = compare_systems(gold, a, b, names, symmetric, options.bootstrap, seed=options.seed)
+    check_symmetric(options.symmetric, gold, a, b)
+    both = compare_systems(gold, a, b, names, options.symmetric, options.bootstrap, seed=options.seed)
     title = options.title or f"{names[0]} and {names[1]}"
     _write(Path(options.output), comparison_page(both, title, options.sentences))
     print(report(both, options))

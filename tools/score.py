@@ -14,7 +14,7 @@ arguments are among the predicted entities. Relations have a direction, but for 
 conventions are printed.
 
 Intervals are percentile bootstraps over documents (over sentences where the format has no documents, or there is one
-alone); the paired test is approximate randomisation over the same units with 10,000 draws.
+alone; --bootstrap 0 for none); the paired test is approximate randomisation over the same units with 10,000 draws.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from spe_dist.config_loading import Parser, parse_command_line
+from spe_dist.config_loading import parse_command_line
 from spe_dist.errors import ConfigError, SpeError
 from spe_dist.extraction.corpus import Corpus
 from spe_dist.extraction.formats import read_corpus
@@ -37,35 +37,20 @@ from spe_dist.extraction.matching import check_symmetric
 from spe_dist.extraction.score_counts import Name
 from spe_dist.extraction.score_table import Intervals, comparison_table, scores_table
 from spe_dist.extraction.scoring import Scores, score
+from spe_dist.extraction.scoring_command import scoring_parser
 from spe_dist.extraction.significance import Comparison, compare, confidence_intervals
 
 
 def build_parser() -> argparse.ArgumentParser:
-    summary, _, details = (__doc__ or "").partition("\n\n")
-    parser = Parser(
-        prog="score.py",
-        usage="score.py --gold FILE --predictions FILE [--baseline FILE] [options]",
-        description=summary,
-        epilog=details,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--gold", required=True, metavar="FILE", help="the sentences as they should be marked")
+    parser = scoring_parser("score.py", "--gold FILE --predictions FILE [--baseline FILE] [options]", __doc__)
     parser.add_argument(
         "--predictions", required=True, metavar="FILE", help="the same sentences as a system marked them"
     )
     parser.add_argument("--baseline", metavar="FILE", help="another system's predictions, to test the difference")
-    parser.add_argument(
-        "--symmetric", metavar="TYPE,TYPE", default="", help="relation types whose direction does not matter [none]"
-    )
     parser.add_argument("--json", action="store_true", help="print JSON: fractions of 1 and counts, everything")
     parser.add_argument(
         "--by", action="store_true", help="also by number of entities and by sentence length (Figure 5)"
     )
-    parser.add_argument(
-        "--bootstrap", type=int, default=1000, metavar="N", help="draws for the 95%% intervals, 0 for none [1000]"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of all draws [0]")
     return parser
 
 
@@ -90,13 +75,13 @@ def _run(options: argparse.Namespace) -> None:
     gold = read_corpus(options.gold)
     predicted = read_corpus(options.predictions, predictions=True)
     baseline = read_corpus(options.baseline, predictions=True) if options.baseline else None
-    symmetric = [name for name in options.symmetric.split(",") if name]
-    check_symmetric(symmetric, *filter(None, (gold, predicted, baseline)))
-    scores = score(gold, predicted, symmetric)
+    check_symmetric(options.symmetric, *filter(None, (gold, predicted, baseline)))
+    scores = score(gold, predicted, options.symmetric)
     intervals = confidence_intervals(scores, options.bootstrap, options.seed) if options.bootstrap else None
     comparisons = None
     if baseline is not None:
-        comparisons = compare(score(gold, baseline, symmetric), scores, options.bootstrap or 1000, seed=options.seed)
+        of_baseline = score(gold, baseline, options.symmetric)
+        comparisons = compare(of_baseline, scores, options.bootstrap or 1000, seed=options.seed)
     files = {"gold": gold, "predictions": predicted} | ({"baseline": baseline} if baseline else {})
     if options.json:
         print(json.dumps(to_json(files, scores, intervals, comparisons), indent=2, ensure_ascii=False))
