@@ -205,6 +205,7 @@ def test_heads_that_cannot_be_guessed_are_asked_for(predecessor, write):
     file = write(predecessor.random_checkpoint(predecessor.Sizes()))
     with pytest.raises(ConfigError, match="--attention_heads"):
         read_pspe(file)
+    file = write(predecessor.random_checkpoint(predecessor.Sizes(hidden=64)))
     for impossible in (5, 0, -4):
         with pytest.raises(ConfigError, match="does not divide"):
             read_pspe(file, attention_heads=impossible)
