@@ -77,6 +77,19 @@ def find_files(inputs: Sequence[str], leave_out: Path | None = None) -> list[Pat
     return list(found.values())
 
 
+def left_out_files(inputs: Sequence[str], leave_out: Path | None = None) -> list[Path]:
+    """Files of the folders among `inputs` that `find_files` passes over since their names are not those of text."""
+    found = []
+    for folder in (path for path in (Path(argument).expanduser() for argument in inputs) if path.is_dir()):
+        for file in sorted(folder.rglob("*")):
+            inside = file.relative_to(folder)
+            hidden = any(part.startswith(".") for part in inside.parts)
+            own = leave_out is not None and file.resolve().is_relative_to(leave_out.resolve())
+            if file.is_file() and not hidden and not own and not _is_text_name(inside):
+                found.append(file)
+    return found
+
+
 def refuse_pipes(files: Sequence[Path]) -> None:
     """DataError for what gives its content only once: a look at its first lines would lose them."""
     for file in files:

@@ -290,6 +290,17 @@ def test_unusable_requests_are_errors_before_any_work(tmp_path, corpus, vocabula
         make_shards([str(tmp_path / "none.txt")], out, tokenizer=vocabulary, quiet=True)
 
 
+def test_files_of_a_folder_that_are_passed_over_for_their_names_are_told(tmp_path, corpus, vocabulary, capsys):
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    for name in ("a.txt", "news.2007.en", ".hidden"):
+        (folder / name).write_text("\n".join(numbered_sentences(50)))
+    for _ in range(2):  # the shards that lie inside by then are none
+        make_shards([str(folder)], str(folder / "shards"), tokenizer=vocabulary, quiet=True)
+    told = [line for line in capsys.readouterr().err.splitlines() if "left out" in line]
+    assert len(told) == 2 and all("1 file(s)" in line and "(news.2007.en)" in line for line in told)
+
+
 @pytest.mark.skipif(not os.path.isdir("/dev/fd"), reason="no /dev/fd")
 def test_a_pipe_whose_first_lines_a_look_would_lose_is_refused(tmp_path, vocabulary):
     reader, writer = os.pipe()
