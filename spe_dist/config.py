@@ -8,16 +8,20 @@ This module knows nothing of torch, so that `--help` answers at once.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
+from spe_dist.config_shared import (
+    NetworkConfig,
+    OptimizerConfig,
+    Range,
+    RunConfig,
+    check_network,
+    check_ranges,
+    setting,
+)
 from spe_dist.errors import ConfigError
-
-
-def setting(default: Any, help: str) -> Any:
-    """A dataclass field with the text that `--help` shows."""
-    return field(default=default, metadata={"help": help})
 
 
 @dataclass(frozen=True)
@@ -51,25 +55,13 @@ class CorruptionConfig:
 
 
 @dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(NetworkConfig):
     """Encoder, span encoder, span pair encoder and heads."""
 
     encoder: str | None = setting(
         None, "name or folder of a BERT-family checkpoint to start from; none: random weights"
     )
     tokenizer: str | None = setting(None, "name, folder or vocab.txt; none: the encoder's, else the shards' own")
-    hidden_size: int = setting(768, "width of a randomly started encoder")
-    layers: int = setting(12, "layers of a randomly started encoder")
-    attention_heads: int = setting(12, "attention heads of a randomly started encoder")
-    intermediate_size: int = setting(3072, "feed-forward width of a randomly started encoder")
-    dropout: float = setting(0.1, "dropout of encoder and heads")
-    cnn_kernels: tuple[int, ...] = setting((2, 3, 4), "kernel widths of the span encoder, in words")
-    cnn_channels: int = setting(100, "filters for each kernel width")
-    span_size: int = setting(300, "width of a span vector")
-    attention_size: int = setting(500, "width of the span pair encoder's attention")
-    position_size: int = setting(100, "width of a relative position embedding in the span pair encoder")
-    pair_activation: Literal["tanh", "gelu"] = setting("tanh", "activation of the span pair attention (paper: tanh)")
-    cls_source: Literal["state", "pooler"] = setting("state", "what the span pair attention takes as h_cls")
     tbo_offset_size: int = setting(200, "width of the embedding of a piece's offset inside its word")
     tbo_offset_rows: int = setting(150, "rows of that embedding; larger offsets are clamped")
     contrastive_size: int = setting(768, "width of queries and keys")
@@ -104,21 +96,7 @@ class MocoConfig:
 
 
 @dataclass(frozen=True)
-class OptimizerConfig:
-    """AdamW, clipping and the schedule."""
-
-    learning_rate: float = setting(1e-4, "peak learning rate")
-    warmup_steps: int = setting(0, "applied steps of linear warm-up; 0: warmup_fraction of the run")
-    warmup_fraction: float = setting(0.1, "share of the run that warms up, where warmup_steps is 0")
-    adam_beta1: float = setting(0.9, "AdamW beta 1")
-    adam_beta2: float = setting(0.999, "AdamW beta 2")
-    adam_eps: float = setting(1e-6, "AdamW epsilon")
-    weight_decay: float = setting(0.01, "weight decay; none on biases and LayerNorm")
-    max_grad_norm: float = setting(1.0, "gradient clipping by global norm; 0: off")
-
-
-@dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(RunConfig):
     """The run itself: length, batch, precision, what is written and when."""
 
     output: str = setting("runs/pretrain", "folder of the run: checkpoints, logs, curves")
@@ -128,51 +106,17 @@ class TrainConfig:
     micro_batch_sentences: int = setting(
         0, "sentences a rank takes through the model at once; 0: its whole share on a GPU, up to 32 on a CPU"
     )
-    precision: Literal["auto", "float16", "bfloat16", "float32"] = setting(
-        "auto", "auto: float16 on a GPU, bfloat16 on a CPU that has it, else float32"
-    )
     seed: int = setting(0, "seed of order, corruption, start weights and dropout")
     checkpoint_every_steps: int = setting(1_000, "steps between checkpoints; 0: none by steps")
-    checkpoint_every_minutes: float = setting(0.0, "minutes between checkpoints; 0: none by time")
-    keep_checkpoints: int = setting(3, "newest checkpoints that are kept")
-    resume: str = setting(
-        "never", "'auto': newest valid checkpoint of the output folder, else start; 'never'; or a checkpoint's folder"
-    )
     evaluate_every_steps: int = setting(
         1_000, "steps between evaluations on the held-out sentences; 0: only at the end"
     )
     evaluate_sentences: int = setting(4_096, "held-out sentences an evaluation reads, at most; 0: none")
-    log_every_steps: int = setting(10, "steps between rows of metrics.jsonl and TensorBoard")
     check_every_steps: int = setting(
         500, "steps between comparisons of key encoder and queues over the ranks; 0: only at the start"
     )
-    max_skipped_steps: int = setting(20, "skipped steps in a row (overflow) that stop the run")
     grace_time_s: float = setting(30.0, "seconds between a request to stop and the kill that follows it")
-    timeout_s: float = setting(1_800.0, "seconds after which a collective without answer ends the run")
-    kernels: Literal["auto", "torch", "apex"] = setting(
-        "auto", "fused kernels: the best that is present, or one source"
-    )
     compile: bool = setting(False, "torch.compile the encoder's layers")
-
-
-class RunSettings(Protocol):
-    """What every kind of run sets about its arithmetic."""
-
-    @property
-    def precision(self) -> str: ...
-
-    @property
-    def kernels(self) -> str: ...
-
-
-class EngineSettings(Protocol):
-    """What the engine, its optimizer and its schedule take from the config of any kind of run."""
-
-    @property
-    def optimizer(self) -> OptimizerConfig: ...
-
-    @property
-    def train(self) -> RunSettings: ...
 
 
 @dataclass(frozen=True)
@@ -248,12 +192,7 @@ def validate(config: Config) -> None:
         raise ConfigError(
             f"min_permuted_words={corruption.min_permuted_words}: first word, middle and last word need 3; choose >= 3"
         )
-    if model.encoder is None and model.hidden_size % model.attention_heads:
-        raise ConfigError(
-            f"hidden_size={model.hidden_size} is not divisible by attention_heads={model.attention_heads}"
-        )
-    if not model.cnn_kernels or min(model.cnn_kernels) < 1:
-        raise ConfigError(f"cnn_kernels={model.cnn_kernels}: give at least one width, each 1 or more")
+    check_network(model, model.encoder)
     if train.steps == 0 and train.epochs == 0:
         raise ConfigError("steps=0 and epochs=0: nothing would be trained; set one of them")
     if train.steps and config.optimizer.warmup_steps > train.steps:
@@ -263,8 +202,7 @@ def validate(config: Config) -> None:
         )
 
 
-# leaf: (lowest, highest, lowest allowed, highest allowed)
-_RANGES: Mapping[str, tuple[float, float, bool, bool]] = {
+_RANGES: Mapping[str, Range] = {
     "span_width_p": (0, 1, False, True),
     "tbo_fraction": (0, 1, True, True),
     "dropout": (0, 1, True, False),
@@ -278,25 +216,3 @@ _POSITIVE = frozenset(
     "span_size attention_size position_size tbo_offset_size tbo_offset_rows contrastive_size queue_keys temperature "
     "learning_rate adam_eps global_batch_sentences keep_checkpoints log_every_steps max_skipped_steps timeout_s".split()
 )
-
-
-Range = tuple[float, float, bool, bool]
-
-
-def check_ranges(config: Any, ranges: Mapping[str, Range], positive: Collection[str]) -> None:
-    """Numbers of all sections: inside `ranges` where named there, above 0 where in `positive`, else 0 or more."""
-    for section in vars(config).values():
-        for name, value in vars(section).items():
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                continue
-            if value != value or value in (float("inf"), float("-inf")):
-                raise ConfigError(f"{name}={value}: must be a finite number")
-            low, high, low_allowed, high_allowed = ranges.get(name, (0, float("inf"), name not in positive, True))
-            if (
-                value < low
-                or value > high
-                or (value == low and not low_allowed)
-                or (value == high and not high_allowed)
-            ):
-                bounds = f"{'[' if low_allowed else '('}{low}, {high}{']' if high_allowed else ')'}"
-                raise ConfigError(f"{name}={value}: must lie in {bounds}")

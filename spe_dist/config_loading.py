@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import inspect
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -33,11 +34,12 @@ class Leaf:
 
 
 def leaves(config_class: type = Config) -> dict[str, Leaf]:
-    """All settings of a sectioned config class by leaf name."""
+    """All settings of a sectioned config class by leaf name; in a section its own before those that it inherits."""
     found: dict[str, Leaf] = {}
     for section_name, section_type in typing.get_type_hints(config_class).items():
         hints = typing.get_type_hints(section_type)
-        for f in dataclasses.fields(section_type):
+        own = list(inspect.get_annotations(section_type))
+        for f in sorted(dataclasses.fields(section_type), key=lambda f: (*own, f.name).index(f.name)):
             assert f.name not in found, f"leaf {f.name} stands in two sections"
             found[f.name] = Leaf(section_name, f.name, hints[f.name], f.default, f.metadata["help"])
     return found

@@ -1,7 +1,6 @@
 """Every setting of a fine-tuning run: frozen dataclasses, presets, checks (METHOD, Fine-tuning).
 
-As `spe_dist/config.py`: leaf names are unique over all sections, and nothing here knows of torch. What pre-training
-has a setting for keeps its name, default and help text here.
+As `spe_dist/config.py`: leaf names are unique over all sections, and nothing here knows of torch.
 """
 
 from __future__ import annotations
@@ -10,18 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from spe_dist import config as pretraining
-from spe_dist.config import check_ranges, setting
-from spe_dist.config_loading import leaves
+from spe_dist import config_shared
+from spe_dist.config_shared import NetworkConfig, Range, RunConfig, check_network, check_ranges, setting
 from spe_dist.errors import ConfigError
-
-_PRETRAINING = leaves()
-
-
-def _as_in_pretraining(name: str) -> Any:
-    """A field with the default and the help text that pre-training gives the same setting."""
-    leaf = _PRETRAINING[name]
-    return setting(leaf.default, leaf.help)
 
 
 @dataclass(frozen=True)
@@ -47,7 +37,7 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(NetworkConfig):
     """What training starts from, and the sizes of what starts at random."""
 
     start: str | None = setting(
@@ -62,23 +52,11 @@ class ModelConfig:
         False, "take the Transformer alone from the start; span and span pair encoder are random (row '-CNN')"
     )
     tokenizer: str | None = setting(None, "name, folder or vocab.txt; none: the start's own")
-    hidden_size: int = _as_in_pretraining("hidden_size")
-    layers: int = _as_in_pretraining("layers")
-    attention_heads: int = _as_in_pretraining("attention_heads")
-    intermediate_size: int = _as_in_pretraining("intermediate_size")
-    dropout: float = _as_in_pretraining("dropout")
-    cnn_kernels: tuple[int, ...] = _as_in_pretraining("cnn_kernels")
-    cnn_channels: int = _as_in_pretraining("cnn_channels")
-    span_size: int = _as_in_pretraining("span_size")
-    attention_size: int = _as_in_pretraining("attention_size")
-    position_size: int = _as_in_pretraining("position_size")
-    pair_activation: Literal["tanh", "gelu"] = _as_in_pretraining("pair_activation")
-    cls_source: Literal["state", "pooler"] = _as_in_pretraining("cls_source")
     relation_size: int = setting(128, "width of the last layer before the relation classes")
 
 
 @dataclass(frozen=True)
-class OptimizerConfig(pretraining.OptimizerConfig):
+class OptimizerConfig(config_shared.OptimizerConfig):
     """AdamW with a rate for each layer, clipping and the schedule."""
 
     learning_rate: float = setting(2.5e-5, "peak learning rate of the encoder's top layer")
@@ -103,7 +81,7 @@ class SamplingConfig:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(RunConfig):
     """The run itself: length, batch, precision, what is written and when."""
 
     output: str = setting("runs/finetune", "folder of the run: best model, scores, predictions, logs, checkpoints")
@@ -114,16 +92,10 @@ class TrainConfig:
     batch_sentences: int = setting(32, "sentences a step over all ranks, at most")
     patience: int = setting(30, "evaluations after the warm-up without a better one, at which the run ends; 0: never")
     evaluate_every_epochs: int = setting(1, "epochs between evaluations on dev")
-    precision: Literal["auto", "float16", "bfloat16", "float32"] = _as_in_pretraining("precision")
     seed: int = setting(0, "seed of share, order, start weights, dropout and sampling")
     checkpoint_every_epochs: int = setting(0, "epochs between checkpoints; 0: none by epochs")
     checkpoint_every_minutes: float = setting(10.0, "minutes between checkpoints; 0: none by time")
     keep_checkpoints: int = setting(1, "newest checkpoints that are kept until the run is finished")
-    resume: str = _as_in_pretraining("resume")
-    log_every_steps: int = _as_in_pretraining("log_every_steps")
-    max_skipped_steps: int = _as_in_pretraining("max_skipped_steps")
-    timeout_s: float = _as_in_pretraining("timeout_s")
-    kernels: Literal["auto", "torch", "apex"] = _as_in_pretraining("kernels")
 
 
 @dataclass(frozen=True)
@@ -169,15 +141,10 @@ def validate(config: FinetuneConfig) -> None:
         raise ConfigError(
             "start=none has no vocabulary of its own; give --tokenizer NAME, FOLDER or vocab.txt, or another --start"
         )
-    if model.start is None and model.hidden_size % model.attention_heads:
-        raise ConfigError(
-            f"hidden_size={model.hidden_size} is not divisible by attention_heads={model.attention_heads}"
-        )
-    if not model.cnn_kernels or min(model.cnn_kernels) < 1:
-        raise ConfigError(f"cnn_kernels={model.cnn_kernels}: give at least one width, each 1 or more")
+    check_network(model, model.start)
 
 
-_RANGES: Mapping[str, pretraining.Range] = {
+_RANGES: Mapping[str, Range] = {
     "train_share": (0, 1, False, True),
     "dropout": (0, 1, True, False),
     "layer_decay": (0, 1, False, True),

@@ -19,7 +19,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from spe_dist.config import Config, EngineSettings
+from spe_dist.config import Config
+from spe_dist.config_shared import EngineSettings
 from spe_dist.errors import ConfigError
 
 APEX_REMEDY = (

@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+from spe_dist.config_shared import RunConfig
 from spe_dist.distributed.checkpoint import Checkpoints
 from spe_dist.distributed.engine import TrainingEngine
 from spe_dist.errors import TrainingFailure
@@ -52,16 +53,6 @@ class Saving:
     run_state: Mapping[str, Any]  # what it and a run that resumes it have in common
 
 
-class JournalSettings(Protocol):
-    """What the journal takes from the settings of any kind of run."""
-
-    @property
-    def log_every_steps(self) -> int: ...
-
-    @property
-    def max_skipped_steps(self) -> int: ...
-
-
 class Journal:
     """Counts steps, writes and shows them, saves. All ranks keep one alike: its methods are collectives.
 
@@ -71,7 +62,7 @@ class Journal:
     def __init__(
         self,
         *,
-        settings: JournalSettings,
+        settings: RunConfig,
         engine: TrainingEngine,
         position: Position,
         log: MetricLog,

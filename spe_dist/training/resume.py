@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from spe_dist.config import Config
 from spe_dist.config_loading import load_yaml, resolve
+from spe_dist.config_shared import RunConfig
 from spe_dist.data.order import Order
 from spe_dist.distributed.checkpoint import Checkpoints, read_state
 from spe_dist.distributed.context import RankContext
@@ -21,16 +22,6 @@ from spe_dist.training.journal import Position
 CONFIG_FILE = "config.yaml"
 MOCO_FILE = "moco.pt"
 OBJECTIVES = ("tbo", "spo", "cspo")
-
-
-class ResumeSettings(Protocol):
-    """What any kind of run says of where it begins."""
-
-    @property
-    def output(self) -> str: ...
-
-    @property
-    def resume(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -54,7 +45,7 @@ def choose_start(config: Config, context: RankContext, checkpoints: Checkpoints,
 
 
 def choose_checkpoint(
-    settings: ResumeSettings, context: RankContext, checkpoints: Checkpoints
+    settings: RunConfig, context: RankContext, checkpoints: Checkpoints
 ) -> tuple[Path | None, list[str]]:
     """The whole checkpoint that `resume` asks for, None to start anew, and lines to print.
 

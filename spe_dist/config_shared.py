@@ -1,0 +1,114 @@
+"""Settings that pre-training and fine-tuning have in common, and the checks of both.
+
+Where one of them has another default or another help text, its own config class says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from spe_dist.errors import ConfigError
+
+
+def setting(default: Any, help: str) -> Any:
+    """A dataclass field with the text that `--help` shows."""
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Encoder, span encoder and span pair encoder, in pre-training and fine-tuning alike."""
+
+    hidden_size: int = setting(768, "width of a randomly started encoder")
+    layers: int = setting(12, "layers of a randomly started encoder")
+    attention_heads: int = setting(12, "attention heads of a randomly started encoder")
+    intermediate_size: int = setting(3072, "feed-forward width of a randomly started encoder")
+    dropout: float = setting(0.1, "dropout of encoder and heads")
+    cnn_kernels: tuple[int, ...] = setting((2, 3, 4), "kernel widths of the span encoder, in words")
+    cnn_channels: int = setting(100, "filters for each kernel width")
+    span_size: int = setting(300, "width of a span vector")
+    attention_size: int = setting(500, "width of the span pair encoder's attention")
+    position_size: int = setting(100, "width of a relative position embedding in the span pair encoder")
+    pair_activation: Literal["tanh", "gelu"] = setting("tanh", "activation of the span pair attention (paper: tanh)")
+    cls_source: Literal["state", "pooler"] = setting("state", "what the span pair attention takes as h_cls")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW, clipping and the schedule."""
+
+    learning_rate: float = setting(1e-4, "peak learning rate")
+    warmup_steps: int = setting(0, "applied steps of linear warm-up; 0: warmup_fraction of the run")
+    warmup_fraction: float = setting(0.1, "share of the run that warms up, where warmup_steps is 0")
+    adam_beta1: float = setting(0.9, "AdamW beta 1")
+    adam_beta2: float = setting(0.999, "AdamW beta 2")
+    adam_eps: float = setting(1e-6, "AdamW epsilon")
+    weight_decay: float = setting(0.01, "weight decay; none on biases and LayerNorm")
+    max_grad_norm: float = setting(1.0, "gradient clipping by global norm; 0: off")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """The run itself; each kind of run says more precisely what some of these are to it."""
+
+    output: str = setting("runs/run", "folder of the run")
+    precision: Literal["auto", "float16", "bfloat16", "float32"] = setting(
+        "auto", "auto: float16 on a GPU, bfloat16 on a CPU that has it, else float32"
+    )
+    seed: int = setting(0, "seed of all draws")
+    checkpoint_every_minutes: float = setting(0.0, "minutes between checkpoints; 0: none by time")
+    keep_checkpoints: int = setting(3, "newest checkpoints that are kept")
+    resume: str = setting(
+        "never", "'auto': newest valid checkpoint of the output folder, else start; 'never'; or a checkpoint's folder"
+    )
+    log_every_steps: int = setting(10, "steps between rows of metrics.jsonl and TensorBoard")
+    max_skipped_steps: int = setting(20, "skipped steps in a row (overflow) that stop the run")
+    timeout_s: float = setting(1_800.0, "seconds after which a collective without answer ends the run")
+    kernels: Literal["auto", "torch", "apex"] = setting(
+        "auto", "fused kernels: the best that is present, or one source"
+    )
+
+
+class EngineSettings(Protocol):
+    """What the engine, its optimizer and its schedule take from the config of any kind of run."""
+
+    @property
+    def optimizer(self) -> OptimizerConfig: ...
+
+    @property
+    def train(self) -> RunConfig: ...
+
+
+# lowest, highest, lowest allowed, highest allowed
+Range = tuple[float, float, bool, bool]
+
+
+def check_ranges(config: Any, ranges: Mapping[str, Range], positive: Collection[str]) -> None:
+    """Numbers of all sections: inside `ranges` where named there, above 0 where in `positive`, else 0 or more."""
+    for section in vars(config).values():
+        for name, value in vars(section).items():
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                continue
+            if value != value or value in (float("inf"), float("-inf")):
+                raise ConfigError(f"{name}={value}: must be a finite number")
+            low, high, low_allowed, high_allowed = ranges.get(name, (0, float("inf"), name not in positive, True))
+            if (
+                value < low
+                or value > high
+                or (value == low and not low_allowed)
+                or (value == high and not high_allowed)
+            ):
+                bounds = f"{'[' if low_allowed else '('}{low}, {high}{']' if high_allowed else ')'}"
+                raise ConfigError(f"{name}={value}: must lie in {bounds}")
+
+
+def check_network(network: NetworkConfig, start: str | None) -> None:
+    """Sizes that fit each other; those of the encoder count where it does not `start` from another."""
+    if start is None and network.hidden_size % network.attention_heads:
+        raise ConfigError(
+            f"hidden_size={network.hidden_size} is not divisible by attention_heads={network.attention_heads}"
+        )
+    if not network.cnn_kernels or min(network.cnn_kernels) < 1:
+        raise ConfigError(f"cnn_kernels={network.cnn_kernels}: give at least one width, each 1 or more")
