@@ -1,92 +1,98 @@
 """The training step on real ranks: what it computes must not depend on how the global batch is cut."""
 
+import itertools
+
 import pytest
 import torch
+from small_steps import build_descent_step, build_step, micro_batches, small_config, start
 
 pytestmark = pytest.mark.distributed
 
+STEPS, QUEUE_KEYS = 4, 20  # 8 keys a step: the queue wraps in the third, in its middle
+CUTS = [(1, 4, 1), (2, 2, 1), (2, 1, 2), (2, 2, 3), (4, 2, 2)]  # ranks, accumulation, ZeRO stage
 
-def gradient_and_loss(small, config, stage, accumulation):
-    """One step of plain gradient descent at rate 1 through the whole engine: the weights' change is the gradient."""
-    step, context = small.build_step(
-        config, stage, accumulation, small.sgd, zero_allow_untested_optimizer=True, zero_force_ds_cpu_optimizer=False
-    )
+
+def gradient_and_losses(context, accumulation, stage):
+    """A step of plain gradient descent at rate 1 through the whole engine: the weights' change is the gradient."""
+    config = small_config(max_grad_norm=0.0, permutations=1)
+    step = build_descent_step(config, context, stage, accumulation)
     before = step.engine.master_weights()
     losses = {}
-    for number in range(2):  # the second step has negatives in its queues
-        batches = small.micro_batches(config, number, context.rank, context.ranks, accumulation)
-        rate = 0.0 if number == 0 else 1.0
-        outcome = step(number, rate, batches)
+    for number, rate in enumerate((0.0, 1.0)):  # the second step has negatives in its queues
+        outcome = step(number, rate, micro_batches(config, context, number, accumulation))
         for name in ("tbo", "spo", "cspo"):
             total = context.all_reduce_sum(outcome.sums[f"{name}/loss"].clone())
             losses[f"{name}{number}"] = total.item() / outcome.counts[name]
     after = step.engine.master_weights()
-    if context.rank:
-        return None
-    return {name: before[name] - after[name] for name in before}, losses
+    return (
+        torch.cat([(before[name] - after[name]).reshape(-1) for name in before]) if context.is_main else None
+    ), losses
+
+
+def trained_queues(context, accumulation, stage):
+    config = small_config(queue_keys=QUEUE_KEYS)
+    step = build_step(config, context, stage, accumulation)
+    for number in range(STEPS):
+        assert step(number, 1e-3, micro_batches(config, context, number, accumulation)).applied
+        step.moco.check_equal()
+    return step.moco.state_dict()
+
+
+def train_both(accumulation, stage):
+    context = start()
+    gradient, losses = gradient_and_losses(context, accumulation, stage)
+    return gradient, losses, trained_queues(context, accumulation, stage)
 
 
 @pytest.fixture(scope="module")
-def reference():
-    return {}
+def whole(run_ranks):
+    """Gradient, losses and queues of one rank that takes the global batch in one piece."""
+    return run_ranks(train_both, 1, 1, 1)[0]
 
 
-@pytest.mark.parametrize(("ranks", "accumulation", "stage"), [(1, 4, 1), (2, 2, 1), (4, 1, 1), (2, 2, 2), (2, 2, 3)])
-def test_loss_and_gradient_do_not_depend_on_the_cut(run_ranks, small, reference, ranks, accumulation, stage):
-    config = small.config(max_grad_norm=0.0, permutations=1)
-    gradient, losses = run_ranks(gradient_and_loss, ranks, small, config, stage, accumulation)[0]
-    reference.setdefault("gradient", gradient)
-    reference.setdefault("losses", losses)
-    for name, value in losses.items():
-        assert value == pytest.approx(reference["losses"][name], rel=1e-6), name
-    expected = torch.cat([g.reshape(-1) for g in reference["gradient"].values()])
-    found = torch.cat([gradient[name].reshape(-1) for name in reference["gradient"]])
+@pytest.fixture(scope="module", params=CUTS, ids=lambda cut: "ranks{}-accumulation{}-stage{}".format(*cut))
+def cut(run_ranks, request):
+    """The same of other numbers of ranks, as rank 0 has it."""
+    ranks, accumulation, stage = request.param
+    return run_ranks(train_both, ranks, accumulation, stage)[0]
+
+
+def test_loss_and_gradient_do_not_depend_on_the_cut(whole, cut):
+    (expected, expected_losses, _), (gradient, losses, _) = whole, cut
+    assert losses == pytest.approx(expected_losses, rel=1e-6)
     assert expected.norm() > 0.1
-    assert (found - expected).norm() <= 1e-5 * expected.norm()
+    assert (gradient - expected).norm() <= 1e-5 * expected.norm()
 
 
-def train_queues(small, config, stage, accumulation, steps):
-    step, context = small.build_step(config, stage, accumulation)
-    for number in range(steps):
-        batches = small.micro_batches(config, number, context.rank, context.ranks, accumulation)
-        outcome = step(number, 1e-3, batches)
-        assert outcome.applied
-        step.moco.check_equal()
-    state = step.moco.state_dict()
-    return state if context.is_main else None
-
-
-@pytest.mark.parametrize(("ranks", "accumulation", "stage"), [(1, 1, 1), (1, 4, 1), (2, 1, 2), (2, 2, 3), (4, 2, 2)])
-def test_queues_of_many_ranks_are_those_of_one(run_ranks, small, reference, ranks, accumulation, stage):
-    config = small.config(normalize=ranks > 0, queue_keys=20)  # 8 keys a step: wraps in the third, in the middle
-    state = run_ranks(train_queues, ranks, small, config, stage, accumulation, 4)[0]
-    expected = reference.setdefault("queues", state)
+def test_queues_of_many_ranks_are_those_of_one(whole, cut):
+    expected, state = whole[2], cut[2]
     for queue in ("pair_queue", "context_queue"):
         assert torch.equal(state[queue]["ids_K"], expected[queue]["ids_K"])
-        assert state[queue]["cursor"] == expected[queue]["cursor"] == (4 * 8) % 20
+        assert state[queue]["cursor"] == expected[queue]["cursor"] == (STEPS * 8) % QUEUE_KEYS
         assert (state[queue]["keys_KC"] - expected[queue]["keys_KC"]).abs().max() <= 1e-5
 
 
-@pytest.mark.parametrize("off", [("tbo",), ("spo",), ("cspo",), ("tbo", "spo"), ("spo", "cspo"), ("tbo", "cspo")])
-def test_every_set_of_objectives_trains_on_unequal_ranks(run_ranks, small, off):
-    """Rank 1 gets sentences without multi-piece words or wide spans: heads without examples must not hang or crash."""
+def test_every_set_of_objectives_trains(run_ranks):
+    objectives = ("tbo", "spo", "cspo")
+    subsets = [set(some) for n in (1, 2) for some in itertools.combinations(objectives, n)]
 
-    def train(config):
-        step, context = small.build_step(config, 3, 1)
-        batches = small.micro_batches(config, 0, context.rank, context.ranks, 1)
-        outcome = step(0, 1e-3, batches)
-        return sorted(outcome.sums), outcome.counts
+    def train():
+        context = start()
+        for on in subsets:
+            config = small_config(**{name: name in on for name in objectives})
+            outcome = build_step(config, context, 3, 1)(0, 1e-3, micro_batches(config, context, 0, 1))
+            assert {name.split("/")[0] for name in outcome.sums} == on
+            assert outcome.applied and outcome.counts["cspo"] == 8
 
-    config = small.config(**dict.fromkeys(off, False))
-    (names, counts), _ = run_ranks(train, 2, config)
-    assert {name.split("/")[0] for name in names} == {"tbo", "spo", "cspo"} - set(off)
-    assert counts["cspo"] == 8
+    run_ranks(train, 2)
 
 
-def test_a_rank_without_targets_trains_with_one_that_has_some(run_ranks, small):
-    def train(config):
-        step, context = small.build_step(config, 3, 1)
-        batches = small.micro_batches(config, 0, context.rank, context.ranks, 1)
+def test_a_rank_without_targets_trains_with_one_that_has_some(run_ranks):
+    """Sentences without multi-piece words or wide spans: heads without examples must not hang or crash."""
+
+    def train():
+        context, config = start(), small_config()
+        step, batches = build_step(config, context, 3, 1), micro_batches(config, context, 0, 1)
         if context.rank == 1:
             none = batches[0].tbo_label_M[:0]
             fields = dict.fromkeys(
@@ -96,20 +102,21 @@ def test_a_rank_without_targets_trains_with_one_that_has_some(run_ranks, small):
         outcome = step(0, 1e-3, batches)
         return outcome.counts, step.engine.grad_norm()
 
-    results = run_ranks(train, 2, small.config())
+    results = run_ranks(train, 2)
     assert results[0] == results[1]
     assert results[0][1] > 0
 
 
-def test_a_stop_inside_a_step_drops_it(run_ranks, small):
-    def train(config):
-        step, context = small.build_step(config, 2, 2)
+def test_a_stop_inside_a_step_drops_it(run_ranks):
+    def train():
+        context, config = start(), small_config()
+        step = build_step(config, context, 2, 2)
         step.stop_agreed = lambda: True
         before = step.moco.state_dict()
-        dropped = step(0, 1e-3, small.micro_batches(config, 0, context.rank, context.ranks, 2))
+        dropped = step(0, 1e-3, micro_batches(config, context, 0, 2))
         after = step.moco.state_dict()
         return dropped is None, context.rank != 0 or all(
             torch.equal(before["average"][name], after["average"][name]) for name in before["average"]
         )
 
-    assert run_ranks(train, 2, small.config()) == [(True, True)] * 2
+    assert run_ranks(train, 2) == [(True, True)] * 2

@@ -1,12 +1,13 @@
-"""Small models and batches for tests of the training step, without shards."""
+"""Training steps of a small model on a made-up corpus, in real ranks, without shards."""
 
 from __future__ import annotations
 
-from functools import partial
+from typing import Any
+from unittest import mock
 
 import numpy as np
-import pytest
 import torch
+from small_runs import PRETRAINING_NETWORK
 
 from spe_dist.config import Config
 from spe_dist.config_loading import resolve
@@ -14,26 +15,22 @@ from spe_dist.data.corruption import SentenceBatch, corrupt
 from spe_dist.data.packed import PackedBatch
 from spe_dist.data.packing import SpecialPieces, pack
 from spe_dist.data.ragged import borders
-from spe_dist.distributed.context import start_ranks
+from spe_dist.distributed.context import RankContext, start_ranks
 from spe_dist.distributed.deepspeed_config import BatchPlan, complete
 from spe_dist.distributed.launch import detect
+from spe_dist.model.loading import load_encoder
+from spe_dist.training import build_engine
+from spe_dist.training.step import TrainingStep
 
 VOCABULARY = 60
 SMALL = {
-    "hidden_size": 32,
+    **PRETRAINING_NETWORK,
     "layers": 2,
-    "attention_heads": 2,
-    "intermediate_size": 48,
-    "span_size": 24,
-    "cnn_channels": 8,
-    "attention_size": 16,
-    "position_size": 8,
-    "tbo_offset_size": 8,
-    "contrastive_size": 16,
     "queue_keys": 20,
     "momentum": 0.9,
     "dropout": 0.0,
     "learning_rate": 1e-2,
+    "global_batch_sentences": 8,
 }
 
 
@@ -57,53 +54,38 @@ def make_batch(config: Config, first_id: int, n_sentences: int, epoch: int = 0) 
     )
 
 
-def build_step(config: Config, stage: int, accumulation: int, make_optimizer=None, precision="float32", **ds):
-    """(TrainingStep, RankContext) in a rank started by `run_ranks`."""
-    from spe_dist.distributed.engine import TrainingEngine
-    from spe_dist.model.loading import load_encoder
-    from spe_dist.training.build_engine import build_engine
-    from spe_dist.training.step import TrainingStep
+def start() -> RankContext:
+    """The context of a rank started by `run_ranks`; once a rank."""
+    return start_ranks(detect(), 60.0)
 
-    torch.set_num_threads(1)
-    context = start_ranks(detect(), 60.0)
+
+def small_config(**given: Any) -> Config:
+    return resolve([SMALL, given])
+
+
+def build_step(config: Config, context: RankContext, stage: int, accumulation: int, **ds: Any) -> TrainingStep:
+    """A training step with an engine of its own; a rank may build several."""
     global_batch = config.train.global_batch_sentences
     plan = BatchPlan(global_batch, context.ranks, accumulation, global_batch // context.ranks // accumulation)
-    ds_config = complete({"zero_optimization": {"stage": stage}, **ds}, config, plan, precision)
+    ds_config = complete({"zero_optimization": {"stage": stage}, **ds}, config, plan, "float32")
     loaded = load_encoder(None, config.model, VOCABULARY, config.train.seed)
-    original = TrainingEngine.__init__
-    if make_optimizer is not None:
-
-        def patched(self, model, _, *rest):
-            original(self, model, make_optimizer, *rest)
-
-        TrainingEngine.__init__ = patched
-    try:
-        engine, moco = build_engine(config, loaded, ds_config, precision, context)
-    finally:
-        TrainingEngine.__init__ = original
+    engine, moco = build_engine.build_engine(config, loaded, ds_config, "float32", context)
     if moco is not None:
         moco.start()
     engine.train()
-    return TrainingStep(engine, moco, config, context), context
+    return TrainingStep(engine, moco, config, context)
 
 
-def micro_batches(config: Config, step: int, rank: int, ranks: int, accumulation: int) -> list[PackedBatch]:
+def build_descent_step(config: Config, context: RankContext, stage: int, accumulation: int) -> TrainingStep:
+    """The same with plain gradient descent at the learning rate that the step is called with."""
+    untested = {"zero_allow_untested_optimizer": True, "zero_force_ds_cpu_optimizer": False}
+    with mock.patch.object(build_engine, "_make_optimizer", lambda model, **_: torch.optim.SGD(model.parameters())):
+        return build_step(config, context, stage, accumulation, **untested)
+
+
+def micro_batches(config: Config, context: RankContext, step: int, accumulation: int) -> list[PackedBatch]:
     """This rank's part of the global batch of a step, cut into micro-batches, in slot order."""
     global_batch = config.train.global_batch_sentences
-    size = global_batch // ranks // accumulation
-    first = step * global_batch + rank * (global_batch // ranks)
+    size = global_batch // context.ranks // accumulation
+    first = step * global_batch + context.rank * (global_batch // context.ranks)
     return [make_batch(config, first + i * size, size) for i in range(accumulation)]
-
-
-@pytest.fixture
-def small():
-    """The helpers of this file and a function that makes small configs."""
-
-    class Small:
-        config = staticmethod(lambda **given: resolve([SMALL, {"global_batch_sentences": 8}, given]))
-        build_step = staticmethod(build_step)
-        micro_batches = staticmethod(micro_batches)
-        sgd = staticmethod(lambda model: torch.optim.SGD(model.parameters(), lr=1.0))
-        partial = staticmethod(partial)
-
-    return Small
