@@ -3,7 +3,7 @@
 `config_loading.py` fills them from presets, YAML files and the command line. Leaf names are unique over all
 sections, so that the command line needs no dots (`--learning_rate 1e-4`).
 
-This module knows nothing of torch, so that `--help` answers at once.
+What fine-tuning sets too stands in `config_shared.py`. Neither knows of torch, so that `--help` answers at once.
 """
 
 from __future__ import annotations
