@@ -143,6 +143,7 @@ def start_ranks(environment: LaunchEnvironment, timeout_s: float) -> RankContext
     """Join the process group of this launch: NCCL where ranks have GPUs, gloo on CPUs.
 
     `timeout_s`: a collective that waits longer ends the run with an error (a lost node is noticed by nothing else).
+    Raises LaunchError where the ranks' port is taken or a rank has no GPU.
     """
     environment.export()
     device = choose_device(environment)
@@ -154,11 +155,19 @@ def start_ranks(environment: LaunchEnvironment, timeout_s: float) -> RankContext
         if "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // environment.local_ranks))
     if not dist.is_initialized():
-        dist.init_process_group(
-            backend="nccl" if device.type == "cuda" else "gloo",
-            timeout=timedelta(seconds=timeout_s),
-            device_id=device if device.type == "cuda" else None,
-        )
+        try:
+            dist.init_process_group(
+                backend="nccl" if device.type == "cuda" else "gloo",
+                timeout=timedelta(seconds=timeout_s),
+                device_id=device if device.type == "cuda" else None,
+            )
+        except dist.DistNetworkError as error:
+            if "EADDRINUSE" not in str(error):
+                raise
+            raise LaunchError(
+                f"port {environment.master_port}, where the ranks meet, is taken on this machine, most likely by another "
+                "run; give the launcher another one (--master_port N before the script's name)"
+            ) from error
     return RankContext(
         rank=environment.rank,
         ranks=environment.ranks,

@@ -1,6 +1,10 @@
 """Which device a rank takes, and that DeepSpeed takes the same one."""
 
 import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +14,8 @@ import torch.distributed as dist
 from spe_dist.distributed.context import _sendable, choose_device, start_ranks
 from spe_dist.distributed.launch import LaunchEnvironment
 from spe_dist.errors import ConfigError, LaunchError
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -63,3 +69,15 @@ def test_an_error_that_cannot_be_pickled_is_told_by_its_text():
     assert isinstance(sent, RuntimeError) and "Odd: this and that" in str(sent)
     kept = ConfigError("told as it is")
     assert _sendable(kept) is kept
+
+
+def test_a_port_that_another_run_listens_on_is_a_launch_error():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        program = (
+            "from spe_dist.distributed.context import start_ranks\n"
+            "from spe_dist.distributed.launch import LaunchEnvironment\n"
+            f"start_ranks(LaunchEnvironment('deepspeed', 0, 1, 0, 1, 'node', '127.0.0.1', {port}), 30.0)"
+        )
+        result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert f"LaunchError: port {port}, where the ranks meet, is taken" in result.stderr
