@@ -110,6 +110,7 @@ class Journal:
 
     def flush(self) -> None:
         """Write the waiting rows and show the last. Raises TrainingFailure where an applied loss is no number."""
+        self.saving.checkpoints.check_owner()  # rows beside those of a later start would be none of this run's
         rows = self.log.flush()
         if not rows:
             return
@@ -136,6 +137,7 @@ class Journal:
 
     def write_evaluation(self, figures: Mapping[str, Any], text: str) -> None:
         """Write the row of an evaluation at this position, and print what it found."""
+        self.saving.checkpoints.check_owner()
         self.log.write({"kind": "evaluation", "step": self.position.step, **figures})
         self.progress.say(text)
 
