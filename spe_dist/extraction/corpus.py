@@ -54,6 +54,12 @@ class Sentence:
     origin: str = ""  # file and line, for messages
     extra: Mapping[str, Any] = field(default_factory=dict, compare=False)  # further fields, kept by conversions
 
+    @property
+    def unplaced(self) -> Mapping[str, Any]:
+        """Mentions of the `nyt` format whose words are not in the sentence: `entityMentions`, `relationMentions`."""
+        kept = self.extra.get(UNPLACED)
+        return kept if isinstance(kept, dict) else {}
+
 
 @dataclass(frozen=True)
 class CrossEntity:

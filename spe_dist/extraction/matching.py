@@ -125,7 +125,7 @@ def mark_predicted(sentence: Sentence, symmetric: Collection[str] = (), notices:
     known = {entity_key(entity) for entity in sentence.entities}
     marked = mark(sentence.entities, sentence.relations, symmetric, known)
     _mark_unplaced(marked, sentence, symmetric, needs_entities=True)
-    if notices is not None and (sentence.relations or UNPLACED in sentence.extra):
+    if notices is not None and (sentence.relations or sentence.unplaced):
         everything = mark((), sentence.relations, symmetric)
         _mark_unplaced(everything, sentence, symmetric)
         _notice_lost(everything, marked, notices)
@@ -139,14 +139,13 @@ def _mark_unplaced(
 
     needs_entities: only relations whose arguments are, by their texts, among the entities.
     """
-    kept_aside = sentence.extra.get(UNPLACED)
-    if not isinstance(kept_aside, dict):
+    if not sentence.unplaced:
         return
-    mentions = kept_aside.get("entityMentions", [])
+    mentions = sentence.unplaced.get("entityMentions", [])
     marked.entity.update((mention["label"], UNPLACED, _text(mention["text"])) for mention in mentions)
     known = {_text(mention["text"]) for mention in mentions}
     known.update(_text(" ".join(sentence.words[entity.start : entity.end])) for entity in sentence.entities)
-    for mention in kept_aside.get("relationMentions", []):
+    for mention in sentence.unplaced.get("relationMentions", []):
         texts = _text(mention["em1Text"]), _text(mention["em2Text"])
         if needs_entities and not known.issuperset(texts):
             continue

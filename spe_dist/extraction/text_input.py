@@ -282,8 +282,8 @@ def sentences_of_text(text: str, tokenised: bool = False) -> Iterator[tuple[int,
 def sentences_of(text: str, tokenised: bool = False) -> Iterator[tuple[int, Sentence]]:
     """(first character, sentence) for each sentence of one paragraph or line."""
     if tokenised:
-        words = SpaceSplitter().words_with_offsets(text)
-        sentences: Iterable[Sequence[Word]] = cut_words(words) if words else []
+        given = SpaceSplitter().words_with_offsets(text)
+        sentences: Iterable[Sequence[Word]] = cut_words(given) if given else []
     else:
         sentences = split_sentences(text)
     for words in sentences:

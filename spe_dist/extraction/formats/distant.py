@@ -12,13 +12,14 @@ labels "None" and "NA" mean no relation, and so does `is_noise` (ARNOR's test da
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from spe_dist.extraction.corpus import UNPLACED, Document, Entity, Relation, Sentence
 from spe_dist.extraction.formats.grouping import DOCUMENT_FIELDS, Keyed, document_key, group, ungroup
 from spe_dist.extraction.formats.node import Node
 from spe_dist.extraction.formats.notices import (
+    OTHER_TYPE,
     Losses,
     add_extra,
     argument_positions,
@@ -194,12 +195,9 @@ def write(documents: Iterable[Document], losses: Losses) -> Iterator[dict[str, A
     for key, index, whole, fields in ungroup(documents, losses):
         sentence = without_fragments(whole, losses)
         entities, positions = argument_positions(sentence, losses)
-        unplaced: Mapping[str, Any] = sentence.extra.get(UNPLACED, {})
+        unplaced = sentence.unplaced
         mentions = [_mention(sentence.words, entity) for entity in entities] + unplaced.get("entityMentions", [])
-        relations = [
-            _relation(sentence, entities, relation, head, tail, losses)
-            for relation, (head, tail) in zip(sentence.relations, positions, strict=True)
-        ]
+        relations = _relations(sentence, entities, positions, losses)
         record: dict[str, Any] = {
             "sentId": sentence.extra.get("sentId", index),
             "articleId": key,
@@ -217,19 +215,28 @@ def _mention(words: Sequence[str], entity: Entity) -> dict[str, Any]:
     return mention if entity.probability is None else {**mention, "probability": entity.probability}
 
 
-def _relation(
-    sentence: Sentence, entities: list[Entity], relation: Relation, head: int, tail: int, losses: Losses
-) -> dict[str, Any]:
+def _relations(
+    sentence: Sentence, entities: Sequence[Entity], positions: Sequence[tuple[int, int]], losses: Losses
+) -> list[dict[str, Any]]:
     """Arguments by text; also by position, where another entity with the text is listed earlier."""
-    mention: dict[str, Any] = {}
-    for role, position in (("em1", head), ("em2", tail)):
-        argument = entities[position]
-        text = mention[f"{role}Text"] = " ".join(sentence.words[argument.start : argument.end])
-        alike = [entity for entity in entities if " ".join(sentence.words[entity.start : entity.end]) == text]
-        if alike[0] != argument:
-            mention[f"{role}Start"] = argument.start
-        if next(entity for entity in alike if entity.start == argument.start) != argument:
-            losses["relation arguments that read back with another type (a span has one type for relations)"] += 1
-    losses[NO_PLACE] += relation.type in NO_RELATION
-    mention["label"] = relation.type
-    return mention if relation.probability is None else {**mention, "probability": relation.probability}
+    texts = [" ".join(sentence.words[entity.start : entity.end]) for entity in entities]
+    first: dict[str, Entity] = {}
+    first_at: dict[tuple[str, int], Entity] = {}
+    for entity, text in zip(entities, texts, strict=True):
+        first.setdefault(text, entity)
+        first_at.setdefault((text, entity.start), entity)
+    mentions = []
+    for relation, arguments in zip(sentence.relations, positions, strict=True):
+        mention: dict[str, Any] = {}
+        for role, position in zip(("em1", "em2"), arguments, strict=True):
+            argument, text = entities[position], texts[position]
+            mention[f"{role}Text"] = text
+            if first[text] != argument:
+                mention[f"{role}Start"] = argument.start
+            losses[OTHER_TYPE] += first_at[text, argument.start] != argument
+        losses[NO_PLACE] += relation.type in NO_RELATION
+        mention["label"] = relation.type
+        if relation.probability is not None:
+            mention["probability"] = relation.probability
+        mentions.append(mention)
+    return mentions

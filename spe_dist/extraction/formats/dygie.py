@@ -20,7 +20,7 @@ from spe_dist.errors import DataError
 from spe_dist.extraction.corpus import CrossEntity, CrossRelation, Document, Entity, Relation, Sentence, Span
 from spe_dist.extraction.formats.grouping import document_key
 from spe_dist.extraction.formats.node import Node
-from spe_dist.extraction.formats.notices import Losses, add_extra, note_words, without_fragments
+from spe_dist.extraction.formats.notices import OTHER_TYPE, Losses, add_extra, note_words, without_fragments
 
 SENTENCE_FIELDS = "sentence_fields"  # what further fields sentences have, in order; ours, other tools pass over it
 OWN_FIELDS = ("doc_key", "sentences", "ner", "relations", SENTENCE_FIELDS)
@@ -234,8 +234,7 @@ def write(documents: Iterable[Document], losses: Losses) -> Iterator[dict[str, A
 def _relation(relation: Relation | CrossRelation, start: int, types: Mapping[Span, str], losses: Losses) -> list[Any]:
     entry: list[Any] = []
     for argument in (relation.head, relation.tail):
-        if types.get((start + argument.start, start + argument.end), "") != argument.type:
-            losses["relation arguments that read back with another type (a span has one type for relations)"] += 1
+        losses[OTHER_TYPE] += types.get((start + argument.start, start + argument.end), "") != argument.type
         entry += [start + argument.start, start + argument.end - 1]
     return [*entry, relation.type, *_given(getattr(relation, "probability", None))]
 

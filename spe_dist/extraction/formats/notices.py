@@ -13,6 +13,7 @@ from spe_dist.extraction.formats.node import Node
 Losses = Counter[str]  # by reason, in words for the user
 
 FRAGMENTS = "discontinuous entities, written as one span with the words between their parts"
+OTHER_TYPE = "relation arguments that read back with another type (a span has one type for relations)"
 NO_WORDS = "sentences without words"
 BLANK_WORDS = "words that are empty or white space (the encoder reads them as unknown ones)"
 TEXTS = "sentences whose original text and character offsets are not kept"
