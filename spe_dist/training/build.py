@@ -166,14 +166,18 @@ def evaluator(
     engine: TrainingEngine,
     moco: MomentumContrast | None,
     context: RankContext,
-) -> Callable[[], dict[str, float]]:
-    """The evaluation on the held-out sentences, a collective; no figures where there are none or none are wanted."""
+    stop_agreed: Callable[[], bool],
+) -> Callable[[], dict[str, float] | None]:
+    """The evaluation on the held-out sentences, a collective; no figures where there are none or none are wanted.
+
+    It gives None where `stop_agreed`, called at the end of each micro-batch on all ranks, says that all stop now.
+    """
     held_out = data.held_out
     if held_out is None or config.train.evaluate_sentences == 0:
         return dict
     output = Path(config.train.output)
     yardsticks = context.run_on_main(lambda: count_yardsticks(data.train, held_out, config, output))
-    evaluation = HeldOutEvaluation(held_out, config, context, context.device, plan.micro_batch, yardsticks)
+    evaluation = HeldOutEvaluation(held_out, config, context, context.device, plan.micro_batch, yardsticks, stop_agreed)
     return lambda: evaluation(engine, moco.key_module if moco is not None else None)
 
 

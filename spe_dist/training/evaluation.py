@@ -53,10 +53,15 @@ YARDSTICKS_FILE = "yardsticks.json"
 QUERIES_AT_ONCE = 1_024
 
 
+class _StopAgreed(Exception):
+    """All ranks leave the evaluation here."""
+
+
 class HeldOutEvaluation:
     """Evaluates a model again and again on the same held-out sentences, corrupted alike.
 
-    `yardsticks`: what `count_yardsticks` gave; it is put beside the model's figures. Every rank builds one.
+    `yardsticks`: what `count_yardsticks` gave; it is put beside the model's figures. `stop_agreed` is called at the end
+    of each micro-batch on all ranks alike and says whether all of them stop now. Every rank builds one.
     """
 
     def __init__(
@@ -67,9 +72,10 @@ class HeldOutEvaluation:
         device: torch.device,
         micro_batch: int,
         yardsticks: dict[str, float],
+        stop_agreed: Callable[[], bool] = lambda: False,
     ) -> None:
         self.config, self.collectives, self.device = config, collectives, device
-        self.yardsticks = yardsticks
+        self.yardsticks, self.stop_agreed = yardsticks, stop_agreed
         held_out = HeldOutSentences(store, config.corruption, config.train.evaluate_sentences, config.train.seed)
         cut = (micro_batch, collectives.rank, collectives.ranks)
         self.sentences = held_out
@@ -77,12 +83,24 @@ class HeldOutEvaluation:
         self._retrieved = self._as_trained.map(_without_targets)
         self._one_layout = held_out.one_layout_a_group(*cut).map(_without_targets)
 
-    def __call__(self, forward: Forward, key_module: KeyEncoder | None) -> dict[str, float]:
-        """The figures of the table above, equal on all ranks; a collective.
+    def __call__(self, forward: Forward, key_module: KeyEncoder | None) -> dict[str, float] | None:
+        """The figures of the table above, equal on all ranks; None where a stop was agreed. A collective.
 
         `forward` calls the model in eval mode (the engine at ZeRO-3, which gathers weights in it); `key_module` is
         None where CSPO is off.
         """
+        was_training = key_module is not None and key_module.training
+        try:
+            if key_module is not None:
+                key_module.eval()
+            return self._figures(forward, key_module)
+        except _StopAgreed:
+            return None
+        finally:
+            if key_module is not None:
+                key_module.train(was_training)
+
+    def _figures(self, forward: Forward, key_module: KeyEncoder | None) -> dict[str, float]:
         if self.sentences.n_sentences == 0:
             return {}
         figures = {"heldout/sentences": float(self.sentences.n_sentences)}
@@ -126,9 +144,6 @@ class HeldOutEvaluation:
         """Sums of the objectives over all ranks; queries and keys [n, C] of all sentences in order, see `top1`."""
         sums: dict[str, np.ndarray] = {}
         rows: list[Tensor] = []
-        was_training = key_module is not None and key_module.training
-        if key_module is not None:
-            key_module.eval()
         for batch, counted in zip(held_out.batches, held_out.counted, strict=True):
             batch = batch.to(self.device)
             outputs = forward(batch)
@@ -136,8 +151,8 @@ class HeldOutEvaluation:
                 _add(sums, outputs, batch)
                 if key_module is not None:
                     rows.append(self._embed(outputs, batch, key_module))
-        if key_module is not None:
-            key_module.train(was_training)
+            if self.stop_agreed():
+                raise _StopAgreed
         return self._sum_over_ranks(sums), self._gather(rows, held_out) if key_module is not None else []
 
     def _embed(self, outputs: PretrainingOutputs, batch: PackedBatch, key_module: KeyEncoder) -> Tensor:

@@ -34,8 +34,9 @@ class Trainer:
         agreement: Agreement,
         journal: Journal,
         data_state: Callable[[int], dict[str, Any]],
-        evaluate: Callable[[], dict[str, float]],
+        evaluate: Callable[[], dict[str, float] | None],
     ) -> None:
+        """`evaluate`: figures of the model, None where a stop was agreed meanwhile."""
         self.config = config
         self.step = step
         self.schedule = schedule
@@ -46,16 +47,17 @@ class Trainer:
         self.data_state = data_state
         self.evaluate = evaluate
         self.queued_keys = int(step.moco.pair_queue.fill) if step.moco else 0
-        self._evaluated_step = -1
+        self._evaluated_step = journal.log.last_step("evaluation")
         self._grace_time_checked = False
 
     def run(self) -> bool:
-        """Train and save; True where the last step was reached, False where the run was asked to stop."""
-        if self._steps_left <= 0:
+        """Train and save; True where the run is finished, False where it was asked to stop."""
+        if self._steps_left < 0:
             return True
         self.step.engine.train()
         if self.step.moco is not None:
             self.step.moco.check_equal()
+        self._evaluate()  # of a run that was stopped before it had
         while self._steps_left > 0 and not self.agreement.stop:
             began = time.monotonic()
             batch = next(self.batches)
@@ -65,11 +67,8 @@ class Trainer:
             if outcome is not None:
                 self._record(batch, outcome, rate, waited_s, time.monotonic() - began)
                 self._between_steps()
-        self.journal.flush()
-        if self._steps_left == 0:
-            self._evaluate()
         self._save()
-        return self._steps_left == 0
+        return self._steps_left == 0 and self._evaluated_step == self.journal.position.step
 
     @property
     def _steps_left(self) -> int:
@@ -93,25 +92,28 @@ class Trainer:
     def _between_steps(self) -> None:
         train, step = self.config.train, self.journal.position.step
         first = self.journal.saved_step is None
-        if self.agreement.stop:  # whoever asked may not wait for an evaluation
-            self._save()
+        if self.agreement.stop:  # whoever asked waits for a checkpoint only
+            return
         if train.check_every_steps and step % train.check_every_steps == 0 and self.step.moco is not None:
             self.step.moco.check_equal()
-        if train.evaluate_every_steps and step % train.evaluate_every_steps == 0:
-            self._evaluate()
+        self._evaluate()
         by_steps = train.checkpoint_every_steps and step % train.checkpoint_every_steps == 0
         if self._steps_left > 0 and (first or by_steps or self.agreement.checkpoint_due):
             self._save()
 
     def _evaluate(self) -> None:
-        step = self.journal.position.step
-        if self._evaluated_step == step:
+        """Evaluate at a step whose turn it is; where a stop is agreed before the end, the run that resumes does it."""
+        step, every = self.journal.position.step, self.config.train.evaluate_every_steps
+        due = self._steps_left == 0 or (every and step % every == 0)
+        if not due or step == self._evaluated_step:
             return
-        self._evaluated_step = step
         self.journal.flush()
         self.step.engine.eval()
         figures = self.evaluate()
         self.step.engine.train()
+        if figures is None:
+            return
+        self._evaluated_step = step
         self.journal.write_evaluation(figures, f"held out, step {step:,}: {describe_evaluation(figures)}")
 
     def _save(self) -> None:

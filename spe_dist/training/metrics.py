@@ -73,6 +73,10 @@ class MetricLog:
                 tag = name if "/" in name else f"train/{name}"
                 self._board.add_scalar(tag, float(value), row["step"])
 
+    def last_step(self, kind: str) -> int:
+        """The step of the last row of a kind that is written; 0 without one. A collective."""
+        return self.context.run_on_main(lambda: max((row["step"] for row in read_rows(self.path, kind)), default=0))
+
     def close(self) -> None:
         if self._board is not None:
             self._board.close()

@@ -79,7 +79,7 @@ def run_pretraining(
         agreement=agreement,
         journal=journal,
         data_state=data.order.state_dict,
-        evaluate=build.evaluator(config, data, plan, engine, moco, context),
+        evaluate=build.evaluator(config, data, plan, engine, moco, context, agreement),
     )
     finished = trainer.run()
     log.close()

@@ -1,5 +1,6 @@
 """The loop's decisions, with a training step that only pretends: when it saves, evaluates, warns and gives up."""
 
+import json
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
@@ -54,9 +55,22 @@ class PretendedStep:
         return StepOutcome(step not in self.skipped, {"tbo": 2, "spo": 0, "cspo": 4}, sums)
 
 
+class Evaluations:
+    """Counts at which steps it is called; in that of step `asks_at` the run is asked to stop."""
+
+    def __init__(self, asks_at=None, stop=None):
+        self.steps, self.asks_at, self.stop = [], asks_at, stop
+
+    def __call__(self, step, agreed):
+        self.steps.append(step)
+        if step == self.asks_at:
+            self.stop.requested = True
+        return None if agreed() else {}
+
+
 @pytest.fixture
 def run(tmp_path):
-    def run(step, stop=None, evaluations=None, position=None, steps=10, **given):
+    def run(step, stop=None, evaluate=None, position=None, steps=10, **given):
         config = resolve([{"log_every_steps": 2, "evaluate_every_steps": 0, "checkpoint_every_steps": 0, **given}])
         context = RankContext(rank=0, ranks=1, local_rank=0, device=torch.device("cpu"), control=None)
         stop = stop or SimpleNamespace(requested=False, reason="")
@@ -92,7 +106,7 @@ def run(tmp_path):
             agreement=agreement,
             journal=journal,
             data_state=lambda steps: {"sentences_consumed": steps},
-            evaluate=lambda: (evaluations.append(journal.position.step) if evaluations is not None else None) or {},
+            evaluate=lambda: evaluate(journal.position.step, agreement) if evaluate else {},
         )
         return trainer.run(), trainer
 
@@ -103,14 +117,22 @@ def saved_steps(tmp_path):
     return sorted(int(path.name.removeprefix("step_")) for path in list_checkpoints(tmp_path / "checkpoints"))
 
 
+def evaluated_steps(tmp_path):
+    return [row["step"] for row in read_rows(tmp_path / "metrics.jsonl", "evaluation")]
+
+
 def test_it_saves_after_the_first_step_then_as_set_and_at_the_end(run, tmp_path):
     finished, _ = run(PretendedStep(), checkpoint_every_steps=4)
     assert finished and saved_steps(tmp_path) == [1, 4, 8, 10]
 
 
 def test_a_finished_run_is_left_as_it_is(run, tmp_path):
-    finished, _ = run(PretendedStep(), position=Position(step=10, applied_steps=10))
-    assert finished and saved_steps(tmp_path) == [] and not read_rows(tmp_path / "metrics.jsonl")
+    row = {"kind": "evaluation", "step": 10}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    evaluate = Evaluations()
+    finished, _ = run(PretendedStep(), evaluate=evaluate, position=Position(step=10, applied_steps=10))
+    assert finished and evaluate.steps == [] and saved_steps(tmp_path) == []
+    assert read_rows(tmp_path / "metrics.jsonl") == [row]
 
 
 def test_a_resumed_run_saves_no_trial_checkpoint(run, tmp_path):
@@ -129,13 +151,13 @@ def test_checkpoints_by_time_follow_rank_0s_clock(run, tmp_path, monkeypatch):
     assert saved_steps(tmp_path) == [1, 4, 7, 10]
 
 
-def test_evaluation_comes_every_n_steps_and_once_at_the_end(run):
-    evaluations = []
-    run(PretendedStep(), evaluations=evaluations, evaluate_every_steps=5)
-    assert evaluations == [5, 10]
-    evaluations.clear()
-    run(PretendedStep(), evaluations=evaluations)
-    assert evaluations == [10]
+def test_evaluation_comes_every_n_steps_and_once_at_the_end(run, tmp_path):
+    evaluate = Evaluations()
+    run(PretendedStep(), evaluate=evaluate, evaluate_every_steps=5)
+    assert evaluate.steps == [5, 10]
+    (tmp_path / "metrics.jsonl").unlink()
+    run(PretendedStep(), evaluate=evaluate)
+    assert evaluate.steps == [5, 10, 10]
 
 
 def test_a_request_to_stop_ends_the_run_saved(run, tmp_path):
@@ -169,22 +191,27 @@ def test_a_checkpoint_holds_position_data_and_what_the_run_was_started_with(run,
     }
 
 
-def test_a_stop_that_meets_an_evaluation_saves_first(run, tmp_path):
-    stop, saved = SimpleNamespace(requested=False, reason=""), []
+def test_a_stop_that_meets_an_evaluation_leaves_it_to_the_run_that_resumes(run, tmp_path):
+    stop, evaluate = SimpleNamespace(requested=False, reason=""), Evaluations()
+    step = PretendedStep(during=lambda step: setattr(stop, "requested", step == 3))
+    finished, _ = run(step, stop=stop, evaluate=evaluate, evaluate_every_steps=4)
+    assert not finished and evaluate.steps == [] and saved_steps(tmp_path) == [1, 4]
+    resumed = Position(step=4, applied_steps=4)
+    finished, _ = run(PretendedStep(), evaluate=evaluate, evaluate_every_steps=4, position=resumed)
+    assert finished and evaluate.steps == [4, 8, 10]
 
-    class Evaluations(list):
-        def append(self, step):
-            saved.append(saved_steps(tmp_path))
-            super().append(step)
 
-    evaluations = Evaluations()
-    run(
-        PretendedStep(during=lambda step: setattr(stop, "requested", step == 3)),
-        stop=stop,
-        evaluations=evaluations,
-        evaluate_every_steps=4,
-    )
-    assert evaluations == [4] and saved == [[1, 4]]
+@pytest.mark.parametrize("at", [4, 10])
+def test_a_stop_within_an_evaluation_gives_it_up_saves_and_leaves(run, tmp_path, at):
+    stop = SimpleNamespace(requested=False, reason="")
+    evaluate = Evaluations(asks_at=at, stop=stop)
+    finished, _ = run(PretendedStep(), stop=stop, evaluate=evaluate, evaluate_every_steps=4)
+    assert not finished and saved_steps(tmp_path) == [1, at]
+    assert evaluated_steps(tmp_path) == [step for step in (4, 8) if step < at]
+    evaluate = Evaluations()
+    finished, _ = run(PretendedStep(), evaluate=evaluate, evaluate_every_steps=4, position=Position(step=at))
+    assert finished and evaluate.steps == ([4, 8, 10] if at == 4 else [10])
+    assert evaluated_steps(tmp_path) == [4, 8, 10]
 
 
 def test_skipped_steps_do_not_move_the_schedule_and_too_many_end_the_run(run, tmp_path):
