@@ -165,8 +165,8 @@ def start_ranks(environment: LaunchEnvironment, timeout_s: float) -> RankContext
             if "EADDRINUSE" not in str(error):
                 raise
             raise LaunchError(
-                f"port {environment.master_port}, where the ranks meet, is taken on this machine, most likely by another "
-                "run; give the launcher another one (--master_port N before the script's name)"
+                f"port {environment.master_port}, where the ranks meet, is taken on this machine, most likely by "
+                "another run; give the launcher another one (--master_port N before the script's name)"
             ) from error
     return RankContext(
         rank=environment.rank,
