@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ from spe_dist.config import Config
 from spe_dist.config_loading import Parser, add_settings
 from spe_dist.errors import DivergenceError, SpeError, TrainingFailure
 
-OTHER_RANKS_WAIT_S = 3.0
+OTHER_RANKS_WAIT_S = 3.0  # for the launcher, which ends the others once rank 0 has said the same
 
 
 def training_parser(
@@ -42,18 +43,35 @@ def training_parser(
 
 
 def exit_status(program: Callable[[], int]) -> int:
-    """Run it. Exit status: 0 finished or stopped as asked, 1 training failed, 2 a user's error."""
+    """Run it. Exit status: 0 finished or stopped as asked, 1 training failed or lost a rank, 2 a user's error."""
     try:
         return program()
     except (SpeError, TrainingFailure, DivergenceError) as error:
-        _report(error)
+        if _rank() != "0":
+            time.sleep(OTHER_RANKS_WAIT_S)
+        _report(str(error))
         return 2 if isinstance(error, SpeError) else 1
+    except RuntimeError as error:
+        if not _connection_lost(error):
+            raise
+        traceback.print_exc()
+        _report(
+            "the connection to another rank is lost: that rank has ended, as its own last lines may tell, or did not "
+            "answer within timeout_s. Checkpoints are kept; continue with --resume auto"
+        )
+        return 1
 
 
-def _report(error: Exception) -> None:
-    """Print an error once: the other ranks wait, since the launcher ends them when rank 0 has failed likewise."""
-    rank = os.environ.get("RANK", "0")
-    if rank != "0":
-        time.sleep(OTHER_RANKS_WAIT_S)
+def _connection_lost(error: RuntimeError) -> bool:
+    """Whether a collective failed for want of its other ranks. gloo has no type of error of its own."""
+    backend = sys.modules.get("torch.distributed")
+    return "gloo" in str(error) or (backend is not None and isinstance(error, backend.DistError))
+
+
+def _rank() -> str:
+    return os.environ.get("RANK", "0")
+
+
+def _report(message: str) -> None:
     sys.stdout.flush()
-    print(f"{f'rank {rank}: ' if rank != '0' else ''}error: {error}", file=sys.stderr, flush=True)
+    print(f"{f'rank {_rank()}: ' if _rank() != '0' else ''}error: {message}", file=sys.stderr, flush=True)
