@@ -216,8 +216,8 @@ def test_words_are_found_in_their_text_only_in_order_and_without_rest():
     [
         (b'{"text": "a"', r"line 2 is not JSON.*--skip_bad"),
         (b"[1", r"line 2 is not JSON"),
-        (b"[1]", r"line 2 is \[1\], no object"),
-        (b'"text"', r"line 2 is .*no object"),
+        (b"[1]", r"line 2 is \[1\], no text and no object"),
+        (b"3", r"line 2 is 3, no text and no object"),
         (b'{"text": 3}', r"line 2 has 3 under 'text'"),
         (b'{"body": "x"}', r"line 2 has neither text.*'body'.*--text_field"),
         (b'{"tokens": ["a", 1]}', r"line 2 has .*under 'tokens', no list of words"),

@@ -128,7 +128,7 @@ def test_mistakes_on_the_command_line_are_told_at_once(capsys, extra, words):
 )
 def test_what_cannot_train_says_so_before_training(run_ranks, demo_shards, other_encoder, tmp_path, given, words):
     given = {name: str(other_encoder) if value == "OTHER" else value for name, value in given.items()}
-    argv = arguments(demo_shards, tmp_path / "run", **given)
+    argv = arguments(**{"shards": demo_shards, "output": tmp_path / "run", **given})
 
     def attempt():
         import contextlib
