@@ -54,14 +54,12 @@ def find_files(inputs: Sequence[str], leave_out: Path | None = None) -> list[Pat
     for argument in inputs:
         path = Path(argument).expanduser()
         if path.is_dir():
-            files = [
-                file for file in sorted(path.rglob("*")) if file.is_file() and _is_text_name(file.relative_to(path))
-            ]
+            files = [file for file in _visible_files(path) if _is_text_name(file)]
         elif path.exists():
             files = [path]
         else:
             files = [Path(name) for name in sorted(glob.glob(str(path), recursive=True)) if Path(name).is_file()]
-        files = [file for file in files if leave_out is None or not file.resolve().is_relative_to(leave_out.resolve())]
+        files = [file for file in files if not _lies_in(file, leave_out)]
         if not files:
             reason = "holds no text file" if path.is_dir() else "does not exist"
             raise DataError(
@@ -79,15 +77,13 @@ def find_files(inputs: Sequence[str], leave_out: Path | None = None) -> list[Pat
 
 def left_out_files(inputs: Sequence[str], leave_out: Path | None = None) -> list[Path]:
     """Files of the folders among `inputs` that `find_files` passes over since their names are not those of text."""
-    found = []
-    for folder in (path for path in (Path(argument).expanduser() for argument in inputs) if path.is_dir()):
-        for file in sorted(folder.rglob("*")):
-            inside = file.relative_to(folder)
-            hidden = any(part.startswith(".") for part in inside.parts)
-            own = leave_out is not None and file.resolve().is_relative_to(leave_out.resolve())
-            if file.is_file() and not hidden and not own and not _is_text_name(inside):
-                found.append(file)
-    return found
+    folders = (path for path in (Path(argument).expanduser() for argument in inputs) if path.is_dir())
+    return [
+        file
+        for folder in folders
+        for file in _visible_files(folder)
+        if not _is_text_name(file) and not _lies_in(file, leave_out)
+    ]
 
 
 def refuse_pipes(files: Sequence[Path]) -> None:
@@ -97,12 +93,20 @@ def refuse_pipes(files: Sequence[Path]) -> None:
             raise DataError(f"input {file} is a pipe or device, but text is read more than once; write it to a file")
 
 
-def _is_text_name(path: Path) -> bool:
-    """Not hidden, and with a text suffix (also before a compression's) or none at all (wikiextractor's wiki_00)."""
-    if any(part.startswith(".") for part in path.parts):
-        return False
-    plain = path.with_suffix("") if path.suffix in COMPRESSED_SUFFIXES else path
-    return plain.suffix in TEXT_SUFFIXES or (plain.suffix == "" and path.name != "README" and path.name != "LICENSE")
+def _visible_files(folder: Path) -> list[Path]:
+    """All files in a folder, at any depth, by name; none that is hidden or lies in a hidden folder."""
+    files = (file for file in sorted(folder.rglob("*")) if file.is_file())
+    return [file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
+
+
+def _lies_in(file: Path, folder: Path | None) -> bool:
+    return folder is not None and file.resolve().is_relative_to(folder.resolve())
+
+
+def _is_text_name(file: Path) -> bool:
+    """Has a text suffix (also before a compression's) or none at all (wikiextractor's wiki_00)."""
+    plain = file.with_suffix("") if file.suffix in COMPRESSED_SUFFIXES else file
+    return plain.suffix in TEXT_SUFFIXES or (plain.suffix == "" and file.name not in ("README", "LICENSE"))
 
 
 class _Counted:

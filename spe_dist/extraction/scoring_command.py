@@ -33,4 +33,4 @@ def scoring_parser(program: str, usage: str, description: str | None) -> Parser:
 
 
 def _types(text: str) -> list[str]:
-    return [name for name in text.split(",") if name]
+    return [name.strip() for name in text.split(",") if name.strip()]

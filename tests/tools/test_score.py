@@ -59,7 +59,7 @@ def test_text_states_the_convention_and_shows_both_where_a_type_is_symmetric(fil
     assert plain.returncode == 0, plain.stderr
     assert "relations with direction (the default); 2 sentences" in plain.stdout
     assert "words in the sentence" in plain.stdout and "95% interval" in plain.stdout
-    both = run("--gold", files[0], "--predictions", files[1], "--symmetric", "Work_For", "--bootstrap", "0").stdout
+    both = run("--gold", files[0], "--predictions", files[1], "--symmetric", " Work_For,", "--bootstrap", "0").stdout
     assert "but Work_For without" in both and "(the default)" in both and "interval" not in both
     relation_lines = [line.split() for line in both.splitlines() if line.startswith("Relation  ")]
     assert [line[-3] for line in relation_lines] == ["1", "0"]
