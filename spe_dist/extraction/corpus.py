@@ -15,6 +15,7 @@ from typing import Any
 Span = tuple[int, int]
 
 UNPLACED = "unplaced"  # further field of a sentence: marks whose words are not in it, kept aside
+_UNPLACED_TEXTS = {"entityMentions": ("text",), "relationMentions": ("em1Text", "em2Text")}
 
 
 @dataclass(frozen=True, order=True)
@@ -58,7 +59,23 @@ class Sentence:
     def unplaced(self) -> Mapping[str, Any]:
         """Mentions of the `nyt` format whose words are not in the sentence: `entityMentions`, `relationMentions`."""
         kept = self.extra.get(UNPLACED)
-        return kept if isinstance(kept, dict) else {}
+        return kept if _is_unplaced(kept) else {}
+
+
+def _is_unplaced(kept: Any) -> bool:
+    """Whether a field `unplaced` is one that reading sets, and not one that a user's corpus has for itself."""
+    if not isinstance(kept, dict) or not kept.keys() <= _UNPLACED_TEXTS.keys():
+        return False
+    return all(
+        isinstance(mentions, list) and all(_is_mention(mention, _UNPLACED_TEXTS[name]) for mention in mentions)
+        for name, mentions in kept.items()
+    )
+
+
+def _is_mention(mention: Any, texts: tuple[str, ...]) -> bool:
+    if not isinstance(mention, dict) or not isinstance(mention.get("label", False), str | None):
+        return False
+    return all(isinstance(mention.get(text), str) for text in texts)
 
 
 @dataclass(frozen=True)

@@ -55,3 +55,13 @@ def test_words_in_different_unicode_forms_are_told_apart_in_the_message() -> Non
     gold, other = (Corpus((Document("d", (Sentence((word,)),)),)) for word in ("caf\u00e9", "cafe\u0301"))
     with pytest.raises(DataError, match=r"it is 'caf\\xe9' in gold and is 'cafe\\u0301' in the predictions"):
         score(gold, other)
+
+
+@pytest.mark.parametrize(
+    "field", [{"entityMentions": ["Ann"]}, {"relationMentions": [{"label": "in"}]}, {"on": 1}, [1]]
+)
+def test_a_field_unplaced_of_the_users_own_counts_for_nothing(tmp_path: Path, field: Any) -> None:
+    record = {"tokens": TEXT.split(), "entities": [{"type": "X", "start": 0, "end": 1}], "relations": []}
+    (tmp_path / "own.json").write_text(json.dumps([{**record, "unplaced": field}]))
+    corpus = read_corpus(tmp_path / "own.json")
+    assert score(corpus, corpus).entity == Counts(1, 1, 1)
