@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 Span = tuple[int, int]
 
@@ -62,7 +62,7 @@ class Sentence:
         return kept if _is_unplaced(kept) else {}
 
 
-def _is_unplaced(kept: Any) -> bool:
+def _is_unplaced(kept: Any) -> TypeGuard[Mapping[str, Any]]:
     """Whether a field `unplaced` is one that reading sets, and not one that a user's corpus has for itself."""
     if not isinstance(kept, dict) or not kept.keys() <= _UNPLACED_TEXTS.keys():
         return False
