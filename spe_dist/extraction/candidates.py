@@ -5,7 +5,7 @@ empty. Spans of a batch are sorted by (start, end), so those of a sentence stand
 
 Legend of the shape suffixes:
     S spans, P pairs, B sentences, Q windows, G words of the sentences, W words of the windows, E gold spans,
-    R gold pairs, F = 5 spans L, s1, M, s2, R of a pair, V distinct spans of all pairs
+    R gold pairs, F = 5 spans L, s1, M, s2, R of a pair, U further readings of entities, V distinct contexts L, M, R
 """
 
 from __future__ import annotations
@@ -60,11 +60,13 @@ class Pairs:
 
 @dataclass(frozen=True)
 class FiveSpans:
-    """The spans into which pairs cut their windows: those that are candidates already, and all others, each once."""
+    """The spans into which pairs cut their windows, each once, beside the candidates."""
 
-    start_V: Tensor  # in W
-    end_V: Tensor
-    row_PF: Tensor  # index into the candidates followed by V
+    entity_start_U: Tensor  # in W: entities in another window than they are typed in, behind an empty span
+    entity_end_U: Tensor
+    context_start_V: Tensor  # in W: all L, M and R; the empty one, which is always there, comes first
+    context_end_V: Tensor
+    row_PF: Tensor  # index into the candidates, followed by U and V
 
 
 def best_window(batch: ExtractionBatch, sentence_S: Tensor, start_S: Tensor, end_S: Tensor) -> Tensor:
@@ -179,7 +181,7 @@ def in_windows(batch: ExtractionBatch, window_S: Tensor, start_S: Tensor, end_S:
 
 
 def cut_in_five(batch: ExtractionBatch, spans: Spans, pairs: Pairs) -> FiveSpans:
-    """L, s1, M, s2, R of each pair in its window. All empty spans are one, which is always there; so V > 0."""
+    """L, s1, M, s2, R of each pair in its window. All empty contexts are one; U and V are never without a span."""
     size = int(batch.first_piece_W.shape[0]) + 1
     typed_start_S, typed_end_S = in_windows(batch, spans.window_S, spans.start_S, spans.end_S)
     typed_S = typed_start_S * size + typed_end_S
@@ -187,11 +189,14 @@ def cut_in_five(batch: ExtractionBatch, spans: Spans, pairs: Pairs) -> FiveSpans
     a_P, b_P = in_windows(batch, window_P, spans.start_S[pairs.first_P], spans.end_S[pairs.first_P])
     c_P, d_P = in_windows(batch, window_P, spans.start_S[pairs.second_P], spans.end_S[pairs.second_P])
     low_P, high_P = batch.word_borders_Q1[window_P], batch.word_borders_Q1[window_P + 1]
-    start_PF = torch.stack([low_P, a_P, b_P, c_P, d_P], dim=1)
-    end_PF = torch.stack([a_P, b_P, c_P, d_P, high_P], dim=1)
-    key_PF = torch.where(start_PF < end_PF, start_PF * size + end_PF, 0)
-    distinct_V = torch.unique(torch.cat([key_PF.new_zeros(1), key_PF.flatten()]))
-    distinct_V = distinct_V[~torch.isin(distinct_V, typed_S)]
-    keys, order = torch.sort(torch.cat([typed_S, distinct_V]))
-    row_PF = order[torch.searchsorted(keys, key_PF)]
-    return FiveSpans(distinct_V // size, distinct_V % size, row_PF)
+    entity_P2 = torch.stack([a_P * size + b_P, c_P * size + d_P], dim=1)
+    start_P3, end_P3 = torch.stack([low_P, b_P, d_P], dim=1), torch.stack([a_P, c_P, high_P], dim=1)
+    context_P3 = torch.where(start_P3 < end_P3, start_P3 * size + end_P3, 0)
+    empty_1 = typed_S.new_zeros(1)
+    distinct_U = torch.unique(torch.cat([empty_1, entity_P2[~torch.isin(entity_P2, typed_S)]]))
+    distinct_V = torch.unique(torch.cat([empty_1, context_P3.flatten()]))
+    keys, order = torch.sort(torch.cat([typed_S, distinct_U]))
+    s1_P, s2_P = order[torch.searchsorted(keys, entity_P2)].unbind(1)
+    left_P, middle_P, right_P = (keys.shape[0] + torch.searchsorted(distinct_V, context_P3)).unbind(1)
+    row_PF = torch.stack([left_P, s1_P, middle_P, s2_P, right_P], dim=1)
+    return FiveSpans(distinct_U // size, distinct_U % size, distinct_V // size, distinct_V % size, row_PF)

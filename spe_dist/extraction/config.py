@@ -52,6 +52,11 @@ class ModelConfig(NetworkConfig):
         False, "take the Transformer alone from the start; span and span pair encoder are random (row '-CNN')"
     )
     tokenizer: str | None = setting(None, "name, folder or vocab.txt; none: the start's own")
+    context_encoder: Literal["own", "shared"] = setting(
+        "own",
+        "span encoder of the three contexts of a pair: 'own', which starts as the entities' does and is trained apart "
+        "(the authors' released code), or 'shared' with the entities",
+    )
     relation_size: int = setting(128, "width of the last layer before the relation classes")
 
 

@@ -5,7 +5,7 @@
     spe_config.json                  settings of span encoder and span pair encoder
     spe_heads.safetensors            their weights
     extractor.json                   settings of the extraction, what it was trained on
-    extractor_heads.safetensors      detection, typing and relation head
+    extractor_heads.safetensors      detection, typing and relation head, span encoder of contexts
     labels.json                      entity and relation types
     README.md                        the same for people
 
@@ -47,7 +47,7 @@ from spe_dist.extraction.model import JointModel
 
 FORMAT_VERSION = 1
 # Settings of the extraction itself; those of the network stand in spe_config.json as in every exported folder.
-EXTRACTION_SETTINGS = ("max_pieces", "context_pieces", "relation_size", "symmetric")
+EXTRACTION_SETTINGS = ("max_pieces", "context_pieces", "context_encoder", "relation_size", "symmetric")
 OBJECTIVES = {"tbo": False, "spo": False, "cspo": True, "contrastive_head": False}  # what gives span and pair encoder
 
 
@@ -114,12 +114,13 @@ def load_extractor(folder: str | Path, device: str | torch.device = "cpu") -> Lo
     labels = read_labels(folder / LABELS)
     try:
         settings: dict[str, Any] = {**vars(parts.config.model), **told["settings"]}
-        relation_size = int(settings["relation_size"])
+        relation_size, own = int(settings["relation_size"]), settings["context_encoder"] == "own"
         facts = dict(told["facts"])
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder}/{EXTRACTOR} is incomplete ({error!r}); copy the folder again") from None
     with torch.random.fork_rng(devices=[]):  # start values are overwritten, the caller's random numbers stay
-        model = JointModel(span_pair_encoder_of(parts), labels, relation_size, parts.config.model.dropout)
+        spe, dropout = span_pair_encoder_of(parts), parts.config.model.dropout
+        model = JointModel(spe, labels, relation_size, dropout, own_context_encoder=own)
     _fill(model, load_tensors(folder / EXTRACTOR_HEADS), folder)
     return LoadedExtractor(model.to(device).eval(), load_tokenizer(folder), labels, settings, facts)
 

@@ -17,6 +17,7 @@ Legend of the shape suffixes:
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -78,6 +79,7 @@ class _Read:
 
     cls_QD: Tensor
     tables: WordTables
+    context_tables: WordTables  # of the encoder of L, M and R
     tag_logits_G5: Tensor
     anchor: Tensor
 
@@ -92,9 +94,12 @@ class JointModel(nn.Module):
         relation_size: int = 128,
         dropout: float = 0.1,
         kernels: str = "auto",
+        own_context_encoder: bool = True,
     ):
         """The parts of `spe` are used, not copied; a contrastive head is left out. Heads start as METHOD says.
 
+        `own_context_encoder`: L, M and R of a pair have a span encoder of their own, as in the authors' released code;
+        it starts as a copy of that of the entities.
         `dropout` is that of the heads and, as in the authors' released code, of the encoder's states before all heads.
         """
         super().__init__()
@@ -118,6 +123,7 @@ class JointModel(nn.Module):
         self.detection_head.apply(initialize)
         self.typing_head.apply(initialize)
         self.relation_head.apply(initialize)
+        self.context_encoder = copy.deepcopy(spe.span_encoder) if own_context_encoder else None
 
     def forward(self, batch: ExtractionBatch, gold_entities_B: Tensor) -> JointOutputs:
         """Losses; `gold_entities_B` (bool): sentences whose relation candidates are pairs of gold entities."""
@@ -192,7 +198,9 @@ class JointModel(nn.Module):
         if encoder.pooler is not None:
             cls_QD = encoder.pooler(cls_QD)
         cls_QD = self.state_dropout(cls_QD)
-        return _Read(cls_QD, self.spe.span_encoder.word_tables(word_states_WD), tag_logits_G5, anchor)
+        tables = self.spe.span_encoder.word_tables(word_states_WD)
+        own = self.context_encoder
+        return _Read(cls_QD, tables, tables if own is None else own.word_tables(word_states_WD), tag_logits_G5, anchor)
 
     def _type(self, batch: ExtractionBatch, read: _Read, spans: Spans) -> tuple[Tensor, Tensor, Tensor]:
         """(span vectors [S, H], scores [S, Y], anchor)."""
@@ -212,17 +220,17 @@ class JointModel(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """(scores [P, Z], anchor)."""
         assert self.spe.span_encoder is not None and self.spe.pair_encoder is not None
-        if pairs.count == 0:  # a pair of five empty spans
-            none_1 = batch.word_borders_Q1[:1]
-            vectors_1H = self.spe.span_encoder.free_spans(read.tables, none_1, none_1)
-            pair_1H = self.spe.pair_encoder.free_pairs(vectors_1H, read.cls_QD, none_1.expand(1, 5), none_1)
-            logits_1Z = self.relation_head(pair_1H)
-            return logits_1Z[:0], 0.0 * logits_1Z.float().sum()
+        context_encoder = self.spe.span_encoder if self.context_encoder is None else self.context_encoder
         five = cut_in_five(batch, spans, pairs)
-        others_VH = self.spe.span_encoder.free_spans(read.tables, five.start_V, five.end_V)
-        vectors_SH = torch.cat([vectors_SH, others_VH])
-        pair_PH = self.spe.pair_encoder.free_pairs(vectors_SH, read.cls_QD, five.row_PF, pairs.window_P)
-        logits_PZ = self.relation_head(pair_PH)
+        vectors_UH = self.spe.span_encoder.free_spans(read.tables, five.entity_start_U, five.entity_end_U)
+        vectors_VH = context_encoder.free_spans(read.context_tables, five.context_start_V, five.context_end_V)
+        row_PF, window_P = five.row_PF, pairs.window_P
+        if pairs.count == 0:  # a pair of five empty spans
+            row_PF, window_P = row_PF.new_full((1, 5), spans.count), row_PF.new_zeros(1)
+        all_vectors = torch.cat([vectors_SH, vectors_UH, vectors_VH])
+        logits_PZ = self.relation_head(self.spe.pair_encoder.free_pairs(all_vectors, read.cls_QD, row_PF, window_P))
+        if pairs.count == 0:
+            return logits_PZ[:0], 0.0 * logits_PZ.float().sum()
         return logits_PZ, logits_PZ.new_zeros(())
 
     def _relations(

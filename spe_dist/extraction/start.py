@@ -32,8 +32,9 @@ from spe_dist.extraction.folder import is_extractor, network_settings
 from spe_dist.model.loading import load_encoder
 from spe_dist.model.spe import SpanPairEncoder, build_span_pair_encoder
 
-MODULES = {"encoder": "sentence encoder", "span_encoder": "span encoder", "pair_encoder": "span pair encoder"}
-SPAN_MODULES = (MODULES["span_encoder"], MODULES["pair_encoder"])
+SPAN_ENCODER = "span encoder"
+MODULES = {"encoder": "sentence encoder", "span_encoder": SPAN_ENCODER, "pair_encoder": "span pair encoder"}
+SPAN_MODULES = (SPAN_ENCODER, MODULES["pair_encoder"])
 ENCODER_SIZES = ("hidden_size", "layers", "attention_heads", "intermediate_size")
 # Settings that the weights of span and span pair encoder fix.
 SPAN_SETTINGS = ("cnn_kernels", "cnn_channels", "span_size")

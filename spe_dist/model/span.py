@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from spe_dist.model.dropout import Dropout
 from spe_dist.model.free_spans import WordTables, span_maxima
-from spe_dist.model.heads import Mlp
+from spe_dist.model.heads import Mlp, initialize
 from spe_dist.model.segments import segment_max
 
 
@@ -125,6 +125,12 @@ class SpanEncoder(nn.Module):
         self.widest = max(kernel_widths)
         self.dropout = Dropout(dropout)
         self.mlp = Mlp(n_filters * len(kernel_widths), span_size, dropout, kernels)
+
+    def draw(self) -> None:
+        """New start values from torch's generator."""
+        for conv in self.conv_layers:
+            conv.reset_parameters()  # type: ignore[operator]
+        self.mlp.apply(initialize)
 
     def forward(self, word_states_WD: Tensor, span_borders_S1: Tensor) -> Tensor:
         """[S, H]; span s is words span_borders_S1[s] to span_borders_S1[s + 1], possibly none."""

@@ -36,7 +36,7 @@ def extractor_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     settings = {"dropout": 0.0, "cnn_channels": 10, "span_size": 30, "attention_size": 20, "position_size": 8}
     settings |= {"hidden_size": 32, "layers": 2, "attention_heads": 4, "intermediate_size": 64}
-    settings |= {"max_pieces": 40, "context_pieces": 0, "relation_size": 16, "symmetric": []}
+    settings |= {"max_pieces": 40, "context_pieces": 0, "context_encoder": "own", "relation_size": 16, "symmetric": []}
     config = BertConfig(
         vocab_size=len(pieces),
         hidden_size=32,

@@ -23,7 +23,7 @@ def tokenizer():
     return tokenizer_from_pieces(PIECES, do_lower_case=True)
 
 
-def build_model(seed=0, dropout=0.0, cls_source="state", labels=LABELS, spread=8.0) -> JointModel:
+def build_model(seed=0, dropout=0.0, cls_source="state", labels=LABELS, spread=8.0, own_context=True) -> JointModel:
     """A 2 x 16 model in float64 whose weights are far from their start, so that all classes are predicted."""
     torch.manual_seed(seed)
     bert = BertConfig(
@@ -37,7 +37,10 @@ def build_model(seed=0, dropout=0.0, cls_source="state", labels=LABELS, spread=8
         attention_probs_dropout_prob=dropout,
     )
     config = Config(model=ModelConfig(dropout=dropout, cls_source=cls_source, **SIZES))
-    model = JointModel(build_span_pair_encoder(config, PackedBertEncoder(bert)), labels, 8, dropout)
+    spe = build_span_pair_encoder(config, PackedBertEncoder(bert))
+    model = JointModel(spe, labels, 8, dropout, own_context_encoder=own_context)
+    if model.context_encoder is not None:
+        model.context_encoder.draw()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 2:
@@ -100,11 +103,11 @@ class SlowReader:
             rows.append(self.model.detection_head(states[word - self.example.windows[number].first_word]))
         return torch.stack(rows) if rows else torch.zeros(0, 5, dtype=torch.float64)
 
-    def span_vector(self, number, start, end):
+    def span_vector(self, number, start, end, span_encoder=None):
         states, _ = self.windows[number]
         first = self.example.windows[number].first_word
         words = states[start - first : end - first]
-        return self.model.spe.span_encoder(words, torch.tensor([0, len(words)]))[0]
+        return (span_encoder or self.model.spe.span_encoder)(words, torch.tensor([0, len(words)]))[0]
 
     def type_logits(self, start, end):
         return self.model.typing_head(self.span_vector(self.best_window(start, end), start, end))
@@ -113,5 +116,7 @@ class SlowReader:
         number = self.best_window(first[0], second[1])
         window = self.example.windows[number]
         borders = [window.first_word, *first, *second, window.end_word]
-        five = torch.stack([self.span_vector(number, a, b) for a, b in itertools.pairwise(borders)])
+        encoders = itertools.cycle([self.model.context_encoder, self.model.spe.span_encoder])
+        spans = zip(itertools.pairwise(borders), encoders, strict=False)
+        five = torch.stack([self.span_vector(number, a, b, encoder) for (a, b), encoder in spans])
         return self.model.relation_head(self.model.spe.pair_encoder(five[None], self.windows[number][1][None]))[0]

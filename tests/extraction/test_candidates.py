@@ -111,8 +111,9 @@ def test_five_spans_partition_the_window_and_equal_ones_are_one(case):
         return
     five = cut_in_five(batch, spans, pairs)
     typed_start_S, typed_end_S = in_windows(batch, spans.window_S, spans.start_S, spans.end_S)
-    start = torch.cat([typed_start_S, five.start_V])[five.row_PF]
-    end = torch.cat([typed_end_S, five.end_V])[five.row_PF]
+    start_N = torch.cat([typed_start_S, five.entity_start_U, five.context_start_V])
+    end_N = torch.cat([typed_end_S, five.entity_end_U, five.context_end_V])
+    start, end = start_N[five.row_PF], end_N[five.row_PF]
     for p, window in enumerate(pairs.window_P.tolist()):
         shift = int(batch.word_borders_Q1[window] - batch.window_first_Q[window])
         first, second = pairs.first_P[p], pairs.second_P[p]
@@ -123,9 +124,11 @@ def test_five_spans_partition_the_window_and_equal_ones_are_one(case):
         ]
         wanted = [(a, b) if a < b else (0, 0) for a, b in itertools.pairwise(cuts)]
         assert list(zip(start[p].tolist(), end[p].tolist(), strict=True)) == wanted
-    everything = [*zip(typed_start_S.tolist(), typed_end_S.tolist(), strict=True)]
-    everything += zip(five.start_V.tolist(), five.end_V.tolist(), strict=True)
-    assert len(set(everything)) == len(everything)
+    n_entities = spans.count + five.entity_start_U.shape[0]
+    assert ((five.row_PF < n_entities) == torch.tensor([False, True, False, True, False])).all()
+    every = list(zip(start_N.tolist(), end_N.tolist(), strict=True))
+    for kind in (every[:n_entities], every[n_entities:]):
+        assert len(set(kind)) == len(kind)
 
 
 def test_best_window_of_random_spans(case):

@@ -59,10 +59,10 @@ def slow_losses(joint, model, examples, gold_entities):
     return sums, counts
 
 
-@pytest.mark.parametrize("cls_source", ["state", "pooler"])
+@pytest.mark.parametrize(("cls_source", "own_context"), [("state", True), ("pooler", False)])
 @pytest.mark.parametrize(("lengths", "max_pieces"), BATCHES.values(), ids=BATCHES.keys())
-def test_losses_and_gradients_equal_the_plain_form(joint, lengths, max_pieces, cls_source):
-    model = joint.build_model(cls_source=cls_source)
+def test_losses_and_gradients_equal_the_plain_form(joint, lengths, max_pieces, cls_source, own_context):
+    model = joint.build_model(cls_source=cls_source, own_context=own_context)
     examples = make_examples(joint.random_sentences(4, lengths), joint.tokenizer(), joint.LABELS, max_pieces)
     gold_entities = [number % 2 == 0 for number in range(len(lengths))]
     outputs = model(collate(examples), torch.tensor(gold_entities))
@@ -179,8 +179,8 @@ def test_a_small_corpus_can_be_learnt_by_heart(joint):
     ]
     model = joint.build_model(spread=3.0, dropout=0.1).float()
     batch = collate(make_examples(sentences, joint.tokenizer(), joint.LABELS, 32))
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    for _ in range(60):
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for _ in range(150):
         outputs = model(batch, torch.ones(3, dtype=torch.bool))
         optimizer.zero_grad()
         sum(term.loss_sum / max(term.count, 1) for term in outputs.terms.values()).backward()

@@ -13,6 +13,8 @@ from spe_dist.errors import CheckpointError, ConfigError, DataError
 from spe_dist.export.checkpoint import read_checkpoint
 from spe_dist.export.folder import write_folder
 from spe_dist.extraction.config import FinetuneConfig
+from spe_dist.extraction.corpus import Labels
+from spe_dist.extraction.finetuning.run import build_model
 from spe_dist.extraction.start import check_windows, open_start
 
 SMALL = {"hidden_size": 32, "layers": 2, "attention_heads": 4, "intermediate_size": 48}
@@ -173,3 +175,16 @@ def test_a_damaged_export_is_refused(made, tmp_path):
     (folder / "spe_config.json").write_text(json.dumps(told | {"format_version": 99}))
     with pytest.raises(CheckpointError, match="format_version=99"):
         open_start(config(folder))
+
+
+def test_contexts_have_a_copy_of_a_loaded_span_encoder_and_draws_of_their_own_otherwise(made, tmp_path):
+    made, _, _ = made
+    folder = exported(made, tmp_path / "e")
+    for start in (folder, None):
+        settings = config(start, tokenizer=str(folder), **({} if start else SMALL))
+        model = build_model(settings, Labels(("a",), ()), open_start(settings))
+        entities, contexts = model.spe.span_encoder.state_dict(), model.context_encoder.state_dict()
+        alike = [torch.equal(entities[name], contexts[name]) for name in ("conv_layers.0.weight", "mlp.linear.weight")]
+        assert alike == [start is not None] * 2
+    shared = config(folder, context_encoder="shared")
+    assert build_model(shared, Labels(("a",), ()), open_start(shared)).context_encoder is None

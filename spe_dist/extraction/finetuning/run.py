@@ -24,6 +24,7 @@ from spe_dist.distributed.fence import Fence
 from spe_dist.distributed.launch import node_name, placement_table
 from spe_dist.distributed.stop import StopRequest
 from spe_dist.extraction.config import FinetuneConfig
+from spe_dist.extraction.corpus import Labels
 from spe_dist.extraction.finetuning import resume
 from spe_dist.extraction.finetuning.data import (
     Corpora,
@@ -47,7 +48,7 @@ from spe_dist.extraction.finetuning.step import WEIGHTS, FinetuneStep
 from spe_dist.extraction.folder import EXTRACTION_SETTINGS, save_extractor
 from spe_dist.extraction.model import JointModel
 from spe_dist.extraction.scoring import Scores
-from spe_dist.extraction.start import Start, check_windows, open_start
+from spe_dist.extraction.start import SPAN_ENCODER, Start, check_windows, open_start
 from spe_dist.model.kernels import make_adamw
 from spe_dist.training.agreement import Agreement
 from spe_dist.training.journal import Journal, Saving
@@ -82,7 +83,7 @@ def run_finetuning(
     run_state = resume.run_state(config, corpora, data, ds_config, precision, context.ranks)
     resumed = resume.choose_start(config, context, checkpoints, run_state)
 
-    model = build_model(config, corpora, start)
+    model = build_model(config, corpora.labels, start)
     twin = copy.deepcopy(model).to(context.device) if needs_twin(precision, ds_config) else None
     engine, rates = build_engine(config, model, ds_config, precision, context)
     plain = model if twin is None else twin
@@ -151,13 +152,16 @@ def run_finetuning(
     context.barrier()
 
 
-def build_model(config: FinetuneConfig, corpora: Corpora, start: Start) -> JointModel:
+def build_model(config: FinetuneConfig, labels: Labels, start: Start) -> JointModel:
     """The joint model around the start; its heads are drawn from the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(config.train.seed, Purpose.HEAD_WEIGHTS))
-        return JointModel(
-            start.spe, corpora.labels, config.model.relation_size, config.model.dropout, config.train.kernels
-        )
+        settings, kernels = config.model, config.train.kernels
+        own = settings.context_encoder == "own"
+        model = JointModel(start.spe, labels, settings.relation_size, settings.dropout, kernels, own)
+        if model.context_encoder is not None and SPAN_ENCODER in start.random:
+            model.context_encoder.draw()
+        return model
 
 
 def build_engine(
