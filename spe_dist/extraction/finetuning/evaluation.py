@@ -6,7 +6,7 @@ they are trained in. Where the engine's own module does not hold them, it is a p
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -18,6 +18,8 @@ from spe_dist.extraction.corpus import Corpus, Document, Sentence
 from spe_dist.extraction.model import JointModel
 from spe_dist.extraction.prediction import predict_sentences
 from spe_dist.extraction.scoring import Scores, score
+
+SENTENCES_BETWEEN_LOOKS = 256  # after so many, a rank looks whether it was asked to stop
 
 
 class Evaluation:
@@ -37,20 +39,29 @@ class Evaluation:
         self.context_pieces = context_pieces
         self.symmetric = tuple(symmetric)
 
-    def predict(self, model: JointModel, corpus: Corpus) -> Corpus:
-        """The corpus with predictions in place of its gold, on every rank; rank r reads documents r, r + ranks, ..."""
+    def predict(self, model: JointModel, corpus: Corpus, stopped: Callable[[], bool] = lambda: False) -> Corpus | None:
+        """The corpus with predictions in place of its gold, on every rank; None where `stopped` was true on any.
+
+        Rank r reads documents r, r + ranks, ...
+        """
         ranks = self.context.ranks
-        mine = corpus.documents[self.context.rank :: ranks]
-        predicted = list(self._predict(model, mine))
-        by_rank = [iter(part) for part in self.context.all_gather_object(predicted)]
+        parts = self.context.all_gather_object(
+            self._predict(model, corpus.documents[self.context.rank :: ranks], stopped)
+        )
+        if any(part is None for part in parts):
+            return None
+        by_rank = [iter(part) for part in parts]
         sentences = chain.from_iterable(
             (next(by_rank[i % ranks]) for _ in document.sentences) for i, document in enumerate(corpus.documents)
         )
         return corpus.with_sentences(list(sentences))
 
-    def _predict(self, model: JointModel, documents: Iterable[Document]) -> Iterator[Sentence]:
+    def _predict(
+        self, model: JointModel, documents: Sequence[Document], stopped: Callable[[], bool]
+    ) -> list[Sentence] | None:
         numbered = [(number, s) for number, document in enumerate(documents) for s in document.sentences]
-        return predict_sentences(
+        found: list[Sentence] = []
+        for sentence in predict_sentences(
             model,
             self.tokenizer,
             model.labels,
@@ -58,11 +69,20 @@ class Evaluation:
             max_pieces=self.max_pieces,
             context_pieces=self.context_pieces,
             documents=[number for number, _ in numbered],
-        )
+            buffered_sentences=SENTENCES_BETWEEN_LOOKS,
+        ):
+            if len(found) % SENTENCES_BETWEEN_LOOKS == 0 and stopped():
+                return None
+            found.append(sentence)
+        return found
 
-    def score(self, model: JointModel, corpus: Corpus) -> tuple[Corpus, Scores]:
-        """Predictions and their scores, on every rank alike."""
-        predicted = self.predict(model, corpus)
+    def score(
+        self, model: JointModel, corpus: Corpus, stopped: Callable[[], bool] = lambda: False
+    ) -> tuple[Corpus, Scores] | None:
+        """Predictions and their scores, on every rank alike; None where `stopped` was true on any."""
+        predicted = self.predict(model, corpus, stopped)
+        if predicted is None:
+            return None
         return predicted, self.context.run_on_main(lambda: score(corpus, predicted, self.symmetric))
 
 

@@ -55,7 +55,9 @@ class Finetuner:
         evaluate: Callable[[], Scores | None],
         keep_model: Callable[[int, Scores | None], None],
     ) -> None:
-        """`schedule`: of the factor, 0 to 1, by which all peaks of `rates` are multiplied."""
+        """`schedule`: of the factor, 0 to 1, by which all peaks of `rates` are multiplied. `evaluate`: scores of dev,
+        None without dev, and where a rank was asked to stop meanwhile.
+        """
         self.config = config
         self.step = step
         self.rates = rates
@@ -117,11 +119,14 @@ class Finetuner:
         self._end_epoch()
         every, step = self.config.train.checkpoint_every_epochs, self.journal.position.step
         by_epochs = every and step % self.data.steps_per_epoch == 0 and self.epoch % every == 0
-        if (by_epochs or self.agreement.checkpoint_due) and not self._ended():
+        if (by_epochs or self.agreement.checkpoint_due) and not self._ended() and not self.agreement.stop:
             self._save()
 
     def _end_epoch(self) -> None:
-        """Evaluate where an epoch has ended whose turn it is, and keep the model if it is the best."""
+        """Evaluate where an epoch has ended whose turn it is, and keep the model if it is the best.
+
+        Where a rank is asked to stop before the end of the evaluation, the run that resumes makes it.
+        """
         position, epoch = self.journal.position, self.epoch
         due = epoch % self.config.train.evaluate_every_epochs == 0 or position.step == self.data.total_steps
         if epoch == self.best.evaluated_epoch or position.step % self.data.steps_per_epoch or not due:
@@ -129,6 +134,9 @@ class Finetuner:
         self.journal.flush()
         began = time.monotonic()
         scores = self.evaluate()
+        if scores is None and self.config.data.dev is not None:
+            self.agreement()
+            return
         # without dev the last epoch is the best one
         score = float(epoch) if scores is None else scores.exact_f1_sum
         self.best = self.best.after(epoch, score, self.schedule.is_warming_up(position.applied_steps))

@@ -49,7 +49,9 @@ def write_results(config: FinetuneConfig, corpora: Corpora, evaluation: Evaluati
     document: dict[str, Any] = {"best_epoch": training.best.epoch, "dev": None, "test": None}
     lines = [_closing_line(training)]
     for name, corpus in corpora.evaluated().items():
-        predicted, scores = evaluation.score(model, corpus)
+        evaluated = evaluation.score(model, corpus)
+        assert evaluated is not None, "nobody may stop it"
+        predicted, scores = evaluated
         document[name] = scores.to_json()
         context.run_on_main(partial(write_corpus, predicted, output / f"predictions_{name}.json", predicted.format))
         lines += ["", f"{name} ({corpus.n_sentences:,} sentences), {describe(scores)}", scores.table()]

@@ -100,7 +100,10 @@ def run_finetuning(
 
     def evaluate() -> Scores | None:
         copy_masters(engine, plain)
-        return None if corpora.dev is None else evaluation.score(plain, corpora.dev)[1]
+        if corpora.dev is None:
+            return None
+        evaluated = evaluation.score(plain, corpora.dev, lambda: stop.requested)
+        return None if evaluated is None else evaluated[1]
 
     def keep_model(epoch: int, scores: Scores | None) -> None:
         settings = {**start.settings, **extraction_settings(config, max_pieces)}
