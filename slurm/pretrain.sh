@@ -131,7 +131,7 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$cpus_per_task}
 # so that another job on the node gets another one.
 MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 [[ -n $MASTER_ADDR ]] || die "scontrol show hostnames '$SLURM_JOB_NODELIST' gives no host"
-coproc PORT_HOLDER { exec "$python" -m spe_dist.distributed.launch port --hold; }
+coproc PORT_HOLDER { exec "$python" -m spe_dist.distributed.ports --hold; }
 read -r MASTER_PORT <&"${PORT_HOLDER[0]}" || die "no free port on $(hostname), or $python cannot run spe_dist (see above)"
 export MASTER_ADDR MASTER_PORT
 

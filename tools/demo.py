@@ -95,7 +95,7 @@ def main() -> int:
     parser.add_argument("--output", default="runs/demo", help="folder of the run, emptied first (default: %(default)s)")
     parser.add_argument("settings", nargs="*", help="further arguments for pretrain.py, after --")
     options = parser.parse_args()
-    from spe_dist.distributed.launch import free_port
+    from spe_dist.distributed.ports import free_port
     from spe_dist.training.metrics import METRICS_FILE, read_rows
 
     output = Path(options.output)

@@ -4,31 +4,22 @@
 task while `slurm/pretrain.sh` adds MASTER_ADDR and MASTER_PORT; plain `python` gives nothing and trains alone. `detect`
 reads all of them into one `LaunchEnvironment`, and `export` writes it back in the form that torch and DeepSpeed read
 (DeepSpeed looks for mpi4py where RANK is missing).
-
-Imports no torch, so that a job script may ask for a port quickly: `python -m spe_dist.distributed.launch port`.
 """
 
 from __future__ import annotations
 
-import argparse
-import errno
 import os
-import random
 import re
 import socket
-import sys
 from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
+from spe_dist.distributed.ports import free_port
 from spe_dist.errors import LaunchError
 
 Launcher = Literal["deepspeed", "torchrun", "slurm", "single"]
 
-LOWEST_PORT = 20_000
-EPHEMERAL_RANGE_FILE = Path("/proc/sys/net/ipv4/ip_local_port_range")
-DEFAULT_EPHEMERAL_PORT = 32_768
 TORCH_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 MPI_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
 # Slurm numbers the steps that srun starts from 0; batch, extern and interactive shells are steps with ids up here.
@@ -129,7 +120,7 @@ def _from_slurm_step(environ: Mapping[str, str], tasks: int) -> LaunchEnvironmen
             f"task {rank} of {tasks} of Slurm step {environ['SLURM_STEP_ID']} has no {' and '.join(missing)}, so the "
             "tasks cannot meet; submit `sbatch slurm/pretrain.sh`, or before srun "
             '`export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1) '
-            "MASTER_PORT=$(python -m spe_dist.distributed.launch port)`"
+            "MASTER_PORT=$(python -m spe_dist.distributed.ports)`"
         )
     nodes = _whole_number(environ, "SLURM_STEP_NUM_NODES", lowest=1) if environ.get("SLURM_STEP_NUM_NODES") else 1
     address = environ["MASTER_ADDR"]
@@ -238,62 +229,6 @@ def _restart_count(environ: Mapping[str, str]) -> int:
     return 0
 
 
-def ephemeral_low() -> int:
-    """The lowest port that the system hands out by itself (outgoing connections, port 0)."""
-    try:
-        return int(EPHEMERAL_RANGE_FILE.read_text().split()[0])
-    except (OSError, ValueError, IndexError):
-        return DEFAULT_EPHEMERAL_PORT
-
-
-def claim_port(low: int = LOWEST_PORT, high: int | None = None) -> socket.socket:
-    """A socket bound to a port in low..high-1 that nobody has, on all addresses of this machine.
-
-    While the socket lives, no other claim gets this port, yet a server that sets SO_REUSEADDR (torch's store does) may
-    listen on it: on Linux two bound sockets with that flag share a port as long as only one listens.
-    `high` defaults to the start of the ephemeral range, from which outgoing connections take ports at any time.
-    """
-    if high is None:
-        high = ephemeral_low()
-    if high <= low:
-        low, high = 1_024, max(high, 1_025)
-    ports = list(range(low, high))
-    random.SystemRandom().shuffle(ports)
-    for port in ports:
-        claimed = _bind(port)
-        if claimed is not None:
-            claimed.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # after the bind, which has to be exclusive
-            return claimed
-    raise LaunchError(f"no free TCP port from {low} to {high - 1} on {socket.gethostname()}; set MASTER_PORT yourself")
-
-
-def _bind(port: int) -> socket.socket | None:
-    """A socket bound to `port` over IPv4 and, where there is one, IPv6; None where the port is taken."""
-    if socket.has_dualstack_ipv6():
-        both = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
-        both.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        try:
-            both.bind(("::", port))
-            return both
-        except OSError as error:
-            both.close()
-            if error.errno != errno.EADDRNOTAVAIL:  # IPv6 compiled in but switched off: try IPv4
-                return None
-    only_v4 = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        only_v4.bind(("", port))
-        return only_v4
-    except OSError:
-        only_v4.close()
-        return None
-
-
-def free_port(low: int = LOWEST_PORT, high: int | None = None) -> int:
-    """A port in low..high-1 that was free just now; `high` defaults to the start of the ephemeral range."""
-    with claim_port(low, high) as claimed:
-        return int(claimed.getsockname()[1])
-
-
 def placement_table(rows: Iterable[tuple[int, str, str]]) -> str:
     """The table `rank  host  device` of (rank, host, device) rows, sorted by rank."""
     cells = [("rank", "host", "device"), *((str(rank), host, device) for rank, host, device in sorted(rows))]
@@ -301,26 +236,3 @@ def placement_table(rows: Iterable[tuple[int, str, str]]) -> str:
     lines = [f"{rank:>{widths[0]}}  {host:<{widths[1]}}  {device}" for rank, host, device in cells]
     lines.insert(1, "  ".join("-" * width for width in widths))
     return "\n".join(lines)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """`port` prints a free port; `port --hold` keeps it claimed until standard input ends."""
-    parser = argparse.ArgumentParser(prog="python -m spe_dist.distributed.launch", description=main.__doc__)
-    parser.add_argument("command", choices=["port"])
-    parser.add_argument("--low", type=int, default=LOWEST_PORT, help="lowest port")
-    parser.add_argument("--high", type=int, default=None, help="one above the highest; default: ephemeral range")
-    parser.add_argument("--hold", action="store_true", help="keep the port claimed until standard input ends")
-    options = parser.parse_args(arguments)
-    try:
-        with claim_port(options.low, options.high) as claimed:
-            print(claimed.getsockname()[1], flush=True)
-            if options.hold:
-                sys.stdin.read()
-    except LaunchError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

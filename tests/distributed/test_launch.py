@@ -1,12 +1,9 @@
 import socket
-import subprocess
-import sys
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from spe_dist.distributed import launch
+from spe_dist.distributed import launch, ports
 from spe_dist.errors import LaunchError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,7 +76,7 @@ def test_torchrun_inside_a_slurm_step_counts_torchruns_ranks():
 def test_no_variables_mean_one_process_with_a_free_port():
     found = launch.detect({})
     assert (found.launcher, found.rank, found.ranks, found.local_rank, found.local_ranks) == ("single", 0, 1, 0, 1)
-    assert launch.LOWEST_PORT <= found.master_port < launch.ephemeral_low()
+    assert ports.LOWEST_PORT <= found.master_port < ports.ephemeral_low()
 
 
 @pytest.mark.parametrize("step", [None, "4294967290", "4294967291"])
@@ -155,55 +152,6 @@ def test_export_writes_what_detect_reads():
     }
     again = launch.detect(written)
     assert (again.rank, again.ranks, again.local_rank, again.local_ranks) == (4, 5, 0, 1)
-
-
-def test_a_free_port_is_below_the_ephemeral_range_and_can_be_bound():
-    port = launch.free_port()
-    assert launch.LOWEST_PORT <= port < launch.ephemeral_low()
-    with socket.create_server(("", port)):
-        pass
-
-
-def test_a_taken_port_is_not_given():
-    with socket.create_server(("127.0.0.1", launch.free_port())) as server:
-        taken = server.getsockname()[1]
-        with pytest.raises(LaunchError, match=f"no free TCP port from {taken} to {taken}"):
-            launch.free_port(taken, taken + 1)
-
-
-def test_a_claimed_port_is_given_to_nobody_else_but_torchs_store_may_listen_on_it():
-    distributed = pytest.importorskip("torch.distributed")
-    with launch.claim_port() as claimed:
-        port = claimed.getsockname()[1]
-        with pytest.raises(LaunchError):
-            launch.claim_port(port, port + 1)
-        store = distributed.TCPStore("127.0.0.1", port, 1, True, timeout=timedelta(seconds=60))
-        store.set("key", "value")
-        assert store.get("key") == b"value"
-        with pytest.raises(LaunchError):
-            launch.claim_port(port, port + 1)
-
-
-def test_the_port_command_prints_a_port_without_importing_torch():
-    code = (
-        "import sys; from spe_dist.distributed import launch; "
-        "assert launch.main(['port']) == 0; assert 'torch' not in sys.modules"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert launch.LOWEST_PORT <= int(done.stdout) < launch.ephemeral_low()
-
-
-def test_the_held_port_is_released_when_standard_input_ends():
-    command = [sys.executable, "-m", "spe_dist.distributed.launch", "port", "--hold"]
-    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
-    assert holder.stdout is not None and holder.stdin is not None
-    port = int(holder.stdout.readline())
-    with pytest.raises(LaunchError):
-        launch.free_port(port, port + 1)
-    holder.stdin.close()
-    assert holder.wait(timeout=60) == 0
-    holder.stdout.close()
-    assert launch.free_port(port, port + 1) == port
 
 
 def test_the_placement_table_is_sorted_by_rank():

@@ -58,6 +58,24 @@ def extractor_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with inputs in which all programs are the fake."""
+    from small_experiment import FILE
+
+    from spe_dist.extraction.experiments import pieces, runner
+
+    for name in ("TRAIN", "TEXT"):
+        (tmp_path / name).write_text(f"{name}\n")
+    fake = Path(__file__).with_name("fake_piece.py")
+    monkeypatch.setattr(pieces, "PROGRAMS", dict.fromkeys(pieces.PROGRAMS, fake))
+    monkeypatch.setattr(runner, "POLL_S", 0.01)
+    monkeypatch.setenv("FAKE_ORDER", str(tmp_path / "order.txt"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file.yaml").write_text(FILE)
+    return tmp_path
+
+
 @pytest.fixture(scope="session")
 def joint():
     """The module joint.py: a small joint model, random sentences, and the plain form of the model."""

@@ -1,119 +1,27 @@
-"""Experiment files, their pieces of work, and the runner; the commands are stood for by fake_piece.py."""
+"""The runner of experiments and its command; fake_piece.py stands for the commands of the pieces."""
 
 from __future__ import annotations
 
 import importlib.util
-import io
 import json
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from small_experiment import calls, made, once_there, replace, run
 
 from spe_dist.errors import ConfigError, DataError
-from spe_dist.extraction.experiments import plan as planning
-from spe_dist.extraction.experiments import runner
 from spe_dist.extraction.experiments.file import read_experiment
 from spe_dist.extraction.experiments.plan import make_plan, output_folder
 from spe_dist.extraction.experiments.record import Requests, read_record
-from spe_dist.extraction.experiments.runner import FAILED, FINISHED, STOPPED, Runner, describe_plan, refuse_changed
+from spe_dist.extraction.experiments.runner import FAILED, FINISHED, STOPPED, Runner, describe_plan
 
 ROOT = Path(__file__).resolve().parents[2]
-SHIPPED = ROOT / "tools" / "experiments"
-
-FILE = """
-output: OUT
-seeds: [0, 1]
-values: {bert: some-bert, epochs: 3, text: TEXT}
-settings:
-  shards: {tokenizer: "{bert}"}
-  pretrain: {encoder_placeholder: 1}
-  finetune: {epochs: "{epochs}", learning_rate: 1e-4}
-shares: {50: {epochs: 6}}
-corpora:
-  news: {name: News, train: TRAIN, dev: TRAIN, test: TRAIN}
-  far: {train: TRAIN, dev: TRAIN}
-shards: {web: {input: ["{text}"]}}
-pretraining:
-  spe: {encoder: "{bert}", shards: web, settings: {steps: 2}}
-distant:
-  ds: {encoder: "{bert}", corpus: far}
-rows:
-  bert: {name: BERT, encoder: "{bert}"}
-  spe: {name: SPE, pretraining: spe}
-  key: {name: Momentum encoder, pretraining: spe, export: key}
-  cnn: {name: "- CNN", pretraining: spe, settings: {without_cnn: true}}
-  ds: {name: SPE-DS, distant: ds}
-tables:
-  main: {corpus: news, rows: [bert, spe, ds]}
-  parts: {corpus: news, rows: [spe, cnn, key]}
-  shares: {corpus: news, rows: [bert, spe], shares: [50]}
-""".replace("  pretrain: {encoder_placeholder: 1}\n", "")
-
-
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with inputs in which all programs are the fake."""
-    for name in ("TRAIN", "TEXT"):
-        (tmp_path / name).write_text(f"{name}\n")
-    fake = Path(__file__).with_name("fake_piece.py")
-    monkeypatch.setattr(planning, "PROGRAMS", dict.fromkeys(planning.PROGRAMS, fake))
-    monkeypatch.setattr(runner, "POLL_S", 0.01)
-    monkeypatch.setenv("FAKE_ORDER", str(tmp_path / "order.txt"))
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "file.yaml").write_text(FILE)
-    return tmp_path
-
-
-def run(folder: Path, only: tuple[str, ...] = (), renew: bool = False, jobs: int = 1, **values: str) -> tuple[int, str]:
-    """Status and output of a run of file.yaml."""
-    experiment = read_experiment(folder / "file.yaml", values)
-    plan = make_plan(experiment, only)
-    requests = Requests(plan, output_folder(experiment))
-    refuse_changed(plan, requests, renew)
-    stream = io.StringIO()
-    status = Runner(plan, requests, jobs, stream=stream).run()
-    return status, stream.getvalue()
-
-
-def made(folder: Path) -> list[str]:
-    """Ids of the pieces whose commands were started since the last call, in order."""
-    order = folder / "order.txt"
-    lines = order.read_text().splitlines() if order.exists() else []
-    order.unlink(missing_ok=True)
-    return [str(Path(line).relative_to(folder / "OUT").parent) for line in lines]
-
-
-def calls(folder: Path, piece: str) -> list[str]:
-    return (folder / "OUT" / piece / "run" / "calls.txt").read_text().splitlines()
-
-
-def once_there(path: Path, action: Callable[[], None]) -> None:
-    """Call `action` from a thread of its own as soon as the file exists."""
-
-    def wait() -> None:
-        deadline = time.monotonic() + 240
-        while not path.exists() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        action()
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
-def replace(folder: Path, old: str, new: str) -> None:
-    text = (folder / "file.yaml").read_text()
-    assert old in text
-    (folder / "file.yaml").write_text(text.replace(old, new))
-
-
-# The runner.
 
 
 def test_every_piece_runs_once_after_what_it_needs_and_is_then_skipped(place: Path) -> None:
@@ -366,95 +274,3 @@ def test_models_of_other_seeds_than_those_to_keep_are_removed(place: Path) -> No
     assert run(place, only=("rows/bert/news-100/*",))[0] == FINISHED
     assert [(place / f"OUT/rows/bert/news-100/seed-{seed}/run/model").exists() for seed in (0, 1)] == [False, True]
     assert run(place, only=("rows/bert/news-100/*",))[1].count("2 finished") == 1
-
-
-# The file.
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        ("seeds: [0, 1]", "seed: [0, 1]", "unknown key 'seed'; did you mean 'seeds'"),
-        ("seeds: [0, 1]", "seeds: [0, 0]", "give at least one, none twice"),
-        ("seeds: [0, 1]", "seeds: [0, x]", "'x' is not a whole number"),
-        ("output: OUT\n", "", "'output' is missing"),
-        ("output: OUT\n", "output: OUT\noutput: OUT2\n", "the key 'output' stands twice"),
-        ("pretraining: spe, export: key", "pretraining: spi", "rows: key: pretraining: there is no 'spi'"),
-        ("distant: ds}", "distant: dss}", "did you mean 'ds'"),
-        ("export: key", "export: keys", "'keys'; did you mean 'key'"),
-        ('encoder: "{bert}", corpus: far', 'encoder: "{bart}", corpus: far', "no value 'bart'; did you mean 'bert'"),
-        ("rows: [bert, spe, ds]", "rows: [bert, spe, db]", "tables: main: rows: there is no 'db'"),
-        ("rows: [bert, spe, ds]", "rows: [bert, spe]", "'ds' stands in no table"),
-        ("corpus: news, rows: [spe, cnn", "corpus: far, rows: [spe, cnn", "'far' has no test file"),
-        ("shares: [50]", "shares: [0]", "no share in per cent"),
-        ("shares: [50]", "shares: [half]", "'half' is not a number"),
-        ("without_cnn: true", "without_cnm: true", "did you mean 'without_cnn'"),
-        ("settings: {steps: 2}", "settings: {step: 2}", "settings of pretraining spe: unknown setting 'step'"),
-        ("settings: {steps: 2}", "settings: {output: x}", "'output' is set by the experiment file itself"),
-        ('tokenizer: "{bert}"}', 'tokeniser: "{bert}"}', "did you mean 'tokenizer'"),
-        ("epochs: 6", "epochs: six", "expected a number"),
-        ('encoder: "{bert}", shards: web', "pretraining: spe, shards: web", "go round in a circle: pretraining/spe <-"),
-        ('encoder: "{bert}", shards: web', 'encoder: "{exports/spe-key}", shards: web', "go round in a circle"),
-        ('encoder: "{bert}", corpus', 'encoder: "{export/spe-key}", corpus', "did you mean 'exports/spe-key'"),
-        ("  bert: {name: BERT", "  'b/t': {name: BERT", "'b/t' names a folder"),
-        ("rows: [bert, spe], shares", "rows: [bert, spe], published: {spe: [1, 2]}, shares", "three F1 figures"),
-        ("rows:\n", "rows: [\n", "is not valid YAML"),
-    ],
-)
-def test_a_fault_in_the_file_is_named_with_its_remedy(place: Path, old: str, new: str, message: str) -> None:
-    replace(place, old, new)
-    with pytest.raises(ConfigError) as caught:
-        make_plan(read_experiment(place / "file.yaml"))
-    assert message in str(caught.value)
-
-
-def test_values_are_set_and_those_left_open_are_asked_for_where_they_are_needed(place: Path) -> None:
-    replace(place, "text: TEXT", "text: null")
-    assert len(make_plan(read_experiment(place / "file.yaml"), ["BERT"]).pieces) == 4
-    with pytest.raises(ConfigError, match=r"needed and not given: text; give --set text="):
-        make_plan(read_experiment(place / "file.yaml"))
-    plan = make_plan(read_experiment(place / "file.yaml", {"text": "TEXT", "bert": "other"}))
-    assert plan.pieces["shards/web"].arguments[:2] == ("--input", "TEXT")
-    assert "other" in plan.pieces["rows/bert/news-100/seed-0"].arguments
-    with pytest.raises(ConfigError, match="no such value; did you mean 'text'"):
-        read_experiment(place / "file.yaml", {"texts": "x"})
-
-
-def test_a_demo_corpus_named_in_a_path_is_made_first(place: Path) -> None:
-    replace(place, "values:", "demo: {small: {sentences: 30}}\nvalues:")
-    replace(place, "news: {name: News, train: TRAIN", 'news: {name: News, train: "{demo/small}/extraction/train.json"')
-    plan = make_plan(read_experiment(place / "file.yaml"), ["BERT"])
-    assert next(iter(plan.pieces)) == "demo/small"
-    assert plan.pieces["rows/bert/news-100/seed-0"].needs == ("demo/small",)
-    assert run(place, only=("BERT",))[0] == FINISHED
-
-
-@pytest.mark.parametrize("name", ["demo", "paper", "small"])
-def test_shipped_files_are_whole_and_have_the_rows_of_the_paper(name: str) -> None:
-    experiment = read_experiment(SHIPPED / f"{name}.yaml")
-    given = {value: "x" for value, default in experiment.values.items() if default is None}
-    plan = make_plan(read_experiment(SHIPPED / f"{name}.yaml", given))
-    labels = {row.name for row in experiment.rows.values()}
-    assert {"BERT", "SPE"} <= labels
-    if name != "small":
-        assert {"SPE(NYT)", "SPE-DS", "- TBO", "- SPO", "- CSPO", "- CNN", "w/o MLP Head", "Momentum encoder"} <= labels
-        assert {10.0, 20.0, 50.0, 100.0} == {cell.share for cell in plan.cells}
-    if name == "paper":
-        assert {"SpanBERT", "SciBERT"} <= labels
-
-
-def test_the_papers_file_sets_every_value_that_the_method_states() -> None:
-    experiment = read_experiment(SHIPPED / "paper.yaml")
-    given = {value: "x" for value, default in experiment.values.items() if default is None}
-    pieces = make_plan(read_experiment(SHIPPED / "paper.yaml", given)).pieces
-    spe, nyt = pieces["pretraining/spe"].settings, pieces["pretraining/spe_nyt"].settings
-    assert (spe["steps"], spe["warmup_steps"], spe["learning_rate"]) == (40_000, 18_000, 1e-4)
-    assert (nyt["epochs"], nyt["warmup_fraction"], nyt["learning_rate"]) == (10, 0.1, 5e-5)
-    distant = pieces["distant/nyt"].settings
-    assert (distant["epochs"], distant["warmup_fraction"]) == (10, 0.2)
-    row = pieces["rows/spe/ace05-10/seed-0"].settings
-    assert (row["learning_rate"], row["head_learning_rate"], row["layer_decay"]) == (2.5e-5, 2.5e-5, 0.9)
-    assert (row["epochs"], row["batch_sentences"], row["warmup_fraction"], row["train_share"]) == (200, 32, 0.2, 0.1)
-    for key, objective in (("without_tbo", "tbo"), ("without_spo", "spo"), ("without_cspo", "cspo")):
-        assert pieces[f"pretraining/{key}"].settings == {**spe, objective: False}
-    assert pieces["pretraining/without_mlp"].settings == {**spe, "contrastive_head": False}

@@ -12,7 +12,8 @@ import pytest
 from spe_dist.errors import DataError
 from spe_dist.extraction.experiments.file import Experiment, read_experiment
 from spe_dist.extraction.experiments.picture import draw_curves, draw_table
-from spe_dist.extraction.experiments.plan import Cell, Plan, make_plan, output_folder
+from spe_dist.extraction.experiments.pieces import Cell, Plan
+from spe_dist.extraction.experiments.plan import make_plan, output_folder
 from spe_dist.extraction.experiments.record import Record, Requests, write_record
 from spe_dist.extraction.experiments.report import write_report
 from spe_dist.extraction.experiments.table import CellScores, lay_out, markdown, read_scores, to_csv

@@ -10,7 +10,7 @@ import pytest
 from small_runs import PRETRAINING, ask_to_stop, command_line
 
 from spe_dist import pretrain
-from spe_dist.distributed.launch import free_port
+from spe_dist.distributed.ports import free_port
 from spe_dist.training.metrics import read_rows
 
 ROOT = Path(__file__).resolve().parents[2]

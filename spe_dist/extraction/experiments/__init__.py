@@ -1,8 +1,9 @@
 """The paper's tables as a command: an experiment file says what is compared, a runner makes what is missing.
 
-file.py      the experiment file, read strictly
+file.py      the experiment file, read by strict_yaml.py
 settings.py  which settings each kind of work knows
-plan.py      the pieces of work that its tables need, and what each piece needs
+pieces.py    the pieces of work that its tables need
+plan.py      which pieces the chosen rows need, and what each piece needs
 record.py    what was asked of a piece, and how far it is
 process.py   one command that runs, is stopped, or has failed
 runner.py    the order of the pieces, and what is said meanwhile

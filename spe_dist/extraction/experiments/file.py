@@ -8,9 +8,7 @@ folder that another piece of work writes: {demo/KEY}, {shards/KEY}, {exports/KEY
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
-import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,10 +17,10 @@ from typing import Any, Literal
 import yaml
 
 from spe_dist.errors import ConfigError
+from spe_dist.extraction.experiments.strict_yaml import StrictLoader, fit, nearest
 
 Settings = Mapping[str, Any]
 PLACEHOLDER = re.compile(r"\{([\w./-]+)\}")
-KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 METRICS = ("entity", "relation", "ent_rel")
 
 
@@ -148,14 +146,14 @@ class Experiment:
 def read_experiment(path: str | Path, given: Mapping[str, str] | None = None) -> Experiment:
     """The checked experiment of a file, `given` values in place of its own. Raises ConfigError."""
     try:
-        document = yaml.load(Path(path).read_text(encoding="utf-8"), _StrictLoader)
+        document = yaml.load(Path(path).read_text(encoding="utf-8"), StrictLoader)
     except FileNotFoundError:
         raise ConfigError(f"experiment file {path} does not exist") from None
     except OSError as error:
         raise ConfigError(f"experiment file {path} cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"experiment file {path} is not valid YAML: {error}") from None
-    experiment: Experiment = _fit(document, Experiment, str(path))
+    experiment: Experiment = fit(document, Experiment, str(path))
     values = dict(experiment.values)
     for name, value in (given or {}).items():
         if name not in values:
@@ -244,72 +242,3 @@ def _known(name: str | int, known: Iterable[Any], place: str) -> None:
         raise ConfigError(f"{place} is missing; choose one of {', '.join(known) or '(none is defined)'}")
     if name not in set(known):
         raise ConfigError(f"{place}: there is no {name!r}{nearest(name, known)}")
-
-
-def nearest(name: Any, known: Iterable[Any]) -> str:
-    """The end of a message: the known word most like `name`, else all of them."""
-    known = list(map(str, known))
-    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known) or 'none'}"
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """YAML in which a key that stands twice in a mapping is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-def _fit(value: Any, wanted: Any, place: str) -> Any:
-    """`value` of the document as the type `wanted`: a dataclass, a mapping or tuple of such, or a scalar."""
-    origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
-    if dataclasses.is_dataclass(wanted):
-        return _fit_dataclass(value, wanted, place)
-    if isinstance(origin, type) and issubclass(origin, Mapping):
-        mapping = _mapping(value, place)
-        plain = arguments[1] is Any
-        for key in mapping:
-            if not plain and not KEY.fullmatch(key):
-                raise ConfigError(
-                    f"{place}: {key!r} names a folder; use letters, digits, _ - and . (label it by `name`)"
-                )
-        return {key: inner if plain else _fit(inner, arguments[1], f"{place}: {key}") for key, inner in mapping.items()}
-    if origin is tuple:
-        parts = value if isinstance(value, list) else [value]
-        return tuple(_fit(part, arguments[0], place) for part in parts)
-    if origin is Literal:
-        if value not in arguments:
-            raise ConfigError(f"{place}: {value!r}{nearest(str(value), arguments)}")
-        return value
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, wanted) or (wanted is not bool and isinstance(value, bool)):
-        names = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
-        raise ConfigError(f"{place}: {value!r} is not {names[wanted]}")
-    return value
-
-
-def _mapping(value: Any, place: str) -> dict[str, Any]:
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise ConfigError(f"{place} must hold `key: value` lines, not {value!r}")
-    return {str(key): inner for key, inner in value.items()}
-
-
-def _fit_dataclass(value: Any, wanted: Any, place: str) -> Any:
-    mapping = _mapping(value, place)
-    hints = typing.get_type_hints(wanted)
-    fields = {f.name: f for f in dataclasses.fields(wanted)}
-    for key in mapping:
-        if key not in fields:
-            raise ConfigError(f"{place}: unknown key {key!r}{nearest(key, fields)}")
-    for name, described in fields.items():
-        optional = described.default is not dataclasses.MISSING or described.default_factory is not dataclasses.MISSING
-        if name not in mapping and not optional:
-            raise ConfigError(f"{place}: {name!r} is missing")
-    return wanted(**{name: _fit(inner, hints[name], f"{place}: {name}") for name, inner in mapping.items()})

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from spe_dist.extraction.experiments.file import METRICS, Experiment, Table
-from spe_dist.extraction.experiments.plan import Cell
+from spe_dist.extraction.experiments.pieces import Cell
 from spe_dist.extraction.experiments.table import METRIC_NAMES, CellScores, Layout
 
 ROW_INCH, CHARACTER_INCH, GAP_INCH, MARGIN_INCH = 0.26, 0.088, 0.22, 0.2

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from spe_dist.errors import ConfigError
-from spe_dist.extraction.experiments.plan import Piece
+from spe_dist.extraction.experiments.pieces import Piece
 from spe_dist.extraction.experiments.record import LOG_FILE
 
 STOP_FILE = "STOP"
@@ -96,6 +96,6 @@ def environment(slot: int, slots: int, devices: tuple[str, ...]) -> dict[str, st
 
 
 def _free_port() -> str:
-    from spe_dist.distributed.launch import free_port
+    from spe_dist.distributed.ports import free_port
 
     return str(free_port())

@@ -19,7 +19,7 @@ from typing import Any
 
 from spe_dist import __version__
 from spe_dist.errors import DataError
-from spe_dist.extraction.experiments.plan import Piece, Plan
+from spe_dist.extraction.experiments.pieces import Piece, Plan
 from spe_dist.extraction.experiments.settings import NEUTRAL
 from spe_dist.files import file_sha256
 

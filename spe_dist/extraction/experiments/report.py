@@ -7,7 +7,8 @@ from pathlib import Path
 
 from spe_dist.extraction.experiments.file import Experiment
 from spe_dist.extraction.experiments.picture import draw_curves, draw_table
-from spe_dist.extraction.experiments.plan import cells_of, choose_runs, make_plan, output_folder
+from spe_dist.extraction.experiments.pieces import cells_of
+from spe_dist.extraction.experiments.plan import choose_runs, make_plan, output_folder
 from spe_dist.extraction.experiments.record import Requests
 from spe_dist.extraction.experiments.table import lay_out, markdown, read_scores, to_csv
 

@@ -12,7 +12,7 @@ from typing import TextIO
 import filelock
 
 from spe_dist.errors import ConfigError
-from spe_dist.extraction.experiments.plan import Piece, Plan
+from spe_dist.extraction.experiments.pieces import Piece, Plan
 from spe_dist.extraction.experiments.process import Process, environment
 from spe_dist.extraction.experiments.record import (
     LOG_FILE,

@@ -14,7 +14,8 @@ from spe_dist.config_loading import leaves, load_config
 from spe_dist.data.build_plan import BuildSettings
 from spe_dist.errors import ConfigError
 from spe_dist.extraction import config as extraction
-from spe_dist.extraction.experiments.file import PLACEHOLDER, nearest
+from spe_dist.extraction.experiments.file import PLACEHOLDER
+from spe_dist.extraction.experiments.strict_yaml import nearest
 
 Settings = Mapping[str, Any]
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from spe_dist.errors import DataError
 from spe_dist.extraction.experiments.file import METRICS, Experiment, Table
-from spe_dist.extraction.experiments.plan import Cell, Plan, cells_of
+from spe_dist.extraction.experiments.pieces import Cell, Plan, cells_of
 from spe_dist.extraction.experiments.record import Requests
 from spe_dist.extraction.experiments.runner import piece_state
 
