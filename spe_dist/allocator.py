@@ -3,8 +3,9 @@
 glibc by itself takes tensors of up to 32 MiB from one heap, gives larger ones and the heap's top back to the kernel as
 soon as they are freed, and gets pages back that the kernel has cleared. Two remedies, by what a process does:
 
-- steps of much the same sizes (pre-training, prediction): keep what is freed, which spares the clearing, about a tenth
-  of the time of a small encoder;
+- steps of much the same sizes (pre-training, prediction): keep what is freed of the heap, which spares the clearing,
+  about a tenth of the time of a small encoder. Larger tensors keep mappings of their own: in the heap, hundreds of
+  megabytes that are freed and asked for again find their place taken by some small tensor, and it grows for hours;
 - steps of varied sizes over large weights (fine-tuning): a mapping of its own for each large tensor. In one heap they
   would leave holes between live tensors, and the process would grow by half within some hundred steps.
 
@@ -18,14 +19,14 @@ import ctypes
 import os
 import sys
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -3, -4, -8  # of malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # of malloc.h
 ENVIRONMENT = {
     M_TRIM_THRESHOLD: "MALLOC_TRIM_THRESHOLD_",
     M_MMAP_THRESHOLD: "MALLOC_MMAP_THRESHOLD_",
-    M_MMAP_MAX: "MALLOC_MMAP_MAX_",
     M_ARENA_MAX: "MALLOC_ARENA_MAX",
 }
 KEPT_TOP_BYTES = 2**31 - 1  # the most that mallopt takes
+LARGEST_IN_HEAP_BYTES = 32 << 20  # the most that it takes for this
 OWN_MAPPING_BYTES = 1 << 20
 FREE_TOP_BYTES = 64 << 20
 
@@ -37,7 +38,7 @@ def share_one_heap() -> bool:
 
 def keep_freed_memory() -> bool:
     """Whether glibc was told so; call it before the first large tensor. What the user set by environment stays."""
-    return _set({M_MMAP_MAX: 0, M_TRIM_THRESHOLD: KEPT_TOP_BYTES})
+    return _set({M_MMAP_THRESHOLD: LARGEST_IN_HEAP_BYTES, M_TRIM_THRESHOLD: KEPT_TOP_BYTES})
 
 
 def keep_heap_compact() -> bool:

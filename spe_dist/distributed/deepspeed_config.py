@@ -20,6 +20,7 @@ from spe_dist.config_shared import EngineSettings
 from spe_dist.errors import ConfigError
 
 Precision = Literal["float16", "bfloat16", "float32"]
+DEFAULT_BUCKET_ELEMENTS = 500_000_000  # DeepSpeed's reduce_bucket_size
 DTYPES: dict[str, torch.dtype] = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
@@ -159,6 +160,17 @@ def complete(
         done.setdefault("zero_force_ds_cpu_optimizer", False)
     _refuse_left_over_auto(done)
     return done
+
+
+def fit_bucket(ds_config: dict[str, Any], parameters: int) -> dict[str, Any]:
+    """The config with a bucket for gradients that is no larger than all of the model's.
+
+    DeepSpeed allocates it whole in every micro-batch, by default 500 million elements (2 GB in float32), twice with
+    overlap_comm.
+    """
+    zero = ds_config["zero_optimization"]
+    bucket = min(zero.get("reduce_bucket_size", DEFAULT_BUCKET_ELEMENTS), max(parameters, 1))
+    return {**ds_config, "zero_optimization": {**zero, "reduce_bucket_size": bucket}}
 
 
 def _fill(section: dict[str, Any], key: str, value: Any, ours: str) -> None:

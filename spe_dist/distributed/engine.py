@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from spe_dist.distributed.context import RankContext
-from spe_dist.distributed.deepspeed_config import DTYPES, Precision
+from spe_dist.distributed.deepspeed_config import DTYPES, Precision, fit_bucket
 from spe_dist.errors import CheckpointError
 
 ENGINE_TAG = "engine"
@@ -58,6 +58,7 @@ class TrainingEngine:
         self.zero_stage: int = ds_config["zero_optimization"]["stage"]
         self._deepspeed = import_deepspeed(context.device.type)
         model = model.to(context.device)
+        ds_config = fit_bucket(ds_config, sum(p.numel() for p in model.parameters() if p.requires_grad))
         self._engine, *_ = self._deepspeed.initialize(
             model=model, optimizer=make_optimizer(model), config=ds_config, dist_init_required=False
         )

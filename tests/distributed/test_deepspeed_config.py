@@ -9,6 +9,7 @@ from spe_dist.distributed.deepspeed_config import (
     check_same_precision,
     choose_precision,
     complete,
+    fit_bucket,
     load_deepspeed_config,
     plan_batches,
 )
@@ -32,6 +33,17 @@ def test_every_auto_of_a_shipped_config_is_filled_in(name, precision, device):
     assert (done["train_batch_size"], done["train_micro_batch_size_per_gpu"]) == (64, 8)
     assert (done["gradient_accumulation_steps"], done["gradient_clipping"]) == (4, 0.5)
     assert (done["fp16"]["enabled"], done["bf16"]["enabled"]) == (precision == "float16", precision == "bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("given", "parameters", "bucket"),
+    [({}, 5_000_000, 5_000_000), ({}, 600_000_000, 500_000_000), ({"reduce_bucket_size": 1_000}, 5_000_000, 1_000)],
+)
+def test_the_bucket_of_gradients_is_no_larger_than_the_model(given, parameters, bucket):
+    ds_config = {"train_batch_size": 4, "zero_optimization": {"stage": 2, **given}}
+    expected = {"train_batch_size": 4, "zero_optimization": {"stage": 2, "reduce_bucket_size": bucket}}
+    assert fit_bucket(ds_config, parameters) == expected
+    assert ds_config["zero_optimization"] == {"stage": 2, **given}
 
 
 @pytest.mark.parametrize(
