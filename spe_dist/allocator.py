@@ -9,8 +9,9 @@ soon as they are freed, and gets pages back that the kernel has cleared. Two rem
 - steps of varied sizes over large weights (fine-tuning): a mapping of its own for each large tensor. In one heap they
   would leave holes between live tensors, and the process would grow by half within some hundred steps.
 
-And one heap for all threads: those that reduce gradients would have heaps of their own, which glibc unmaps whenever
-they are empty, tens of megabytes several times a step.
+And for both: tensors of 2 MiB and more ask for huge pages, since what is mapped anew in every step is cleared page by
+page; one heap for all threads, since those that reduce gradients would have heaps of their own, which glibc unmaps
+whenever they are empty, tens of megabytes several times a step.
 """
 
 from __future__ import annotations
@@ -29,6 +30,12 @@ KEPT_TOP_BYTES = 2**31 - 1  # the most that mallopt takes
 LARGEST_IN_HEAP_BYTES = 32 << 20  # the most that it takes for this
 OWN_MAPPING_BYTES = 1 << 20
 FREE_TOP_BYTES = 64 << 20
+HUGE_PAGES_OF_TORCH = "THP_MEM_ALLOC_ENABLE"  # read by torch at the first tensor
+
+
+def use_huge_pages() -> None:
+    """Call it before the first tensor. What the user set by environment stays."""
+    os.environ.setdefault(HUGE_PAGES_OF_TORCH, "1")
 
 
 def share_one_heap() -> bool:

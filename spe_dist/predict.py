@@ -18,7 +18,6 @@ JSON. words of an entity: half-open range of "words". head, tail: positions in "
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,8 +26,8 @@ if __package__ in (None, ""):  # run by its path: make `spe_dist` importable, an
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from spe_dist import __version__
+from spe_dist.command_line import run_command
 from spe_dist.config_loading import Parser, parse_command_line
-from spe_dist.errors import SpeError
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -88,21 +87,15 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, also where the reader of the output left early; 2 a user's error; 130 interrupted."""
-    try:
-        options = parse_command_line(build_parser(), sys.argv[1:] if argv is None else argv)
-        options.inputs = options.inputs or ["-"]
-        from spe_dist.extraction.predicting import predict_files
+    return run_command(lambda: _run(sys.argv[1:] if argv is None else argv))
 
-        predict_files(options)
-    except SpeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more to say at the end
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    return 0
+
+def _run(argv: Sequence[str]) -> None:
+    options = parse_command_line(build_parser(), argv)
+    options.inputs = options.inputs or ["-"]
+    from spe_dist.extraction.predicting import predict_files
+
+    predict_files(options)
 
 
 def _natural(text: str) -> int:

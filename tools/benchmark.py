@@ -12,8 +12,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from spe_dist.command_line import run_command
 from spe_dist.config import CorruptionConfig
-from spe_dist.errors import SpeError
 
 
 def add_loader(commands: argparse._SubParsersAction) -> None:
@@ -96,8 +96,9 @@ def add_extraction(commands: argparse._SubParsersAction) -> None:
 
 def run_extraction(options: argparse.Namespace) -> None:
     """Print rates, the share of the encoder, and the share of the machine's matrix products."""
-    from spe_dist.allocator import keep_freed_memory
+    from spe_dist.allocator import keep_freed_memory, use_huge_pages
 
+    use_huge_pages()
     keep_freed_memory()
     import torch
 
@@ -136,12 +137,7 @@ def main(arguments: list[str] | None = None) -> int:
     add_loader(commands)
     add_extraction(commands)
     options = parser.parse_args(arguments)
-    try:
-        options.run(options)
-    except SpeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_command(lambda: options.run(options))
 
 
 if __name__ == "__main__":

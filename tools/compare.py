@@ -18,8 +18,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from spe_dist.command_line import run_command
 from spe_dist.config_loading import parse_command_line
-from spe_dist.errors import ConfigError, SpeError
+from spe_dist.errors import ConfigError
 from spe_dist.extraction.comparison import SideBySide, compare_systems
 from spe_dist.extraction.comparison_page import comparison_page
 from spe_dist.extraction.formats import read_corpus
@@ -41,16 +42,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 written, 2 a user's error."""
-    try:
-        options = parse_command_line(build_parser(), sys.argv[1:] if argv is None else argv)
-        _run(options)
-        return 0
-    except SpeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return run_command(lambda: _run(sys.argv[1:] if argv is None else argv))
 
 
-def _run(options: argparse.Namespace) -> None:
+def _run(argv: Sequence[str]) -> None:
+    options = parse_command_line(build_parser(), argv)
     names = _names(options)
     _check(options)
     gold = read_corpus(options.gold)

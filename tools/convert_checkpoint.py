@@ -21,6 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from spe_dist.command_line import run_command
 from spe_dist.errors import ConfigError, SpeError
 
 
@@ -110,12 +111,7 @@ def convert(options: argparse.Namespace) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_intermixed_args(arguments)
-    try:
-        convert(options)
-    except (SpeError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_command(lambda: convert(options), errors=(SpeError, OSError))
 
 
 if __name__ == "__main__":

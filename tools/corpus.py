@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from spe_dist.errors import SpeError
+from spe_dist.command_line import run_command
 from spe_dist.extraction.formats import FORMATS, read_corpus, write_corpus
 from spe_dist.extraction.known_corpora import Check, check, plain, recognise
 from spe_dist.extraction.statistics import (
@@ -142,16 +141,7 @@ def counted(reasons: Mapping[str, int]) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
-    try:
-        status = options.run(options)
-        sys.stdout.flush()
-    except SpeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:  # `inspect ... | head`: the reader has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    return status
+    return run_command(lambda: options.run(options))
 
 
 def _parser() -> argparse.ArgumentParser:

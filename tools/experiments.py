@@ -21,7 +21,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from spe_dist.errors import ConfigError, SpeError
+from spe_dist.command_line import run_command
+from spe_dist.errors import ConfigError
 
 VALUES_FILE = "values.json"
 
@@ -55,12 +56,7 @@ DEVICES = "GPUs, of which each piece without a launcher sees one; as many pieces
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 all finished, 1 a piece failed, 2 a user's error, 130 stopped."""
     options = build_parser().parse_args(arguments)
-    try:
-        return run(options) if options.command == "run" else print_tables(options)
-    except SpeError as error:
-        sys.stdout.flush()
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return run_command(lambda: run(options) if options.command == "run" else print_tables(options))
 
 
 def run(options: argparse.Namespace) -> int:

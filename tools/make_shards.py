@@ -16,8 +16,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from spe_dist.command_line import run_command
 from spe_dist.data.build_plan import BuildSettings
-from spe_dist.errors import SpeError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,15 +25,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from spe_dist.data.build import make_shards
 
     inputs, output = options.pop("input"), options.pop("output")
-    try:
+
+    def make() -> None:
         make_shards(inputs, output, **options)
-    except SpeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"interrupted; the same command continues in {output}", file=sys.stderr)
-        return 130
-    return 0
+
+    return run_command(make, interrupted=f"interrupted; the same command continues in {output}")
 
 
 def _parser() -> argparse.ArgumentParser:

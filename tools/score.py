@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,8 +28,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from spe_dist.command_line import run_command
 from spe_dist.config_loading import parse_command_line
-from spe_dist.errors import ConfigError, SpeError
+from spe_dist.errors import ConfigError
 from spe_dist.extraction.corpus import Corpus
 from spe_dist.extraction.formats import read_corpus
 from spe_dist.extraction.matching import check_symmetric
@@ -56,22 +56,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 scored, 2 a user's error."""
-    try:
-        options = parse_command_line(build_parser(), sys.argv[1:] if argv is None else argv)
-        if options.bootstrap < 0 or options.seed < 0:
-            raise ConfigError("--bootstrap and --seed are numbers from 0 on; 0 draws give no intervals")
-        _run(options)
-        sys.stdout.flush()
-        return 0
-    except SpeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:  # `score.py ... | head`: the reader has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    return run_command(lambda: _run(sys.argv[1:] if argv is None else argv))
 
 
-def _run(options: argparse.Namespace) -> None:
+def _run(argv: Sequence[str]) -> None:
+    options = parse_command_line(build_parser(), argv)
+    if options.bootstrap < 0 or options.seed < 0:
+        raise ConfigError("--bootstrap and --seed are numbers from 0 on; 0 draws give no intervals")
     gold = read_corpus(options.gold)
     predicted = read_corpus(options.predictions, predictions=True)
     baseline = read_corpus(options.baseline, predictions=True) if options.baseline else None

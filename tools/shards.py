@@ -14,9 +14,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from spe_dist.command_line import run_command
 from spe_dist.config import CorruptionConfig
 from spe_dist.data.store import ShardStore
-from spe_dist.errors import DataError, SpeError
+from spe_dist.errors import DataError
 
 
 def verify(options: argparse.Namespace) -> int:
@@ -47,11 +48,7 @@ def show(options: argparse.Namespace) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
-    try:
-        return options.run(options)
-    except SpeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return run_command(lambda: options.run(options))
 
 
 def _parser() -> argparse.ArgumentParser:

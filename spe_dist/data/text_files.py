@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import bz2
 import glob
-import gzip
 import lzma
 import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ COMPRESSED_SUFFIXES = (".gz", ".xz", ".zst", ".bz2")
 PART_BYTES = 2 << 20
 MAX_LINE_BYTES = 32 << 20
 _READ_BYTES = 1 << 20
+_COMPRESSED_READ_BYTES = 64 << 10
 
 
 @dataclass(frozen=True)
@@ -138,46 +138,55 @@ def read_chunks(path: Path, stream: BinaryIO | None = None) -> Iterator[tuple[by
             raw = _Counted(head, file)
             if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
                 raise DataError(f"{path} is UTF-16 text; convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)")
-            if head[:4] == b"\x28\xb5\x2f\xfd":
-                yield from _zstd_chunks(raw, path)
-                return
-            reader = _decompressed(raw, head)
-            while chunk := reader.read(_READ_BYTES):
-                yield chunk, raw.tell()
-    except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path} is damaged or cut short: {error}; fetch it again") from error
+            new_decompressor = _decompressor(head, path)
+            if new_decompressor is None:
+                while chunk := raw.read(_READ_BYTES):
+                    yield chunk, raw.tell()
+            else:
+                yield from _decompressed(raw, new_decompressor, path)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error}") from error
 
 
-def _decompressed(raw: Any, head: bytes) -> Any:
+def _decompressor(head: bytes, path: Path) -> Callable[[], Any] | None:
+    """What makes a decompressor for one compressed stream of a file that begins so; None for one that is plain."""
     if head[:2] == b"\x1f\x8b":
-        return gzip.GzipFile(fileobj=raw)
+        return lambda: zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
     if head == b"\xfd7zXZ\x00":
-        return lzma.LZMAFile(raw)
+        return lzma.LZMADecompressor
     if head[:3] == b"BZh":
-        return bz2.BZ2File(raw)
-    return raw
-
-
-def _zstd_chunks(raw: Any, path: Path) -> Iterator[tuple[bytes, int]]:
-    """Frame by frame, since the package's stream reader takes a file that is cut short for a complete one."""
+        return bz2.BZ2Decompressor
+    if head[:4] != b"\x28\xb5\x2f\xfd":
+        return None
     try:
         import zstandard
     except ImportError as error:
         raise DataError(f"{path} is zstd-compressed; install the package zstandard, or decompress it") from error
-    frame, rest = None, b""
-    try:
-        while data := rest or raw.read(_READ_BYTES // 4):
-            frame = frame or zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj()
-            if chunk := frame.decompress(data):
-                yield chunk, raw.tell()
-            rest = frame.unused_data if frame.eof else b""
-            frame = None if frame.eof else frame
-    except zstandard.ZstdError as error:
-        raise DataError(f"{path} is damaged: {error}; fetch it again") from error
-    if frame is not None:
-        raise DataError(f"{path} is cut short: its last zstd frame has no end; fetch it again")
+    return lambda: zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj()
+
+
+def _decompressed(raw: Any, new_decompressor: Callable[[], Any], path: Path) -> Iterator[tuple[bytes, int]]:
+    """Stream by stream: the packages' own files take one that is cut short (zstd) or damaged at the head of a further
+    stream (xz, bz2) for a complete one, and keep back what stands before a damage. Zeros between streams are padding.
+    """
+    stream, rest = None, b""
+    while data := rest or raw.read(_COMPRESSED_READ_BYTES):
+        if stream is None:
+            data = data.lstrip(b"\0")
+            if not data:
+                rest = b""
+                continue
+            stream = new_decompressor()
+        try:
+            chunk = stream.decompress(data)
+        except Exception as error:  # each package has its own kinds
+            raise DataError(f"{path} is damaged: {error}; fetch it again") from error
+        rest = stream.unused_data if stream.eof else b""
+        stream = None if stream.eof else stream
+        if chunk:
+            yield chunk, raw.tell()
+    if stream is not None:
+        raise DataError(f"{path} is cut short: its last compressed stream has no end; fetch it again")
 
 
 def read_parts(files: Sequence[Path], break_at: bytes = b"\n", part_bytes: int | None = None) -> Iterator[Part]:

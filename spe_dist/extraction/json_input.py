@@ -132,13 +132,15 @@ def sentences_of_record(record: Any, settings: InputSettings) -> Iterator[tuple[
     if not isinstance(record, dict):
         raise RecordError(f"is {_shown(record)}, no text and no object with {settings.text_field!r} or 'tokens'")
     text = record.get(settings.text_field)
-    if "sentences" in record:
+    # Beside a text, what is no list is a count.
+    lists = [name for name in ("sentences", *WORD_FIELDS) if name in record]
+    lists = [name for name in lists if isinstance(record[name], list) or not isinstance(text, str)]
+    if lists[:1] == ["sentences"]:
         return _of_list(record["sentences"], "sentences", text)
-    for name in WORD_FIELDS:
-        if name in record:
-            words = record[name]
-            is_nested = isinstance(words, list) and words and all(isinstance(inner, list) for inner in words)
-            return _of_list(words if is_nested else [words], name, text)
+    for name in lists:
+        words = record[name]
+        is_nested = isinstance(words, list) and words and all(isinstance(inner, list) for inner in words)
+        return _of_list(words if is_nested else [words], name, text)
     if isinstance(text, str):
         return sentences_of_text(_encodable(text), settings.tokenised)
     if settings.text_field in record:

@@ -142,7 +142,8 @@ def _mark_unplaced(
     if not sentence.unplaced:
         return
     mentions = sentence.unplaced.get("entityMentions", [])
-    marked.entity.update((mention["label"], UNPLACED, _text(mention["text"])) for mention in mentions)
+    typed = [mention for mention in mentions if mention["label"]]  # without a type: an argument, no entity
+    marked.entity.update((mention["label"], UNPLACED, _text(mention["text"])) for mention in typed)
     known = {_text(mention["text"]) for mention in mentions}
     known.update(_text(" ".join(sentence.words[entity.start : entity.end])) for entity in sentence.entities)
     for mention in sentence.unplaced.get("relationMentions", []):

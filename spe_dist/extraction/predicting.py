@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 import torch
 
-from spe_dist.allocator import keep_freed_memory
+from spe_dist.allocator import keep_freed_memory, use_huge_pages
 from spe_dist.data.text import Skips
 from spe_dist.errors import ConfigError, DataError, SpeError
 from spe_dist.extraction.corpus import Sentence
@@ -46,6 +46,7 @@ def predict_files(options: argparse.Namespace) -> None:
     _check_outputs(options, files)
     if options.threads:
         torch.set_num_threads(options.threads)
+    use_huge_pages()
     keep_freed_memory()
     extractor = Extractor.from_pretrained(
         options.model, options.device, batch_pieces=options.batch_pieces, bfloat16=options.bfloat16
@@ -182,7 +183,7 @@ def _opened(output: str | None, failure: list[SpeError]) -> Iterator[BinaryIO]:
         raise
     except OSError as error:
         raise DataError(f"{written} cannot be written: {error.strerror}; free space or name another place") from error
-    if failure and is_plain:
+    if failure and is_plain and written.stat().st_size:
         failure[0] = DataError(f"{failure[0]} (what stands before it is predicted in {written})")
 
 

@@ -98,7 +98,7 @@ def read_inputs(
     documents = count()
     for path in find_inputs(inputs):
         lines = read_lines(path, settings, skips)
-        sample = _take_sample(lines)
+        sample, lines = _take_sample(lines)
         if _is_json(sample, settings.format, path):
             reader = JsonReader(str(path), settings, skips, documents)
             yield from reader.read(chain(sample, lines))
@@ -166,15 +166,24 @@ def _byte_lines(path: Path, chunks: Iterable[tuple[bytes, int]]) -> Iterator[byt
         yield b"".join(held)
 
 
-def _take_sample(lines: Iterator[Line]) -> list[Line]:
+def _take_sample(lines: Iterator[Line]) -> tuple[list[Line], Iterator[Line]]:
+    """The first lines, and the rest; a fault among the first ones is raised where the rest begins."""
     sample: list[Line] = []
     characters = 0
-    for line in lines:
-        sample.append(line)
-        characters += len(line.text) + 1
-        if characters >= SAMPLE_CHARACTERS:
-            break
-    return sample
+    try:
+        for line in lines:
+            sample.append(line)
+            characters += len(line.text) + 1
+            if characters >= SAMPLE_CHARACTERS:
+                break
+    except DataError as error:
+        return sample, _raising(error)
+    return sample, lines
+
+
+def _raising(error: DataError) -> Iterator[Line]:
+    raise error
+    yield  # makes this an iterator
 
 
 def _is_json(sample: Sequence[Line], format: FormatChoice, path: Path) -> bool:

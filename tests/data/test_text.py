@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
 import lzma
@@ -200,3 +201,25 @@ def test_line_ends_of_other_systems_cut_documents_at_the_same_places(tmp_path, e
     )
     assert b"".join(unix) == b"".join(other)
     assert all(part.endswith(b"\n\n") for part in unix[:-1] + other[:-1])
+
+
+JOINABLE = {"gz": gzip.compress, "xz": lzma.compress, "bz2": bz2.compress, "zst": zstandard.ZstdCompressor().compress}
+
+
+@pytest.mark.parametrize("name", JOINABLE)
+def test_a_further_stream_that_is_damaged_is_an_error_and_what_stands_before_is_read(tmp_path, name):
+    path, stream = tmp_path / f"two.{name}", JOINABLE[name](TEXT)
+    for damaged in (b"\x01" + stream[1:], b"junk", stream[:9] + bytes(8) + stream[17:]):
+        path.write_bytes(stream + damaged)
+        found = b""
+        with pytest.raises(DataError, match=rf"two\.{name}.*(damaged|cut short).*fetch it again"):
+            for chunk, _ in read_chunks(path):
+                found += chunk
+        assert found.startswith(TEXT)
+
+
+@pytest.mark.parametrize("name", JOINABLE)
+def test_zeros_between_and_behind_compressed_streams_are_padding(tmp_path, name):
+    stream = JOINABLE[name](TEXT)
+    (tmp_path / "padded").write_bytes(stream + bytes(4) + stream + bytes(200_000))
+    assert b"".join(chunk for chunk, _ in read_chunks(tmp_path / "padded")) == TEXT * 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from corpora import PSPE, changed, plain, put
@@ -48,3 +49,20 @@ def test_few_differing_texts_of_a_pspe_file_are_counted_and_many_are_refused(tmp
     assert [count for reason, count in corpus.notices.items() if "text differs" in reason] == [1]
     with pytest.raises(DataError, match=r"line 1: entityMentions\[0\].text is \"A. Lovelace\".*\"Ada Lovelace\""):
         read_corpus(put(tmp_path, other))
+
+
+def test_pspe_empty_words_count_where_nothing_tells(tmp_path: Path) -> None:
+    bare = {"sentText": "Ada  wrote code", "entityMentions": [], "relationMentions": []}
+    mention = {"emId": "E1", "offset": [3, 4], "label": "Work"}
+    for mentions in ([], [mention], [mention, {**mention, "emId": "E2", "text": "Ada", "offset": [0, 1]}]):
+        sentence = read_corpus(put(tmp_path, {**bare, "entityMentions": mentions})).sentences[0]
+        assert sentence.words == ("Ada", "", "wrote", "code") and len(sentence.entities) == len(mentions)
+
+
+@pytest.mark.parametrize("mention", [None, 3, True, "text"])
+def test_pspe_mention_that_is_no_object_is_named_also_in_a_sentence_with_double_spaces(
+    tmp_path: Path, mention: Any
+) -> None:
+    record = {"sentText": "Ada  wrote code", "entityMentions": [mention], "relationMentions": []}
+    with pytest.raises(DataError, match=r"line 1: entityMentions\[0\] is .*object"):
+        read_corpus(put(tmp_path, record))

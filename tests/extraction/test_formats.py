@@ -73,3 +73,12 @@ def test_compressed_files_that_were_joined_are_read_to_their_end(tmp_path: Path,
     data = compress(f"{json.dumps(SPERT)}\n".encode())
     (tmp_path / "joined").write_bytes(data * 3)
     assert read_corpus(tmp_path / "joined").n_sentences == 3
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_telling_fields_of_other_formats_do_not_hide_a_whole_record(tmp_path: Path, name: str) -> None:
+    words = ["Ada", "Lovelace", "wrote", "code"]
+    corpus = read_corpus(
+        put(tmp_path, {"sentText": " ".join(words), "tokens": words, "sentences": [], **EXAMPLES[name]})
+    )
+    assert corpus.format == name and len(corpus.sentences[0].entities) == 2

@@ -96,3 +96,23 @@ def test_given_words_without_end_are_cut_and_keep_their_places(tmp_path: Path, m
         assert [word for _, sentence in located for word in sentence.words] == words
         starts = [place.start + a for place, sentence in located for a, _ in sentence.char_spans or ()]
         assert starts == list(range(0, 30, 3))
+
+
+def test_a_number_under_the_name_of_words_is_a_count_beside_a_text(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    path.write_text('{"text": "Bob lives in Rome.", "tokens": 5, "sentences": 1, "words": null}\n')
+    assert [sentence.text for _, sentence in read(path)] == ["Bob lives in Rome."]
+    path.write_text('{"tokens": 5}\n')
+    with pytest.raises(DataError, match=r"line 1 has 5 under 'tokens', no list"):
+        read(path)
+
+
+@pytest.mark.parametrize("bad", [b"na\xefve\n", b'{"text": }\n'])
+def test_what_stands_before_a_fault_is_read(tmp_path: Path, bad: bytes) -> None:
+    path = tmp_path / "records.jsonl"
+    path.write_bytes(b'"One."\n"Two."\n' + bad + b'"Four."\n')
+    found = []
+    with pytest.raises(DataError, match="line 3"):
+        for _, sentence in read_inputs([str(path)]):
+            found.append(sentence.text)
+    assert found == ["One.", "Two."]

@@ -65,3 +65,11 @@ def test_a_field_unplaced_of_the_users_own_counts_for_nothing(tmp_path: Path, fi
     (tmp_path / "own.json").write_text(json.dumps([{**record, "unplaced": field}]))
     corpus = read_corpus(tmp_path / "own.json")
     assert score(corpus, corpus).entity == Counts(1, 1, 1)
+
+
+def test_a_mention_without_a_type_is_no_entity_wherever_its_words_are(tmp_path: Path) -> None:
+    mentions = [{"text": text, "label": label} for text, label in (("Ann", "X"), ("Rome", ""), ("Bob", ""))]
+    record = {"sentText": TEXT, "relationMentions": [{"em1Text": "Ann", "em2Text": "Bob", "label": "knows"}]}
+    (tmp_path / "gold").write_text(json.dumps({**record, "entityMentions": mentions}))
+    scores = score(read_corpus(tmp_path / "gold"), read_corpus(tmp_path / "gold", predictions=True))
+    assert scores.entity == scores.relation == Counts(1, 1, 1)

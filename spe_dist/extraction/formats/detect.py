@@ -15,6 +15,12 @@ FIELDS = {
     "pspe": "'sentText', 'entityMentions' with 'emId' and 'offset', 'relationMentions' with 'em1Id' and 'em2Id'",
     "nyt": "'sentText', 'relationMentions' with 'em1Text' and 'em2Text'",
 }
+WHOLE = {  # fields that together leave no doubt; a record may have telling fields of another format besides
+    "pspe": ({"sentText", "entityMentions"}, {"sentText", "relationMentions"}),
+    "spert": ({"tokens", "entities", "relations"},),
+    "dygie": ({"sentences", "ner"}, {"sentences", "predicted_ner"}),
+}
+TELLING = {"pspe": "sentText", "spert": "tokens", "dygie": "sentences"}  # pspe: or nyt, which has the same fields
 REMEDY = "formats and their fields are: " + "; ".join(f"{name}: {fields}" for name, fields in FIELDS.items())
 
 
@@ -26,12 +32,10 @@ def formats_of(record: Node) -> tuple[str, ...]:
     if not isinstance(record.value, dict):
         record.fail("each record must be an object with named fields", REMEDY)
     fields = record.value
-    if "sentText" in fields:
-        return _of_sent_text(fields)
-    if "tokens" in fields:
-        return ("spert",)
-    if "sentences" in fields:
-        return ("dygie",)
+    named = [name for name, wholes in WHOLE.items() if any(fields.keys() >= whole for whole in wholes)]
+    named = named or [name for name, field in TELLING.items() if field in fields]
+    if named:
+        return _of_sent_text(fields) if named[0] == "pspe" else (named[0],)
     if {"words", "word_offsets"} <= fields.keys():
         raise DataError(
             f"{record.place} is a record as predict.py writes it, no corpus; predict with --format corpus to score"

@@ -37,7 +37,7 @@ class Node:
         raise DataError(f"{self.place}{field} is {shown(self.value)}, but {reason}; {remedy}")
 
     def has(self, key: str) -> bool:
-        return key in self.value
+        return isinstance(self.value, dict) and key in self.value
 
     def child(self, key: str) -> Node:
         """The value of a field that must be there."""

@@ -80,7 +80,7 @@ class _Reader:
             all(same_text(node.child("text").string(), words_at(choice, node)) for node in mentions if node.has("text"))
             for choice in (words, dense)
         ]
-        return words if fits[0] and not fits[1] else dense
+        return dense if fits[1] and not fits[0] else words
 
     def _entity(self, node: Node, words: tuple[str, ...]) -> Entity:
         offset = node.child("offset")
