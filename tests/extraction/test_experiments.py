@@ -45,6 +45,18 @@ def test_every_piece_runs_once_after_what_it_needs_and_is_then_skipped(place: Pa
     assert "19 pieces of work, 19 finished" in text
 
 
+def test_what_others_wait_for_starts_first_where_pieces_run_side_by_side(place: Path) -> None:
+    experiment = read_experiment(place / "file.yaml")
+    plan = make_plan(experiment)
+    requests = Requests(plan, output_folder(experiment))
+    assert [piece.id for piece in Runner(plan, requests, 1).order] == list(plan.pieces)
+    order = [piece.id for piece in Runner(plan, requests, 2).order]
+    shared = [i for i in order if not i.startswith("rows/")]
+    assert order.index("rows/bert/news-100/seed-0") > max(map(order.index, shared))
+    status, text = run(place, jobs=2)
+    assert status == FINISHED and "all 19 pieces are finished" in text and sorted(made(place)) == sorted(plan.pieces)
+
+
 def test_commands_say_start_share_seed_and_settings_of_their_row(place: Path) -> None:
     run(place, only=("rows/*/seed-1",), jobs=3)
     (bert,) = calls(place, "rows/bert/news-50/seed-1")

@@ -88,6 +88,9 @@ class Runner:
         self.jobs = jobs
         self.devices = devices
         self.stream = stream or sys.stdout
+        needed = {need for piece in plan.pieces.values() for need in piece.needs}
+        # Side by side, what others wait for comes first: a pre-training begun late would run on alone in the end.
+        self.order = sorted(plan.pieces.values(), key=lambda piece: jobs > 1 and piece.id not in needed)
         self.states = {i: piece_state(piece, requests)[0] for i, piece in plan.pieces.items()}
         self.running: dict[int, Process] = {}  # by slot
         self.failed: dict[str, list[str]] = {}
@@ -138,7 +141,7 @@ class Runner:
     # Starting and ending pieces.
 
     def _start_ready(self) -> None:
-        for piece in self.plan.pieces.values():
+        for piece in self.order:
             if len(self.running) >= self.jobs or any(p.piece.launcher for p in self.running.values()):
                 return
             if not self._is_ready(piece) or (piece.launcher and self.running):
