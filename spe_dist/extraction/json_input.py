@@ -20,15 +20,8 @@ from spe_dist.extraction.corpus import Sentence, Span
 from spe_dist.extraction.formats.notices import note_words
 from spe_dist.extraction.formats.records import unique_fields
 from spe_dist.extraction.sentence_split import cut_words
-from spe_dist.extraction.text_input import (
-    InputSettings,
-    Line,
-    Located,
-    Place,
-    sentences_of,
-    sentences_of_text,
-    shown_name,
-)
+from spe_dist.extraction.text_input import InputSettings, Located, Place, sentences_of, sentences_of_text
+from spe_dist.extraction.text_lines import Line, shown_name
 
 NO_TEXT = "JSON records without text or words"
 ID_FIELDS = ("id", "doc_key", "doc_id", "orig_id", "articleId")

@@ -25,15 +25,8 @@ from spe_dist.extraction.extractor import Extractor
 from spe_dist.extraction.formats import read_corpus, write_corpus
 from spe_dist.extraction.json_input import NO_TEXT
 from spe_dist.extraction.records import above, to_line, to_record
-from spe_dist.extraction.text_input import (
-    STANDARD_INPUT,
-    InputSettings,
-    Located,
-    Place,
-    find_inputs,
-    read_inputs,
-    shown_name,
-)
+from spe_dist.extraction.text_input import InputSettings, Located, Place, find_inputs, read_inputs
+from spe_dist.extraction.text_lines import STANDARD_INPUT, shown_name
 
 PROGRESS_SECONDS = 10.0
 PART_SUFFIX = ".part"

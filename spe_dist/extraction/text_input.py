@@ -11,7 +11,6 @@ and sentences by line breaks.
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, count, pairwise
@@ -19,15 +18,14 @@ from pathlib import Path
 from statistics import median
 from typing import Literal, NamedTuple
 
-from spe_dist.data.text import UNDECODABLE, Skips
-from spe_dist.data.text_files import MAX_LINE_BYTES, find_files, read_chunks
+from spe_dist.data.text import Skips
+from spe_dist.data.text_files import find_files
 from spe_dist.data.words import SpaceSplitter, Word
 from spe_dist.errors import DataError
 from spe_dist.extraction.corpus import Sentence
 from spe_dist.extraction.sentence_split import cut_words, split_sentences
+from spe_dist.extraction.text_lines import STANDARD_INPUT, Line, read_lines, shown_name, take_sample
 
-STANDARD_INPUT = "-"
-SAMPLE_CHARACTERS = 256 << 10
 MAX_UNIT_CHARACTERS = 200_000
 SHORT_LINE_SHARE = 0.6  # of the usual length: shorter lines do not reach the margin where a text is wrapped
 USUAL_LINE_CHARACTERS = 66  # where the text does not tell
@@ -65,15 +63,6 @@ class Place(NamedTuple):
     start: int  # its first character
 
 
-class Line(NamedTuple):
-    """A line without its line feed."""
-
-    number: int  # from 1
-    start: int  # its first character
-    text: str
-    is_bad: bool = False  # it could not be decoded
-
-
 class Located(NamedTuple):
     """A sentence and its place."""
 
@@ -97,8 +86,8 @@ def read_inputs(
     skips = Skips() if skips is None else skips
     documents = count()
     for path in find_inputs(inputs):
-        lines = read_lines(path, settings, skips)
-        sample, lines = _take_sample(lines)
+        lines = read_lines(path, skips, settings.skip_bad)
+        sample, lines = take_sample(lines)
         if _is_json(sample, settings.format, path):
             reader = JsonReader(str(path), settings, skips, documents)
             yield from reader.read(chain(sample, lines))
@@ -113,77 +102,6 @@ def find_inputs(inputs: Sequence[str]) -> list[Path]:
     if list(inputs).count(STANDARD_INPUT) > 1:
         raise DataError("standard input (-) is given twice; it can be read once")
     return [p for name in inputs for p in ([Path(name)] if name == STANDARD_INPUT else find_files([name]))]
-
-
-def shown_name(path: Path | str) -> str:
-    """A file as messages name it."""
-    return "standard input" if str(path) == STANDARD_INPUT else str(path)
-
-
-def read_lines(path: Path, settings: InputSettings, skips: Skips) -> Iterator[Line]:
-    """The decoded lines of a file, plain or compressed. DataError for one that is no UTF-8 text, unless `skip_bad`."""
-    stream = sys.stdin.buffer if str(path) == STANDARD_INPUT else None
-    path = Path(shown_name(path))
-    start = 0
-    for number, data in enumerate(_byte_lines(path, read_chunks(path, stream)), start=1):
-        skips.lines += 1
-        try:
-            text = data.decode("utf-8")
-            fault = "is UTF-16 (every other byte is zero)" if "\0" in text and _is_utf16(data) else ""
-        except UnicodeDecodeError as error:
-            text, fault = data.decode("utf-8", "replace"), f"is not UTF-8 (byte 0x{data[error.start]:02x})"
-        if fault and not settings.skip_bad:
-            raise DataError(
-                f"{path}, line {number} {fault}; convert the file to UTF-8, or leave such lines out with --skip_bad"
-            )
-        if fault:
-            skips.add_bad(UNDECODABLE, path, number, fault)
-        yield Line(number, start, text, bool(fault))
-        start += len(text) + 1
-
-
-def _is_utf16(data: bytes) -> bool:
-    """Whether a line is, by all appearance, UTF-16 without a mark, which reads as UTF-8 with zero bytes."""
-    return len(data) >= 8 and any(data[::2]) != any(data[1::2])
-
-
-def _byte_lines(path: Path, chunks: Iterable[tuple[bytes, int]]) -> Iterator[bytes]:
-    """Lines without their line feeds; a line of any length is refused beyond a limit, so that memory is bounded."""
-    held: list[bytes] = []
-    held_bytes, is_first = 0, True
-    for data, _ in chunks:
-        chunk = data.removeprefix(b"\xef\xbb\xbf") if is_first else data
-        is_first = False
-        lines = chunk.split(b"\n")
-        for line in lines[:-1]:
-            yield b"".join(held) + line if held else line
-            held, held_bytes = [], 0
-        held.append(lines[-1])
-        held_bytes += len(lines[-1])
-        if held_bytes > MAX_LINE_BYTES:
-            raise DataError(f"{path} has a line of more than {MAX_LINE_BYTES >> 20} MiB; is it text? Break its lines")
-    if held_bytes:
-        yield b"".join(held)
-
-
-def _take_sample(lines: Iterator[Line]) -> tuple[list[Line], Iterator[Line]]:
-    """The first lines, and the rest; a fault among the first ones is raised where the rest begins."""
-    sample: list[Line] = []
-    characters = 0
-    try:
-        for line in lines:
-            sample.append(line)
-            characters += len(line.text) + 1
-            if characters >= SAMPLE_CHARACTERS:
-                break
-    except DataError as error:
-        return sample, _raising(error)
-    return sample, lines
-
-
-def _raising(error: DataError) -> Iterator[Line]:
-    raise error
-    yield  # makes this an iterator
 
 
 def _is_json(sample: Sequence[Line], format: FormatChoice, path: Path) -> bool:

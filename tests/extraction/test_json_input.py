@@ -6,15 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+from texts import check_offsets, read
 
 from spe_dist.data.text import Skips
 from spe_dist.errors import DataError
 from spe_dist.extraction import sentence_split
-from spe_dist.extraction.text_input import InputSettings, Located, read_inputs
-
-
-def read(path: Path, skips: Skips | None = None, **settings) -> list[Located]:
-    return list(read_inputs([str(path)], InputSettings(**settings), skips))
+from spe_dist.extraction.json_input import find_words
+from spe_dist.extraction.text_input import read_inputs
 
 
 @pytest.mark.parametrize("indent", [None, 2])
@@ -116,3 +114,88 @@ def test_what_stands_before_a_fault_is_read(tmp_path: Path, bad: bytes) -> None:
         for _, sentence in read_inputs([str(path)]):
             found.append(sentence.text)
     assert found == ["One.", "Two."]
+
+
+def test_json_lines_give_text_or_words_and_keep_the_record_s_id(tmp_path: Path) -> None:
+    text = "John Smith works. \U0001f600 He sleeps.\n\nThe end."
+    records = [
+        {"id": "a", "text": text},
+        {"tokens": ["Two", "words"]},
+        {"doc_key": "d", "sentences": [["Ann", "came", "."], [], ["So", "what", "?"]]},
+        {"words": ["Mr", ".", "X"], "text": "  Mr.  X "},
+        {"sentences": ["He said: Go. Now.", "Then he went."]},
+        {"sentText": "A b , c ."},
+        {"text": ""},
+    ]
+    path = tmp_path / "records.jsonl"
+    path.write_text("\n".join(map(json.dumps, records)) + "\n\n")
+    located = read(path)
+    check_offsets([item for item in located if item.place.document == 0], text)
+    assert [place.id for place, _ in located][:7] == ["a", "a", "a", None, "d", "d", "d"]
+    assert [place.line for place, _ in located] == [1, 1, 1, 2, 3, 3, 3, 4, 5, 5, 6, 7]
+    by_line = {line: [item for item in located if item.place.line == line] for line in range(2, 7)}
+    assert [sentence.words for _, sentence in by_line[3]] == [("Ann", "came", "."), (), ("So", "what", "?")]
+    check_offsets(by_line[3], "Ann came .\n\nSo what ?")
+    check_offsets(by_line[4], "  Mr.  X ")
+    check_offsets(by_line[5], "He said: Go. Now.\nThen he went.")
+    assert by_line[6][0].sentence.words == ("A", "b", ",", "c", ".")
+
+
+def test_a_json_list_is_read_item_by_item(tmp_path: Path) -> None:
+    path = tmp_path / "corpus.json"
+    path.write_text(json.dumps([{"tokens": ["a", "b"], "orig_id": 7}, {"tokens": ["c"]}], indent=1))
+    assert [(place.line, place.id, sentence.words) for place, sentence in read(path)] == [
+        (1, 7, ("a", "b")),
+        (2, None, ("c",)),
+    ]
+
+
+def test_one_json_object_over_several_lines_is_one_record(tmp_path: Path) -> None:
+    path = tmp_path / "document.json"
+    path.write_text(json.dumps({"doc_key": "d", "sentences": [["a"], ["b", "c"]]}, indent=2))
+    assert [(place.id, sentence.words) for place, sentence in read(path)] == [("d", ("a",)), ("d", ("b", "c"))]
+
+
+def test_a_damaged_json_list_is_an_error_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "corpus.json"
+    path.write_text('[{"tokens": ["a"]},\n{"tokens": ["b"}]')
+    with pytest.raises(DataError, match=r"corpus\.json, line 2, column 16: damaged JSON"):
+        read(path)
+    path.write_text("[" * 100_000)
+    with pytest.raises(DataError, match=r"corpus\.json.*damaged JSON"):
+        read(path)
+
+
+def test_words_are_found_in_their_text_only_in_order_and_without_rest() -> None:
+    assert find_words(["a", "b"], " a\tb ") == [(1, 2), (3, 4)]
+    assert find_words(["a", "b"], "a x b") is None
+    assert find_words(["b", "a"], "a b") is None
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (b'{"text": "a"', r"line 2 is not JSON.*--skip_bad"),
+        (b"[1", r"line 2 is not JSON"),
+        (b"[1]", r"line 2 is \[1\], no text and no object"),
+        (b"3", r"line 2 is 3, no text and no object"),
+        (b'{"text": 3}', r"line 2 has 3 under 'text'"),
+        (b'{"body": "x"}', r"line 2 has neither text.*'body'.*--text_field"),
+        (b'{"tokens": ["a", 1]}', r"line 2 has .*under 'tokens', no list of words"),
+        (b'{"sentences": {"a": 1}}', r"line 2 has .*under 'sentences', no list"),
+        (b'{"text": "\xff"}', r"line 2 is not UTF-8 \(byte 0xff\)"),
+        (b"[" * 100_000, r"line 2 is not JSON"),
+    ],
+)
+def test_a_malformed_record_is_an_error_with_file_line_and_remedy(tmp_path: Path, line: bytes, told: str) -> None:
+    path = tmp_path / "bad.jsonl"
+    path.write_bytes(b'{"text": "Good."}\n' + line + b'\n{"text": "Also good."}\n')
+    with pytest.raises(DataError, match=r"bad\.jsonl.*" + told):
+        read(path)
+
+
+def test_half_a_surrogate_pair_becomes_a_question_mark_and_offsets_stay(tmp_path: Path) -> None:
+    path = tmp_path / "half.jsonl"
+    path.write_text('{"text": "A \\ud83d b \\ud83d\\ude00 c."}\n{"tokens": ["\\udc00x"]}\n')
+    located = read(path)
+    assert located[0].sentence.text == "A ? b \U0001f600 c." and located[1].sentence.words == ("?x",)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bz2
 import gzip
-import json
 import lzma
 import os
 import tracemalloc
@@ -16,12 +15,12 @@ import pytest
 import zstandard
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from texts import check_offsets, read
 
 from spe_dist.data.text import UNDECODABLE, Skips
 from spe_dist.errors import DataError
-from spe_dist.extraction.json_input import find_words
 from spe_dist.extraction.sentence_split import split_sentences
-from spe_dist.extraction.text_input import InputSettings, read_inputs, sentences_of, sentences_of_text
+from spe_dist.extraction.text_input import read_inputs, sentences_of, sentences_of_text
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TEXT_FOLDER = REPOSITORY / "../shared/data/text"
@@ -32,22 +31,6 @@ ODD_TEXT = st.text(st.one_of(ODD_CHARACTERS, st.characters(exclude_categories=["
 
 def _texts(text: str) -> list[str]:
     return [text[words[0].start : words[-1].end] for words in split_sentences(text)]
-
-
-def _read(path, skips=None, **values):
-    return list(read_inputs([str(path)], InputSettings(**values), skips))
-
-
-def _check_offsets(located, text: str) -> None:
-    """Sentences and words stand in the text where they say, in order, and hold all of it but space."""
-    position = 0
-    for place, sentence in located:
-        assert text[place.start : place.start + len(sentence.text)] == sentence.text
-        for word, (start, end) in zip(sentence.words, sentence.char_spans, strict=True):
-            assert sentence.text[start:end] == word != ""
-            assert not text[position : place.start + start].strip()
-            position = place.start + end
-    assert not text[position:].strip()
 
 
 @pytest.mark.parametrize(
@@ -104,7 +87,7 @@ def test_offsets_count_characters_of_the_whole_file(tmp_path_factory, text, line
     text = text.removeprefix("\ufeff")
     path = tmp_path_factory.getbasetemp() / "any.txt"
     path.write_bytes(b"\xef\xbb\xbf" + text.encode())
-    _check_offsets(_read(path, format="text", lines=lines, tokenised=tokenised), text)
+    check_offsets(read(path, format="text", lines=lines, tokenised=tokenised), text)
 
 
 def test_wrapped_lines_are_joined_and_blank_lines_part_documents(tmp_path):
@@ -114,8 +97,8 @@ def test_wrapped_lines_are_joined_and_blank_lines_part_documents(tmp_path):
     )
     path = tmp_path / "wrapped.txt"
     path.write_bytes(text.encode())
-    located = _read(path)
-    _check_offsets(located, text)
+    located = read(path)
+    check_offsets(located, text)
     assert [" ".join(sentence.words[:2]) for _, sentence in located] == [
         "A Heading",
         "The first",
@@ -133,129 +116,44 @@ def test_wrapped_lines_are_joined_and_blank_lines_part_documents(tmp_path):
 def test_lines_that_are_sentences_are_not_joined_even_without_full_stops(tmp_path):
     path = tmp_path / "lines.txt"
     path.write_text("Parliament votes on the budget of the coming year\nStocks fall in Tokyo after the news\n" * 5)
-    assert len(_read(path)) == 10
-    assert len(_read(path, lines="wrapped")) < 10
+    assert len(read(path)) == 10
+    assert len(read(path, lines="wrapped")) < 10
 
 
 def test_tokenised_text_is_one_sentence_a_line_with_words_between_spaces(tmp_path):
     path = tmp_path / "tokens.txt"
     path.write_text("Mr. Smith , he said . Did  n't\n\nEnd\n")
-    located = _read(path, tokenised=True)
+    located = read(path, tokenised=True)
     assert [sentence.words for _, sentence in located] == [
         ("Mr.", "Smith", ",", "he", "said", ".", "Did", "n't"),
         ("End",),
     ]
-    _check_offsets(located, path.read_text())
+    check_offsets(located, path.read_text())
 
 
 @pytest.mark.parametrize("compress", [bytes, gzip.compress, lzma.compress, bz2.compress, zstandard.compress])
 def test_compressed_text_reads_as_the_plain_one(tmp_path, compress):
     path = tmp_path / "text"
     path.write_bytes(compress(b"One sentence. And two.\n"))
-    assert [sentence.text for _, sentence in _read(path)] == ["One sentence.", "And two."]
-
-
-def test_json_lines_give_text_or_words_and_keep_the_record_s_id(tmp_path):
-    text = "John Smith works. \U0001f600 He sleeps.\n\nThe end."
-    records = [
-        {"id": "a", "text": text},
-        {"tokens": ["Two", "words"]},
-        {"doc_key": "d", "sentences": [["Ann", "came", "."], [], ["So", "what", "?"]]},
-        {"words": ["Mr", ".", "X"], "text": "  Mr.  X "},
-        {"sentences": ["He said: Go. Now.", "Then he went."]},
-        {"sentText": "A b , c ."},
-        {"text": ""},
-    ]
-    path = tmp_path / "records.jsonl"
-    path.write_text("\n".join(map(json.dumps, records)) + "\n\n")
-    located = _read(path)
-    _check_offsets([item for item in located if item.place.document == 0], text)
-    assert [place.id for place, _ in located][:7] == ["a", "a", "a", None, "d", "d", "d"]
-    assert [place.line for place, _ in located] == [1, 1, 1, 2, 3, 3, 3, 4, 5, 5, 6, 7]
-    by_line = {line: [item for item in located if item.place.line == line] for line in range(2, 7)}
-    assert [sentence.words for _, sentence in by_line[3]] == [("Ann", "came", "."), (), ("So", "what", "?")]
-    _check_offsets(by_line[3], "Ann came .\n\nSo what ?")
-    _check_offsets(by_line[4], "  Mr.  X ")
-    _check_offsets(by_line[5], "He said: Go. Now.\nThen he went.")
-    assert by_line[6][0].sentence.words == ("A", "b", ",", "c", ".")
-
-
-def test_a_json_list_is_read_item_by_item(tmp_path):
-    path = tmp_path / "corpus.json"
-    path.write_text(json.dumps([{"tokens": ["a", "b"], "orig_id": 7}, {"tokens": ["c"]}], indent=1))
-    assert [(place.line, place.id, sentence.words) for place, sentence in _read(path)] == [
-        (1, 7, ("a", "b")),
-        (2, None, ("c",)),
-    ]
-
-
-def test_one_json_object_over_several_lines_is_one_record(tmp_path):
-    path = tmp_path / "document.json"
-    path.write_text(json.dumps({"doc_key": "d", "sentences": [["a"], ["b", "c"]]}, indent=2))
-    assert [(place.id, sentence.words) for place, sentence in _read(path)] == [("d", ("a",)), ("d", ("b", "c"))]
-
-
-def test_a_damaged_json_list_is_an_error_with_its_line(tmp_path):
-    path = tmp_path / "corpus.json"
-    path.write_text('[{"tokens": ["a"]},\n{"tokens": ["b"}]')
-    with pytest.raises(DataError, match=r"corpus\.json, line 2, column 16: damaged JSON"):
-        _read(path)
-    path.write_text("[" * 100_000)
-    with pytest.raises(DataError, match=r"corpus\.json.*damaged JSON"):
-        _read(path)
-
-
-def test_words_are_found_in_their_text_only_in_order_and_without_rest():
-    assert find_words(["a", "b"], " a\tb ") == [(1, 2), (3, 4)]
-    assert find_words(["a", "b"], "a x b") is None
-    assert find_words(["b", "a"], "a b") is None
-
-
-@pytest.mark.parametrize(
-    ("line", "told"),
-    [
-        (b'{"text": "a"', r"line 2 is not JSON.*--skip_bad"),
-        (b"[1", r"line 2 is not JSON"),
-        (b"[1]", r"line 2 is \[1\], no text and no object"),
-        (b"3", r"line 2 is 3, no text and no object"),
-        (b'{"text": 3}', r"line 2 has 3 under 'text'"),
-        (b'{"body": "x"}', r"line 2 has neither text.*'body'.*--text_field"),
-        (b'{"tokens": ["a", 1]}', r"line 2 has .*under 'tokens', no list of words"),
-        (b'{"sentences": {"a": 1}}', r"line 2 has .*under 'sentences', no list"),
-        (b'{"text": "\xff"}', r"line 2 is not UTF-8 \(byte 0xff\)"),
-        (b"[" * 100_000, r"line 2 is not JSON"),
-    ],
-)
-def test_a_malformed_record_is_an_error_with_file_line_and_remedy(tmp_path, line, told):
-    path = tmp_path / "bad.jsonl"
-    path.write_bytes(b'{"text": "Good."}\n' + line + b'\n{"text": "Also good."}\n')
-    with pytest.raises(DataError, match=r"bad\.jsonl.*" + told):
-        _read(path)
+    assert [sentence.text for _, sentence in read(path)] == ["One sentence.", "And two."]
 
 
 def test_bad_lines_are_counted_and_left_out_where_that_is_asked(tmp_path):
     path = tmp_path / "bad.jsonl"
     path.write_bytes(b'{"text": "Good."}\n{"text": \n{"body": 1}\n{"text": "\xff"}\n\n{"text": "Also good."}\n')
     skips = Skips()
-    assert [sentence.text for _, sentence in _read(path, skips, skip_bad=True)] == ["Good.", "Also good."]
+    assert [sentence.text for _, sentence in read(path, skips, skip_bad=True)] == ["Good.", "Also good."]
     assert sum(skips.counts.values()) == 4 and "bad.jsonl, line" in skips.first_bad
     path.write_bytes(b"One here.\nBad \xe9 line.\nTwo here.\n")
     skips = Skips()
-    located = _read(path, skips, format="text", skip_bad=True)
+    located = read(path, skips, format="text", skip_bad=True)
     assert [sentence.text for _, sentence in located] == ["One here.", "Two here."]
     assert skips.counts == {UNDECODABLE: 1} and located[1].place.start == len("One here.\nBad \xe9 line.\n")
 
 
-def test_half_a_surrogate_pair_becomes_a_question_mark_and_offsets_stay(tmp_path):
-    path = tmp_path / "half.jsonl"
-    path.write_text('{"text": "A \\ud83d b \\ud83d\\ude00 c."}\n{"tokens": ["\\udc00x"]}\n')
-    located = _read(path)
-    assert located[0].sentence.text == "A ? b \U0001f600 c." and located[1].sentence.words == ("?x",)
-
-
 def test_a_missing_file_and_standard_input_given_twice_are_errors(tmp_path):
     with pytest.raises(DataError, match="does not exist"):
-        _read(tmp_path / "none.txt")
+        read(tmp_path / "none.txt")
     with pytest.raises(DataError, match="twice"):
         list(read_inputs(["-", "-"]))
 
@@ -263,10 +161,10 @@ def test_a_missing_file_and_standard_input_given_twice_are_errors(tmp_path):
 def test_utf16_and_damaged_files_are_errors(tmp_path):
     (tmp_path / "wide.txt").write_bytes("text".encode("utf-16"))
     with pytest.raises(DataError, match=r"wide\.txt.*UTF-16"):
-        _read(tmp_path / "wide.txt")
+        read(tmp_path / "wide.txt")
     (tmp_path / "cut.gz").write_bytes(gzip.compress(b"One sentence. " * 1000)[:-20])
     with pytest.raises(DataError, match=r"cut\.gz.*cut short"):
-        _read(tmp_path / "cut.gz")
+        read(tmp_path / "cut.gz")
 
 
 def test_text_without_any_full_stop_is_cut_and_nothing_is_lost():
@@ -280,12 +178,12 @@ def test_text_without_any_full_stop_is_cut_and_nothing_is_lost():
 def test_a_very_long_line_is_read_and_one_beyond_all_limits_is_refused(tmp_path, monkeypatch):
     path = tmp_path / "long.txt"
     path.write_text("word " * 100_000 + "end. " + "x" * 50_000)
-    located = _read(path)
+    located = read(path)
     assert sum(len(sentence.words) for _, sentence in located) == 100_003
-    _check_offsets(located, path.read_text())
-    monkeypatch.setattr("spe_dist.extraction.text_input.MAX_LINE_BYTES", 10_000)
+    check_offsets(located, path.read_text())
+    monkeypatch.setattr("spe_dist.extraction.text_lines.MAX_LINE_BYTES", 10_000)
     with pytest.raises(DataError, match=r"long\.txt has a line of more than"):
-        _read(path)
+        read(path)
 
 
 def test_documents_are_counted_over_all_inputs(tmp_path):
