@@ -72,7 +72,20 @@ class TrainingEngine:
 
     def backward(self, loss: Tensor) -> None:
         """Accumulate gradients; the engine divides by accumulation and averages over ranks."""
+        self._begin_backward()
         self._engine.backward(loss)
+
+    def _begin_backward(self) -> None:
+        """What DeepSpeed does at the start of a backward pass, from hooks on the tensors that the forward gave: it finds
+        them in tuples and dictionaries, not in a dataclass. Without it the bfloat16 optimizer of stage 1 counts the
+        gradients of earlier micro-batches again and again, and offloaded gradients of all but the first are lost.
+        """
+        from deepspeed.runtime.base_optimizer import ZeROOptimizer
+
+        optimizer = self._engine.optimizer
+        if isinstance(optimizer, ZeROOptimizer):
+            optimizer.set_gradient_accumulation_boundary(self._engine.is_gradient_accumulation_boundary())
+            optimizer.backward_prologue()
 
     def step(self) -> None:
         """At the last micro-batch of a step: reduce, clip, update, unless float16 gradients overflowed."""

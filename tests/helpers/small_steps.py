@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 from unittest import mock
 
@@ -16,7 +17,7 @@ from spe_dist.data.packed import PackedBatch
 from spe_dist.data.packing import SpecialPieces, pack
 from spe_dist.data.ragged import borders
 from spe_dist.distributed.context import RankContext, start_ranks
-from spe_dist.distributed.deepspeed_config import BatchPlan, complete
+from spe_dist.distributed.deepspeed_config import BatchPlan, Precision, complete
 from spe_dist.distributed.launch import detect
 from spe_dist.model.loading import load_encoder
 from spe_dist.training import build_engine
@@ -63,24 +64,34 @@ def small_config(**given: Any) -> Config:
     return resolve([SMALL, given])
 
 
-def build_step(config: Config, context: RankContext, stage: int, accumulation: int, **ds: Any) -> TrainingStep:
-    """A training step with an engine of its own; a rank may build several."""
+def build_step(
+    config: Config,
+    context: RankContext,
+    stage: int,
+    accumulation: int,
+    precision: Precision = "float32",
+    zero: Mapping[str, Any] | None = None,
+    **ds: Any,
+) -> TrainingStep:
+    """A training step with an engine of its own; a rank may build several. `zero`: further settings of ZeRO."""
     global_batch = config.train.global_batch_sentences
     plan = BatchPlan(global_batch, context.ranks, accumulation, global_batch // context.ranks // accumulation)
-    ds_config = complete({"zero_optimization": {"stage": stage}, **ds}, config, plan, "float32")
+    ds_config = complete({"zero_optimization": {"stage": stage, **(zero or {})}, **ds}, config, plan, precision)
     loaded = load_encoder(None, config.model, VOCABULARY, config.train.seed)
-    engine, moco = build_engine.build_engine(config, loaded, ds_config, "float32", context)
+    engine, moco = build_engine.build_engine(config, loaded, ds_config, precision, context)
     if moco is not None:
         moco.start()
     engine.train()
     return TrainingStep(engine, moco, config, context)
 
 
-def build_descent_step(config: Config, context: RankContext, stage: int, accumulation: int) -> TrainingStep:
+def build_descent_step(
+    config: Config, context: RankContext, stage: int, accumulation: int, **given: Any
+) -> TrainingStep:
     """The same with plain gradient descent at the learning rate that the step is called with."""
     untested = {"zero_allow_untested_optimizer": True, "zero_force_ds_cpu_optimizer": False}
     with mock.patch.object(build_engine, "_make_optimizer", lambda model, **_: torch.optim.SGD(model.parameters())):
-        return build_step(config, context, stage, accumulation, **untested)
+        return build_step(config, context, stage, accumulation, **untested, **given)
 
 
 def micro_batches(config: Config, context: RankContext, step: int, accumulation: int) -> list[PackedBatch]:

@@ -12,10 +12,10 @@ STEPS, QUEUE_KEYS = 4, 20  # 8 keys a step: the queue wraps in the third, in its
 CUTS = [(1, 4, 1), (2, 2, 1), (2, 1, 2), (2, 2, 3), (4, 2, 2)]  # ranks, accumulation, ZeRO stage
 
 
-def gradient_and_losses(context, accumulation, stage):
+def gradient_and_losses(context, accumulation, stage, **given):
     """A step of plain gradient descent at rate 1 through the whole engine: the weights' change is the gradient."""
     config = small_config(max_grad_norm=0.0, permutations=1)
-    step = build_descent_step(config, context, stage, accumulation)
+    step = build_descent_step(config, context, stage, accumulation, **given)
     before = step.engine.master_weights()
     losses = {}
     for number, rate in enumerate((0.0, 1.0)):  # the second step has negatives in its queues
@@ -62,6 +62,32 @@ def test_loss_and_gradient_do_not_depend_on_the_cut(whole, cut):
     assert losses == pytest.approx(expected_losses, rel=1e-6)
     assert expected.norm() > 0.1
     assert (gradient - expected).norm() <= 1e-5 * expected.norm()
+
+
+BUCKETS = {"reduce_bucket_size": 1_000}  # several are full before a backward pass has ended
+OFFLOAD = {**BUCKETS, "offload_optimizer": {"device": "cpu"}}
+
+
+@pytest.mark.parametrize(
+    ("stage", "given", "tolerance"),
+    [
+        (1, {"precision": "bfloat16"}, 0.05),
+        (2, {"precision": "bfloat16"}, 0.05),
+        (3, {"precision": "bfloat16"}, 0.05),
+        (1, {"zero": OFFLOAD}, 1e-5),
+        (2, {"zero": OFFLOAD}, 1e-5),
+        (2, {"zero": BUCKETS}, 1e-5),
+        (3, {"zero": OFFLOAD}, 1e-5),
+    ],
+    ids=lambda value: str(value).translate({ord(c): "" for c in "{}':, "}),
+)
+def test_gradients_are_the_mean_of_those_of_the_micro_batches(run_ranks, whole, stage, given, tolerance):
+    def train():
+        return gradient_and_losses(start(), 4, stage, **given)
+
+    (gradient, losses), (expected, expected_losses, _) = run_ranks(train, 1)[0], whole
+    assert losses == pytest.approx(expected_losses, rel=tolerance)
+    assert (gradient - expected).norm() <= tolerance * expected.norm()
 
 
 def test_queues_of_many_ranks_are_those_of_one(whole, cut):
