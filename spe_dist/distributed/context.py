@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import resource
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -24,6 +25,8 @@ from spe_dist.errors import LaunchError
 
 # torch 2.13 renamed it and warns of the old name
 _gather_into = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+
+OPEN_FILES = 65_536
 
 
 @dataclass(frozen=True)
@@ -146,6 +149,7 @@ def start_ranks(environment: LaunchEnvironment, timeout_s: float) -> RankContext
     Raises LaunchError where the ranks' port is taken or a rank has no GPU.
     """
     environment.export()
+    _allow_many_files()
     device = choose_device(environment)
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -176,6 +180,14 @@ def start_ranks(environment: LaunchEnvironment, timeout_s: float) -> RankContext
         device=device,
         control=dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_s)),
     )
+
+
+def _allow_many_files() -> None:
+    """A gloo group connects each rank to every other: at 1,000 ranks the usual limit of 1,024 open files is too low."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def stop_ranks() -> None:

@@ -76,9 +76,11 @@ class TrainingEngine:
         self._engine.backward(loss)
 
     def _begin_backward(self) -> None:
-        """What DeepSpeed does at the start of a backward pass, from hooks on the tensors that the forward gave: it finds
-        them in tuples and dictionaries, not in a dataclass. Without it the bfloat16 optimizer of stage 1 counts the
-        gradients of earlier micro-batches again and again, and offloaded gradients of all but the first are lost.
+        """What DeepSpeed does at the start of a backward pass, from hooks on the tensors that the forward gave.
+
+        It finds them in tuples and dictionaries, not in a dataclass. Without it the bfloat16 optimizer of stage 1
+        counts the gradients of earlier micro-batches again and again, and offloaded gradients of all but the first
+        micro-batch are lost.
         """
         from deepspeed.runtime.base_optimizer import ZeROOptimizer
 

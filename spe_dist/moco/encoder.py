@@ -78,6 +78,10 @@ class MomentumKeyEncoder:
         self._segments_F = list(self.layout.segments(joined_intervals))
         held = joined_intervals if self.replicated else list(source.intervals)
         self._segments_P = list(self.layout.segments(held))
+        self._lengths_F = [s.length for s in self._segments_F]
+        self._targets_F = [
+            self._parameters[s.name].detach().view(-1).narrow(0, s.start, s.length) for s in self._segments_F
+        ]
 
     def start(self) -> None:
         """Begin as an exact copy of the query: the average is its float32 weights, `module` these in its own type."""
@@ -130,9 +134,7 @@ class MomentumKeyEncoder:
         """Write the average into the key module on every rank: one gather in the module's type, one fused copy."""
         assert self.average is not None
         weights_F = self._gather_held(self.average.average_P.to(self._wire_dtype))
-        targets = [self._parameters[s.name].view(-1).narrow(0, s.start, s.length) for s in self._segments_F]
-        sources = [weights_F.narrow(0, s.joined_offset, s.length) for s in self._segments_F]
-        torch._foreach_copy_(targets, sources)
+        torch._foreach_copy_(self._targets_F, list(weights_F.split(self._lengths_F)))
         if self.query is not None:
             queried = dict(self.query.named_buffers())
             for name, buffer in self.module.named_buffers():

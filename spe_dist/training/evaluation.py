@@ -29,8 +29,10 @@ import hashlib
 import json
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -208,8 +210,10 @@ def count_yardsticks(train: Store, held_out: Store, config: Config, folder: Path
     depends_on = [train.manifest.hash(), asdict(config.corruption), config.train.evaluate_sentences, config.train.seed]
     key = hashlib.sha256(json.dumps([*depends_on, COUNTED_BLOCKS]).encode()).hexdigest()
     file = None if folder is None else folder / YARDSTICKS_FILE
+    kept: dict[str, Any] = {}
     if file is not None and file.exists():
-        kept = json.loads(file.read_text(encoding="utf-8"))
+        with suppress(json.JSONDecodeError):  # of a run that was killed while it wrote
+            kept = json.loads(file.read_text(encoding="utf-8"))
         if kept.get("key") == key:
             return kept["figures"]
     sentences = HeldOutSentences(held_out, config.corruption, config.train.evaluate_sentences, config.train.seed)

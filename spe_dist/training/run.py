@@ -38,7 +38,7 @@ def run_pretraining(
     if context.device.type == "cpu":
         keep_freed_memory()
     output = Path(config.train.output)
-    stop = StopRequest(output)
+    stop = StopRequest(output if context.is_main else None)  # one rank looks for the file, all hear of it
     data = build.open_data(config)
     steps = build.total_steps(config, data.order)
     fence = Fence(output)

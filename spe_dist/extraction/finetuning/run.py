@@ -73,7 +73,7 @@ def run_finetuning(
     if context.device.type == "cpu":
         keep_heap_compact()
     corpora = read_corpora(config)
-    stop = StopRequest(output)
+    stop = StopRequest(output if context.is_main else None)  # one rank looks for the file, all hear of it
     fence = Fence(output)
     checkpoints = Checkpoints(output / "checkpoints", config.train.keep_checkpoints, context, fence)
     start = open_start(config)
