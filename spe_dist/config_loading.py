@@ -121,6 +121,8 @@ def convert(leaf: Leaf, value: Any) -> Any:
         if not isinstance(parts, list | tuple):
             kind = "whole numbers" if element is int else "words"
             raise ConfigError(f"{leaf.name}={value!r}: give {kind} separated by commas")
+        if isinstance(value, str):
+            parts = [part.strip() for part in parts]
         return tuple(_scalar(leaf.name, element, part) for part in parts if part != "" or element is not str)
     return _scalar(leaf.name, target, value)
 

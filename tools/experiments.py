@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
     from spe_dist.extraction.experiments.file import read_experiment
     from spe_dist.extraction.experiments.plan import make_plan, output_folder
     from spe_dist.extraction.experiments.record import Requests
-    from spe_dist.extraction.experiments.runner import Runner, describe_plan, refuse_changed
+    from spe_dist.extraction.experiments.runner import Runner, alone_in, describe_plan, refuse_changed
 
     given = parse_values(options.set)
     experiment = read_experiment(options.file, given)
@@ -73,13 +73,15 @@ def run(options: argparse.Namespace) -> int:
     if options.dry_run:
         print("\n".join(describe_plan(plan, requests)))
         return 0
-    refuse_changed(plan, requests, options.renew)
     devices = tuple(filter(None, options.devices.split(",")))
     jobs = options.jobs if options.jobs is not None else len(devices) or experiment.jobs
-    runner = Runner(plan, requests, jobs, devices)
-    output.mkdir(parents=True, exist_ok=True)
-    (output / VALUES_FILE).write_text(json.dumps(given | remembered(output, given), indent=1) + "\n", encoding="utf-8")
-    status = runner.run()
+    with alone_in(output, plan):
+        refuse_changed(plan, requests, options.renew)
+        runner = Runner(plan, requests, jobs, devices)
+        # Where the file has a value of its own, that is what holds when none is given.
+        open_values = {name: v for name, v in remembered(output).items() if experiment.values.get(name) is None}
+        (output / VALUES_FILE).write_text(json.dumps(open_values | given, indent=1) + "\n", encoding="utf-8")
+        status = runner.run()
     print()
     print_tables(options)
     return status
@@ -93,7 +95,9 @@ def print_tables(options: argparse.Namespace) -> int:
 
     given = parse_values(options.set)
     experiment = read_experiment(options.file, given)
-    for line in write_report(experiment, remembered(output_folder(experiment), given), options.only, options.split):
+    earlier = remembered(output_folder(experiment))
+    known = {name: value for name, value in earlier.items() if name in experiment.values}
+    for line in write_report(read_experiment(options.file, known | given), options.only, options.split):
         print(line)
     return 0
 
@@ -109,13 +113,12 @@ def parse_values(given: Sequence[str]) -> dict[str, str]:
     return values
 
 
-def remembered(output: Path, given: dict[str, str]) -> dict[str, str]:
+def remembered(output: Path) -> dict[str, str]:
     """What earlier runs were given for the file's values, so that `table` needs no --set."""
     try:
-        earlier = json.loads((output / VALUES_FILE).read_text(encoding="utf-8"))
+        return json.loads((output / VALUES_FILE).read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError):
         return {}
-    return {name: value for name, value in earlier.items() if name not in given}
 
 
 if __name__ == "__main__":

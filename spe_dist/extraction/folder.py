@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from spe_dist.config_loading import leaves, resolve
@@ -86,12 +87,18 @@ def save_extractor(
         "settings": {name: _json_value(settings[name]) for name in EXTRACTION_SETTINGS},
         "facts": dict(facts),
     }
-    with written_whole(output) as temporary:
-        fill_folder(parts, temporary)
-        save_tensors(heads, temporary / EXTRACTOR_HEADS)
-        write_json(temporary / EXTRACTOR, told)
-        write_labels(labels, temporary / LABELS)
-        (temporary / CARD).write_text(_card(parts, labels, told), encoding="utf-8")
+    try:
+        with written_whole(output) as temporary:
+            fill_folder(parts, temporary)
+            save_tensors(heads, temporary / EXTRACTOR_HEADS)
+            write_json(temporary / EXTRACTOR, told)
+            write_labels(labels, temporary / LABELS)
+            (temporary / CARD).write_text(_card(parts, labels, told), encoding="utf-8")
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"writing the model {output} failed: {error}; make room (a quota may be full where the disk is not), then "
+            "continue with --resume auto"
+        ) from error
 
 
 def is_extractor(folder: str | Path) -> bool:

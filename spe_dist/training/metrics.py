@@ -25,8 +25,16 @@ Finish = Callable[[dict[str, Any], Mapping[str, Sequence[float]], int], dict[str
 class MetricLog:
     """Collects one row a step on every rank; rank 0 writes them. `flush` is a collective."""
 
-    def __init__(self, folder: Path, context: RankContext, resume_step: int = 0, finish: Finish | None = None) -> None:
-        """`resume_step`: rows of later steps are of a part that is trained again, and are removed.
+    def __init__(
+        self,
+        folder: Path,
+        context: RankContext,
+        resume_step: int = 0,
+        finish: Finish | None = None,
+        repeated: Callable[[dict[str, Any]], bool] = lambda _: False,
+    ) -> None:
+        """`resume_step`: rows of later steps are of a part that is trained again, and are removed. So are evaluations
+        that are made again, by `repeated`.
 
         `finish` makes a row of means from a row with counts, sums over all ranks and the number of ranks.
         """
@@ -38,7 +46,7 @@ class MetricLog:
         if context.is_main:
             from torch.utils.tensorboard import SummaryWriter
 
-            _keep_rows_until(self.path, resume_step)
+            _keep_rows(self.path, lambda row: row["step"] <= resume_step and not _is_repeated(row, repeated))
             self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step + 1)
 
     def add(self, row: Mapping[str, Any], sums: Mapping[str, Tensor], local: Mapping[str, float]) -> None:
@@ -120,8 +128,12 @@ def read_rows(path: Path, kind: str | None = None) -> list[dict[str, Any]]:
     return [row for row in rows if kind is None or row.get("kind") == kind]
 
 
-def _keep_rows_until(path: Path, step: int) -> None:
-    rows = [row for row in read_rows(path) if row["step"] <= step]
+def _is_repeated(row: dict[str, Any], repeated: Callable[[dict[str, Any]], bool]) -> bool:
+    return row.get("kind") == "evaluation" and repeated(row)
+
+
+def _keep_rows(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
+    rows = list(filter(keep, read_rows(path)))
     if path.is_file():
         temporary = path.with_suffix(".tmp")
         temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

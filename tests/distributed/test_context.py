@@ -81,3 +81,14 @@ def test_a_port_that_another_run_listens_on_is_a_launch_error():
         )
         result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert f"LaunchError: port {port}, where the ranks meet, is taken" in result.stderr
+
+
+def test_ranks_may_open_many_files():
+    """A gloo group connects each rank to every other; the usual soft limit is 1,024."""
+    program = (
+        "import resource; from spe_dist.distributed.context import _allow_many_files as allow; "
+        "limit = resource.RLIMIT_NOFILE; hard = resource.getrlimit(limit)[1]; "
+        "resource.setrlimit(limit, (256, hard)); allow(); print(resource.getrlimit(limit)[0] >= min(hard, 4096))"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert result.stdout == "True\n", result.stderr

@@ -43,6 +43,12 @@ SHIPPED = Path(__file__).resolve().parents[2] / "tools" / "experiments"
         ("  bert: {name: BERT", "  'b/t': {name: BERT", "'b/t' names a folder"),
         ("rows: [bert, spe], shares", "rows: [bert, spe], published: {spe: [1, 2]}, shares", "three F1 figures"),
         ("rows:\n", "rows: [\n", "is not valid YAML"),
+        ("bert: some-bert, epochs: 3, text: TEXT", "bert: '{b}', b: '{bert}', epochs: 3, text: x", "bert <- b <- bert"),
+        ("bert: some-bert", "bert: '{bert}'", "values: these go round in a circle: bert <- bert"),
+        ("shares: {50: {epochs: 6}}", "shares: {50: 6}", "shares: 50: 6 is no list of settings"),
+        ("seeds: [0, 1]", "seeds: [-1]", "a seed is below 0"),
+        ('{encoder: "{bert}", corpus: far}', "{encoder: x, corpus: far, seed: -1}", "a seed is below 0"),
+        ("shares: [50]", "shares: [50], published: {spe@10%: [1, 2, 3]}", "no share '10%'; it has 50"),
     ],
 )
 def test_a_fault_in_the_file_is_named_with_its_remedy(place: Path, old: str, new: str, message: str) -> None:

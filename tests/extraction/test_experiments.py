@@ -180,6 +180,16 @@ def test_two_runs_in_one_output_folder_are_refused(place: Path) -> None:
         run(place)
 
 
+def test_renewing_waits_for_a_run_that_is_at_work(place: Path) -> None:
+    import filelock
+
+    run(place, only=("SPE",))
+    replace(place, "settings: {steps: 2}", "settings: {steps: 4}")
+    with filelock.FileLock(place / "OUT/.lock"), pytest.raises(ConfigError, match="another run works in"):
+        run(place, only=("SPE",), renew=True)
+    assert (place / "OUT/pretraining/spe/piece.json").exists()
+
+
 def test_a_left_over_process_of_an_earlier_run_is_named(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = place / "OUT/rows/bert/news-100/seed-0"
     code = "import os, sys, time; sys.argv; time.sleep(600)"
@@ -211,6 +221,9 @@ def test_a_launcher_that_does_not_exist_fails_its_pieces_alone(place: Path) -> N
     assert status == FAILED
     assert "no_such_launcher cannot be started" in text
     assert "rows/bert/news-100/seed-1" in made(place)
+    replace(place, "pretrain: no_such_launcher", "pretrain: env")
+    replace(place, "launcher: {pretrain: env}", f"launcher: {{pretrain: {sys.executable}}}")
+    assert run(place)[0] == FINISHED and "rows/bert/news-100/seed-1" not in made(place)
 
 
 def test_each_job_sees_one_device(place: Path) -> None:
@@ -255,10 +268,12 @@ def tool() -> ModuleType:
     return module
 
 
+@pytest.mark.parametrize("has_own_value", [True, False])
 def test_run_prints_the_tables_and_table_prints_them_again(
-    place: Path, tool: ModuleType, capsys: pytest.CaptureFixture[str]
+    place: Path, tool: ModuleType, capsys: pytest.CaptureFixture[str], has_own_value: bool
 ) -> None:
-    replace(place, "bert: some-bert", "bert: null")
+    if not has_own_value:
+        replace(place, "bert: some-bert", "bert: null")
     assert tool.main(["run", "file.yaml", "--only", "BERT", "--set", "bert=other-bert"]) == FINISHED
     printed = capsys.readouterr().out
     assert "all 4 pieces are finished" in printed

@@ -85,7 +85,7 @@ def assert_same_model(first, second):
 
 
 @pytest.mark.distributed
-def test_a_small_corpus_is_learned_by_heart_and_the_run_leaves_what_it_promises(run, corpus, tmp_path):
+def test_a_small_corpus_is_learned_by_heart_and_the_run_leaves_what_it_promises(run, run_ranks, corpus, tmp_path):
     output = tmp_path / "run"
     memorised = tmp_path / "train.json"
     memorised.write_text(json.dumps(json.loads((corpus / "train.json").read_text())[:16]))
@@ -116,6 +116,9 @@ def test_a_small_corpus_is_learned_by_heart_and_the_run_leaves_what_it_promises(
     assert {"config.yaml", "model", "curves.png", "tensorboard"} <= {path.name for path in output.iterdir()}
     assert not (output / "checkpoints").exists()
     assert "is finished" in run([*arguments(corpus, output, **given), "--resume=auto"])
+    for other, words in (("--seed=5", "seed=0, this run has 5"), ("--train_share=0.5", "other training sentences")):
+        (status, message), *_ = run_ranks(train, 1, [*arguments(corpus, output, **given), "--resume=auto", other])
+        assert status == 2 and str(output) in message and words in message, message
 
 
 @pytest.mark.distributed
@@ -197,6 +200,7 @@ def test_corpora_without_relations_and_runs_without_dev_work(run, corpus, tmp_pa
         ({"dev": "NO_ENTITIES"}, ["no entities", "--dev"]),
         ({"train": "NO_ENTITIES"}, ["nothing to learn"]),
         ({"train_share": 0.001}, ["train_share=0.001", "none with words"]),
+        ({"symmetric": "Nonsense"}, ["'Nonsense' is no relation type"]),
         ({"max_pieces": 600}, ["max_pieces=600", "512 positions"]),
         ({"resume": "no/such/checkpoint"}, ["no/such/checkpoint"]),
         ({"precision": "float16"}, ["float16", "CPU"]),

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from unittest import mock
 
 import pytest
 import torch
@@ -69,6 +70,20 @@ def test_an_earlier_folder_is_replaced_and_other_folders_are_not(extractor_folde
     with pytest.raises(CheckpointError, match="not replaced"):
         save_extractor(tmp_path / "mine", loaded.model, loaded.tokenizer, loaded.labels, loaded.settings, {})
     assert (tmp_path / "mine" / "notes.txt").read_text() == "keep"
+
+
+def test_a_disk_that_is_full_is_one_line_and_the_earlier_model_stays(extractor_folder, tmp_path, monkeypatch):
+    from safetensors import SafetensorError
+
+    output = tmp_path / "model"
+    shutil.copytree(extractor_folder, output)
+    loaded = load_extractor(output)
+    for error in (OSError(28, "No space left on device"), SafetensorError("I/O error: Disk quota exceeded")):
+        monkeypatch.setattr("spe_dist.extraction.folder.save_tensors", mock.Mock(side_effect=error))
+        with pytest.raises(CheckpointError, match=r"writing the model .*model failed: .*--resume auto"):
+            save_extractor(output, loaded.model, loaded.tokenizer, loaded.labels, loaded.settings, {})
+    assert load_extractor(output).labels == loaded.labels
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 def test_damaged_folders_and_others_are_told_apart(extractor_folder, tmp_path):

@@ -175,10 +175,10 @@ def test_pictures_are_drawn_and_curves_only_of_two_points_or_more(made: tuple, t
 def test_a_report_is_written_for_each_split_also_where_the_data_is_gone(made: tuple, tmp_path: Path) -> None:
     experiment, _, _ = made
     (tmp_path / "TRAIN").unlink()
-    lines = write_report(experiment, {}, ["all"], "test")
+    lines = write_report(experiment, ["all"], "test")
     assert lines[0].startswith("### Results on the News test data") and len(lines) == 2
     assert "72.0 ± 1.0" in lines[0]
-    write_report(experiment, {}, [], "dev")
+    write_report(experiment, [], "dev")
     folder = tmp_path / "OUT" / "tables"
     assert {path.name for path in (folder / "dev").iterdir()} == {
         *("tables.md", "tables.csv", "main.png", "shares.png", "shares_curves.png", "all.png")

@@ -11,7 +11,7 @@ from pathlib import Path
 from spe_dist.extraction.experiments.file import read_experiment
 from spe_dist.extraction.experiments.plan import make_plan, output_folder
 from spe_dist.extraction.experiments.record import Requests
-from spe_dist.extraction.experiments.runner import Runner, refuse_changed
+from spe_dist.extraction.experiments.runner import Runner, alone_in, refuse_changed
 
 FILE = """
 output: OUT
@@ -48,9 +48,10 @@ def run(folder: Path, only: tuple[str, ...] = (), renew: bool = False, jobs: int
     experiment = read_experiment(folder / "file.yaml", values)
     plan = make_plan(experiment, only)
     requests = Requests(plan, output_folder(experiment))
-    refuse_changed(plan, requests, renew)
     stream = io.StringIO()
-    status = Runner(plan, requests, jobs, stream=stream).run()
+    with alone_in(requests.output, plan):
+        refuse_changed(plan, requests, renew)
+        status = Runner(plan, requests, jobs, stream=stream).run()
     return status, stream.getvalue()
 
 

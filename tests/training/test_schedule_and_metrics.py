@@ -126,6 +126,15 @@ def test_rows_of_a_part_that_is_trained_again_are_replaced(tmp_path, context):
     assert [(row["step"], row["tbo_loss"]) for row in read_rows(log.path)] == [(1, 1.5), (2, 1.5), (3, 15.0)]
 
 
+def test_an_evaluation_that_is_made_again_is_replaced(tmp_path, context):
+    log = MetricLog(tmp_path, context)
+    for epoch, step in ((1, 2), (2, 4)):
+        log.write({"kind": "evaluation", "step": step, "epoch": epoch, "dev/f1": 0.5})
+    log.close()
+    MetricLog(tmp_path, context, resume_step=4, repeated=lambda row: row["epoch"] > 1).close()
+    assert [row["epoch"] for row in read_rows(log.path, "evaluation")] == [1]
+
+
 def test_numbers_that_json_cannot_hold_become_null(tmp_path, context):
     log = MetricLog(tmp_path, context)
     log.write({"kind": "train", "step": 1, "grad_norm": float("nan")})

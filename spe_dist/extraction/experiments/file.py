@@ -172,8 +172,12 @@ def _check(experiment: Experiment, path: str) -> None:
         raise ConfigError(f"{path}: jobs={experiment.jobs}: at least 1 is needed")
     for seed in experiment.keep_models:
         _known(seed, experiment.seeds, f"{path}: keep_models")
-    for share in experiment.shares:
+    if min(experiment.seeds) < 0 or any(distant.seed < 0 for distant in experiment.distant.values()):
+        raise ConfigError(f"{path}: a seed is below 0; seeds are whole numbers from 0 on")
+    for share, settings in experiment.shares.items():
         _check_share(share, f"{path}: shares")
+        if not isinstance(settings, dict | None):
+            raise ConfigError(f"{path}: shares: {share}: {settings!r} is no list of settings; write {{epochs: 50}}")
     for key, corpus in experiment.corpora.items():
         _check_share(corpus.share, f"{path}: corpora: {key}: share")
     for section in ("pretraining", "distant", "rows"):
@@ -216,7 +220,13 @@ def _check_table(experiment: Experiment, table: Table, place: str) -> None:
     for share in table.shares:
         _check_share(share, f"{place}: shares")
     for key, figures in table.published.items():
-        _known(key.split("@")[0], table.rows, f"{place}: published")
+        row, _, named = key.partition("@")
+        _known(row, table.rows, f"{place}: published")
+        shares = [f"{share:g}" for share in table.shares]
+        if named and named not in shares:
+            raise ConfigError(
+                f"{place}: published: {key}: the table has no share {named!r}; it has {', '.join(shares)}"
+            )
         _check_figures(figures, f"{place}: published: {key}")
     for key, figures in table.literature.items():
         _check_figures(figures, f"{place}: literature: {key}")

@@ -22,17 +22,15 @@ PARTS = ("train", "dev", "test")
 PATH_SETTINGS = ("tokenizer", "deepspeed")
 
 
-def make_plan(
-    experiment: Experiment, only: Sequence[str] = (), fill: Mapping[str, str] | None = None, lenient: bool = False
-) -> Plan:
-    """The plan of what the chosen rows need; `fill` are values for those that the file leaves open.
+def make_plan(experiment: Experiment, only: Sequence[str] = (), lenient: bool = False) -> Plan:
+    """The plan of what the chosen rows need.
 
     `only` names rows (key or label), corpora, tables, or patterns of piece ids such as `rows/spe/*`. Raises ConfigError
     for unknown names, circles and wrong settings anywhere in the file, and, unless `lenient`, for values that are
     needed and not given.
     """
-    _Planner(experiment, dict(fill or {})).make_all()  # a fault that no chosen row meets is one all the same
-    planner = _Planner(experiment, dict(fill or {}))
+    _Planner(experiment).make_all()  # a fault that no chosen row meets is one all the same
+    planner = _Planner(experiment)
     for cell, seed in choose_runs(experiment, only):
         planner.finetune(cell, seed)
     for pattern in only:
@@ -65,17 +63,17 @@ def choose_runs(experiment: Experiment, only: Sequence[str] = ()) -> Iterator[tu
 
 def output_folder(experiment: Experiment) -> Path:
     """Where the pieces of an experiment lie."""
-    return _Planner(experiment, {}).output
+    return _Planner(experiment).output
 
 
 class _Planner:
-    def __init__(self, experiment: Experiment, fill: dict[str, str]):
+    def __init__(self, experiment: Experiment):
         self.experiment = experiment
-        self.fill = fill
         self.plan = Plan()
         self.missing: set[str] = set()
         self.checked: dict[str, dict[str, Any]] = {}
         self.way: list[str] = []  # the pieces that are being planned, each needed by the one before
+        self.names: list[str] = []  # the values that are being replaced, each named by the one before
         self.output = Path(self.text(experiment.output, [])).absolute()
         self.makers: dict[str, Callable[[str], Piece]] = {}
         for section, maker in (("demo", self.demo), ("shards", self.shards), ("pretraining", self.pretraining)):
@@ -128,11 +126,16 @@ class _Planner:
             if name not in self.experiment.values:
                 raise ConfigError(f"{text!r}: there is no value {name!r}{nearest(name, self.experiment.values)}")
             value = self.experiment.values[name]
-            value = self.fill.get(name) if value is None else value
             if value is None:
                 self.missing.add(name)
                 return match[0]
-            return self.text(str(value), needs) if str(value) != text else str(value)
+            if name in self.names:
+                circle = " <- ".join([*self.names[self.names.index(name) :], name])
+                raise ConfigError(f"values: these go round in a circle: {circle}; give one of them a value of its own")
+            self.names.append(name)
+            replaced = self.text(str(value), needs)
+            self.names.pop()
+            return replaced
 
         return PLACEHOLDER.sub(replace, text)
 

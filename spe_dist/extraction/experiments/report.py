@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from spe_dist.extraction.experiments.file import Experiment
@@ -15,12 +15,12 @@ from spe_dist.extraction.experiments.table import lay_out, markdown, read_scores
 FOLDER = "tables"
 
 
-def write_report(experiment: Experiment, fill: Mapping[str, str], only: Sequence[str], split: str) -> list[str]:
+def write_report(experiment: Experiment, only: Sequence[str], split: str) -> list[str]:
     """Write all tables as Markdown, CSV and PNG; the tables that hold a chosen row are returned to be printed.
 
     The scores of dev go into a folder of their own: dev chooses, test reports.
     """
-    plan = make_plan(experiment, fill=fill, lenient=True)
+    plan = make_plan(experiment, lenient=True)
     output = output_folder(experiment)
     requests = Requests(plan, output, trusting=True)
     results = read_scores(plan, requests, split)

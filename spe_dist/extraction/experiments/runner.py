@@ -6,6 +6,9 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
@@ -68,6 +71,28 @@ def refuse_changed(plan: Plan, requests: Requests, renew: bool) -> None:
     )
 
 
+@contextmanager
+def alone_in(output: Path, plan: Plan) -> Iterator[None]:
+    """Nobody else works in OUTPUT while the block lasts.
+
+    Raises ConfigError where another runner, or a process that one has left behind, is at work.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(output / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise ConfigError(f"another run works in {output}; wait for it or stop it") from None
+    try:
+        for piece in plan.pieces.values():
+            record = read_record(piece.folder)
+            if is_running(record, piece):
+                raise ConfigError(f"process {record.process} still works on {piece.id}; wait for it or end it")
+        yield
+    finally:
+        lock.release()
+
+
 class Runner:
     """Runs a plan with `jobs` pieces at once. `devices`: GPUs of which each piece without a launcher sees one."""
 
@@ -98,23 +123,15 @@ class Runner:
         self.began = time.monotonic()
 
     def run(self) -> int:
-        """FINISHED, FAILED or STOPPED. Raises ConfigError where another runner or a leftover process is at work."""
-        self.requests.output.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(self.requests.output / ".lock", timeout=0)
-        try:
-            lock.acquire()
-        except filelock.Timeout:
-            raise ConfigError(f"another run works in {self.requests.output}; wait for it or stop it") from None
+        """FINISHED, FAILED or STOPPED; to be called inside `alone_in`."""
         previous = {number: signal.signal(number, self._interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            self._refuse_leftovers()
             return self._run()
         finally:
             for process in self.running.values():
                 process.kill()
             for number, handler in previous.items():
                 signal.signal(number, handler)
-            lock.release()
 
     def _run(self) -> int:
         self.requests.save()
@@ -150,6 +167,7 @@ class Runner:
             own = self.jobs if not piece.launcher else 1
             resumed = self.states[piece.id] != "new"
             record = read_record(piece.folder)
+            record.request = self.requests.by_id[piece.id]
             try:
                 process = Process(piece, environment(slot, own, () if piece.launcher else self.devices))
             except ConfigError as error:
@@ -157,7 +175,7 @@ class Runner:
                 continue
             self.running[slot] = process
             self.states[piece.id] = "running"
-            write_record(piece, Record("started", record.seconds, self.requests.by_id[piece.id], process.id))
+            write_record(piece, Record("started", record.seconds, record.request, process.id))
             self._say(f"{self._place()} {'resumed' if resumed else 'started'}: {piece.title}   (log: {process.log})")
 
     def _is_ready(self, piece: Piece) -> bool:
@@ -202,12 +220,6 @@ class Runner:
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         self.interrupts += 1
-
-    def _refuse_leftovers(self) -> None:
-        for piece in self.plan.pieces.values():
-            record = read_record(piece.folder)
-            if is_running(record, piece):
-                raise ConfigError(f"process {record.process} still works on {piece.id}; wait for it or end it")
 
     # What is said.
 

@@ -29,6 +29,7 @@ from spe_dist.extraction.finetuning.sampling import (
     part_of_rank,
 )
 from spe_dist.extraction.formats import read_corpus
+from spe_dist.extraction.matching import check_symmetric
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ def read_corpora(config: FinetuneConfig) -> Corpora:
         None if path is None else _read(name, path, data.format)
         for name, path in (("dev", data.dev), ("test", data.test))
     )
+    check_symmetric(data.symmetric, *filter(None, (train, dev, test)))
     chosen_N = choose_share(train.n_sentences, data.train_share, config.train.seed)
     sentences = train.sentences
     chosen_N = chosen_N[[len(sentences[i].words) > 0 for i in chosen_N]]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -42,8 +43,17 @@ class Training:
     peak_memory_gib: float  # the most of any rank
 
 
-def write_results(config: FinetuneConfig, corpora: Corpora, evaluation: Evaluation, training: Training) -> list[str]:
-    """Score the kept model as it was saved, write what the run leaves, return its closing lines. A collective."""
+def write_results(
+    config: FinetuneConfig,
+    corpora: Corpora,
+    evaluation: Evaluation,
+    training: Training,
+    run_state: Mapping[str, Any],
+) -> list[str]:
+    """Score the kept model as it was saved, write what the run leaves, return its closing lines. A collective.
+
+    `run_state`: what a run that is started again in the same folder must have in common with this one.
+    """
     output, context = Path(config.train.output), evaluation.context
     model = load_extractor(output / MODEL_FOLDER, context.device).model
     document: dict[str, Any] = {"best_epoch": training.best.epoch, "dev": None, "test": None}
@@ -67,6 +77,7 @@ def write_results(config: FinetuneConfig, corpora: Corpora, evaluation: Evaluati
         "seed": config.train.seed,
         "train_share": config.data.train_share,
         "finished": True,
+        "run": run_state,
     }
 
     def write() -> Path | None:
@@ -88,7 +99,7 @@ def finished_scores(output: Path) -> dict[str, Any] | None:
         document = json.loads((output / SCORES_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return document if isinstance(document, dict) and document.get("finished") else None
+    return document if isinstance(document, dict) and document.get("finished") and "run" in document else None
 
 
 def describe_finished(output: Path, document: dict[str, Any]) -> str:

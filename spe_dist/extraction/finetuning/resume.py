@@ -73,6 +73,11 @@ def run_state(
     }
 
 
+def whatever_the_machine(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Of `run_state`, what makes another result; the rest only matters for a checkpoint."""
+    return {name: value for name, value in state.items() if name not in ("ranks", "zero_stage", "precision")}
+
+
 def choose_start(
     config: FinetuneConfig, context: RankContext, checkpoints: Checkpoints, state: Mapping[str, Any]
 ) -> Resumed:
@@ -81,14 +86,15 @@ def choose_start(
     if path is None:
         return Resumed(Position(), Best(), None, notes)
     saved = context.run_on_main(lambda: read_state(path))
-    _check_same_run(saved, state, path)
+    if "best" not in saved:
+        raise CheckpointError(f"{path} is no checkpoint of a fine-tuning; to begin from it, give it as --start")
+    check_same_run(saved, state, path)
     notes = [*notes, f"resuming {path.name} of {config.train.output}"]
     return Resumed(Position.of(saved), Best(**saved["best"]), path, notes)
 
 
-def _check_same_run(saved: Mapping[str, Any], state: Mapping[str, Any], path: Path) -> None:
-    if "best" not in saved:
-        raise CheckpointError(f"{path} is no checkpoint of a fine-tuning; to begin from it, give it as --start")
+def check_same_run(saved: Mapping[str, Any], state: Mapping[str, Any], path: Path) -> None:
+    """CheckpointError where what `path` holds was made by another run than that of `state`, by what `saved` says."""
     for name, mine in state.items():
         if saved.get(name) == mine:
             continue

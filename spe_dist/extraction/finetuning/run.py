@@ -65,11 +65,6 @@ def run_finetuning(
     """Train, keep the best model, score it; what a user can get wrong is an SpeError before the first step."""
     began = time.monotonic()
     output = Path(config.train.output)
-    finished = context.run_on_main(lambda: finished_scores(output))
-    if config.train.resume == "auto" and finished is not None:
-        if context.is_main:
-            print(describe_finished(output, finished), flush=True)
-        return
     if context.device.type == "cpu":
         keep_heap_compact()
     corpora = read_corpora(config)
@@ -81,6 +76,12 @@ def run_finetuning(
     data = prepare_training(config, corpora, start.tokenizer, max_pieces)
     check_ranks(data, context.ranks)
     run_state = resume.run_state(config, corpora, data, ds_config, precision, context.ranks)
+    finished = context.run_on_main(lambda: finished_scores(output)) if config.train.resume == "auto" else None
+    if finished is not None:
+        resume.check_same_run(finished["run"], resume.whatever_the_machine(run_state), output)
+        if context.is_main:
+            print(describe_finished(output, finished), flush=True)
+        return
     resumed = resume.choose_start(config, context, checkpoints, run_state)
 
     model = build_model(config, corpora.labels, start)
@@ -113,7 +114,8 @@ def run_finetuning(
         )
 
     agreement = Agreement(context, stop, config.train.checkpoint_every_minutes)
-    log = MetricLog(output, context, resumed.position.step, finish_row)
+    evaluated = resumed.best.evaluated_epoch
+    log = MetricLog(output, context, resumed.position.step, finish_row, lambda row: row.get("epoch", 0) > evaluated)
     write_checkpoint = resume.checkpoint_writer(config, context, engine, output / MODEL_FOLDER)
     journal = Journal(
         settings=config.train,
@@ -140,7 +142,7 @@ def run_finetuning(
     ended = trainer.run()
     log.close()
     if ended:
-        lines = write_results(config, corpora, evaluation, how_it_went(trainer, context, began))
+        lines = write_results(config, corpora, evaluation, how_it_went(trainer, context, began), run_state)
         context.run_on_main(lambda: resume.remove_checkpoints(checkpoints))
     else:
         reasons = [reason for reason in context.all_gather_object(stop.reason) if reason]
