@@ -138,34 +138,36 @@ def read_chunks(path: Path, stream: BinaryIO | None = None) -> Iterator[tuple[by
             raw = _Counted(head, file)
             if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
                 raise DataError(f"{path} is UTF-16 text; convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)")
-            new_decompressor = _decompressor(head, path)
-            if new_decompressor is None:
+            compression = _compression(head, path)
+            if compression is None:
                 while chunk := raw.read(_READ_BYTES):
                     yield chunk, raw.tell()
             else:
-                yield from _decompressed(raw, new_decompressor, path)
+                yield from _decompressed(raw, *compression, path)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error}") from error
 
 
-def _decompressor(head: bytes, path: Path) -> Callable[[], Any] | None:
-    """What makes a decompressor for one compressed stream of a file that begins so; None for one that is plain."""
+def _compression(head: bytes, path: Path) -> tuple[Callable[[], Any], type[Exception]] | None:
+    """What makes a decompressor for one stream of a file that begins so, and its error; None for a plain file."""
     if head[:2] == b"\x1f\x8b":
-        return lambda: zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+        return lambda: zlib.decompressobj(wbits=16 + zlib.MAX_WBITS), zlib.error
     if head == b"\xfd7zXZ\x00":
-        return lzma.LZMADecompressor
+        return lzma.LZMADecompressor, lzma.LZMAError
     if head[:3] == b"BZh":
-        return bz2.BZ2Decompressor
+        return bz2.BZ2Decompressor, OSError
     if head[:4] != b"\x28\xb5\x2f\xfd":
         return None
     try:
         import zstandard
     except ImportError as error:
         raise DataError(f"{path} is zstd-compressed; install the package zstandard, or decompress it") from error
-    return lambda: zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj()
+    return lambda: zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj(), zstandard.ZstdError
 
 
-def _decompressed(raw: Any, new_decompressor: Callable[[], Any], path: Path) -> Iterator[tuple[bytes, int]]:
+def _decompressed(
+    raw: Any, new_decompressor: Callable[[], Any], damage: type[Exception], path: Path
+) -> Iterator[tuple[bytes, int]]:
     """Stream by stream: the packages' own files take one that is cut short (zstd) or damaged at the head of a further
     stream (xz, bz2) for a complete one, and keep back what stands before a damage. Zeros between streams are padding.
     """
@@ -179,7 +181,7 @@ def _decompressed(raw: Any, new_decompressor: Callable[[], Any], path: Path) -> 
             stream = new_decompressor()
         try:
             chunk = stream.decompress(data)
-        except Exception as error:  # each package has its own kinds
+        except damage as error:
             raise DataError(f"{path} is damaged: {error}; fetch it again") from error
         rest = stream.unused_data if stream.eof else b""
         stream = None if stream.eof else stream

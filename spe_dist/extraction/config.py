@@ -125,7 +125,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "epochs": 200.0,
     },
     # Encoders well below BERT-base learn with higher rates in fewer epochs; small shares get more epochs. Half the
-    # paper's batch is twice the steps at the same cost: +6 dev relation F1 with 10% of CoNLL04 (two seeds).
+    # paper's batch is twice the steps at the same cost, which relations need where there is little data.
     "small": {
         "batch_sentences": 16,
         "learning_rate": 1e-4,

@@ -125,15 +125,13 @@ def sentences_of_record(record: Any, settings: InputSettings) -> Iterator[tuple[
     if not isinstance(record, dict):
         raise RecordError(f"is {_shown(record)}, no text and no object with {settings.text_field!r} or 'tokens'")
     text = record.get(settings.text_field)
-    # Beside a text, what is no list is a count.
-    lists = [name for name in ("sentences", *WORD_FIELDS) if name in record]
-    lists = [name for name in lists if isinstance(record[name], list) or not isinstance(text, str)]
-    if lists[:1] == ["sentences"]:
-        return _of_list(record["sentences"], "sentences", text)
-    for name in lists:
-        words = record[name]
+    has_text = isinstance(text, str)  # beside it, what is no list is a count
+    given = [name for name in ("sentences", *WORD_FIELDS) if name in record]
+    field = next((name for name in given if isinstance(record[name], list) or not has_text), None)
+    if field is not None:
+        words = record[field]
         is_nested = isinstance(words, list) and words and all(isinstance(inner, list) for inner in words)
-        return _of_list(words if is_nested else [words], name, text)
+        return _of_list(words if is_nested or field == "sentences" else [words], field, text)
     if isinstance(text, str):
         return sentences_of_text(_encodable(text), settings.tokenised)
     if settings.text_field in record:

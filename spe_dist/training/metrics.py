@@ -33,8 +33,8 @@ class MetricLog:
         finish: Finish | None = None,
         repeated: Callable[[dict[str, Any]], bool] = lambda _: False,
     ) -> None:
-        """`resume_step`: rows of later steps are of a part that is trained again, and are removed. So are evaluations
-        that are made again, by `repeated`.
+        """`resume_step`: rows of later steps are of a part that is trained again, and are removed. So are rows of
+        which `repeated` says that they will be made again.
 
         `finish` makes a row of means from a row with counts, sums over all ranks and the number of ranks.
         """
@@ -46,7 +46,7 @@ class MetricLog:
         if context.is_main:
             from torch.utils.tensorboard import SummaryWriter
 
-            _keep_rows(self.path, lambda row: row["step"] <= resume_step and not _is_repeated(row, repeated))
+            _keep_rows(self.path, lambda row: row["step"] <= resume_step and not repeated(row))
             self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step + 1)
 
     def add(self, row: Mapping[str, Any], sums: Mapping[str, Tensor], local: Mapping[str, float]) -> None:
@@ -126,10 +126,6 @@ def read_rows(path: Path, kind: str | None = None) -> list[dict[str, Any]]:
         except ValueError:
             continue
     return [row for row in rows if kind is None or row.get("kind") == kind]
-
-
-def _is_repeated(row: dict[str, Any], repeated: Callable[[dict[str, Any]], bool]) -> bool:
-    return row.get("kind") == "evaluation" and repeated(row)
 
 
 def _keep_rows(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:

@@ -99,7 +99,7 @@ def finished_scores(output: Path) -> dict[str, Any] | None:
         document = json.loads((output / SCORES_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return document if isinstance(document, dict) and document.get("finished") and "run" in document else None
+    return document if isinstance(document, dict) and document.get("finished") else None
 
 
 def describe_finished(output: Path, document: dict[str, Any]) -> str:

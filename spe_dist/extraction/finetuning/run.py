@@ -78,9 +78,11 @@ def run_finetuning(
     run_state = resume.run_state(config, corpora, data, ds_config, precision, context.ranks)
     finished = context.run_on_main(lambda: finished_scores(output)) if config.train.resume == "auto" else None
     if finished is not None:
-        resume.check_same_run(finished["run"], resume.whatever_the_machine(run_state), output)
+        asked = resume.whatever_the_machine(run_state)
+        resume.check_same_run(finished.get("run", asked), asked, output)
         if context.is_main:
             print(describe_finished(output, finished), flush=True)
+        stop.close()
         return
     resumed = resume.choose_start(config, context, checkpoints, run_state)
 
@@ -115,7 +117,13 @@ def run_finetuning(
 
     agreement = Agreement(context, stop, config.train.checkpoint_every_minutes)
     evaluated = resumed.best.evaluated_epoch
-    log = MetricLog(output, context, resumed.position.step, finish_row, lambda row: row.get("epoch", 0) > evaluated)
+    log = MetricLog(
+        output,
+        context,
+        resumed.position.step,
+        finish_row,
+        repeated=lambda row: row["kind"] == "evaluation" and row["epoch"] > evaluated,
+    )
     write_checkpoint = resume.checkpoint_writer(config, context, engine, output / MODEL_FOLDER)
     journal = Journal(
         settings=config.train,
