@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from spe_dist import __version__
+from spe_dist.command_line import INTERRUPTED, USER_ERROR
 from spe_dist.config import Config
 from spe_dist.config_loading import Parser, add_settings
 from spe_dist.errors import DivergenceError, SpeError, TrainingFailure
@@ -43,14 +44,17 @@ def training_parser(
 
 
 def exit_status(program: Callable[[], int]) -> int:
-    """Run it. Exit status: 0 finished or stopped as asked, 1 training failed or lost a rank, 2 a user's error."""
+    """Run it. Exit status: 0 finished or stopped as asked, 1 training failed or lost a rank, 2 a user's error.
+
+    130 where Ctrl-C ended it at once: before the run could save, or pressed a second time.
+    """
     try:
         return program()
     except (SpeError, TrainingFailure, DivergenceError) as error:
         if _rank() != "0":
             time.sleep(OTHER_RANKS_WAIT_S)
         _report(str(error))
-        return 2 if isinstance(error, SpeError) else 1
+        return USER_ERROR if isinstance(error, SpeError) else 1
     except RuntimeError as error:
         if not _connection_lost(error):
             raise
@@ -60,6 +64,15 @@ def exit_status(program: Callable[[], int]) -> int:
             "answer within timeout_s. Checkpoints are kept; continue with --resume auto"
         )
         return 1
+    except KeyboardInterrupt:
+        if _rank() == "0":
+            sys.stdout.flush()
+            print(
+                "interrupted without saving; checkpoints made before are kept, and the same command with --resume auto "
+                "goes on from the newest",
+                file=sys.stderr,
+            )
+        return INTERRUPTED
 
 
 def _connection_lost(error: RuntimeError) -> bool:

@@ -11,6 +11,7 @@ import pytest
 
 from spe_dist.command_line import run_command
 from spe_dist.errors import ConfigError
+from spe_dist.training_command import exit_status
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -40,6 +41,16 @@ def test_an_interrupt_is_said(capsys):
 
     assert run_command(interrupt, interrupted="the same command continues") == 130
     assert capsys.readouterr().err == "the same command continues\n"
+
+
+@pytest.mark.parametrize(("rank", "lines"), [("0", 1), ("1", 0)])
+def test_training_interrupted_before_it_could_save_says_so_once(rank, lines, monkeypatch, capsys):
+    def interrupt() -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("RANK", rank)
+    assert exit_status(interrupt) == 130
+    assert len(capsys.readouterr().err.splitlines()) == lines
 
 
 def test_a_reader_that_leaves_early_is_no_error():
