@@ -26,7 +26,7 @@ from spe_dist.training_command import exit_status, training_parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 finished or stopped as asked, 1 training failed, 2 a user's error."""
+    """Exit status: 0 finished or stopped as asked, 1 training failed, 2 a user's error, 130 interrupted."""
     return exit_status(lambda: _main(sys.argv[1:] if argv is None else argv))
 
 

@@ -32,7 +32,7 @@ DEMO_VOCABULARY = 4_000
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 finished or stopped as asked, 1 training failed, 2 a user's error."""
+    """Exit status: 0 finished or stopped as asked, 1 training failed, 2 a user's error, 130 interrupted."""
     return exit_status(lambda: _main(sys.argv[1:] if argv is None else argv))
 
 
