@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -20,22 +21,39 @@ def run_command(
     """Run a command and return its exit status: its own (none: 0), or 2 for one of `errors`, or 130 for Ctrl-C.
 
     interrupted: what is said then. Where the reader of its output leaves early (`... | head`) it ends quietly with 0.
-    What an output cannot encode, such as the name of a file that is no UTF-8, is written with backslashes.
+    What an output cannot encode, such as the name of a file that is no UTF-8, is written with backslashes; where
+    standard output is closed, nothing is said.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
         status = command() or 0
-        sys.stdout.flush()
+        _flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more to say at the end
+        _drop_output()
         return 0
     except errors as error:
-        sys.stdout.flush()
+        _flush()
         print(f"error: {error}", file=sys.stderr)
+        return USER_ERROR
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _drop_output()
+        print("error: no space is left where the output goes; free some, or write elsewhere", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)
         return INTERRUPTED
     return status
+
+
+def _flush() -> None:
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def _drop_output() -> None:
+    """Send what standard output still holds nowhere: writing it would fail again when Python ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

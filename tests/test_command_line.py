@@ -70,3 +70,13 @@ def test_a_file_whose_name_is_no_utf8_is_named(tmp_path):
     command = [os.fsencode(sys.executable), b"tools/corpus.py", b"inspect", path]
     result = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True)
     assert result.returncode == 0 and rb"\udcff.json" in result.stdout and not result.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize(("output", "status"), [(">/dev/full", 2), (">&-", 0)])
+def test_an_output_that_is_full_or_closed_ends_without_a_traceback(output, status):
+    code = "from spe_dist.command_line import run_command; raise SystemExit(run_command(lambda: print('told')))"
+    command = ["bash", "-c", f'"$0" -c "$1" {output}', sys.executable, code]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.returncode == status and "Traceback" not in done.stderr
+    assert ("no space" in done.stderr) == (status == 2)

@@ -12,6 +12,7 @@ It needs nothing but a browser. Files may have any format that tools/corpus.py k
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,14 +73,14 @@ def _check(options: argparse.Namespace) -> None:
     if options.sentences < 0 or options.bootstrap < 1 or options.seed < 0:
         raise ConfigError("--sentences and --seed are numbers from 0 on, --bootstrap from 1 on")
     for name in ("gold", "a", "b"):
-        if Path(getattr(options, name)).resolve() == Path(options.output).resolve():
+        if os.path.realpath(getattr(options, name)) == os.path.realpath(options.output):
             raise ConfigError(f"--output {options.output} is the file of --{name} too; give the page a name of its own")
 
 
 def _write(path: Path, html: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(html, encoding="utf-8")
+        path.write_bytes(html.encode("utf-8", "backslashreplace"))  # names of files may be no UTF-8
     except OSError as error:
         raise ConfigError(f"--output {path} cannot be written ({error.strerror}); give another place") from error
 

@@ -37,7 +37,7 @@ from spe_dist.data.manifest import MANIFEST_NAME, SPLITS, TOKENIZER_FOLDER, Mani
 from spe_dist.data.parallel import available_processes, map_in_order
 from spe_dist.data.runs import BINS, write_atomically
 from spe_dist.data.text import TextReader, choose_unit, take_sample
-from spe_dist.data.text_files import find_files, left_out_files, refuse_pipes
+from spe_dist.data.text_files import find_files, refuse_pipes, tell_left_out_files
 from spe_dist.data.words import choose_words
 from spe_dist.errors import ConfigError, DataError
 from spe_dist.files import file_sha256, shared_name
@@ -83,7 +83,7 @@ def make_shards(
     folder = Path(output).expanduser()
     files = find_files(inputs, leave_out=folder)
     refuse_pipes(files)
-    _tell_left_out(left_out_files(inputs, leave_out=folder))
+    tell_left_out_files(inputs, leave_out=folder)
     with _disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = folder / ".lock"
@@ -98,16 +98,6 @@ def make_shards(
         except Timeout as error:
             raise DataError(f"{folder} is being written by another process; wait for it, or choose another") from error
     return manifest
-
-
-def _tell_left_out(files: Sequence[Path]) -> None:
-    if files:
-        names = ", ".join(file.name for file in files[:3])
-        print(
-            f"warning: {len(files):,} file(s) of the input folders are left out, as their names are not those of text "
-            f"({names}); to take them, give them by name or by a glob",
-            file=sys.stderr,
-        )
 
 
 def _build(

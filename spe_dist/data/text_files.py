@@ -9,6 +9,7 @@ import bz2
 import glob
 import lzma
 import os
+import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -75,15 +76,22 @@ def find_files(inputs: Sequence[str], leave_out: Path | None = None) -> list[Pat
     return list(found.values())
 
 
-def left_out_files(inputs: Sequence[str], leave_out: Path | None = None) -> list[Path]:
-    """Files of the folders among `inputs` that `find_files` passes over since their names are not those of text."""
+def tell_left_out_files(inputs: Sequence[str], leave_out: Path | None = None) -> None:
+    """Warn of files of the folders among `inputs` that `find_files` passes over: their names are not those of text."""
     folders = (path for path in (Path(argument).expanduser() for argument in inputs) if path.is_dir())
-    return [
+    files = [
         file
         for folder in folders
         for file in _visible_files(folder)
         if not _is_text_name(file) and not _lies_in(file, leave_out)
     ]
+    if files:
+        names = ", ".join(file.name for file in files[:3])
+        print(
+            f"warning: {len(files):,} file(s) of the input folders are left out, as their names are not those of text "
+            f"({names}); to take them, give them by name or by a glob",
+            file=sys.stderr,
+        )
 
 
 def refuse_pipes(files: Sequence[Path]) -> None:

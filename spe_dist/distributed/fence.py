@@ -38,7 +38,9 @@ class Fence:
         }
 
     def claim(self) -> None:
-        """Become the owner. Raises CheckpointError where a later start of the same Slurm job already is."""
+        """Become the owner. Raises CheckpointError where a later start of the same Slurm job already is, and where the
+        folder cannot be made or written.
+        """
         found = self._read()
         if (
             found is not None
@@ -47,6 +49,13 @@ class Fence:
             and int(found.get("restart_count", 0)) > self.owner["restart_count"]
         ):
             raise CheckpointError(self._refusal(found))
+        try:
+            self._write()
+        except OSError as error:
+            folder = self.file.parent
+            raise CheckpointError(f"output={folder} cannot be written ({error.strerror}); give another one") from None
+
+    def _write(self) -> None:
         self.file.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.file.with_name(f"{OWNER_FILE}.{self.owner['token']}")
         with temporary.open("w", encoding="utf-8") as file:
@@ -64,7 +73,7 @@ class Fence:
     def _read(self) -> dict[str, Any] | None:
         try:
             owner = json.loads(self.file.read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
+        except (FileNotFoundError, NotADirectoryError, ValueError):
             return None
         return owner if isinstance(owner, dict) else None
 

@@ -91,7 +91,7 @@ def remove_stop_file(output: Path | str) -> bool:
     """Remove OUTPUT/STOP, so that a run that was stopped by it can go on. Returns whether it was there."""
     try:
         (Path(output) / STOP_FILE).unlink()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     return True
 

@@ -33,6 +33,17 @@ class Entity:
         return self.start, self.end
 
 
+def joined(fragments: Iterable[Span]) -> list[Span]:
+    """Parts in order, those that touch or overlap made one."""
+    parts: list[Span] = []
+    for start, end in sorted(fragments):
+        if parts and start <= parts[-1][1]:
+            parts[-1] = (parts[-1][0], max(end, parts[-1][1]))
+        else:
+            parts.append((start, end))
+    return parts
+
+
 @dataclass(frozen=True, order=True)
 class Relation:
     """A directed, typed relation between two entities of a sentence."""
@@ -73,9 +84,7 @@ def _is_unplaced(kept: Any) -> TypeGuard[Mapping[str, Any]]:
 
 
 def _is_mention(mention: Any, texts: tuple[str, ...]) -> bool:
-    if not isinstance(mention, dict) or not isinstance(mention.get("label", False), str | None):
-        return False
-    return all(isinstance(mention.get(text), str) for text in texts)
+    return isinstance(mention, dict) and all(isinstance(mention.get(name), str) for name in ("label", *texts))
 
 
 @dataclass(frozen=True)

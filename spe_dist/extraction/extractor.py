@@ -9,7 +9,7 @@ for sentence in extractor.predict("John Smith works for IBM in Boston. He likes 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -76,6 +76,8 @@ class Extractor:
             return next(self.predict_stream([inputs]))
         if isinstance(inputs, Sentence):
             raise DataError("predict was given one Sentence; give a list of them")
+        if inputs is None or isinstance(inputs, Mapping):
+            raise DataError(f"predict was given {type(inputs).__name__}; give a text, or a list of texts or word lists")
         return list(self.predict_stream(cast(Iterable[Item], inputs)))
 
     def predict_stream(self, inputs: Iterable[Item]) -> Iterator[Any]:
@@ -149,7 +151,9 @@ def choose_device(device: str | torch.device | None) -> torch.device:
     try:
         chosen = torch.device(cast(Any, device))
     except RuntimeError:
-        raise ConfigError(f"device={device!r} is unknown; choose auto, cpu, cuda or cuda:N") from None
+        chosen = None
+    if chosen is None or chosen.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device={str(device)!r} is unknown; choose auto, cpu, cuda or cuda:N")
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise ConfigError(f"device={str(device)!r}: torch sees {torch.cuda.device_count()} GPUs; choose cpu or auto")
     return chosen

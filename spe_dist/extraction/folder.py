@@ -233,6 +233,6 @@ extractor = Extractor.from_pretrained(FOLDER)
 sentences = extractor.predict("Anna Berg works for the city council of Lund .")
 ```
 
-From a shell: `python spe_dist/predict.py --model FOLDER --help`. The encoder alone, with nothing but transformers:
+From a shell: `python spe_dist/predict.py FOLDER text.txt`. The encoder alone, with nothing but transformers:
 `AutoModel.from_pretrained(FOLDER)`. `--start FOLDER` of spe_dist/finetune.py fine-tunes it further.
 """

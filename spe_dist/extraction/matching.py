@@ -31,6 +31,7 @@ from spe_dist.extraction.corpus import (
     Relation,
     Sentence,
     Span,
+    joined,
 )
 
 METRICS = ("entity", "relation", "ent_rel")
@@ -55,21 +56,10 @@ def boundaries(entity: Entity | CrossEntity, offset: int = 0) -> Boundaries:
     """First word, end, and the parts of a discontinuous entity; `offset` is added to all of them."""
     if isinstance(entity, CrossEntity) or not entity.fragments:
         return entity.start + offset, entity.end + offset, ()
-    parts = _joined(entity.fragments)
+    parts = joined(entity.fragments)
     if parts == [(entity.start, entity.end)]:
         parts = []
     return entity.start + offset, entity.end + offset, tuple((start + offset, end + offset) for start, end in parts)
-
-
-def _joined(fragments: Iterable[Span]) -> list[Span]:
-    """Parts in order, those that touch or overlap made one."""
-    parts: list[Span] = []
-    for start, end in sorted(fragments):
-        if parts and start <= parts[-1][1]:
-            parts[-1] = (parts[-1][0], max(end, parts[-1][1]))
-        else:
-            parts.append((start, end))
-    return parts
 
 
 def entity_key(entity: Entity | CrossEntity, offset: int = 0) -> Key:
@@ -137,22 +127,26 @@ def _mark_unplaced(
 ) -> None:
     """Add what names words that the sentence does not hold (nyt format): by text, since it has no boundaries.
 
-    needs_entities: only relations whose arguments are, by their texts, among the entities.
+    An argument has the type of the first entity of its text. needs_entities: only relations whose arguments are, by
+    their texts, among the entities.
     """
     if not sentence.unplaced:
         return
-    mentions = sentence.unplaced.get("entityMentions", [])
-    typed = [mention for mention in mentions if mention["label"]]  # without a type: an argument, no entity
-    marked.entity.update((mention["label"], UNPLACED, _text(mention["text"])) for mention in typed)
-    known = {_text(mention["text"]) for mention in mentions}
-    known.update(_text(" ".join(sentence.words[entity.start : entity.end])) for entity in sentence.entities)
+    types: dict[str, str] = {}
+    for mention in sentence.unplaced.get("entityMentions", []):
+        if mention["label"]:  # without a type: an argument, no entity
+            marked.entity.add((mention["label"], UNPLACED, _text(mention["text"])))
+            types.setdefault(_text(mention["text"]), mention["label"])
+    for entity in sentence.entities:
+        types.setdefault(_text(" ".join(sentence.words[entity.start : entity.end])), entity.type)
     for mention in sentence.unplaced.get("relationMentions", []):
         texts = _text(mention["em1Text"]), _text(mention["em2Text"])
-        if needs_entities and not known.issuperset(texts):
+        if needs_entities and not types.keys() >= set(texts):
             continue
-        key = mention["label"], UNPLACED, *(sorted(texts) if mention["label"] in symmetric else texts)
-        marked.relation.add(key)
-        marked.ent_rel.add(key)
+        is_symmetric = mention["label"] in symmetric
+        typed = [(text, types.get(text, "")) for text in texts]
+        marked.relation.add((mention["label"], UNPLACED, *(sorted(texts) if is_symmetric else texts)))
+        marked.ent_rel.add((mention["label"], UNPLACED, *(sorted(typed) if is_symmetric else typed)))
 
 
 def _text(text: str) -> str:
@@ -191,10 +185,12 @@ def check_aligned(gold: Corpus, predicted: Corpus) -> None:
 
 def check_symmetric(symmetric: Collection[str], *corpora: Corpus) -> None:
     """Raise ConfigError for a name that no relation of the corpora has."""
-    types = {relation.type for corpus in corpora for sentence in corpus.sentences for relation in sentence.relations}
-    types |= {
-        relation.type for corpus in corpora for document in corpus.documents for relation in document.cross_relations
-    }
+    types: set[str] = set()
+    for document in (document for corpus in corpora for document in corpus.documents):
+        types.update(relation.type for relation in document.cross_relations)
+        for sentence in document.sentences:
+            types.update(relation.type for relation in sentence.relations)
+            types.update(mention["label"] for mention in sentence.unplaced.get("relationMentions", []))
     for name in symmetric:
         if name not in types:
             known = ", ".join(sorted(types)) or "none at all"

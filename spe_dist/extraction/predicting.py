@@ -18,6 +18,7 @@ import torch
 
 from spe_dist.allocator import keep_freed_memory, use_huge_pages
 from spe_dist.data.text import Skips
+from spe_dist.data.text_files import COMPRESSED_SUFFIXES, tell_left_out_files
 from spe_dist.errors import ConfigError, DataError, SpeError
 from spe_dist.extraction.corpus import Sentence
 from spe_dist.extraction.drawing import colours_of_sentences, draw_sentence, page
@@ -37,6 +38,7 @@ def predict_files(options: argparse.Namespace) -> None:
     """Predict as the command line says (predict.py). Raises SpeError, BrokenPipeError."""
     files = find_inputs(options.inputs)  # what does not exist is said before the model is loaded
     _check_outputs(options, files)
+    tell_left_out_files(options.inputs)
     if options.threads:
         torch.set_num_threads(options.threads)
     use_huge_pages()
@@ -143,6 +145,9 @@ def _check_outputs(options: argparse.Namespace, files: Sequence[Path]) -> None:
     ignored = [f"--{name}" for name, default in _TEXT_OPTIONS.items() if getattr(options, name) != default]
     if options.format == "corpus" and ignored:
         raise ConfigError(f"--format corpus reads a corpus as it is, without {', '.join(ignored)}; leave that away")
+    if options.format != "corpus" and options.output and Path(options.output).suffix in COMPRESSED_SUFFIXES:
+        suffix = Path(options.output).suffix
+        raise ConfigError(f"--output {options.output}: JSON lines are written plain; leave {suffix} away, or pipe")
     inputs = {file.resolve() for file in files if str(file) != STANDARD_INPUT}
     for name, value in (("--output", options.output), ("--html", options.html)):
         if not value:

@@ -140,6 +140,8 @@ def _score(gold: Corpus, predicted: Corpus, symmetric: tuple[str, ...], with_dir
                 units.append(unit)
                 unit = Tally()
         if number in across.gold or number in across.predicted:
+            if is_one_document and number not in across.gold:  # units follow from gold alone, or no two systems pair
+                unit = units.pop()
             marked, found = across.gold.get(number, Marked()), across.predicted.get(number, Marked())
             for tally in (unit, by_entities.tallies[ACROSS], by_length.tallies[ACROSS]):
                 tally.add(marked, found)

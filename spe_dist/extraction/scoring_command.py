@@ -6,6 +6,8 @@ import argparse
 
 from spe_dist.config_loading import Parser
 
+MOST_DRAWS = 1_000_000
+
 
 def scoring_parser(program: str, usage: str, description: str | None) -> Parser:
     """A parser with --gold and how scores are computed; `description`: a docstring, its first paragraph the summary."""
@@ -27,10 +29,20 @@ def scoring_parser(program: str, usage: str, description: str | None) -> Parser:
         default=[],
         help="relation types whose direction does not matter [none]",
     )
-    scores.add_argument("--bootstrap", type=int, default=1000, metavar="N", help="draws for the 95%% intervals [1000]")
+    scores.add_argument(
+        "--bootstrap", type=_draws, default=1000, metavar="N", help="draws for the 95%% intervals [1000]"
+    )
     scores.add_argument("--seed", type=int, default=0, help="of all draws [0]")
     return parser
 
 
 def _types(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _draws(text: str) -> int:
+    if not text.lstrip("-").isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number")
+    if int(text) > MOST_DRAWS:
+        raise argparse.ArgumentTypeError(f"{text} draws are more than any interval needs; give at most {MOST_DRAWS:,}")
+    return int(text)

@@ -1,7 +1,8 @@
-"""Stores of random sentences for the tests of order, stream and corruption, in memory and on disk."""
+"""Stores of random sentences for the tests of order, stream and corruption, in memory and on disk; text to shard."""
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from shards import PIECES, numbered_sentences
 
+from spe_dist.data import text_files
 from spe_dist.data.manifest import Manifest, TokenizerEntry
 from spe_dist.data.shards import Block, write_shard
 from spe_dist.files import file_sha256
@@ -92,3 +95,26 @@ def random_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     (folder / "manifest.json").write_text(manifest.to_json())
     return folder
+
+
+@pytest.fixture
+def vocabulary(tmp_path) -> str:
+    (tmp_path / "vocab.txt").write_text("\n".join(PIECES) + "\n")
+    return str(tmp_path / "vocab.txt")
+
+
+@pytest.fixture
+def corpus(tmp_path) -> list[str]:
+    """Two files of 2,000 sentences with bad ones between."""
+    lines = numbered_sentences(2_000)
+    lines[500] = ""
+    (tmp_path / "a.txt").write_text("\n".join(lines[:1_200]) + "\n")
+    with gzip.open(tmp_path / "b.txt.gz", "wt") as file:
+        file.write("\n".join(lines[1_200:]))
+    return [str(tmp_path / "a.txt"), str(tmp_path / "b.txt.gz")]
+
+
+@pytest.fixture
+def small_parts(monkeypatch):
+    """Parts of 4 KiB, so that a small corpus has about twenty."""
+    monkeypatch.setattr(text_files, "PART_BYTES", 4 << 10)

@@ -1,80 +1,26 @@
-"""From text to shards: nothing lost, nothing twice, the same bytes however the work is divided or interrupted."""
+"""From text to shards: nothing lost, nothing twice, the same bytes however the work is divided."""
 
 from __future__ import annotations
 
-import gzip
 import json
 import lzma
 import os
-import random
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+from shards import contents, numbered_sentences, sentences_of
 
-from spe_dist.data import build, build_runs, text_files
 from spe_dist.data.build import make_shards
 from spe_dist.data.build_stages import TOO_LONG, TOO_SHORT, UNKNOWN_WORDS, WITHOUT_PIECES, is_held_out
-from spe_dist.data.manifest import Manifest
 from spe_dist.data.runs import BINS, bin_sizes, read_run, write_run
 from spe_dist.data.store import ShardStore
 from spe_dist.data.text import BLANK, UNDECODABLE
-from spe_dist.data.vocabulary import SPECIAL_TOKENS
-from spe_dist.errors import ConfigError, DataError, LaunchError
+from spe_dist.errors import ConfigError, DataError
 
 TEXT_FOLDER = Path(__file__).resolve().parents[2] / "../shared/data/text"
-NAMES = ["ada", "bo", "cy", "dot", "eve"]
-PIECES = [*SPECIAL_TOKENS, *NAMES, "saw", "and", "the", ".", ",", *"0123456789", *(f"##{d}" for d in "0123456789")]
-
-
-def numbered_sentences(count: int, seed: int = 0) -> list[str]:
-    """Different tokenised sentences; the number is one word of several pieces."""
-    rng = random.Random(seed)
-    return [f"{rng.choice(NAMES)} saw {i} and the {rng.choice(NAMES)} ." for i in range(count)]
-
-
-@pytest.fixture
-def vocabulary(tmp_path) -> str:
-    (tmp_path / "vocab.txt").write_text("\n".join(PIECES) + "\n")
-    return str(tmp_path / "vocab.txt")
-
-
-@pytest.fixture
-def corpus(tmp_path) -> list[str]:
-    """Two files of 2,000 sentences with bad ones between."""
-    lines = numbered_sentences(2_000)
-    lines[500] = ""
-    (tmp_path / "a.txt").write_text("\n".join(lines[:1_200]) + "\n")
-    with gzip.open(tmp_path / "b.txt.gz", "wt") as file:
-        file.write("\n".join(lines[1_200:]))
-    return [str(tmp_path / "a.txt"), str(tmp_path / "b.txt.gz")]
-
-
-@pytest.fixture
-def small_parts(monkeypatch):
-    """Parts of 4 KiB, so that a small corpus has about twenty."""
-    monkeypatch.setattr(text_files, "PART_BYTES", 4 << 10)
-
-
-def sentences_of(folder: Path, split: str) -> list[str]:
-    """All sentences as words, by the folder's own tokenizer, in the order of their ids."""
-    store = ShardStore.open(str(folder), split)
-    pieces = (folder / "tokenizer" / "vocab.txt").read_text().split("\n")
-    found = []
-    for index in range(len(store.block_sentences)):
-        block = store.block(index)
-        for i in range(block.n_sentences):
-            ids = block.piece_ids_T[block.piece_offsets_N1[i] : block.piece_offsets_N1[i + 1]]
-            firsts = block.first_pieces_W[block.word_offsets_N1[i] : block.word_offsets_N1[i + 1]]
-            words = np.split(ids, firsts[1:])
-            found.append(" ".join("".join(pieces[p].removeprefix("##") for p in word) for word in words))
-    return found
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def test_every_sentence_is_in_one_split_once_and_the_order_is_shuffled(tmp_path, corpus, vocabulary, small_parts):
@@ -131,100 +77,6 @@ def test_duplicates_stay_together_whatever_their_case_and_spaces():
         assert len(share) == 1
     held_out = sum(is_held_out(line, 0.005) for line in numbered_sentences(40_000))
     assert 200 - 60 < held_out < 200 + 60
-
-
-class Interrupted(Exception):
-    pass
-
-
-def interrupt(monkeypatch, module, name: str, after: int) -> list[int]:
-    """Let a stage's function fail after some calls; returns the count of calls."""
-    function, calls = getattr(module, name), [0]
-
-    def failing(task):
-        if calls[0] == after:
-            raise Interrupted
-        calls[0] += 1
-        return function(task)
-
-    monkeypatch.setattr(module, name, failing)
-    return calls
-
-
-@pytest.mark.parametrize("vocabulary_of", ["given", "trained"])
-def test_an_interrupted_build_continues_to_the_same_bytes_without_repeating(
-    tmp_path, corpus, vocabulary, small_parts, monkeypatch, vocabulary_of
-):
-    source = {"tokenizer": vocabulary} if vocabulary_of == "given" else {"train_vocab": 100}
-    options = {**source, "block_sentences": 50, "shard_sentences": 250, "quiet": True, "processes": 1}
-    parts = len(list(text_files.read_parts([Path(path) for path in corpus])))
-    whole = make_shards(corpus, str(tmp_path / "whole"), **options)
-    shards = sum(map(len, whole.splits.values()))
-    out = str(tmp_path / "out")
-    stages = ((build_runs, "make_runs"), (build, "make_shard"))
-    for (module, name), total in zip(stages, (parts, shards), strict=True):
-        with monkeypatch.context() as patch:
-            calls = interrupt(patch, module, name, after=3)
-            with pytest.raises(Interrupted):
-                make_shards(corpus, out, **options)
-        assert not (tmp_path / "out" / "manifest.json").exists()
-        with monkeypatch.context() as patch:
-            calls = interrupt(patch, module, name, after=4)
-            with pytest.raises(Interrupted):
-                make_shards(corpus, out, **options)
-        assert calls[0] == 4 and total > 7
-    with monkeypatch.context() as patch:
-        runs_made, shards_made = (interrupt(patch, *what, after=-1) for what in stages)
-        make_shards(corpus, out, **options)
-        assert runs_made[0] == 0 and shards_made[0] == shards - 7
-    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
-
-
-def test_a_finished_build_returns_at_once_and_another_request_is_an_error(tmp_path, corpus, vocabulary, monkeypatch):
-    out = str(tmp_path / "out")
-    first = make_shards(corpus, out, tokenizer=vocabulary, quiet=True)
-    monkeypatch.setattr(build, "make_all_runs", None)
-    assert make_shards(corpus, out, tokenizer=vocabulary, quiet=True) == first
-    monkeypatch.undo()
-    with pytest.raises(DataError, match=r"seed was 0 and is 1.*--overwrite"):
-        make_shards(corpus, out, tokenizer=vocabulary, seed=1, quiet=True)
-    with pytest.raises(DataError, match="input files are others"):
-        make_shards(corpus[:1], out, tokenizer=vocabulary, quiet=True)
-    with pytest.raises(DataError, match="tokenizer is another"):
-        (tmp_path / "vocab.txt").write_text("\n".join([*PIECES, "saws"]) + "\n")
-        make_shards(corpus, out, tokenizer=vocabulary, quiet=True)
-    assert Manifest.load(out) == first
-    other = make_shards(corpus, out, tokenizer=vocabulary, seed=1, overwrite=True, quiet=True)
-    assert other.hash() != first.hash() and ShardStore.open(out).verify().ok
-
-
-def test_a_build_in_the_place_of_another_uses_its_own_vocabulary(tmp_path, corpus, vocabulary):
-    out = tmp_path / "out"
-    make_shards(corpus, str(out), tokenizer=vocabulary, processes=1, quiet=True)
-    before = sentences_of(out, "train")
-    (tmp_path / "vocab.txt").write_text("\n".join([*SPECIAL_TOKENS, *PIECES[:4:-1]]) + "\n")
-    make_shards(corpus, str(out), tokenizer=vocabulary, processes=1, overwrite=True, quiet=True)
-    assert sentences_of(out, "train") == before
-
-
-def test_an_unfinished_build_of_changed_inputs_is_an_error_until_overwritten(tmp_path, corpus, vocabulary, monkeypatch):
-    out = str(tmp_path / "out")
-    with monkeypatch.context() as patch:
-        interrupt(patch, build, "make_shard", after=0)
-        with pytest.raises(Interrupted):
-            make_shards(corpus, out, tokenizer=vocabulary, quiet=True)
-    os.utime(corpus[0], (1, 1))
-    with pytest.raises(DataError, match=r"unfinished.*has changed since.*--overwrite"):
-        make_shards(corpus, out, tokenizer=vocabulary, quiet=True)
-    make_shards(corpus, out, tokenizer=vocabulary, overwrite=True, quiet=True)
-    assert ShardStore.open(out).verify().ok
-
-
-def test_shards_that_no_manifest_knows_are_not_mixed_with_new_ones(tmp_path, corpus, vocabulary):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "train-00099.tar").write_bytes(b"")
-    with pytest.raises(DataError, match=r"train-00099\.tar but no manifest"):
-        make_shards(corpus, str(tmp_path / "out"), tokenizer=vocabulary, quiet=True)
 
 
 def test_what_cannot_be_kept_is_counted_by_reason(tmp_path, vocabulary):
@@ -311,26 +163,6 @@ def test_a_pipe_whose_first_lines_a_look_would_lose_is_refused(tmp_path, vocabul
             make_shards([f"/dev/fd/{reader}"], str(tmp_path / "out"), tokenizer=vocabulary, quiet=True)
     finally:
         os.close(reader)
-
-
-def kill_itself(task):
-    os.kill(os.getpid(), 9)
-
-
-@pytest.mark.distributed
-def test_a_killed_worker_ends_the_build_with_the_remedy_and_the_next_run_continues(
-    tmp_path, corpus, vocabulary, small_parts, monkeypatch
-):
-    out = str(tmp_path / "out")
-    with monkeypatch.context() as patch:
-        patch.setattr(build, "make_shard", kill_itself)
-        with pytest.raises(LaunchError, match="fewer processes"):
-            make_shards(corpus, out, tokenizer=vocabulary, processes=2, quiet=True)
-    with monkeypatch.context() as patch:
-        runs = interrupt(patch, build_runs, "make_runs", -1)
-        make_shards(corpus, out, tokenizer=vocabulary, processes=2, quiet=True)
-        assert runs[0] == 0
-    assert ShardStore.open(out).verify().ok
 
 
 def test_runs_give_back_every_range_of_keys_in_order(tmp_path):

@@ -1,6 +1,7 @@
 import pytest
 
 from spe_dist.distributed.fence import OWNER_FILE, Fence
+from spe_dist.distributed.stop import remove_stop_file
 from spe_dist.errors import CheckpointError
 
 
@@ -56,3 +57,11 @@ def test_a_damaged_owner_file_is_claimed_anew(tmp_path):
         fence.check()
     fence.claim()
     fence.check()
+
+
+def test_a_folder_that_cannot_be_is_an_error_that_names_it(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        remove_stop_file(folder)
+        with pytest.raises(CheckpointError, match=f"output={folder} cannot be written"):
+            start_of(folder).claim()

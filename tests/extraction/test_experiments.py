@@ -112,21 +112,22 @@ def test_a_piece_that_ends_well_but_unfinished_counts_as_failed(place: Path, mon
     assert status == FAILED and "it ended before its work was done" in text
 
 
-def test_an_interrupt_lets_pieces_save_and_the_same_command_continues(
+def test_an_interrupt_lets_pieces_save_and_what_is_half_done_goes_on_first(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FAKE_STALL", "bert/news-100/seed-0")
-    calls_file = place / "OUT/rows/bert/news-100/seed-0/run/calls.txt"
+    monkeypatch.setenv("FAKE_STALL", "bert/news-100/seed-1")
+    calls_file = place / "OUT/rows/bert/news-100/seed-1/run/calls.txt"
     once_there(calls_file, lambda: os.kill(os.getpid(), signal.SIGINT))
-    status, text = run(place, only=("bert",))
+    status, text = run(place, only=("rows/bert/news-100/seed-1",))
     assert status == STOPPED
-    assert "stopping: what runs saves first" in text and "stopped: BERT, News, seed 0" in text
-    assert made(place) == ["rows/bert/news-100/seed-0"]
-    assert read_record(place / "OUT/rows/bert/news-100/seed-0").state == "stopped"
+    assert "stopping: what runs saves first" in text and "stopped: BERT, News, seed 1" in text
+    assert made(place) == ["rows/bert/news-100/seed-1"]
+    assert read_record(place / "OUT/rows/bert/news-100/seed-1").state == "stopped"
     monkeypatch.delenv("FAKE_STALL")
     status, text = run(place, only=("bert",))
-    assert status == FINISHED and "resumed: BERT, News, seed 0" in text
-    assert read_record(place / "OUT/rows/bert/news-100/seed-0").seconds > 0
+    assert status == FINISHED and "resumed: BERT, News, seed 1" in text
+    assert made(place)[:2] == ["rows/bert/news-100/seed-1", "rows/bert/news-100/seed-0"]
+    assert read_record(place / "OUT/rows/bert/news-100/seed-1").seconds > 0
 
 
 def test_changed_settings_are_refused_and_renewed_on_demand(place: Path) -> None:

@@ -123,10 +123,14 @@ def test_what_is_no_text_and_what_is_no_model_are_errors(extractor, tmp_path):
         extractor.predict(["a", 3])
     with pytest.raises(DataError, match="input 0 is list"):
         extractor.predict([["a", None]])
+    with pytest.raises(DataError, match="was given dict"):
+        extractor.predict({"text": "a"})
     with pytest.raises(CheckpointError, match="no fine-tuned folder"):
         Extractor.from_pretrained(tmp_path)
     with pytest.raises(ConfigError, match="device='gpu' is unknown"):
         choose_device("gpu")
+    with pytest.raises(ConfigError, match="device='meta' is unknown"):
+        choose_device("meta")
     with pytest.raises(ConfigError, match="choose cpu"):
         choose_device("cuda:99")
 

@@ -145,3 +145,22 @@ def test_no_change_of_a_value_leads_to_anything_but_a_corpus_or_a_data_error(
         for name in FORMATS:
             write_corpus(corpus, tmp_path / "out.json", name)
             read_corpus(tmp_path / "out.json", format=name)
+
+
+@pytest.mark.parametrize("field", ["entities", "more"])
+def test_brackets_in_brackets_are_refused_at_every_depth(tmp_path: Path, field: str) -> None:
+    path = tmp_path / "nested.json"
+    for depth in range(880, 1010):
+        left, right = "[" * depth, "]" * depth
+        start = f"{left}{right}" if field == "entities" else "0"
+        more = f', "more": {left}"\\ud83d\\ude00"{right}' if field == "more" else ""
+        record = (
+            f'{{"tokens": ["a"], "entities": [{{"type": "P", "start": {start}, "end": 1}}], "relations": []{more}}}'
+        )
+        path.write_text(f"{record}\n", encoding="utf-8")
+        try:
+            read_corpus(path)
+        except DataError as error:
+            assert "nested.json" in str(error)
+        else:
+            assert field == "more"

@@ -62,3 +62,32 @@ def test_nyt_without_entity_mentions_finds_entities_in_its_relations(tmp_path: P
     corpus = read_corpus(put(tmp_path, changed(NYT, ["entityMentions"], KeyError)))
     assert corpus.sentences[0].entities == (Entity(3, 4, "entity"), Entity(0, 2, "entity"))
     assert any("without entity mentions" in reason for reason in corpus.notices)
+
+
+def test_nyt_starts_that_number_the_mentions_are_no_positions_even_where_one_fits(tmp_path: Path) -> None:
+    texts = ["Ada", "Paris", "Paris"]
+    mentions = [{"start": number, "label": "X", "text": text} for number, text in enumerate(texts)]
+    record = {"sentText": "Ada saw Paris , not Paris", "entityMentions": mentions, "relationMentions": []}
+    assert [entity.start for entity in read_corpus(put(tmp_path, record)).sentences[0].entities] == [0, 2, 5]
+    fitting = {**record, "sentText": "Ada Paris Paris"}  # numbers that are positions too
+    assert [entity.start for entity in read_corpus(put(tmp_path, fitting)).sentences[0].entities] == [0, 1, 2]
+
+
+def test_what_nyt_kept_aside_is_counted_in_every_format_it_is_converted_to(tmp_path: Path) -> None:
+    record = changed(NYT, ["entityMentions", 0, "text"], "Ada Byron")
+    record["relationMentions"].append({"em1Text": "Ada Byron", "em2Text": "code", "label": "Wrote"})
+    corpus = read_corpus(put(tmp_path, record))
+    for name in ("dygie", "spert", "pspe"):
+        write_corpus(corpus, tmp_path / name, name)
+        again = read_corpus(tmp_path / name)
+        assert sorted(count for reason, count in again.notices.items() if "kept aside" in reason) == [1, 1]
+    own = read_corpus(put(tmp_path, {**NYT, "unplaced": {"foo": 1}}))
+    assert any("'unplaced'" in reason for reason in own.notices) and own.sentences[0].unplaced == {}
+
+
+def test_double_spaces_make_no_other_words_in_predictions_that_mark_nothing(tmp_path: Path) -> None:
+    record = {**NYT, "sentText": NYT["sentText"].replace(" ", "  ")}
+    bare = {**record, "entityMentions": [], "relationMentions": []}
+    gold, predicted = read_corpus(put(tmp_path, record)), read_corpus(put(tmp_path, bare), predictions=True)
+    assert (gold.format, predicted.format) == ("nyt", "pspe")
+    assert gold.sentences[0].words == predicted.sentences[0].words

@@ -40,7 +40,7 @@ def test_pspe_words_are_what_stands_between_single_spaces_unless_texts_say_other
     assert read_corpus(put(tmp_path, double)).sentences[0].words == ("Ada", "Lovelace", "wrote", "code")
     counted = changed(double, ["entityMentions", 1, "offset"], [4, 5])
     sentence = read_corpus(put(tmp_path, counted)).sentences[0]
-    assert sentence.words == ("Ada", "Lovelace", "wrote", "", "code") and sentence.entities[1].span == (4, 5)
+    assert sentence.words == ("Ada", "Lovelace", "wrote", "code") and sentence.entities[1].span == (3, 4)
 
 
 def test_few_differing_texts_of_a_pspe_file_are_counted_and_many_are_refused(tmp_path: Path) -> None:
@@ -51,12 +51,22 @@ def test_few_differing_texts_of_a_pspe_file_are_counted_and_many_are_refused(tmp
         read_corpus(put(tmp_path, other))
 
 
-def test_pspe_empty_words_count_where_nothing_tells(tmp_path: Path) -> None:
+def test_pspe_empty_words_count_in_offsets_where_nothing_tells_and_are_left_out(tmp_path: Path) -> None:
     bare = {"sentText": "Ada  wrote code", "entityMentions": [], "relationMentions": []}
     mention = {"emId": "E1", "offset": [3, 4], "label": "Work"}
     for mentions in ([], [mention], [mention, {**mention, "emId": "E2", "text": "Ada", "offset": [0, 1]}]):
         sentence = read_corpus(put(tmp_path, {**bare, "entityMentions": mentions})).sentences[0]
-        assert sentence.words == ("Ada", "", "wrote", "code") and len(sentence.entities) == len(mentions)
+        assert sentence.words == ("Ada", "wrote", "code")
+        assert [entity.span for entity in sentence.entities] == [(2, 3), (0, 1)][: len(mentions)]
+    with pytest.raises(DataError, match=r"offset is \[1, 2\].*empty word"):
+        read_corpus(put(tmp_path, {**bare, "entityMentions": [{**mention, "offset": [1, 2]}]}))
+
+
+def test_pspe_parts_that_touch_are_one_span(tmp_path: Path) -> None:
+    mention = {"emId": "E1", "offset": [0, 1, 1, 2], "label": "Work"}
+    record = {"sentText": "Ada wrote code", "entityMentions": [mention], "relationMentions": []}
+    (entity,) = read_corpus(put(tmp_path, record)).sentences[0].entities
+    assert entity.span == (0, 2) and entity.fragments == ()
 
 
 @pytest.mark.parametrize("mention", [None, 3, True, "text"])

@@ -135,3 +135,9 @@ def test_what_is_written_without_a_loss_is_read_as_it_was(
         assert [len(s.relations) for s in again.sentences] == [len(s.relations) for s in corpus.sentences]
         if all("empty type" in reason for reason in losses):
             assert plain(again) == plain(corpus)
+
+
+def test_a_name_that_no_file_system_takes_is_refused(tmp_path: Path) -> None:
+    corpus = read_corpus(put(tmp_path, SPERT))
+    with pytest.raises(DataError, match="cannot be written"):
+        write_corpus(corpus, tmp_path / ("a" * 300), "dygie")

@@ -77,6 +77,13 @@ def test_a_text_file_gives_a_line_for_each_sentence_and_a_summary(run, text_file
     assert "sentences/s; 0 lines left out" in err
 
 
+def test_files_of_a_folder_whose_names_are_not_those_of_text_are_told(run, text_file, tmp_path):
+    (tmp_path / "notes.md").write_text("Ada wrote code .\n")
+    status, out, err = run(tmp_path)
+    assert status == 0 and {record["file"] for record in _records(out)} == {str(text_file)}
+    assert "1 file(s) of the input folders are left out" in err and "notes.md" in err
+
+
 def test_the_same_comes_from_files_options_between_and_standard_input(run, text_file, tmp_path, monkeypatch):
     _, expected, _ = run(text_file)
     output = tmp_path / "out.jsonl"
@@ -196,6 +203,7 @@ def test_an_empty_input_gives_no_line(run, tmp_path):
         (["text.txt", "--output", "no/where.jsonl"], "its folder does not exist"),
         (["text.txt", "--output", "text.txt"], "is an input"),
         (["text.txt", "--output", "."], "is a folder"),
+        (["text.txt", "--output", "a.jsonl.gz"], "leave .gz away"),
         (["text.txt", "--output", "a", "--html", "a"], "name two files"),
         (["text.txt", "--format", "corpus"], "needs --output"),
         (["--format", "corpus", "--output", "a"], "takes one input file"),

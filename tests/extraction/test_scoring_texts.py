@@ -11,6 +11,7 @@ import pytest
 from spe_dist.errors import DataError
 from spe_dist.extraction.corpus import Corpus, Document, Sentence
 from spe_dist.extraction.formats import read_corpus
+from spe_dist.extraction.matching import check_symmetric
 from spe_dist.extraction.score_counts import Counts
 from spe_dist.extraction.scoring import score
 
@@ -72,4 +73,23 @@ def test_a_mention_without_a_type_is_no_entity_wherever_its_words_are(tmp_path: 
     record = {"sentText": TEXT, "relationMentions": [{"em1Text": "Ann", "em2Text": "Bob", "label": "knows"}]}
     (tmp_path / "gold").write_text(json.dumps({**record, "entityMentions": mentions}))
     scores = score(read_corpus(tmp_path / "gold"), read_corpus(tmp_path / "gold", predictions=True))
-    assert scores.entity == scores.relation == Counts(1, 1, 1)
+    assert (scores.entity, scores.relation) == (Counts(1, 1, 1), Counts(0, 0, 1))
+
+
+def test_arguments_that_are_named_by_their_text_need_their_types_in_ent_rel(tmp_path: Path) -> None:
+    def corpus(name: str, labels: tuple[str, str]) -> Corpus:
+        record = {
+            "sentText": TEXT,
+            "relationMentions": [{"em1Text": "Ann", "em2Text": "Paris", "label": "in"}],
+            "entityMentions": [{"text": t, "label": n} for t, n in zip(("Ann", "Paris"), labels, strict=True)],
+        }
+        (tmp_path / name).write_text(f"{json.dumps(record)}\n")
+        return read_corpus(tmp_path / name)
+
+    gold = corpus("gold", ("P", "L"))
+    for labels, relation, ent_rel in ((("P", "L"), (1, 1, 1), (1, 1, 1)), (("X", "L"), (1, 1, 1), (0, 1, 1))):
+        scores = score(gold, corpus("found", labels))
+        assert (scores.relation, scores.ent_rel) == (Counts(*relation), Counts(*ent_rel))
+    untyped = corpus("untyped", ("P", ""))  # in predictions no entity, so the relation does not count
+    assert score(untyped, untyped).relation == Counts(0, 0, 1)
+    check_symmetric(["in"], gold)

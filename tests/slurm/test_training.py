@@ -89,9 +89,9 @@ def test_a_killed_rank_ends_the_job_with_an_error_and_no_requeue(cluster, demo_s
     variables = {"SLURM_JOB_ID": job.number, "SLURM_PROCID": "1"}
     rank = next(
         process
-        for process in psutil.process_iter()
-        if any(word.endswith("pretrain.py") for word in process.cmdline())
-        and variables.items() <= process.environ().items()
+        for process in psutil.process_iter(["cmdline", "environ"])  # None where a process ends meanwhile
+        if any(word.endswith("pretrain.py") for word in process.info["cmdline"] or ())
+        and variables.items() <= (process.info["environ"] or {}).items()
         and process.parent().name().startswith("slurmstepd")
     )
     rank.kill()

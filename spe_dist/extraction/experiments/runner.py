@@ -113,10 +113,8 @@ class Runner:
         self.jobs = jobs
         self.devices = devices
         self.stream = stream or sys.stdout
-        needed = {need for piece in plan.pieces.values() for need in piece.needs}
-        # Side by side, what others wait for comes first: a pre-training begun late would run on alone in the end.
-        self.order = sorted(plan.pieces.values(), key=lambda piece: jobs > 1 and piece.id not in needed)
         self.states = {i: piece_state(piece, requests)[0] for i, piece in plan.pieces.items()}
+        self.order = self._order()
         self.running: dict[int, Process] = {}  # by slot
         self.failed: dict[str, list[str]] = {}
         self.interrupts = 0
@@ -156,6 +154,15 @@ class Runner:
         return self._conclude()
 
     # Starting and ending pieces.
+
+    def _order(self) -> list[Piece]:
+        """What is half done before what is new. Side by side, before both what others wait for: a pre-training begun
+        late would run on alone in the end.
+        """
+        pieces = self.plan.pieces.values()
+        needed = {need for piece in pieces for need in piece.needs}
+        half_done = {piece.id for piece in pieces if self.states[piece.id] in ("started", "stopped")}
+        return sorted(pieces, key=lambda piece: (self.jobs > 1 and piece.id not in needed, piece.id not in half_done))
 
     def _start_ready(self) -> None:
         for piece in self.order:

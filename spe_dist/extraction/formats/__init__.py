@@ -7,12 +7,14 @@ The modules of those names say what each looks like.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from spe_dist.errors import ConfigError
-from spe_dist.extraction.corpus import Corpus
+from spe_dist.extraction.corpus import Corpus, Document
 from spe_dist.extraction.formats import distant, dygie, pspe, spert
 from spe_dist.extraction.formats.detect import FORMATS, detect
+from spe_dist.extraction.formats.distant import NOT_FOUND, NOT_PLACED
 from spe_dist.extraction.formats.notices import Losses
 from spe_dist.extraction.formats.records import read_records
 from spe_dist.extraction.formats.saving import save_records
@@ -24,8 +26,7 @@ _WRITERS = {"dygie": dygie.write, "spert": spert.write, "pspe": pspe.write, "nyt
 
 
 def read_corpus(path: str | Path, format: str = "auto", predictions: bool = False) -> Corpus:
-    """All that a file holds: JSON lines, one JSON list or one object; plain, gzip, xz, zstandard or
-    bzip2.
+    """All that a file holds: JSON lines, one JSON list or one object; plain, gzip, xz, zstandard or bzip2.
 
     format: a name of FORMATS, or "auto" to tell it by content.
     predictions: where a `dygie` document has `predicted_ner`, read that and `predicted_relations` in place of the gold.
@@ -36,7 +37,16 @@ def read_corpus(path: str | Path, format: str = "auto", predictions: bool = Fals
     notices: Counter[str] = Counter()
     name, records = detect(read_records(path, notices), format)
     documents = tuple(_READERS[name](records, notices, predictions))
+    if name != "nyt":  # which counts them where it keeps them aside
+        _note_unplaced(documents, notices)
     return Corpus(documents, source=str(path), format=name, notices=+notices)
+
+
+def _note_unplaced(documents: Iterable[Document], notices: Counter[str]) -> None:
+    """What a conversion of the `nyt` format kept aside: it counts in scores, but is no mark in a sentence."""
+    for sentence in (sentence for document in documents for sentence in document.sentences):
+        for name, reason in (("entityMentions", NOT_FOUND), ("relationMentions", NOT_PLACED)):
+            notices[reason] += len(sentence.unplaced.get(name, ()))
 
 
 def write_corpus(corpus: Corpus, path: str | Path, format: str, overwrite: bool = True) -> Losses:

@@ -4,9 +4,10 @@
      "relationMentions": [{"em1Text": "Ada", "em2Text": "code", "label": "Made"}],
      "entityMentions": [{"start": 0, "label": "Person", "text": "Ada"}, {"start": 1, "label": "Work", "text": "code"}]}
 
-Mentions are found by their words. `start` is believed where the words stand there (released files number the mentions
-with it instead); else the n-th entry of a text and label is its n-th occurrence, or the first. em1 is the head. The
-labels "None" and "NA" mean no relation, and so does `is_noise` (ARNOR's test data: a label that a person refused).
+Mentions are found by their words. `start` is believed where the words stand there, but not where it numbers the
+sentence's mentions, as in released files; else the n-th entry of a text and label is its n-th occurrence, or the first.
+em1 is the head. The labels "None" and "NA" mean no relation, and so does `is_noise` (ARNOR's test data: a label that a
+person refused).
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ SEVERAL = "mentions whose text occurs several times (the first free occurrence i
 NOT_AT_START = "entity mentions whose 'start' is no word position of their text (found by text)"
 NO_ENTITY = "relation arguments that are no listed entities (kept without a type)"
 SEVERAL_ENTITIES = "relation arguments whose text several entities have (the first listed is taken)"
+OWN_UNPLACED = f"fields {UNPLACED!r} of sentences, not kept (a name that conversions use)"
 NO_TYPES = f"relation arguments in a file without entity mentions (entities of type {UNTYPED!r})"
 
 
@@ -73,11 +75,14 @@ class _SentenceReader:
     def read(self) -> Keyed:
         fields = self.record.fields()
         self.lists_entities = self.record.has("entityMentions")
-        for node in self.record.child("entityMentions").items() if self.lists_entities else ():
-            self._entity(node)
+        mentions = self.record.child("entityMentions").items() if self.lists_entities else []
+        are_numbers = self._starts_are_numbers(mentions)
+        for node in mentions:
+            self._entity(node, are_numbers)
         relations = [self._relation(node) for node in self.record.child("relationMentions").items()]
         placed = [relation for relation in relations if relation is not None]
         extra = {name: value for name, value in fields.items() if name not in OWN_FIELDS}
+        self.notices[OWN_UNPLACED] += UNPLACED in fields
         if self.unplaced:
             extra[UNPLACED] = dict(self.unplaced)
         sentence = Sentence(
@@ -90,7 +95,17 @@ class _SentenceReader:
         document = self.record.child(DOCUMENT_FIELDS) if DOCUMENT_FIELDS in fields else None
         return Keyed(document_key(self.record, "articleId"), sentence, document)
 
-    def _entity(self, node: Node) -> None:
+    def _starts_are_numbers(self, mentions: list[Node]) -> bool:
+        """Whether each `start` is the number of its mention and not all of them are positions of their texts: then
+        those that are one are so by accident.
+        """
+        starts = [node.value.get("start") if isinstance(node.value, dict) else None for node in mentions]
+        if starts != list(range(len(starts))):
+            return False
+        occurrences = (self._occurrences(self._text(node.child("text"))) for node in mentions)
+        return any(found and start not in found for start, found in enumerate(occurrences))
+
+    def _entity(self, node: Node, start_is_number: bool) -> None:
         text, name = self._text(node.child("text")), node.child("label").label_or_none()
         note_further_fields(node, ENTITY_FIELDS, "entities", self.notices)
         ends = self._occurrences(text)
@@ -100,8 +115,8 @@ class _SentenceReader:
             self.unplaced["entityMentions"].append(node.value)
             return
         start = node.child("start").integer() if node.has("start") else None
-        if start not in starts:
-            self.notices[NOT_AT_START] += start is not None
+        if start not in starts or start_is_number:
+            self.notices[NOT_AT_START] += start is not None and start not in starts
             self.notices[SEVERAL] += len(starts) > 1
             taken = {entity.start for entity in self.by_text[text] if entity.type == name}
             start = next((position for position in starts if position not in taken), starts[0])

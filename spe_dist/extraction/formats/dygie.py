@@ -28,6 +28,7 @@ SEVERAL_TYPES = "relation arguments whose span has several entity types (the las
 NO_ENTITY = "relation arguments that are no entities (kept without a type)"
 PREDICTED_FIELDS = ("predicted_ner", "predicted_relations")
 BESIDE = "documents with predictions beside the gold (the gold is read, the predictions are not kept)"
+NO_GOLD = "documents with predictions and no gold, taken for gold"
 GIVEN_ENTITIES = "documents of predictions without 'predicted_ner' (the entities of 'ner' are read)"
 FURTHER_VALUES = "entries with values behind their type that are no probability, not kept"
 NO_SENTENCES = "documents without sentences"
@@ -59,6 +60,7 @@ class _DocumentReader:
         has_predicted = not fields.keys().isdisjoint(PREDICTED_FIELDS)
         use_predicted = has_predicted and (predictions or "ner" not in fields)
         self.ner, self.relations = PREDICTED_FIELDS if use_predicted else ("ner", "relations")
+        notices[NO_GOLD] += use_predicted and not predictions
         notices[BESIDE] += has_predicted and not use_predicted
         if use_predicted and "predicted_ner" not in fields and "ner" in fields:
             self.ner = "ner"

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 from spe_dist.errors import DataError
 
 SHOWN_CHARACTERS = 80
+MAY_BE_EMPTY = {"ner", "entities", "relations", "entityMentions", "relationMentions"}
 
 
 class Node:
@@ -47,7 +48,7 @@ class Node:
             inside = f": {self.path}" if self.path else ""
             raise DataError(
                 f"{self.place}{inside} has no field {key!r} (it has {shown(sorted(self.value))}); "
-                f"add it; where there is nothing, as an empty list"
+                f"add it{'; where there is nothing, as an empty list' if key in MAY_BE_EMPTY else ''}"
             )
         return Node(self.value[key], self.place, self, key)
 
@@ -112,7 +113,10 @@ class Node:
 
 def shown(value: Any) -> str:
     """A value as messages show it: JSON, cut where it is long."""
-    text = json.dumps(value, ensure_ascii=False, default=repr)
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=repr)
+    except RecursionError:
+        text = "a value of too many brackets in brackets"
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[: SHOWN_CHARACTERS - 3]}..."
 
 

@@ -6,17 +6,19 @@
      "relationMentions": [{"em1Id": "E1", "em1Text": "Ada", "em2Id": "E2", "em2Text": "code", "label": "Made"}]}
 
 Offsets count the words between single spaces, ends are exclusive; [s1, e1, s2, e2, ...] are the parts of a
-discontinuous entity. em1 is the head. Neighbours with the same `articleId` are sentences of one document.
+discontinuous entity. The empty words between double spaces count in offsets, as in the released code, unless the
+mentions' texts say otherwise; what is read has none. em1 is the head. Neighbours with the same `articleId` are
+sentences of one document.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from itertools import pairwise
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate, pairwise
 from typing import Any
 
-from spe_dist.extraction.corpus import Document, Entity, Relation, Sentence
+from spe_dist.extraction.corpus import Document, Entity, Relation, Sentence, joined
 from spe_dist.extraction.formats.grouping import DOCUMENT_FIELDS, Keyed, document_key, group, ungroup
 from spe_dist.extraction.formats.node import Node, shown
 from spe_dist.extraction.formats.notices import (
@@ -52,15 +54,16 @@ class _Reader:
     def sentence(self, record: Node) -> Keyed:
         words = read_words(record, self.notices)
         mentions = record.child("entityMentions").items()
+        borders: Sequence[int] = range(len(words) + 1)
         if "" in words and not record.has("tokens"):
-            words = self._without_empty(words, mentions)
+            words, borders = self._without_empty(words, mentions)
         note_words(words, self.notices)
         entities: dict[Any, Entity] = {}
         for node in mentions:
             identity = node.child("emId")
             if identity.identity() in entities:
                 identity.fail("another entity of the sentence has this id", "give each entity an id of its own")
-            entities[identity.value] = self._entity(node, words)
+            entities[identity.value] = self._entity(node, words, borders)
         relations = [self._relation(node, entities, words) for node in record.child("relationMentions").items()]
         fields = record.fields()
         sentence = Sentence(
@@ -73,29 +76,35 @@ class _Reader:
         document = record.child(DOCUMENT_FIELDS) if DOCUMENT_FIELDS in fields else None
         return Keyed(document_key(record, "articleId"), sentence, document)
 
-    def _without_empty(self, words: tuple[str, ...], mentions: list[Node]) -> tuple[str, ...]:
-        """Double spaces: empty words count in offsets, as in the released code, unless the texts say otherwise."""
+    def _without_empty(self, words: tuple[str, ...], mentions: list[Node]) -> tuple[tuple[str, ...], Sequence[int]]:
+        """The words that hold something, and their border by the border that an offset gives."""
         dense = tuple(word for word in words if word)
         fits = [
             all(same_text(node.child("text").string(), words_at(choice, node)) for node in mentions if node.has("text"))
             for choice in (words, dense)
         ]
-        return dense if fits[1] and not fits[0] else words
+        if fits[1] and not fits[0]:
+            return dense, range(len(dense) + 1)
+        return dense, list(accumulate(map(bool, words), initial=0))
 
-    def _entity(self, node: Node, words: tuple[str, ...]) -> Entity:
+    def _entity(self, node: Node, words: tuple[str, ...], borders: Sequence[int]) -> Entity:
         offset = node.child("offset")
-        borders = [border.integer() for border in offset.items()]
-        if len(borders) < 2 or len(borders) % 2:
+        given = [border.integer() for border in offset.items()]
+        if len(given) < 2 or len(given) % 2:
             offset.fail("pairs of start and end are expected", EXAMPLE)
-        parts = sorted(zip(borders[::2], borders[1::2], strict=True))
-        if not all(0 <= start < end <= len(words) for start, end in parts):
-            offset.fail(f"the sentence has {len(words)} words, and 0 <= start < end <= words must hold", EXAMPLE)
+        parts = sorted(zip(given[::2], given[1::2], strict=True))
+        if not all(0 <= start < end < len(borders) for start, end in parts):
+            offset.fail(f"the sentence has {len(borders) - 1} words, and 0 <= start < end <= words must hold", EXAMPLE)
         if any(first[1] > second[0] for first, second in pairwise(parts)):
             offset.fail("the parts of the entity overlap", "give parts without common words")
+        parts = [(borders[start], borders[end]) for start, end in parts]
+        if any(start == end for start, end in parts):
+            offset.fail("nothing stands there but the empty word between two spaces", EXAMPLE)
         note_further_fields(node, ENTITY_FIELDS, "entities", self.notices)
         if node.has("text"):
             covered = [word for start, end in parts for word in words[start:end]]
-            self._compare(node.child("text"), covered, str(borders))
+            self._compare(node.child("text"), covered, str(given))
+        parts = joined(parts)
         return Entity(
             parts[0][0],
             parts[-1][1],

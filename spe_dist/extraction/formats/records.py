@@ -192,6 +192,8 @@ def _check_encodable(value: Any, place: str) -> None:
     except UnicodeEncodeError as error:
         half = error.object[error.start : error.end].encode("unicode_escape").decode()
         raise DataError(f"{place} holds {half}, half of a character; remove it, or write the whole character") from None
+    except RecursionError:
+        raise DataError(f"{place} has too many brackets in brackets; remove the field that holds them") from None
 
 
 def _read_text(path: Path) -> str:

@@ -22,14 +22,14 @@ def save_records(records: Iterable[Any], path: Path, as_list: bool, overwrite: b
     The file appears under its name when all of it is written; an interrupted run leaves what was there. A device or
     pipe is written to as it is.
     """
-    if path.is_dir():
-        raise DataError(f"{path} is a folder; name a file in it")
-    if path.exists() and not overwrite:
-        raise DataError(f"{path} exists; name another file, or allow it to be overwritten (--overwrite)")
     stem = path.with_suffix("") if path.suffix in COMPRESSED_SUFFIXES else path
-    is_plain = path.is_file() or not path.exists()
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        if path.is_dir():
+            raise DataError(f"{path} is a folder; name a file in it")
+        if path.exists() and not overwrite:
+            raise DataError(f"{path} exists; name another file, or allow it to be overwritten (--overwrite)")
+        is_plain = path.is_file() or not path.exists()
         with _open(temporary if is_plain else path, path.suffix) as file:
             for text in _texts(records, as_list and stem.suffix != ".jsonl"):
                 file.write(text)
