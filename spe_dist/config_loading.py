@@ -58,6 +58,18 @@ def resolve(overrides: Iterable[Mapping[str, Any]], config_class: type = Config)
     return config_class(**{section: hints[section](**chosen) for section, chosen in values.items()})
 
 
+def differences(saved: Any, config: Any) -> dict[str, tuple[Any, Any]]:
+    """Settings of two configs of one class that differ: (saved, this run's), but for where a run lies and `resume`."""
+    both = zip(vars(saved).values(), vars(config).values(), strict=True)
+    pairs = {name: (value, getattr(mine, name)) for old, mine in both for name, value in vars(old).items()}
+    return {name: (a, b) for name, (a, b) in pairs.items() if a != b and name not in ("output", "resume")}
+
+
+def describe_differences(changed: Mapping[str, tuple[Any, Any]]) -> str:
+    """Differences in words, for one line."""
+    return ", ".join(f"{name}={mine} (was {value})" for name, (value, mine) in changed.items())
+
+
 def load_yaml(path: str | Path, config_class: type = Config) -> dict[str, Any]:
     """Leaf-name mapping of a YAML file, nested by section or flat. Raises ConfigError."""
     try:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from spe_dist.config import Config
-from spe_dist.config_loading import load_yaml, resolve
+from spe_dist.config_loading import describe_differences, differences, load_yaml, resolve
 from spe_dist.config_shared import RunConfig
 from spe_dist.data.order import Order
 from spe_dist.distributed.checkpoint import Checkpoints, read_state
@@ -22,6 +22,7 @@ from spe_dist.training.journal import Position
 CONFIG_FILE = "config.yaml"
 MOCO_FILE = "moco.pt"
 OBJECTIVES = ("tbo", "spo", "cspo")
+ENCODER_SIZES = {"hidden_size", "layers", "attention_heads", "intermediate_size"}
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ def choose_start(config: Config, context: RankContext, checkpoints: Checkpoints,
         return Start(Position(), None, notes)
     state = context.run_on_main(lambda: read_state(path))
     _check_same_run(state, context, order, path)
-    context.run_on_main(lambda: check_same_network(resolve([load_yaml(path / CONFIG_FILE)]), config, path))
-    return Start(Position.of(state), path, notes)
+    changed = context.run_on_main(lambda: compare_settings(resolve([load_yaml(path / CONFIG_FILE)]), config, path))
+    return Start(Position.of(state), path, [*notes, *changed])
 
 
 def choose_checkpoint(
@@ -93,19 +94,24 @@ def _check_same_run(state: dict[str, Any], context: RankContext, order: Order, p
         raise CheckpointError(f"{path} is inconsistent: step {state['step']}, but data of {steps} steps; take another")
 
 
-def check_same_network(saved: Config, config: Config, path: Path) -> None:
-    """The settings that a checkpoint's network was built by are this run's. Raises CheckpointError naming one."""
-    not_compared = {"encoder", "tokenizer", "dropout"}
-    if saved.model.encoder and config.model.encoder:  # which has these sizes itself
-        not_compared |= {"hidden_size", "layers", "attention_heads", "intermediate_size"}
-    pairs = {name: (value, getattr(config.model, name)) for name, value in vars(saved.model).items()}
-    pairs |= {name: (getattr(saved.objectives, name), getattr(config.objectives, name)) for name in OBJECTIVES}
-    for name, (value, mine) in pairs.items():
-        if name not in not_compared and value != mine:
+def compare_settings(saved: Config, config: Config, path: Path) -> list[str]:
+    """A line on what this run sets otherwise than the one that wrote the checkpoint; none where nothing differs.
+
+    Raises CheckpointError naming a setting that its network or its queued keys were built by.
+    """
+    fixed = {*vars(config.model), *OBJECTIVES, "normalize"} - {"encoder", "tokenizer", "dropout"}
+    unused = ENCODER_SIZES if saved.model.encoder and config.model.encoder else set()  # an encoder has its own
+    changed = {}
+    for name, (value, mine) in differences(saved, config).items():
+        if name in unused:
+            continue
+        if name in fixed:
             raise CheckpointError(
                 f"{path} was written with {name}={value}, this run has {mine}; resume with the checkpoint's value, or "
                 "start a new run"
             )
+        changed[name] = (value, mine)
+    return [f"settings changed since {path.name}: {describe_differences(changed)}"] if changed else []
 
 
 def run_state(context: RankContext, engine: TrainingEngine, total_steps: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from spe_dist.extraction.config import OptimizerConfig
-from spe_dist.extraction.finetuning.learning_rates import peak_rate, rate_groups, uncorrected_factor
+from spe_dist.extraction.finetuning.learning_rates import layers_below_top, peak_rate, rate_groups, uncorrected_factor
 from spe_dist.extraction.finetuning.sampling import (
     choose_share,
     draw_gold,
@@ -32,8 +32,8 @@ def test_rates_fall_from_layer_to_layer_and_heads_have_their_own(joint):
     names = dict(model.named_parameters())
     for name, rate in expected.items():
         assert name in names
-        assert peak_rate(name, 2, SETTINGS) == rate
-    assert peak_rate("spe.encoder.pooler.dense.weight", 2, SETTINGS) == 1.0
+        assert peak_rate(layers_below_top(name, 2), SETTINGS) == rate
+    assert layers_below_top("spe.encoder.pooler.dense.weight", 2) == 0
 
 
 def test_each_parameter_is_in_one_group_and_vectors_do_not_decay(joint):
@@ -46,6 +46,15 @@ def test_each_parameter_is_in_one_group_and_vectors_do_not_decay(joint):
         assert decays == {group["weight_decay"] == 0.01}
     assert sorted(set(rates.peaks)) == [0.25, 0.5, 1.0, 7.0]
     assert rates.rates(0.1) == pytest.approx([0.1 * peak for peak in rates.peaks])
+
+
+def test_groups_are_the_same_whatever_the_rates(joint):
+    model = joint.build_model()
+    alike = OptimizerConfig(learning_rate=1.0, head_learning_rate=1.0, layer_decay=1.0)
+    different, same = (rate_groups(model, 2, settings).groups for settings in (SETTINGS, alike))
+    assert len(different) == 2 * 4
+    for one, other in zip(different, same, strict=True):
+        assert [id(parameter) for parameter in one["params"]] == [id(parameter) for parameter in other["params"]]
 
 
 def test_steps_without_bias_correction_are_those_of_plain_moments():

@@ -17,7 +17,7 @@ from spe_dist.training.journal import Journal, Position, Saving
 from spe_dist.training.loop import Trainer
 from spe_dist.training.metrics import MetricLog, read_rows
 from spe_dist.training.progress import ProgressLine
-from spe_dist.training.resume import check_same_network, choose_start
+from spe_dist.training.resume import choose_start, compare_settings
 from spe_dist.training.schedule import Schedule
 from spe_dist.training.step import StepOutcome
 
@@ -256,17 +256,28 @@ def test_a_checkpoint_of_a_fine_tuning_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("given", "word"),
-    [({"hidden_size": 64}, "hidden_size=768"), ({"cspo": False}, "cspo=True"), ({"cls_source": "pooler"}, "state")],
+    [
+        ({"hidden_size": 64}, "hidden_size=768"),
+        ({"cspo": False}, "cspo=True"),
+        ({"cls_source": "pooler"}, "cls_source=state"),
+        ({"normalize": False}, "normalize=True"),
+    ],
 )
 def test_a_checkpoint_of_another_network_is_refused_by_the_setting_that_differs(tmp_path, given, word):
     with pytest.raises(CheckpointError, match=word):
-        check_same_network(resolve([]), resolve([given]), tmp_path)
+        compare_settings(resolve([]), resolve([given]), tmp_path)
 
 
-def test_what_a_resumed_run_may_change_is_not_refused(tmp_path):
-    check_same_network(resolve([]), resolve([{"dropout": 0.0, "learning_rate": 1.0, "steps": 7}]), tmp_path)
+def test_what_a_resumed_run_sets_otherwise_is_told(tmp_path):
+    assert compare_settings(resolve([]), resolve([{"output": "moved", "resume": "auto"}]), tmp_path) == []
+    given = {"dropout": 0.0, "learning_rate": 1.0, "view_masks": "each"}
+    (line,) = compare_settings(resolve([]), resolve([given]), tmp_path / "step_7")
+    assert line.startswith("settings changed since step_7: ")
+    for change in ("dropout=0.0 (was 0.1)", "learning_rate=1.0 (was 0.0001)", "view_masks=each (was one)"):
+        assert change in line
     moved = {"encoder": "elsewhere", "layers": 3}  # an encoder brings its own sizes
-    check_same_network(resolve([{"encoder": "here"}]), resolve([moved]), tmp_path)
+    (line,) = compare_settings(resolve([{"encoder": "here"}]), resolve([moved]), tmp_path)
+    assert line.endswith(": encoder=elsewhere (was here)")
 
 
 def test_a_disk_without_room_is_an_error_and_one_with_little_a_warning(tmp_path, monkeypatch):

@@ -29,31 +29,38 @@ class RateGroups:
 
 
 def rate_groups(model: nn.Module, layers: int, settings: OptimizerConfig) -> RateGroups:
-    """Two groups for each rate: matrices and tables decay, biases and LayerNorm (one-dimensional) do not.
+    """Two groups for each depth: matrices and tables decay, biases and LayerNorm (one-dimensional) do not.
 
     The top layer and a pooler have `learning_rate`, each layer below `layer_decay` times that of the one above, the
-    embeddings as the lowest layer of all; everything that is not the encoder has `head_learning_rate`.
+    embeddings as the lowest layer of all; everything that is not the encoder has `head_learning_rate`. Groups do not
+    depend on the rates, so that a run may resume with others.
     """
-    found: dict[tuple[float, bool], list[nn.Parameter]] = defaultdict(list)
+    found: dict[tuple[int | None, bool], list[nn.Parameter]] = defaultdict(list)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            found[peak_rate(name, layers, settings), parameter.ndim >= 2].append(parameter)
+            found[layers_below_top(name, layers), parameter.ndim >= 2].append(parameter)
+    peaks = tuple(peak_rate(below_top, settings) for below_top, _ in found)
     groups = [
         {"params": parameters, "lr": peak, "weight_decay": settings.weight_decay if decays else 0.0}
-        for (peak, decays), parameters in found.items()
+        for ((_, decays), parameters), peak in zip(found.items(), peaks, strict=True)
     ]
-    return RateGroups(groups, tuple(peak for peak, _ in found))
+    return RateGroups(groups, peaks)
 
 
-def peak_rate(name: str, layers: int, settings: OptimizerConfig) -> float:
-    """The peak learning rate of the parameter `name` of a JointModel whose encoder has so many layers."""
+def layers_below_top(name: str, layers: int) -> int | None:
+    """How deep the parameter `name` of a JointModel lies whose encoder has so many layers; None: not in the encoder."""
     if not name.startswith(ENCODER):
-        return settings.head_learning_rate
+        return None
     match = _LAYER.match(name)
     if match:
-        below_top = layers - 1 - int(match[1])
-    else:
-        below_top = layers if name.startswith(f"{ENCODER}embeddings.") else 0
+        return layers - 1 - int(match[1])
+    return layers if name.startswith(f"{ENCODER}embeddings.") else 0
+
+
+def peak_rate(below_top: int | None, settings: OptimizerConfig) -> float:
+    """The peak learning rate of the encoder's layer `below_top`, or of all that is not the encoder (None)."""
+    if below_top is None:
+        return settings.head_learning_rate
     return settings.learning_rate * settings.layer_decay**below_top
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spe_dist.config_loading import to_yaml
+from spe_dist.config_loading import describe_differences, differences, load_yaml, resolve, to_yaml
 from spe_dist.distributed.checkpoint import Checkpoints, read_state
 from spe_dist.distributed.context import RankContext
 from spe_dist.distributed.deepspeed_config import Precision
@@ -60,8 +60,8 @@ def run_state(
     model = {name: value for name, value in vars(config.model).items() if name != "dropout"}
     return {
         "ranks": ranks,
+        "precision": precision,  # before the stage that follows from it
         "zero_stage": ds_config["zero_optimization"]["stage"],
-        "precision": precision,
         "seed": config.train.seed,
         **{name: list(value) if isinstance(value, tuple) else value for name, value in model.items()},
         "max_pieces": config.data.max_pieces,
@@ -90,7 +90,18 @@ def choose_start(
         raise CheckpointError(f"{path} is no checkpoint of a fine-tuning; to begin from it, give it as --start")
     check_same_run(saved, state, path)
     notes = [*notes, f"resuming {path.name} of {config.train.output}"]
+    changed = context.run_on_main(lambda: changed_settings(path, config))
+    if changed:
+        notes.append(f"settings changed since {path.name}: {changed}")
     return Resumed(Position.of(saved), Best(**saved["best"]), path, notes)
+
+
+def changed_settings(folder: Path, config: FinetuneConfig) -> str:
+    """What `config` sets otherwise than the run whose settings lie in `folder`, in words; empty where nothing."""
+    if not (folder / CONFIG_FILE).exists():
+        return ""
+    saved = resolve([load_yaml(folder / CONFIG_FILE, FinetuneConfig)], FinetuneConfig)
+    return describe_differences(differences(saved, config))
 
 
 def check_same_run(saved: Mapping[str, Any], state: Mapping[str, Any], path: Path) -> None:

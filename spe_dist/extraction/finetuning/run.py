@@ -82,6 +82,8 @@ def run_finetuning(
         resume.check_same_run(finished.get("run", asked), asked, output)
         if context.is_main:
             print(describe_finished(output, finished), flush=True)
+            if changed := resume.changed_settings(output, config):
+                print(f"nothing is done for what is asked for otherwise: {changed}; give another --output", flush=True)
         stop.close()
         return
     resumed = resume.choose_start(config, context, checkpoints, run_state)
