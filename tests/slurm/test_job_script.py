@@ -37,6 +37,8 @@ part = options.output / f"part.{place.rank}"
 part.write_text(json.dumps(facts))
 part.rename(options.output / f"started.{place.restart_count}.{place.rank}")
 if options.act == "fail" and place.rank == 1:
+    while not (options.output / "started.0.0").exists():  # not yet taking signals, it would die of TERM: status 143
+        time.sleep(0.05)
     raise SystemExit(7)
 deadline = time.monotonic() + (0 if options.act == "finish" or place.restart_count else 60)
 while time.monotonic() < deadline and not asked:
