@@ -21,7 +21,7 @@ from spe_dist.extraction.corpus import Sentence
 from spe_dist.extraction.folder import LoadedExtractor, load_extractor
 from spe_dist.extraction.json_input import place_words
 from spe_dist.extraction.prediction import fast_bfloat16, predict_sentences
-from spe_dist.extraction.text_input import sentences_of_text
+from spe_dist.extraction.text_input import encodable, sentences_of_text
 
 Tag = TypeVar("Tag")
 Item = str | Sequence[str] | Sentence
@@ -161,9 +161,9 @@ def choose_device(device: str | torch.device | None) -> torch.device:
 
 def _sentences(item: Item, number: int) -> list[Sentence]:
     if isinstance(item, str):
-        return [replace(sentence, extra={"start": start}) for start, sentence in sentences_of_text(item)]
+        return [replace(sentence, extra={"start": start}) for start, sentence in sentences_of_text(encodable(item))]
     if isinstance(item, Sentence):
         return [item]
     if not isinstance(item, Sequence) or not all(isinstance(word, str) for word in item):
         raise DataError(f"input {number} is {type(item).__name__}; give a text, a list of words or a Sentence")
-    return [sentence for _, sentence in place_words([item])]
+    return [sentence for _, sentence in place_words([[encodable(word) for word in item]])]

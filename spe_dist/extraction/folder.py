@@ -120,7 +120,9 @@ def load_extractor(folder: str | Path, device: str | torch.device = "cpu") -> Lo
     parts = read_folder(folder)
     labels = read_labels(folder / LABELS)
     try:
-        settings: dict[str, Any] = {**vars(parts.config.model), **told["settings"]}
+        own_settings = {name: told["settings"][name] for name in EXTRACTION_SETTINGS}
+        settings: dict[str, Any] = {**vars(parts.config.model), **own_settings}
+        settings |= {name: int(settings[name]) for name in ("max_pieces", "context_pieces")}
         relation_size, own = int(settings["relation_size"]), settings["context_encoder"] == "own"
         facts = dict(told["facts"])
     except (KeyError, TypeError, ValueError) as error:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -20,10 +21,11 @@ from spe_dist.extraction.corpus import Sentence, Span
 from spe_dist.extraction.formats.notices import note_words
 from spe_dist.extraction.formats.records import unique_fields
 from spe_dist.extraction.sentence_split import cut_words
-from spe_dist.extraction.text_input import InputSettings, Located, Place, sentences_of, sentences_of_text
+from spe_dist.extraction.text_input import InputSettings, Located, Place, encodable, sentences_of, sentences_of_text
 from spe_dist.extraction.text_lines import Line, shown_name
 
 NO_TEXT = "JSON records without text or words"
+OTHER_TEXT = "JSON records whose text does not hold their words in order (offsets are in the words joined by spaces)"
 ID_FIELDS = ("id", "doc_key", "doc_id", "orig_id", "articleId")
 WORD_FIELDS = ("tokens", "words")
 NO_SENTENCE = (0, Sentence((), text="", char_spans=()))  # of a record without words: each record has an output line
@@ -85,7 +87,7 @@ class JsonReader:
 
     def _sentences(self, record: Any, unit: str, number: int) -> Iterator[Located]:
         try:
-            found = list(sentences_of_record(record, self.settings)) or [NO_SENTENCE]
+            found = list(sentences_of_record(record, self.settings, self.skips.counts)) or [NO_SENTENCE]
         except RecordError as error:
             self._fail(NO_TEXT, f"{unit} {number}", str(error))
             return
@@ -118,10 +120,10 @@ def _values(text: str) -> list[Any]:
     return values
 
 
-def sentences_of_record(record: Any, settings: InputSettings) -> Iterator[tuple[int, Sentence]]:
+def sentences_of_record(record: Any, settings: InputSettings, notices: Counter[str]) -> Iterator[tuple[int, Sentence]]:
     """(first character, sentence) for each sentence of a record. Raises RecordError."""
     if isinstance(record, str):
-        return sentences_of_text(_encodable(record), settings.tokenised)
+        return sentences_of_text(encodable(record), settings.tokenised)
     if not isinstance(record, dict):
         raise RecordError(f"is {_shown(record)}, no text and no object with {settings.text_field!r} or 'tokens'")
     text = record.get(settings.text_field)
@@ -131,13 +133,13 @@ def sentences_of_record(record: Any, settings: InputSettings) -> Iterator[tuple[
     if field is not None:
         words = record[field]
         is_nested = isinstance(words, list) and words and all(isinstance(inner, list) for inner in words)
-        return _of_list(words if is_nested or field == "sentences" else [words], field, text)
+        return _of_list(words if is_nested or field == "sentences" else [words], field, text, notices)
     if isinstance(text, str):
-        return sentences_of_text(_encodable(text), settings.tokenised)
+        return sentences_of_text(encodable(text), settings.tokenised)
     if settings.text_field in record:
         raise RecordError(f"has {_shown(text)} under {settings.text_field!r}, no text")
     if isinstance(record.get("sentText"), str):
-        return sentences_of(_encodable(record["sentText"]), tokenised=True)
+        return sentences_of(encodable(record["sentText"]), tokenised=True)
     fields = ", ".join(map(repr, record)) or "none"
     raise RecordError(
         f"has neither text under {settings.text_field!r} nor words under 'tokens', 'words' or 'sentences' (its fields: "
@@ -145,7 +147,7 @@ def sentences_of_record(record: Any, settings: InputSettings) -> Iterator[tuple[
     )
 
 
-def _of_list(sentences: Any, field: str, text: Any) -> Iterator[tuple[int, Sentence]]:
+def _of_list(sentences: Any, field: str, text: Any, notices: Counter[str]) -> Iterator[tuple[int, Sentence]]:
     """Sentences given as lists of words or as strings, placed in the record's text where that holds their words."""
     if not isinstance(sentences, list):
         raise RecordError(f"has {_shown(sentences)} under {field!r}, no list")
@@ -154,15 +156,15 @@ def _of_list(sentences: Any, field: str, text: Any) -> Iterator[tuple[int, Sente
     for words in sentences:
         if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
             raise RecordError(f"has {_shown(words)} under {field!r}, no list of words")
-    text = _encodable(text) if isinstance(text, str) else None
+    text = encodable(text) if isinstance(text, str) else None
     parts = [part for words in sentences for part in cut_words(words)]
-    return place_words([[_encodable(word) for word in words] for words in parts], text)
+    return place_words([[encodable(word) for word in words] for words in parts], text, notices)
 
 
 def _of_strings(sentences: Sequence[str]) -> Iterator[tuple[int, Sentence]]:
     """Each string is one sentence whose words are still to be found."""
     start = 0
-    for text in map(_encodable, sentences):
+    for text in map(encodable, sentences):
         parts = list(sentences_of(text))
         if parts:
             first = parts[0][0]
@@ -176,10 +178,17 @@ def _of_strings(sentences: Sequence[str]) -> Iterator[tuple[int, Sentence]]:
         start += len(text) + 1
 
 
-def place_words(sentences: Sequence[Sequence[str]], text: str | None = None) -> Iterator[tuple[int, Sentence]]:
-    """Sentences of given words, placed in `text` where that holds them in order, otherwise in the words joined."""
+def place_words(
+    sentences: Sequence[Sequence[str]], text: str | None = None, notices: Counter[str] | None = None
+) -> Iterator[tuple[int, Sentence]]:
+    """Sentences of given words, placed in `text` where that holds them in order, otherwise in the words joined.
+
+    A text that does not hold them is counted among `notices`.
+    """
     found = find_words([word for words in sentences for word in words], text) if text is not None else None
     if text is None or found is None:
+        if text is not None and notices is not None:
+            notices[OTHER_TEXT] += 1
         joined = [" ".join(words) for words in sentences]
         start = 0
         for words, sentence_text in zip(sentences, joined, strict=True):
@@ -216,11 +225,6 @@ def _joined_spans(words: Sequence[str]) -> tuple[Span, ...]:
         spans.append((position, position + len(word)))
         position += len(word) + 1
     return tuple(spans)
-
-
-def _encodable(text: str) -> str:
-    """Half of a surrogate pair, which JSON can hold and UTF-8 cannot, becomes a question mark: lengths stay."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _shown(value: Any) -> str:

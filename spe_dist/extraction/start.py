@@ -29,7 +29,7 @@ from spe_dist.export.loading import empty_encoder, fill, has_tokenizer
 from spe_dist.export.parts import ENCODER, POOLER, SPE, Parts
 from spe_dist.extraction.config import FinetuneConfig, ModelConfig
 from spe_dist.extraction.folder import is_extractor, network_settings
-from spe_dist.model.loading import load_encoder
+from spe_dist.model.loading import load_encoder, read_bert_config
 from spe_dist.model.spe import SpanPairEncoder, build_span_pair_encoder
 
 SPAN_ENCODER = "span encoder"
@@ -138,6 +138,8 @@ def _from_encoder(config: FinetuneConfig) -> Start:
         )
     settings = _network_part(model)
     network = network_settings(settings)
+    if model.start is not None:
+        read_bert_config(model.start)  # a wrong start is told as one, not as a tokenizer that is missing
     tokenizer = load_tokenizer(str(model.tokenizer or model.start))
     vocabulary = len(vocabulary_pieces(tokenizer))
     loaded = load_encoder(model.start, network.model, vocabulary, config.train.seed, config.train.kernels)

@@ -194,6 +194,11 @@ def text_units(text: str) -> Iterator[tuple[int, str]]:
             yield unit[0].start, "\n".join(line.text for line in unit)
 
 
+def encodable(text: str) -> str:
+    """Half of a surrogate pair, which a string can hold and UTF-8 cannot, becomes a question mark: lengths stay."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+
+
 def sentences_of_text(text: str, tokenised: bool = False) -> Iterator[tuple[int, Sentence]]:
     """(first character, sentence) for each sentence of a text that may have several lines and paragraphs."""
     if tokenised:

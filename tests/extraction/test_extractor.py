@@ -49,6 +49,11 @@ def test_a_text_gives_its_sentences_with_places_and_probabilities(extractor):
         assert all(relation.head in sentence.entities for relation in sentence.relations)
 
 
+def test_half_a_surrogate_pair_is_read_as_a_question_mark(extractor):
+    (of_text,), of_words = extractor.predict(["Ann \ud800 left .", ["Ann", "\ud800", "left", "."]])
+    assert of_text.words == of_words.words == ("Ann", "?", "left", ".")
+
+
 def test_texts_give_lists_and_word_lists_give_sentences(extractor):
     texts = ["", TEXT, " \n", "One. Two.", ""]
     assert [len(sentences) for sentences in extractor.predict(texts)] == [0, 2, 0, 2, 0]

@@ -221,6 +221,15 @@ def test_what_cannot_train_says_so_before_training(run_ranks, corpus, tmp_path, 
 
 
 @pytest.mark.distributed
+def test_a_foreign_folder_where_the_model_goes_is_refused_before_training(run_ranks, corpus, tmp_path):
+    (tmp_path / "run" / "model").mkdir(parents=True)
+    (tmp_path / "run" / "model" / "mine").touch()
+    for status, message in run_ranks(train, 2, arguments(corpus, tmp_path / "run")):
+        assert status == 2 and "no earlier export" in message and "step" not in message, message
+    assert [path.name for path in (tmp_path / "run" / "model").iterdir()] == ["mine"]
+
+
+@pytest.mark.distributed
 def test_another_run_and_another_setting_are_refused(run_ranks, run, corpus, tmp_path):
     argv = arguments(corpus, tmp_path / "run", epochs=2)
     run(argv, stop_after=3)

@@ -100,9 +100,13 @@ def test_damaged_folders_and_others_are_told_apart(extractor_folder, tmp_path):
         told = json.loads((folder / "extractor.json").read_text())
         (folder / "extractor.json").write_text(json.dumps(told | {"format_version": 9}))
 
-    def no_settings(folder):
-        told = json.loads((folder / "extractor.json").read_text())
-        (folder / "extractor.json").write_text(json.dumps(told | {"settings": {}}))
+    def other_settings(change):
+        def write(folder):
+            told = json.loads((folder / "extractor.json").read_text())
+            change(told["settings"])
+            (folder / "extractor.json").write_text(json.dumps(told))
+
+        return write
 
     cases = [
         (tmp_path / "nowhere", "does not exist"),
@@ -111,7 +115,9 @@ def test_damaged_folders_and_others_are_told_apart(extractor_folder, tmp_path):
         (damaged("labels", other_labels), "does not fit"),
         (damaged("no_labels", lambda folder: (folder / "labels.json").write_text("[]")), "labels.json"),
         (damaged("newer", newer), "format_version=9"),
-        (damaged("settings", no_settings), "incomplete"),
+        (damaged("settings", other_settings(dict.clear)), "incomplete"),
+        (damaged("no_window", other_settings(lambda settings: settings.pop("max_pieces"))), "'max_pieces'"),
+        (damaged("window", other_settings(lambda settings: settings.update(max_pieces="long"))), "'long'"),
         (damaged("heads", lambda folder: (folder / "extractor_heads.safetensors").unlink()), "is missing"),
         (damaged("cut", lambda folder: (folder / "model.safetensors").write_bytes(b"cut")), "damaged"),
     ]

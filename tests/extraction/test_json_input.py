@@ -166,6 +166,19 @@ def test_a_damaged_json_list_is_an_error_with_its_line(tmp_path: Path) -> None:
         read(path)
 
 
+def test_a_text_that_does_not_hold_the_words_is_counted(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    records = [{"tokens": ["a", "b"], "text": text} for text in (" a\tb", "a x b", None)]
+    path.write_text("\n".join(map(json.dumps, records)))
+    skips = Skips()
+    assert [(place.start, sentence.text) for place, sentence in read(path, skips)] == [
+        (1, "a\tb"),
+        (0, "a b"),
+        (0, "a b"),
+    ]
+    assert [count for reason, count in skips.counts.items() if "does not hold their words" in reason] == [1]
+
+
 def test_words_are_found_in_their_text_only_in_order_and_without_rest() -> None:
     assert find_words(["a", "b"], " a\tb ") == [(1, 2), (3, 4)]
     assert find_words(["a", "b"], "a x b") is None

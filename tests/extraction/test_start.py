@@ -144,6 +144,7 @@ def test_starts_that_cannot_be_used_say_why(made, tmp_path, extractor_folder):
         (plain / name).unlink()
     cases = [
         ({"start": tmp_path / "nowhere"}, CheckpointError, "nowhere does not exist"),
+        ({"start": tmp_path}, ConfigError, f"no config.json at '{tmp_path}'"),
         ({"start": folder, "start_encoder": "key"}, ConfigError, "--encoder key"),
         ({"start": plain, "start_encoder": "key"}, ConfigError, "no momentum encoder"),
         ({"start": folder, "tokenizer": str(vocabulary)}, DataError, "another vocabulary"),

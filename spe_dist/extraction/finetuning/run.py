@@ -23,6 +23,8 @@ from spe_dist.distributed.engine import TrainingEngine
 from spe_dist.distributed.fence import Fence
 from spe_dist.distributed.launch import node_name, placement_table
 from spe_dist.distributed.stop import StopRequest
+from spe_dist.export.folder import EXTRACTOR
+from spe_dist.export.safe_folder import check_free_name
 from spe_dist.extraction.config import FinetuneConfig
 from spe_dist.extraction.corpus import Labels
 from spe_dist.extraction.finetuning import resume
@@ -87,6 +89,7 @@ def run_finetuning(
         stop.close()
         return
     resumed = resume.choose_start(config, context, checkpoints, run_state)
+    context.run_on_main(lambda: check_free_name(output / MODEL_FOLDER, True, EXTRACTOR))
 
     model = build_model(config, corpora.labels, start)
     twin = copy.deepcopy(model).to(context.device) if needs_twin(precision, ds_config) else None
