@@ -17,3 +17,11 @@ def shared_name(source: str) -> str:
     path = Path(source).expanduser()
     is_path = path.is_absolute() or source.startswith(".") or len(path.parts) > 2 or path.exists()
     return path.name if is_path else source
+
+
+def can_be_replaced(path: Path) -> bool:
+    """Whether a file that was written aside may take this name: a file's or a free one, no link, device or pipe.
+
+    Those are written to as they are: /dev/stdout is a link, and a link is somebody's wish to have the file elsewhere.
+    """
+    return not path.is_symlink() and (path.is_file() or not path.exists())

@@ -28,6 +28,7 @@ from spe_dist.extraction.json_input import NO_TEXT
 from spe_dist.extraction.records import above, to_line, to_record
 from spe_dist.extraction.text_input import InputSettings, Located, Place, find_inputs, read_inputs
 from spe_dist.extraction.text_lines import STANDARD_INPUT, shown_name
+from spe_dist.files import can_be_replaced
 
 PROGRESS_SECONDS = 10.0
 PART_SUFFIX = ".part"
@@ -112,7 +113,7 @@ def _predict_lines(options: argparse.Namespace, extractor: Extractor, report: Re
         except SpeError as error:
             failure.append(error)
 
-    with _opened(options.output, failure) as file:
+    with _opened(options.output, failure, report) as file:
         for place, predicted in extractor.predict_tagged(located(), lambda place: (place.file, place.document)):
             sentence = above(predicted, options.min_probability)
             file.write(to_line(to_record(sentence, place)).encode() + b"\n")
@@ -166,10 +167,10 @@ def _check_outputs(options: argparse.Namespace, files: Sequence[Path]) -> None:
 
 
 @contextlib.contextmanager
-def _opened(output: str | None, failure: list[SpeError]) -> Iterator[BinaryIO]:
+def _opened(output: str | None, failure: list[SpeError], report: Report) -> Iterator[BinaryIO]:
     """Standard output, or a file that gets its name when it is complete and nothing has failed."""
     path = Path(output or "standard output")
-    is_plain = output is not None and (path.is_file() or not path.exists())
+    is_plain = output is not None and can_be_replaced(path)
     written = path.with_name(path.name + PART_SUFFIX) if is_plain else path
     try:
         with open(written, "wb") if output is not None else contextlib.nullcontext(sys.stdout.buffer) as file:
@@ -178,6 +179,10 @@ def _opened(output: str | None, failure: list[SpeError]) -> Iterator[BinaryIO]:
         if is_plain and not failure:
             os.replace(written, path)
     except BrokenPipeError:
+        raise
+    except KeyboardInterrupt:
+        if is_plain:
+            report.tell(f"what was predicted until now, {report.sentences:,} sentences, stands in {written}")
         raise
     except OSError as error:
         raise DataError(f"{written} cannot be written: {error.strerror}; free space or name another place") from error

@@ -66,6 +66,15 @@ def test_a_pipe_is_written_to_and_stays_a_pipe(tmp_path: Path) -> None:
     assert pipe.is_fifo() and json.loads(received[0]) == [SPERT]
 
 
+def test_a_link_is_written_through_and_stays_a_link(tmp_path: Path) -> None:
+    corpus = read_corpus(put(tmp_path, SPERT))
+    link, target = tmp_path / "link.json", tmp_path / "target.json"
+    link.symlink_to(target)
+    for _ in range(2):  # to nothing, to a file
+        write_corpus(corpus, link, "spert")
+        assert link.is_symlink() and json.loads(target.read_text()) == [SPERT]
+
+
 @pytest.mark.parametrize("value", [float("inf"), b"no JSON"])
 def test_what_json_has_no_form_for_is_refused_when_written(tmp_path: Path, value: Any) -> None:
     corpus = Corpus((Document("x", (Sentence(("fine",), extra={"score": value}),)),))

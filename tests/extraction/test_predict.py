@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from spe_dist import predict
+from spe_dist.extraction.extractor import Extractor
 from spe_dist.extraction.formats import read_corpus
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -82,6 +83,29 @@ def test_files_of_a_folder_whose_names_are_not_those_of_text_are_told(run, text_
     status, out, err = run(tmp_path)
     assert status == 0 and {record["file"] for record in _records(out)} == {str(text_file)}
     assert "1 file(s) of the input folders are left out" in err and "notes.md" in err
+
+
+def test_an_interrupted_run_tells_where_its_predictions_are(run, text_file, tmp_path, monkeypatch):
+    _, expected, _ = run(text_file)
+    predict_tagged = Extractor.predict_tagged
+
+    def interrupted(self, *arguments):
+        yield next(predict_tagged(self, *arguments))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Extractor, "predict_tagged", interrupted)
+    status, _, err = run(text_file, "--output", tmp_path / "out.jsonl")
+    assert status == 130 and "until now, 1 sentences, stands in" in err
+    assert (tmp_path / "out.jsonl.part").read_text() == expected.splitlines(keepends=True)[0]
+
+
+def test_a_link_is_written_through(run, text_file, tmp_path):
+    _, expected, _ = run(text_file)
+    link = tmp_path / "link.jsonl"
+    link.symlink_to(tmp_path / "there.jsonl")
+    for _ in range(2):  # to nothing, to a file
+        assert run(text_file, "--output", link)[0] == 0
+        assert link.is_symlink() and (tmp_path / "there.jsonl").read_text(encoding="utf-8") == expected
 
 
 def test_the_same_comes_from_files_options_between_and_standard_input(run, text_file, tmp_path, monkeypatch):

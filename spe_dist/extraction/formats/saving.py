@@ -14,13 +14,14 @@ from typing import IO, Any
 
 from spe_dist.data.text_files import COMPRESSED_SUFFIXES
 from spe_dist.errors import DataError
+from spe_dist.files import can_be_replaced
 
 
 def save_records(records: Iterable[Any], path: Path, as_list: bool, overwrite: bool) -> None:
     """JSON, one record a line; as a list in brackets where asked and the name does not end in .jsonl.
 
-    The file appears under its name when all of it is written; an interrupted run leaves what was there. A device or
-    pipe is written to as it is.
+    The file appears under its name when all of it is written; an interrupted run leaves what was there. A link,
+    device or pipe is written to as it is.
     """
     stem = path.with_suffix("") if path.suffix in COMPRESSED_SUFFIXES else path
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -29,7 +30,7 @@ def save_records(records: Iterable[Any], path: Path, as_list: bool, overwrite: b
             raise DataError(f"{path} is a folder; name a file in it")
         if path.exists() and not overwrite:
             raise DataError(f"{path} exists; name another file, or allow it to be overwritten (--overwrite)")
-        is_plain = path.is_file() or not path.exists()
+        is_plain = can_be_replaced(path)
         with _open(temporary if is_plain else path, path.suffix) as file:
             for text in _texts(records, as_list and stem.suffix != ".jsonl"):
                 file.write(text)
