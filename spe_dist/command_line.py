@@ -34,7 +34,10 @@ def run_command(
         _drop_output()
         return 0
     except errors as error:
-        _flush()
+        try:
+            _flush()
+        except OSError:  # the error matters more
+            _drop_output()
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
     except OSError as error:

@@ -80,3 +80,18 @@ def test_an_output_that_is_full_or_closed_ends_without_a_traceback(output, statu
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
     assert done.returncode == status and "Traceback" not in done.stderr
     assert ("no space" in done.stderr) == (status == 2)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_an_error_is_told_though_the_output_is_full():
+    code = """
+from spe_dist.command_line import run_command
+from spe_dist.errors import DataError
+def fail():
+    print("told")
+    raise DataError("what matters")
+raise SystemExit(run_command(fail))
+"""
+    command = ["bash", "-c", '"$0" -c "$1" >/dev/full', sys.executable, code]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+    assert (done.returncode, done.stderr) == (2, "error: what matters\n")
