@@ -92,6 +92,6 @@ def fail():
     raise DataError("what matters")
 raise SystemExit(run_command(fail))
 """
-    command = ["bash", "-c", '"$0" -c "$1" >/dev/full', sys.executable, code]
+    command = ["bash", "-c", 'unset PYTHONUNBUFFERED; "$0" -c "$1" >/dev/full', sys.executable, code]
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
     assert (done.returncode, done.stderr) == (2, "error: what matters\n")
