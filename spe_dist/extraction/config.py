@@ -32,7 +32,7 @@ class DataConfig:
     max_pieces: int = setting(
         0, "longest window of a sentence in pieces, [CLS] and [SEP] included; 0: as many as the encoder has positions"
     )
-    context_pieces: int = setting(0, "pieces of the document around a sentence that are read with it; 0: none (paper)")
+    context_pieces: int = setting(0, "pieces of the document read with a sentence, on each side of it; 0: none (paper)")
     symmetric: tuple[str, ...] = setting((), "relation types that are scored without direction")
 
 

@@ -8,8 +8,8 @@ What the model cannot represent, counted in `notices` and kept in the scores' de
 further types on one span and further relations on one pair (the first in the file is trained); relations between
 overlapping spans. Of entities that overlap, the longest ones give the tags and all are candidates for typing.
 
-Document context: pieces of neighbouring sentences of the same document on both sides, as far as there is room. They
-are read by the encoder alone: context words are no words of the example.
+Document context: up to `context_pieces` pieces of neighbouring sentences of the same document on each side, as far as
+there is room. They are read by the encoder alone: context words are no words of the example.
 """
 
 from __future__ import annotations
