@@ -17,6 +17,10 @@ def setting(default: Any, help: str) -> Any:
     return field(default=default, metadata={"help": help})
 
 
+# Settings that an encoder loaded by name brings itself.
+ENCODER_SIZES = ("hidden_size", "layers", "attention_heads", "intermediate_size")
+
+
 @dataclass(frozen=True)
 class NetworkConfig:
     """Encoder, span encoder and span pair encoder, in pre-training and fine-tuning alike."""

@@ -33,7 +33,7 @@ found = {"version": sys.version_info[:2], "torch": None, "paths": [p for p in sy
 try:
     import torch
     found["torch"] = torch.__version__
-except Exception:
+except Exception:  # a torch that does not import, for whatever reason, is none
     pass
 print(json.dumps(found))
 """

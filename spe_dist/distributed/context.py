@@ -122,7 +122,7 @@ def _sendable(error: Exception) -> Exception:
     """The error, or one of its text where it cannot be pickled: else the other ranks would wait for it."""
     try:
         pickle.loads(pickle.dumps(error))
-    except Exception:
+    except Exception:  # pickling may fail in any way
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error
 

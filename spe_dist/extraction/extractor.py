@@ -116,7 +116,7 @@ class Extractor:
         """
         tags: deque[Tag] = deque()
         documents: deque[Hashable] = deque()
-        context_pieces = int(self.settings["context_pieces"])
+        context_pieces = self.settings["context_pieces"]
 
         def feed() -> Iterator[Sentence]:
             for tag, sentence in items:
@@ -130,7 +130,7 @@ class Extractor:
             self.tokenizer,
             self.labels,
             feed(),
-            max_pieces=int(self.settings["max_pieces"]),
+            max_pieces=self.settings["max_pieces"],
             batch_pieces=self.batch_pieces,
             context_pieces=context_pieces,
             bfloat16=self.bfloat16,

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from spe_dist.config import Config
+from spe_dist.config_shared import ENCODER_SIZES
 from spe_dist.data.vocabulary import load_tokenizer, vocabulary_pieces, vocabulary_sha256
 from spe_dist.distributed.checkpoint import STATE_FILE, list_checkpoints
 from spe_dist.errors import CheckpointError, ConfigError, DataError
@@ -35,7 +36,6 @@ from spe_dist.model.spe import SpanPairEncoder, build_span_pair_encoder
 SPAN_ENCODER = "span encoder"
 MODULES = {"encoder": "sentence encoder", "span_encoder": SPAN_ENCODER, "pair_encoder": "span pair encoder"}
 SPAN_MODULES = (SPAN_ENCODER, MODULES["pair_encoder"])
-ENCODER_SIZES = ("hidden_size", "layers", "attention_heads", "intermediate_size")
 # Settings that the weights of span and span pair encoder fix.
 SPAN_SETTINGS = ("cnn_kernels", "cnn_channels", "span_size")
 PAIR_SETTINGS = ("attention_size", "position_size", "pair_activation", "cls_source")

@@ -10,7 +10,7 @@ import torch
 
 from spe_dist.config import Config
 from spe_dist.config_loading import describe_differences, differences, load_yaml, resolve
-from spe_dist.config_shared import RunConfig
+from spe_dist.config_shared import ENCODER_SIZES, RunConfig
 from spe_dist.data.order import Order
 from spe_dist.distributed.checkpoint import Checkpoints, read_state
 from spe_dist.distributed.context import RankContext
@@ -22,7 +22,6 @@ from spe_dist.training.journal import Position
 CONFIG_FILE = "config.yaml"
 MOCO_FILE = "moco.pt"
 OBJECTIVES = ("tbo", "spo", "cspo")
-ENCODER_SIZES = {"hidden_size", "layers", "attention_heads", "intermediate_size"}
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ def compare_settings(saved: Config, config: Config, path: Path) -> list[str]:
     Raises CheckpointError naming a setting that its network or its queued keys were built by.
     """
     fixed = {*vars(config.model), *OBJECTIVES, "normalize"} - {"encoder", "tokenizer", "dropout"}
-    unused = ENCODER_SIZES if saved.model.encoder and config.model.encoder else set()  # an encoder has its own
+    unused = ENCODER_SIZES if saved.model.encoder and config.model.encoder else ()  # an encoder has its own
     changed = {}
     for name, (value, mine) in differences(saved, config).items():
         if name in unused:
