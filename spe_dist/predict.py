@@ -28,6 +28,7 @@ if __package__ in (None, ""):  # run by its path: make `spe_dist` importable, an
 from spe_dist import __version__
 from spe_dist.command_line import run_command
 from spe_dist.config_loading import Parser, parse_command_line
+from spe_dist.option_numbers import number, whole_number
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -46,14 +47,14 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("output").add_argument
     add("--output", metavar="FILE", help="JSON lines; appears when complete [standard output]")
     add("--html", metavar="FILE", help="also a self-contained page with the sentences drawn")
-    add("--html_sentences", type=_natural, default=200, metavar="N", help="sentences drawn at most [200]")
+    add("--html_sentences", type=whole_number(0), default=200, metavar="N", help="sentences drawn at most [200]")
     add(
         "--format",
         choices=("jsonl", "corpus"),
         default="jsonl",
         help="jsonl, or corpus: the input's own corpus format, gold replaced, for tools/score.py [jsonl]",
     )
-    add("--min_probability", type=_share, default=0.0, metavar="X", help="leave out what is less probable [0]")
+    add("--min_probability", type=number(0, 1), default=0.0, metavar="X", help="leave out what is less probable [0]")
     add("--quiet", action="store_true", help="no progress and no summary")
 
     add = parser.add_argument_group("input").add_argument
@@ -74,8 +75,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--skip_bad", action="store_true", help="leave out lines that cannot be read, and count them")
 
     add = parser.add_argument_group("speed").add_argument
-    add("--batch_pieces", type=_positive, default=4096, metavar="N", help="word pieces of a batch [4096]")
-    add("--threads", type=_positive, metavar="N", help="threads of torch [as torch chooses]")
+    add("--batch_pieces", type=whole_number(1), default=4096, metavar="N", help="word pieces of a batch [4096]")
+    add("--threads", type=whole_number(1), metavar="N", help="threads of torch [as torch chooses]")
     add("--device", default="auto", metavar="NAME", help="cpu, cuda or cuda:N [auto: a GPU where there is one]")
     add(
         "--bfloat16",
@@ -96,34 +97,6 @@ def _run(argv: Sequence[str]) -> None:
     from spe_dist.extraction.predicting import predict_files
 
     predict_files(options)
-
-
-def _natural(text: str) -> int:
-    return _whole_number(text, 0)
-
-
-def _positive(text: str) -> int:
-    return _whole_number(text, 1)
-
-
-def _whole_number(text: str, least: int) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
-    if number < least:
-        raise argparse.ArgumentTypeError(f"{text} must be {least} or more")
-    return number
-
-
-def _share(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is no probability from 0 to 1")
-    return number
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from spe_dist.command_line import run_command
 from spe_dist.config import CorruptionConfig
+from spe_dist.option_numbers import number, whole_number
 
 
 def add_loader(commands: argparse._SubParsersAction) -> None:
@@ -23,12 +24,18 @@ def add_loader(commands: argparse._SubParsersAction) -> None:
         description="Reads shards, corrupts and packs in this process alone, on one core.",
     )
     parser.add_argument("--shards", required=True, help="folder or URL of shards")
-    parser.add_argument("--sentences", type=int, default=200_000, help="sentences to time (default: %(default)s)")
-    parser.add_argument("--global_batch", type=int, default=256, help="sentences a step (default: %(default)s)")
-    parser.add_argument("--micro_batch", type=int, default=256, help="sentences a micro-batch (default: %(default)s)")
+    parser.add_argument(
+        "--sentences", type=whole_number(1), default=200_000, help="sentences to time (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--global_batch", type=whole_number(1), default=256, help="sentences a step (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--micro_batch", type=whole_number(1), default=256, help="sentences a micro-batch (default: %(default)s)"
+    )
     parser.add_argument("--view_masks", choices=("each", "one"), default="one", help="default: %(default)s")
-    parser.add_argument("--permutations", type=int, default=1, help="n_p (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--permutations", type=whole_number(1), default=1, help="n_p (default: %(default)s)")
+    parser.add_argument("--seed", type=whole_number(), default=0)
     parser.set_defaults(run=run_loader)
 
 
@@ -83,13 +90,19 @@ def add_extraction(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--train", required=True, metavar="FILE", help="corpus in any format that fine-tuning reads")
     parser.add_argument("--start", metavar="NAME|FOLDER", help="what fine-tuning starts from; none: random weights")
     parser.add_argument("--tokenizer", metavar="NAME|FOLDER", help="tokenizer, where the start has none")
-    parser.add_argument("--batch_sentences", type=int, default=32, help="sentences a step (default: %(default)s)")
-    parser.add_argument("--batch_pieces", type=int, default=4096, help="pieces a prediction (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=60, help="steps to time (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=10.0, help="prediction to time (default: %(default)s)")
-    parser.add_argument("--gold", type=float, default=1.0, help="P(gold) of scheduled sampling (default: %(default)s)")
+    parser.add_argument(
+        "--batch_sentences", type=whole_number(1), default=32, help="sentences a step (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--batch_pieces", type=whole_number(1), default=4096, help="pieces a prediction (default: %(default)s)"
+    )
+    parser.add_argument("--steps", type=whole_number(1), default=60, help="steps to time (default: %(default)s)")
+    parser.add_argument("--seconds", type=number(0.1), default=10.0, help="prediction to time (default: %(default)s)")
+    parser.add_argument(
+        "--gold", type=number(0, 1), default=1.0, help="P(gold) of scheduled sampling (default: %(default)s)"
+    )
     parser.add_argument("--bfloat16", action="store_true", help="predict with matrix products in bfloat16")
-    parser.add_argument("--threads", type=int, default=0, help="threads; 0: one for each core (default)")
+    parser.add_argument("--threads", type=whole_number(), default=0, help="threads; 0: one for each core (default)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     parser.set_defaults(run=run_extraction)
 

@@ -28,16 +28,21 @@ from spe_dist.extraction.formats import read_corpus
 from spe_dist.extraction.matching import check_symmetric
 from spe_dist.extraction.score_table import comparison_table
 from spe_dist.extraction.scoring_command import scoring_parser
+from spe_dist.option_numbers import whole_number
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = scoring_parser("compare.py", "--gold FILE --a FILE --b FILE --output FILE [options]", __doc__)
+    parser = scoring_parser(
+        "compare.py", "--gold FILE --a FILE --b FILE --output FILE [options]", __doc__, least_draws=1
+    )
     parser.add_argument("--a", required=True, metavar="FILE", help="predictions of one system, the baseline")
     parser.add_argument("--b", required=True, metavar="FILE", help="predictions of the other")
     parser.add_argument("--output", required=True, metavar="FILE", help="the page, HTML")
     parser.add_argument("--names", metavar="A,B", help="what the page calls the two [the names of their files]")
     parser.add_argument("--title", help='the page\'s title ["A and B"]')
-    parser.add_argument("--sentences", type=int, default=300, metavar="N", help="most sentences to draw [300]")
+    parser.add_argument(
+        "--sentences", type=whole_number(), default=300, metavar="N", help="most sentences to draw [300]"
+    )
     return parser
 
 
@@ -70,8 +75,6 @@ def _names(options: argparse.Namespace) -> tuple[str, str]:
 
 
 def _check(options: argparse.Namespace) -> None:
-    if options.sentences < 0 or options.bootstrap < 1 or options.seed < 0:
-        raise ConfigError("--sentences and --seed are numbers from 0 on, --bootstrap from 1 on")
     for name in ("gold", "a", "b"):
         if os.path.realpath(getattr(options, name)) == os.path.realpath(options.output):
             raise ConfigError(f"--output {options.output} is the file of --{name} too; give the page a name of its own")

@@ -30,7 +30,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from spe_dist.command_line import run_command
 from spe_dist.config_loading import parse_command_line
-from spe_dist.errors import ConfigError
 from spe_dist.extraction.corpus import Corpus
 from spe_dist.extraction.formats import read_corpus
 from spe_dist.extraction.matching import check_symmetric
@@ -42,7 +41,9 @@ from spe_dist.extraction.significance import Comparison, compare, confidence_int
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = scoring_parser("score.py", "--gold FILE --predictions FILE [--baseline FILE] [options]", __doc__)
+    parser = scoring_parser(
+        "score.py", "--gold FILE --predictions FILE [--baseline FILE] [options]", __doc__, least_draws=0
+    )
     parser.add_argument(
         "--predictions", required=True, metavar="FILE", help="the same sentences as a system marked them"
     )
@@ -61,8 +62,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str]) -> None:
     options = parse_command_line(build_parser(), argv)
-    if options.bootstrap < 0 or options.seed < 0:
-        raise ConfigError("--bootstrap and --seed are numbers from 0 on; 0 draws give no intervals")
     gold = read_corpus(options.gold)
     predicted = read_corpus(options.predictions, predictions=True)
     baseline = read_corpus(options.baseline, predictions=True) if options.baseline else None

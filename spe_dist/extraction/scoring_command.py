@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 
 from spe_dist.config_loading import Parser
+from spe_dist.option_numbers import whole_number
 
 MOST_DRAWS = 1_000_000
 
 
-def scoring_parser(program: str, usage: str, description: str | None) -> Parser:
-    """A parser with --gold and how scores are computed; `description`: a docstring, its first paragraph the summary."""
+def scoring_parser(program: str, usage: str, description: str | None, least_draws: int) -> Parser:
+    """A parser with --gold and how scores are computed.
+
+    description: a docstring, its first paragraph the summary. least_draws: of --bootstrap; 0: it may be left out.
+    """
     summary, _, details = (description or "").partition("\n\n")
     parser = Parser(
         prog=program,
@@ -30,19 +34,15 @@ def scoring_parser(program: str, usage: str, description: str | None) -> Parser:
         help="relation types whose direction does not matter [none]",
     )
     scores.add_argument(
-        "--bootstrap", type=_draws, default=1000, metavar="N", help="draws for the 95%% intervals [1000]"
+        "--bootstrap",
+        type=whole_number(least_draws, MOST_DRAWS),
+        default=1000,
+        metavar="N",
+        help=f"draws for the 95%% intervals{'' if least_draws else '; 0: no intervals'} [1000]",
     )
-    scores.add_argument("--seed", type=int, default=0, help="of all draws [0]")
+    scores.add_argument("--seed", type=whole_number(), default=0, metavar="N", help="of all draws [0]")
     return parser
 
 
 def _types(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def _draws(text: str) -> int:
-    if not text.lstrip("-").isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number")
-    if int(text) > MOST_DRAWS:
-        raise argparse.ArgumentTypeError(f"{text} draws are more than any interval needs; give at most {MOST_DRAWS:,}")
-    return int(text)

@@ -42,7 +42,7 @@ def masters_of_stage_1(folder):
 
 @pytest.mark.slow
 @pytest.mark.distributed
-@pytest.mark.parametrize("stage", [1, 2, 3])
+@pytest.mark.parametrize("stage", [1, pytest.param(2, marks=pytest.mark.long), 3])
 def test_a_run_in_bfloat16_learns_and_converted_holds_the_masters_of_deepspeed_and_the_weights_of_training(
     run_ranks, demo_shards, tmp_path, stage
 ):

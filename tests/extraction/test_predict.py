@@ -236,10 +236,10 @@ def test_an_empty_input_gives_no_line(run, tmp_path):
         (["text.txt", "--format", "corpus", "--output", "a", "--skip_bad"], "without --skip_bad"),
         ([".", "--output", "text.txt"], "is an input"),
         (["*.txt", "--html", "text.txt"], "is an input"),
-        (["text.txt", "--min_probability", "2"], "no probability"),
-        (["text.txt", "--min_probability", "x"], "no probability"),
+        (["text.txt", "--min_probability", "2"], "2 is too large; give at most 1"),
+        (["text.txt", "--min_probability", "x"], "'x' is no number"),
         (["text.txt", "--threads", "x"], "'x' is no whole number"),
-        (["text.txt", "--batch_pieces", "0"], "must be 1 or more"),
+        (["text.txt", "--batch_pieces", "0"], "0 is too small; give at least 1"),
         (["text.txt", "--lines", "some"], "invalid choice"),
     ],
 )

@@ -1,0 +1,44 @@
+"""Numbers on the command lines of the tools: each option says its range, and what lies outside is a user's error."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+
+
+def whole_number(least: int = 0, most: int | None = None) -> Callable[[str], int]:
+    """A `type` for argparse: whole numbers from `least` to `most`, both included; no `most`: no upper end."""
+
+    def parse(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+        _check(number, text, least, most)
+        return number
+
+    return parse
+
+
+def number(least: float = 0.0, most: float | None = None) -> Callable[[str], float]:
+    """A `type` for argparse: finite numbers from `least` to `most`, both included; no `most`: no upper end."""
+
+    def parse(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            raise argparse.ArgumentTypeError(f"{text!r} is no number")
+        _check(number, text, least, most)
+        return number
+
+    return parse
+
+
+def _check(number: float, text: str, least: float, most: float | None) -> None:
+    if number < least:
+        raise argparse.ArgumentTypeError(f"{text} is too small; give at least {least:,}")
+    if most is not None and number > most:
+        raise argparse.ArgumentTypeError(f"{text} is too large; give at most {most:,}")
