@@ -75,6 +75,19 @@ def test_a_link_is_written_through_and_stays_a_link(tmp_path: Path) -> None:
         assert link.is_symlink() and json.loads(target.read_text()) == [SPERT]
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_corpus_without_sentences_is_refused_where_the_file_would_be_empty(tmp_path: Path, name: str) -> None:
+    corpus = read_corpus(put(tmp_path, {"doc_key": "d", "sentences": [], "ner": [], "relations": []}))
+    path = tmp_path / "out.json"
+    if name == "dygie":
+        write_corpus(corpus, path, name)
+        assert read_corpus(path).documents == corpus.documents
+        return
+    with pytest.raises(DataError, match=f"holds no sentence to write as {name}"):
+        write_corpus(corpus, path, name)
+    assert not path.exists()
+
+
 @pytest.mark.parametrize("value", [float("inf"), b"no JSON"])
 def test_what_json_has_no_form_for_is_refused_when_written(tmp_path: Path, value: Any) -> None:
     corpus = Corpus((Document("x", (Sentence(("fine",), extra={"score": value}),)),))

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from spe_dist.errors import ConfigError
+from spe_dist.errors import ConfigError, DataError
 from spe_dist.extraction.corpus import Corpus, Document
 from spe_dist.extraction.formats import distant, dygie, pspe, spert
 from spe_dist.extraction.formats.detect import FORMATS, detect
@@ -54,9 +54,11 @@ def write_corpus(corpus: Corpus, path: str | Path, format: str, overwrite: bool 
 
     `spert` is one JSON list, or JSON lines where the name ends in .jsonl; the others are JSON lines. Names that end in
     .gz, .xz, .zst or .bz2 are compressed.
-    Errors: DataError where the file cannot be written, or exists and `overwrite` is off.
+    Errors: DataError where the file cannot be written, or exists and `overwrite` is off, or would hold nothing.
     """
     _check(format, FORMATS)
+    if format != "dygie" and not corpus.n_sentences:  # only dygie has documents that hold none
+        raise DataError(f"{corpus.source or 'the corpus'} holds no sentence to write as {format}; give one that does")
     losses: Losses = Counter()
     save_records(_WRITERS[format](corpus.documents, losses), Path(path), as_list=format == "spert", overwrite=overwrite)
     return +losses
