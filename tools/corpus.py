@@ -29,6 +29,7 @@ from spe_dist.extraction.statistics import (
     CorpusStatistics,
     count_corpus,
 )
+from spe_dist.wording import how_many
 
 Row = tuple[str, list[str]]
 
@@ -126,7 +127,8 @@ def convert(options: argparse.Namespace) -> int:
     relations = sum(len(sentence.relations) for sentence in corpus.sentences)
     print(
         f"{options.input} ({corpus.format}) -> {options.output} ({options.to}): "
-        f"{corpus.n_sentences:,} sentences, {entities:,} entities, {relations:,} relations"
+        f"{how_many(corpus.n_sentences, 'sentence')}, {how_many(entities, 'entity', 'entities')}, "
+        f"{how_many(relations, 'relation')}"
     )
     for text in counted(corpus.notices):
         print(f"read: {text}")

@@ -33,6 +33,7 @@ from spe_dist.extraction.corpus import (
     Span,
     joined,
 )
+from spe_dist.wording import how_many
 
 METRICS = ("entity", "relation", "ent_rel")
 
@@ -199,7 +200,7 @@ def check_symmetric(symmetric: Collection[str], *corpora: Corpus) -> None:
 
 def _count_message(gold: Corpus, predicted: Corpus) -> str:
     return (
-        f"{_name(predicted, 'the predictions')} has {predicted.n_sentences:,} sentences but "
+        f"{_name(predicted, 'the predictions')} has {how_many(predicted.n_sentences, 'sentence')} but "
         f"{_name(gold, 'the gold file')} has {gold.n_sentences:,}; every gold sentence needs its prediction, if only "
         "an empty one, in the same order: predict the same file again, or give the gold file that was predicted."
     )

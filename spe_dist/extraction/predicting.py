@@ -29,6 +29,7 @@ from spe_dist.extraction.records import above, to_line, to_record
 from spe_dist.extraction.text_input import InputSettings, Located, Place, find_inputs, read_inputs
 from spe_dist.extraction.text_lines import STANDARD_INPUT, shown_name
 from spe_dist.files import can_be_replaced
+from spe_dist.wording import how_many
 
 PROGRESS_SECONDS = 10.0
 PART_SUFFIX = ".part"
@@ -80,7 +81,9 @@ class Report:
         now = time.monotonic()
         if now - self.told_s >= PROGRESS_SECONDS:
             self.told_s = now
-            self.tell(f"{self.sentences:,} sentences, {self.sentences / (now - self.start_s):,.0f} sentences/s")
+            self.tell(
+                f"{how_many(self.sentences, 'sentence')}, {self.sentences / (now - self.start_s):,.0f} sentences/s"
+            )
 
     def tell(self, message: str) -> None:
         if not self.quiet:
@@ -94,10 +97,13 @@ class Report:
         if self.skips.first_bad:
             self.tell(f"first of what was left out: {self.skips.first_bad}")
         self.tell(
-            f"{self.sentences:,} sentences, {self.words:,} words, {self.entities:,} entities, {self.relations:,} "
-            f"relations in {seconds:.1f} s: {self.sentences / max(seconds, 1e-9):,.0f} sentences/s; "
-            f"{left_out:,} lines left out"
+            f"{how_many(self.sentences, 'sentence')}, {how_many(self.words, 'word')}, {self.found()} in "
+            f"{seconds:.1f} s: {self.sentences / max(seconds, 1e-9):,.0f} sentences/s; "
+            f"{how_many(left_out, 'line')} left out"
         )
+
+    def found(self) -> str:
+        return f"{how_many(self.entities, 'entity', 'entities')}, {how_many(self.relations, 'relation')}"
 
 
 def _predict_lines(options: argparse.Namespace, extractor: Extractor, report: Report) -> None:
@@ -182,7 +188,7 @@ def _opened(output: str | None, failure: list[SpeError], report: Report) -> Iter
         raise
     except KeyboardInterrupt:
         if is_plain:
-            report.tell(f"what was predicted until now, {report.sentences:,} sentences, stands in {written}")
+            report.tell(f"what was predicted until now, {how_many(report.sentences, 'sentence')}, stands in {written}")
         raise
     except OSError as error:
         raise DataError(f"{written} cannot be written: {error.strerror}; free space or name another place") from error
@@ -198,8 +204,8 @@ def _write_page(path: Path, report: Report) -> None:
     colours = colours_of_sentences(sentence for _, sentence in report.drawn)
     left_out = report.sentences - len(report.drawn)
     said = [
-        f"{report.sentences:,} sentences, {report.entities:,} entities, {report.relations:,} relations.",
-        f"The first {len(report.drawn):,} sentences are drawn, {left_out:,} are left out." if left_out else "",
+        f"{how_many(report.sentences, 'sentence')}, {report.found()}.",
+        f"The first {how_many(len(report.drawn), 'sentence')} drawn, {left_out:,} left out." if left_out else "",
     ]
     parts = [f'<p class="dim">{html.escape(" ".join(said).strip())}</p>\n']
     for where, sentence in report.drawn:
@@ -209,4 +215,4 @@ def _write_page(path: Path, report: Report) -> None:
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror}; free space or name another place") from error
     if left_out:
-        report.tell(f"{path} shows the first {len(report.drawn):,} sentences, {left_out:,} are left out")
+        report.tell(f"{path} shows the first {how_many(len(report.drawn), 'sentence')}, {left_out:,} left out")

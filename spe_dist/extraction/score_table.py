@@ -8,6 +8,7 @@ from spe_dist.extraction.matching import METRICS
 from spe_dist.extraction.score_counts import Counts, Group, Name
 from spe_dist.extraction.scoring import Scores
 from spe_dist.extraction.significance import Comparison
+from spe_dist.wording import how_many
 
 METRIC_NAMES = {"entity": "Entity", "relation": "Relation", "ent_rel": "Ent+Rel"}
 NUMBERS = ("precision", "recall", "F1")
@@ -50,7 +51,7 @@ def scores_table(
 
 def _totals(scores: Scores, intervals: Intervals | None) -> str:
     rows = [(METRIC_NAMES[metric], (metric, None), getattr(scores, metric)) for metric in METRICS]
-    return f"{scores.direction}; {scores.sentences:,} sentences\n{_counts_table('', rows, intervals)}"
+    return f"{scores.direction}; {how_many(scores.sentences, 'sentence')}\n{_counts_table('', rows, intervals)}"
 
 
 def _types(scores: Scores, metric: str, intervals: Intervals | None) -> str:

@@ -95,7 +95,7 @@ def test_an_interrupted_run_tells_where_its_predictions_are(run, text_file, tmp_
 
     monkeypatch.setattr(Extractor, "predict_tagged", interrupted)
     status, _, err = run(text_file, "--output", tmp_path / "out.jsonl")
-    assert status == 130 and "until now, 1 sentences, stands in" in err
+    assert status == 130 and "until now, 1 sentence, stands in" in err
     assert (tmp_path / "out.jsonl.part").read_text() == expected.splitlines(keepends=True)[0]
 
 
@@ -158,7 +158,7 @@ def test_the_page_shows_the_first_sentences_and_says_how_many_are_left_out(run, 
     page = tmp_path / "page.html"
     _, _, err = run(text_file, "--html", page, "--html_sentences", 2)
     content = page.read_text(encoding="utf-8")
-    assert content.count('class="drawn"') == 2 and "1 are left out" in content and "1 are left out" in err
+    assert content.count('class="drawn"') == 2 and "1 left out" in content and "1 left out" in err
     assert "text.txt, line 1" in content and "A second document" not in content
 
 
@@ -180,7 +180,7 @@ def test_what_stands_before_a_bad_line_is_predicted_and_the_error_names_it(run, 
     assert [r["text"] for r in _records((tmp_path / "out.jsonl.part").read_text())] == ["One here.", "Two here."]
     status, out, err = run(path, "--skip_bad")
     assert status == 0 and [r["line"] for r in _records(out)] == [1, 2, 4]
-    assert "1 lines that are not JSON" in err and "bad.jsonl, line 3" in err and "1 lines left out" in err
+    assert "1 lines that are not JSON" in err and "bad.jsonl, line 3" in err and "1 line left out" in err
 
 
 def test_very_long_sentences_and_words_are_read_and_told_of(run, tmp_path):

@@ -249,8 +249,8 @@ def test_json_says_numbers_convention_and_notices():
 
 def test_table_shows_percent_and_both_conventions():
     text = scores_of(GOLD, ((KIM, ACME, OSLO), (WORKS,)), symmetric=["lives_in"]).table(by_group=True)
-    assert "relations with direction, but lives_in without; 1 sentences" in text
-    assert "\nrelations with direction (the default); 1 sentences" in text
+    assert "relations with direction, but lives_in without; 1 sentence" in text
+    assert "\nrelations with direction (the default); 1 sentence" in text
     line = next(line for line in text.splitlines() if line.startswith("Relation "))
     assert line.split() == ["Relation", "100.0", "50.0", "66.7", "1", "1", "2"]
 
@@ -273,9 +273,7 @@ def test_other_words_name_the_sentence_and_the_first_difference():
 def test_another_number_of_sentences_names_both_numbers_and_the_remedy():
     gold = Corpus((Document("d", (Sentence(WORDS), Sentence(WORDS))),), source="gold.json")
     one = Corpus((Document("d", (Sentence(WORDS),)),), source="predicted.json")
-    with pytest.raises(
-        DataError, match=r"predicted.json has 1 sentences but gold.json has 2; .* predict the same file"
-    ):
+    with pytest.raises(DataError, match=r"predicted.json has 1 sentence but gold.json has 2; .* predict the same file"):
         score(gold, one)
 
 

@@ -80,7 +80,7 @@ def test_misaligned_files_are_a_clear_error(files, tmp_path):
     other.write_text(json.dumps([SPERT[0]]))
     done = run("--gold", files[0], "--predictions", other)
     assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.startswith("error: ") and "has 1 sentences but" in done.stderr
+    assert done.stderr.startswith("error: ") and "has 1 sentence but" in done.stderr
     other.write_text(json.dumps([SPERT[0], {**SPERT[1], "tokens": ["Nothing", "there"]}]))
     done = run("--gold", files[0], "--predictions", other)
     assert done.returncode == 2 and "sentence 2" in done.stderr and "'here' in gold and is 'there'" in done.stderr

@@ -25,6 +25,7 @@ from spe_dist.extraction.folder import load_extractor
 from spe_dist.extraction.formats import write_corpus
 from spe_dist.training.journal import Position
 from spe_dist.training.progress import duration
+from spe_dist.wording import how_many
 
 SCORES_FILE = "scores.json"
 MODEL_FOLDER = "model"
@@ -64,7 +65,7 @@ def write_results(
         predicted, scores = evaluated
         document[name] = scores.to_json()
         context.run_on_main(partial(write_corpus, predicted, output / f"predictions_{name}.json", predicted.format))
-        lines += ["", f"{name} ({corpus.n_sentences:,} sentences), {describe(scores)}", scores.table()]
+        lines += ["", f"{name} ({how_many(corpus.n_sentences, 'sentence')}), {describe(scores)}", scores.table()]
     document |= {
         "epochs": training.epochs,
         "steps": training.position.step,
@@ -114,7 +115,7 @@ def describe_finished(output: Path, document: dict[str, Any]) -> str:
 
 def _closing_line(training: Training) -> str:
     return (
-        f"finished after {training.epochs:,} epochs, {training.position.step:,} steps, "
+        f"finished after {how_many(training.epochs, 'epoch')}, {how_many(training.position.step, 'step')}, "
         f"{duration(training.position.trained_s)} of training ({_sentences_per_s(training):,.0f} sentences/s, peak "
         f"memory {training.peak_memory_gib:.2f} GiB a rank); best epoch {training.best.epoch:,}"
     )

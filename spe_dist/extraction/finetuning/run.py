@@ -59,6 +59,7 @@ from spe_dist.training.metrics import MetricLog
 from spe_dist.training.progress import ProgressLine, duration
 from spe_dist.training.resume import CONFIG_FILE
 from spe_dist.training.schedule import Schedule
+from spe_dist.wording import how_many
 
 
 def run_finetuning(
@@ -244,7 +245,7 @@ def describe(
         *(f"train: {count:,} {reason}" for reason, count in sorted(data.notices.items())),
         start.describe(),
         f"model: {engine.n_parameters():,} parameters; ZeRO stage {engine.zero_stage}, {engine.precision}",
-        f"batch: up to {plan.global_batch} sentences a step over {plan.ranks} rank{'s' if plan.ranks > 1 else ''}; "
+        f"batch: up to {plan.global_batch} sentences a step over {how_many(plan.ranks, 'rank')}; "
         f"{data.epochs:,} epochs x {data.steps_per_epoch:,} steps = {data.total_steps:,} steps",
     ]
 
