@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from spe_dist.command_line import run_command
 from spe_dist.errors import ConfigError
+from spe_dist.option_numbers import whole_number
 
 VALUES_FILE = "values.json"
 
@@ -41,6 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
         add("file", type=Path, metavar="FILE.yaml", help="experiment file; tools/experiments/ holds three")
         add("--set", action="append", default=[], metavar="NAME=VALUE", help="one of the file's `values`")
         add("--only", action="append", default=[], metavar="NAME", help=ONLY)
+        add("--seeds", type=_seeds, default=(), metavar="N,N,..", help="in place of those of the file")
         add("--split", choices=("dev", "test"), default="test", help="which scores the tables show [test]")
     run.add_argument("--jobs", type=int, metavar="N", help="pieces that run at once [the file's `jobs`, else 1]")
     run.add_argument("--devices", default="", metavar="0,1,..", help=DEVICES)
@@ -66,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
     from spe_dist.extraction.experiments.runner import Runner, alone_in, describe_plan, refuse_changed
 
     given = parse_values(options.set)
-    experiment = read_experiment(options.file, given)
+    experiment = read_experiment(options.file, given, options.seeds)
     plan = make_plan(experiment, options.only)
     output = output_folder(experiment)
     requests = Requests(plan, output)
@@ -97,9 +99,14 @@ def print_tables(options: argparse.Namespace) -> int:
     experiment = read_experiment(options.file, given)
     earlier = remembered(output_folder(experiment))
     known = {name: value for name, value in earlier.items() if name in experiment.values}
-    for line in write_report(read_experiment(options.file, known | given), options.only, options.split):
+    experiment = read_experiment(options.file, known | given, options.seeds)
+    for line in write_report(experiment, options.only, options.split):
         print(line)
     return 0
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    return tuple(map(whole_number(), text.split(",")))
 
 
 def parse_values(given: Sequence[str]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -283,6 +284,22 @@ def test_run_prints_the_tables_and_table_prints_them_again(
     printed = capsys.readouterr().out
     assert printed.count("###") == 1 and "60.5 ± 0.7" in printed  # 50 + 5 (share) + 5 (dev) + seed
     assert (place / "OUT/tables/tables.csv").exists() and (place / "OUT/tables/dev/tables.md").exists()
+
+
+def test_seeds_of_the_command_line_stand_in_place_of_those_of_the_file(
+    place: Path, tool: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tool.main(["run", "file.yaml", "--only", "rows/bert/news-100/*", "--seeds", "7"]) == FINISHED
+    assert made(place) == ["rows/bert/news-100/seed-7"]
+    assert tool.main(["run", "file.yaml", "--only", "rows/bert/news-100/*", "--seeds", "0,1,7"]) == FINISHED
+    assert made(place) == ["rows/bert/news-100/seed-0", "rows/bert/news-100/seed-1"]
+    capsys.readouterr()
+    assert tool.main(["table", "file.yaml", "--only", "BERT", "--seeds", "0,1,7"]) == 0
+    assert "| 62.7 ± 3.8 |" in capsys.readouterr().out  # 60 + seed
+    for seeds, told in (("7,7", "--seeds=[7, 7]: give at least one, none twice"), ("7,", "'' is no whole number")):
+        with contextlib.suppress(SystemExit):
+            assert tool.main(["run", "file.yaml", "--seeds", seeds]) == 2
+        assert told in capsys.readouterr().err
 
 
 def test_the_exit_status_tells_failures_from_mistakes(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -143,8 +143,8 @@ class Experiment:
         return self.rows[row].name or row
 
 
-def read_experiment(path: str | Path, given: Mapping[str, str] | None = None) -> Experiment:
-    """The checked experiment of a file, `given` values in place of its own. Raises ConfigError."""
+def read_experiment(path: str | Path, given: Mapping[str, str] | None = None, seeds: Sequence[int] = ()) -> Experiment:
+    """The checked experiment of a file, `given` values and `seeds`, if any, in place of its own. Raises ConfigError."""
     try:
         document = yaml.load(Path(path).read_text(encoding="utf-8"), StrictLoader)
     except FileNotFoundError:
@@ -161,19 +161,19 @@ def read_experiment(path: str | Path, given: Mapping[str, str] | None = None) ->
         values[name] = value
     experiment = dataclasses.replace(experiment, values=values)
     _check(experiment, str(path))
+    if seeds:
+        _check_seeds(seeds, "--seeds")
+        experiment = dataclasses.replace(experiment, seeds=tuple(seeds))
     return experiment
 
 
 def _check(experiment: Experiment, path: str) -> None:
     """Names that refer to each other, and what has to be given."""
-    if not experiment.seeds or len(set(experiment.seeds)) < len(experiment.seeds):
-        raise ConfigError(f"{path}: seeds={list(experiment.seeds)}: give at least one, none twice")
+    _check_seeds(experiment.seeds, f"{path}: seeds")
     if experiment.jobs < 1:
         raise ConfigError(f"{path}: jobs={experiment.jobs}: at least 1 is needed")
     for seed in experiment.keep_models:
         _known(seed, experiment.seeds, f"{path}: keep_models")
-    if min(experiment.seeds) < 0 or any(distant.seed < 0 for distant in experiment.distant.values()):
-        raise ConfigError(f"{path}: a seed is below 0; seeds are whole numbers from 0 on")
     for share, settings in experiment.shares.items():
         _check_share(share, f"{path}: shares")
         if not isinstance(settings, dict | None):
@@ -189,11 +189,19 @@ def _check(experiment: Experiment, path: str) -> None:
             raise ConfigError(f"{path}: pretraining: {key}: distant is no start of a pre-training; use encoder or none")
     for key, distant in experiment.distant.items():
         _known(distant.corpus, experiment.corpora, f"{path}: distant: {key}: corpus")
+        _check_seeds([distant.seed], f"{path}: distant: {key}: seed")
     for key, table in experiment.tables.items():
         _check_table(experiment, table, f"{path}: tables: {key}")
     unused = set(experiment.rows).difference(*(table.rows for table in experiment.tables.values()))
     if unused:
         raise ConfigError(f"{path}: rows: {sorted(unused)[0]!r} stands in no table; add it to one or remove it")
+
+
+def _check_seeds(seeds: Sequence[int], place: str) -> None:
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ConfigError(f"{place}={list(seeds)}: give at least one, none twice")
+    if min(seeds) < 0:
+        raise ConfigError(f"{place}={list(seeds)}: a seed is below 0; seeds are whole numbers from 0 on")
 
 
 def _check_start(experiment: Experiment, start: Start, place: str) -> None:
