@@ -12,11 +12,11 @@ def whole_number(least: int = 0, most: int | None = None) -> Callable[[str], int
 
     def parse(text: str) -> int:
         try:
-            number = int(text)
+            value = int(text)
         except ValueError:
             raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
-        _check(number, text, least, most)
-        return number
+        _check(value, text, least, most)
+        return value
 
     return parse
 
@@ -26,19 +26,19 @@ def number(least: float = 0.0, most: float | None = None) -> Callable[[str], flo
 
     def parse(text: str) -> float:
         try:
-            number = float(text)
+            value = float(text)
         except ValueError:
-            number = math.nan
-        if not math.isfinite(number):
+            value = math.nan
+        if not math.isfinite(value):
             raise argparse.ArgumentTypeError(f"{text!r} is no number")
-        _check(number, text, least, most)
-        return number
+        _check(value, text, least, most)
+        return value
 
     return parse
 
 
-def _check(number: float, text: str, least: float, most: float | None) -> None:
-    if number < least:
+def _check(value: float, text: str, least: float, most: float | None) -> None:
+    if value < least:
         raise argparse.ArgumentTypeError(f"{text} is too small; give at least {least:,}")
-    if most is not None and number > most:
+    if most is not None and value > most:
         raise argparse.ArgumentTypeError(f"{text} is too large; give at most {most:,}")
