@@ -109,10 +109,9 @@ def add_extraction(commands: argparse._SubParsersAction) -> None:
 
 def run_extraction(options: argparse.Namespace) -> None:
     """Print rates, the share of the encoder, and the share of the machine's matrix products."""
-    from spe_dist.allocator import keep_freed_memory, use_huge_pages
+    from spe_dist.allocator import tune_memory
 
-    use_huge_pages()
-    keep_freed_memory()
+    tune_memory()
     import torch
 
     from spe_dist.extraction.measuring import Setup, Timing, measure_prediction, measure_training

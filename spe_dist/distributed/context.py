@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from spe_dist.allocator import share_one_heap, use_huge_pages
+from spe_dist.allocator import tune_memory
 from spe_dist.distributed.launch import LaunchEnvironment
 from spe_dist.errors import LaunchError
 
@@ -155,8 +155,7 @@ def start_ranks(environment: LaunchEnvironment, timeout_s: float) -> RankContext
         torch.cuda.set_device(device)
         os.environ["LOCAL_RANK"] = str(device.index)  # DeepSpeed takes its GPU from it; a Slurm task may see only one
     else:
-        use_huge_pages()
-        share_one_heap()
+        tune_memory()
         if "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // environment.local_ranks))
     if not dist.is_initialized():

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 import torch
 
-from spe_dist.allocator import keep_freed_memory, use_huge_pages
+from spe_dist.allocator import tune_memory
 from spe_dist.data.text import Skips
 from spe_dist.data.text_files import COMPRESSED_SUFFIXES, tell_left_out_files
 from spe_dist.errors import ConfigError, DataError, SpeError
@@ -43,8 +43,7 @@ def predict_files(options: argparse.Namespace) -> None:
     tell_left_out_files(options.inputs)
     if options.threads:
         torch.set_num_threads(options.threads)
-    use_huge_pages()
-    keep_freed_memory()
+    tune_memory()
     extractor = Extractor.from_pretrained(
         options.model, options.device, batch_pieces=options.batch_pieces, bfloat16=options.bfloat16
     )

@@ -26,6 +26,8 @@ from spe_dist.model.dropout import dropout
 
 GROUP_SLACK = 1.1  # a group's longest sequence in tokens, divided by its shortest, at most (plus GROUP_SLACK_TOKENS)
 GROUP_SLACK_TOKENS = 2
+# Padded tokens from which a group's 16-bit products on a CPU are worth the kernel that oneDNN makes for each shape.
+LARGE_GROUP_TOKENS = 1024
 
 
 @dataclass(frozen=True)
@@ -161,13 +163,19 @@ def _grouped(q_THD: Tensor, k_THD: Tensor, v_THD: Tensor, layout: Layout, dropou
 
 
 def _padded(q_GHLD: Tensor, k_GHLD: Tensor, v_GHLD: Tensor, mask_G11L: Tensor | None, dropout_p: float) -> Tensor:
-    if dropout_p == 0 or q_GHLD.device.type != "cpu":
+    dtype = q_GHLD.dtype
+    if q_GHLD.device.type != "cpu" or (dropout_p == 0 and dtype == torch.float32):
         return F.scaled_dot_product_attention(q_GHLD, k_GHLD, v_GHLD, mask_G11L, dropout_p)
-    # With dropout torch computes step by step on a CPU; the same steps with the cheaper draw.
+    # On a CPU torch computes dropout step by step too, with a dearer draw, and its 16-bit kernel suits long sequences.
+    if dtype != torch.float32 and q_GHLD.shape[0] * q_GHLD.shape[2] < LARGE_GROUP_TOKENS:
+        q_GHLD, k_GHLD, v_GHLD = (
+            x.to(torch.float32, memory_format=torch.contiguous_format) for x in (q_GHLD, k_GHLD, v_GHLD)
+        )
     scores_GHLL = (q_GHLD * q_GHLD.shape[-1] ** -0.5) @ k_GHLD.transpose(2, 3)
     if mask_G11L is not None:
-        scores_GHLL = scores_GHLL.masked_fill(~mask_G11L, -torch.inf)
-    return dropout(scores_GHLL.softmax(dim=-1), dropout_p) @ v_GHLD
+        scores_GHLL = scores_GHLL.masked_fill_(~mask_G11L, -torch.inf)
+    probabilities_GHLL = dropout(scores_GHLL.softmax(dim=-1, dtype=torch.float32), dropout_p)
+    return (probabilities_GHLL.to(v_GHLD.dtype) @ v_GHLD).to(dtype)
 
 
 def _flash(q: Tensor, k: Tensor, v: Tensor, cu_seqlens_Q1: Tensor, max_seqlen: int, dropout_p: float) -> Tensor:
@@ -204,7 +212,8 @@ def attention(
     if backend.name == "flash":
         return _flash(q_THD, k_THD, v_THD, cu_seqlens_Q1, max_seqlen, dropout_p)
     layout = layout or plan_layout(cu_seqlens_Q1, max_seqlen, q_THD.shape[0])
-    return _grouped(q_THD, k_THD, v_THD, layout, dropout_p)
+    with torch.autocast(q_THD.device.type, enabled=False):  # its steps choose their types themselves
+        return _grouped(q_THD, k_THD, v_THD, layout, dropout_p)
 
 
 def needs_layout(device: torch.device, dtype: torch.dtype, head_size: int, dropout_p: float) -> bool:

@@ -9,6 +9,7 @@ Legend of the shape suffixes:
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +22,11 @@ from spe_dist.errors import ConfigError
 from spe_dist.model.attention import Layout, attention, needs_layout, plan_layout
 from spe_dist.model.dropout import Dropout
 from spe_dist.model.kernels import layer_norm_class
+
+# On a CPU 16-bit products are oneDNN's, which makes a kernel for each shape that it meets: half a millisecond and up to
+# a MiB each. Packed batches have as many tokens as they happen to have, so these are rounded up to one of few numbers.
+SIZES_PER_DOUBLING = 8
+FEWEST_TOKENS = 64
 
 
 @dataclass(frozen=True)
@@ -167,6 +173,9 @@ class PackedBertEncoder(nn.Module):
     Weights start as BERT's: normal(0, initializer_range), biases 0, LayerNorm 1 and 0.
     """
 
+    product_dtype: torch.dtype | None = None
+    """Type of the matrix products of layers whose weights, sums and LayerNorms are float32; None: the weights' own."""
+
     def __init__(self, config: BertConfig, kernels: str = "auto", with_pooler: bool = True):
         super().__init__()
         check_config(config)
@@ -195,10 +204,38 @@ class PackedBertEncoder(nn.Module):
 
         `kept_N`: the tokens whose states are wanted, [N, D]; the last layer's feed-forward part skips all others.
         """
-        x_TD = self.embeddings(piece_ids_T, positions_T)
-        layout = None
-        dropout_p = self.config.attention_probs_dropout_prob if self.training else 0.0
-        head_size = self.config.hidden_size // self.config.num_attention_heads
-        if needs_layout(x_TD.device, x_TD.dtype, head_size, dropout_p):
-            layout = plan_layout(cu_seqlens_Q1, max_seqlen, x_TD.shape[0])
-        return self.encoder(x_TD, Packing(cu_seqlens_Q1, max_seqlen, layout), kept_N)
+        n_wanted = (piece_ids_T if kept_N is None else kept_N).shape[0]
+        device = piece_ids_T.device
+        with self._autocast(device.type):
+            dtype = _product_dtype(self.embeddings.word_embeddings.weight)
+            if device.type == "cpu" and dtype != torch.float32:
+                if n_filler := rounded_up(piece_ids_T.shape[0]) - piece_ids_T.shape[0]:  # one more sequence, which nothing looks at
+                    piece_ids_T, positions_T = F.pad(piece_ids_T, (0, n_filler)), F.pad(positions_T, (0, n_filler))
+                    cu_seqlens_Q1 = torch.cat([cu_seqlens_Q1, cu_seqlens_Q1[-1:] + n_filler])
+                    max_seqlen = max(max_seqlen, n_filler)
+                if kept_N is not None:
+                    kept_N = F.pad(kept_N, (0, rounded_up(n_wanted) - n_wanted))
+            x_TD = self.embeddings(piece_ids_T, positions_T)
+            layout = None
+            dropout_p = self.config.attention_probs_dropout_prob if self.training else 0.0
+            head_size = self.config.hidden_size // self.config.num_attention_heads
+            if needs_layout(device, dtype, head_size, dropout_p):
+                layout = plan_layout(cu_seqlens_Q1, max_seqlen, x_TD.shape[0])
+            return self.encoder(x_TD, Packing(cu_seqlens_Q1, max_seqlen, layout), kept_N)[:n_wanted]
+
+    def _autocast(self, device_type: str) -> contextlib.AbstractContextManager[object]:
+        if self.product_dtype is None:
+            return contextlib.nullcontext()
+        return torch.autocast(device_type, dtype=self.product_dtype)
+
+
+def rounded_up(count: int) -> int:
+    """The next of 64, 72, 80, ... 128, 144, ... 256, 288, ...: eight numbers up to each power of two."""
+    step = (1 << max(count - 1, FEWEST_TOKENS).bit_length() - 1) // SIZES_PER_DOUBLING
+    return max(-(-count // step) * step, FEWEST_TOKENS)
+
+
+def _product_dtype(weight: Tensor) -> torch.dtype:
+    """What a linear layer of such weights gives here."""
+    device_type = weight.device.type
+    return torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else weight.dtype

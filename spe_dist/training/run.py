@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from spe_dist.allocator import keep_freed_memory
 from spe_dist.config import Config
 from spe_dist.config_loading import to_yaml
 from spe_dist.distributed.checkpoint import Checkpoints
@@ -35,8 +34,6 @@ def run_pretraining(
     config: Config, ds_config: dict[str, Any], plan: BatchPlan, precision: Precision, context: RankContext
 ) -> None:
     """Train to the end or to a requested stop; what a user can get wrong is an SpeError before the first step."""
-    if context.device.type == "cpu":
-        keep_freed_memory()
     output = Path(config.train.output)
     stop = StopRequest(output if context.is_main else None)  # one rank looks for the file, all hear of it
     data = build.open_data(config)

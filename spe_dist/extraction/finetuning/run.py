@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 
-from spe_dist.allocator import keep_heap_compact
 from spe_dist.config_loading import to_yaml
 from spe_dist.data.randomness import Purpose, derive_seed
 from spe_dist.distributed.checkpoint import Checkpoints
@@ -68,8 +67,6 @@ def run_finetuning(
     """Train, keep the best model, score it; what a user can get wrong is an SpeError before the first step."""
     began = time.monotonic()
     output = Path(config.train.output)
-    if context.device.type == "cpu":
-        keep_heap_compact()
     corpora = read_corpora(config)
     stop = StopRequest(output if context.is_main else None)  # one rank looks for the file, all hear of it
     fence = Fence(output)
