@@ -1,9 +1,9 @@
 """Memory on a CPU, where each step of training or prediction asks for the large tensors that the last one gave back.
 
-- glibc by itself takes tensors of up to 32 MiB from one heap, but gives those above a few hundred KiB, and the heap's
-  top, back to the kernel as soon as they are freed, and gets pages back that the kernel has cleared. What is freed of
-  the heap is kept here. Larger tensors keep mappings of their own: in the heap, hundreds of megabytes that are freed and
-  asked for again find their place taken by some small tensor, and it grows for hours.
+- glibc by itself gives larger tensors and the top of its heap back to the kernel as soon as they are freed, and gets
+  pages back that the kernel has cleared. Here what is freed of the heap is kept, and tensors of up to 32 MiB come from
+  it. Those above keep mappings of their own: in the heap, hundreds of megabytes that are freed and asked for again find
+  their place taken by some small tensor, and it grows for hours.
 - Tensors of 2 MiB and more ask for huge pages, since what is mapped anew in every step is cleared page by page.
 - One heap serves all threads: those that reduce gradients would have heaps of their own, which glibc unmaps whenever
   they are empty, tens of megabytes several times a step.

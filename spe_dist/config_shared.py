@@ -58,8 +58,10 @@ class RunConfig:
     """The run itself; each kind of run says more precisely what some of these are to it."""
 
     output: str = setting("runs/run", "folder of the run")
-    precision: Literal["auto", "float16", "bfloat16", "float32"] = setting(
-        "auto", "auto: float16 on a GPU, bfloat16 on a CPU that has it, else float32"
+    precision: Literal["auto", "float16", "bfloat16", "mixed", "float32"] = setting(
+        "auto",
+        "auto: float16 on a GPU, bfloat16 on a CPU that has it, else float32; mixed: float32 but for the encoder's "
+        "matrix products, which are in bfloat16",
     )
     seed: int = setting(0, "seed of all draws")
     checkpoint_every_minutes: float = setting(0.0, "minutes between checkpoints; 0: none by time")

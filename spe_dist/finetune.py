@@ -53,6 +53,7 @@ def _train(config: FinetuneConfig, deepspeed_file: str | None) -> int:
         check_same_precision,
         choose_precision,
         complete,
+        has_float32_weights,
         load_deepspeed_config,
     )
     from spe_dist.distributed.launch import detect
@@ -64,9 +65,9 @@ def _train(config: FinetuneConfig, deepspeed_file: str | None) -> int:
     batch = config.train.batch_sentences
     check_batch(batch, context.ranks)
     plan = BatchPlan(batch, context.ranks, 1, batch // context.ranks, "batch_sentences")
-    precision = choose_precision(config, ds_config, context.device.type)
+    precision = choose_precision(config, ds_config, context.device.type, fast_cpu="mixed")
     check_same_precision(context.all_gather_object(precision))
-    if deepspeed_file is None and context.ranks == 1 and precision == "float32":
+    if deepspeed_file is None and context.ranks == 1 and has_float32_weights(precision):
         ds_config = {"zero_optimization": {"stage": 0}}  # no second copy of weights and gradients
     run_finetuning(config, complete(ds_config, config, plan, precision), plan, precision, context)
     stop_ranks()  # not after an error: other ranks may wait in a collective, and the launcher ends them

@@ -101,7 +101,11 @@ def add_extraction(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--gold", type=number(0, 1), default=1.0, help="P(gold) of scheduled sampling (default: %(default)s)"
     )
-    parser.add_argument("--bfloat16", action="store_true", help="predict with matrix products in bfloat16")
+    parser.add_argument(
+        "--bfloat16",
+        action=argparse.BooleanOptionalAction,
+        help="matrix products in bfloat16: mixed precision in training (default: where the device is fast at it)",
+    )
     parser.add_argument("--threads", type=whole_number(), default=0, help="threads; 0: one for each core (default)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     parser.set_defaults(run=run_extraction)
@@ -115,10 +119,13 @@ def run_extraction(options: argparse.Namespace) -> None:
     import torch
 
     from spe_dist.extraction.measuring import Setup, Timing, measure_prediction, measure_training
+    from spe_dist.extraction.prediction import fast_bfloat16
 
     torch.set_num_threads(options.threads or len(os.sched_getaffinity(0)))
     setup = Setup.open(options.train, options.start, options.tokenizer, options.device)
     n_sentences = setup.corpus.n_sentences
+    bfloat16 = fast_bfloat16(options.device) if options.bfloat16 is None else options.bfloat16
+    print(f"products         in {'bfloat16' if bfloat16 else 'float32'}")
 
     def show(name: str, timing: Timing) -> None:
         per_second = timing.sentences / timing.seconds
@@ -134,10 +141,10 @@ def run_extraction(options: argparse.Namespace) -> None:
             f"{timing.product_rate / 1e9:,.1f} of a plain product"
         )
 
-    show("training", measure_training(setup, options.batch_sentences, options.steps, options.gold))
+    show("training", measure_training(setup, options.batch_sentences, options.steps, options.gold, bfloat16))
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"  peak memory    {peak_mib:,.0f} MiB")
-    prediction = measure_prediction(setup, options.batch_pieces, options.bfloat16, options.seconds)
+    prediction = measure_prediction(setup, options.batch_pieces, bfloat16, options.seconds)
     show("prediction", prediction)
     found = (prediction.entities / prediction.sentences, prediction.relations / prediction.sentences)
     print(f"  found          {found[0]:.2f} entities and {found[1]:.2f} relations a sentence")

@@ -19,9 +19,14 @@ from spe_dist.config import Config
 from spe_dist.config_shared import EngineSettings
 from spe_dist.errors import ConfigError
 
-Precision = Literal["float16", "bfloat16", "float32"]
+Precision = Literal["float16", "bfloat16", "mixed", "float32"]
 DEFAULT_BUCKET_ELEMENTS = 500_000_000  # DeepSpeed's reduce_bucket_size
-DTYPES: dict[str, torch.dtype] = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+DTYPES: dict[Precision, torch.dtype] = {  # of the weights that the forward uses
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "mixed": torch.float32,
+    "float32": torch.float32,
+}
 
 
 @dataclass(frozen=True)
@@ -81,8 +86,10 @@ def load_deepspeed_config(path: str | None) -> dict[str, Any]:
     return content
 
 
-def choose_precision(config: EngineSettings, ds_config: dict[str, Any], device_type: str) -> Precision:
-    """float16 on a GPU, bfloat16 on a CPU that has it, else float32, unless one of both files asks for another."""
+def choose_precision(
+    config: EngineSettings, ds_config: dict[str, Any], device_type: str, fast_cpu: Precision = "bfloat16"
+) -> Precision:
+    """float16 on a GPU, `fast_cpu` on a CPU that has bfloat16, else float32, unless a file asks for another."""
     asked = {
         name: ds_config.get(key, {}).get("enabled", "auto") for name, key in (("float16", "fp16"), ("bfloat16", "bf16"))
     }
@@ -99,11 +106,22 @@ def choose_precision(config: EngineSettings, ds_config: dict[str, Any], device_t
     elif wanted:
         chosen = wanted[0]
     else:
-        automatic = "float16" if device_type == "cuda" else "bfloat16" if cpu_has_bfloat16() else "float32"
-        chosen = automatic if asked.get(automatic, "auto") is not False else "float32"
+        automatic = "float16" if device_type == "cuda" else fast_cpu if cpu_has_bfloat16() else "float32"
+        refused = asked.get("bfloat16" if automatic == "mixed" else automatic) is False
+        chosen = "float32" if refused else automatic
     if chosen == "float16" and device_type == "cpu":
         raise ConfigError("precision=float16: DeepSpeed refuses float16 on a CPU; choose bfloat16, float32 or auto")
     return chosen  # type: ignore[return-value]
+
+
+def has_float32_weights(precision: Precision) -> bool:
+    """Whether the forward uses the masters themselves."""
+    return DTYPES[precision] == torch.float32
+
+
+def product_dtype(precision: Precision) -> torch.dtype | None:
+    """Type of the encoder's matrix products where it is not the weights' (`PackedBertEncoder.product_dtype`)."""
+    return torch.bfloat16 if precision == "mixed" else None
 
 
 def check_same_precision(by_rank: Sequence[str]) -> None:
@@ -141,10 +159,10 @@ def complete(
             )
     zero = done.setdefault("zero_optimization", {})
     stage = zero.setdefault("stage", 1)
-    if stage not in (1, 2, 3) and not (stage == 0 and plan.ranks == 1 and precision == "float32"):
+    if stage not in (1, 2, 3) and not (stage == 0 and plan.ranks == 1 and has_float32_weights(precision)):
         raise ConfigError(
-            f"zero_optimization.stage={stage}: choose 1, 2 or 3 (stage 0 is for one rank in float32: in bfloat16 it "
-            "computes a wrong first update)"
+            f"zero_optimization.stage={stage}: choose 1, 2 or 3 (stage 0 is for one rank with weights in float32: with "
+            "weights in bfloat16 it computes a wrong first update)"
         )
     _fill(done, "train_batch_size", plan.global_batch, plan.setting)
     _fill(done, "train_micro_batch_size_per_gpu", plan.micro_batch, "micro_batch_sentences")

@@ -90,6 +90,11 @@ class TrainConfig(RunConfig):
     """The run itself: length, batch, precision, what is written and when."""
 
     output: str = setting("runs/finetune", "folder of the run: best model, scores, predictions, logs, checkpoints")
+    precision: Literal["auto", "float16", "bfloat16", "mixed", "float32"] = setting(
+        "auto",
+        "auto: float16 on a GPU, mixed on a CPU that multiplies in bfloat16, else float32; mixed: float32 but for the "
+        "encoder's matrix products, which are in bfloat16",
+    )
     epochs: float = setting(200.0, "passes over the training sentences, rounded up to whole epochs")
     epoch_scaling: float = setting(
         0.0, "x in epochs * train_share^-x: 0 trains a share for as many epochs as all, 1 for as many steps"

@@ -30,8 +30,9 @@ Item = str | Sequence[str] | Sentence
 class Extractor:
     """Finds entities and relations in text.
 
-    batch_pieces: word pieces read together. bfloat16: matrix products in bfloat16; None: where the device is fast at
-    it. notices: counts what the model could not look at whole, such as sentences read in windows.
+    batch_pieces: word pieces read together. bfloat16: matrix products in bfloat16, and the encoder's weights and sums
+    too; None: where the device is fast at it. notices: counts what the model could not look at whole, such as
+    sentences read in windows.
     """
 
     def __init__(
@@ -47,6 +48,8 @@ class Extractor:
         self.settings = loaded.settings
         self.batch_pieces = batch_pieces
         self.bfloat16 = fast_bfloat16(self.device) if bfloat16 is None else bfloat16
+        if self.bfloat16:
+            self.model.spe.encoder.to(torch.bfloat16)
         self.notices: Counter[str] = Counter()
 
     @classmethod

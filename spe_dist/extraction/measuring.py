@@ -132,14 +132,15 @@ class EncoderClock:
             handle.remove()
 
 
-def measure_training(setup: Setup, batch_sentences: int, steps: int, gold: float) -> Timing:
-    """Steps with AdamW and clipping; a share `gold` of the sentences takes gold entities."""
+def measure_training(setup: Setup, batch_sentences: int, steps: int, gold: float, mixed: bool) -> Timing:
+    """Steps with AdamW and clipping; a share `gold` of the sentences takes gold entities. `mixed`: the precision."""
     model, timing = setup.model.train(), Timing()
+    model.spe.encoder.product_dtype = torch.bfloat16 if mixed else None
     optimizer = torch.optim.AdamW(_groups(model), fused=True)
     generator = torch.Generator().manual_seed(0)
     batches = _endless(setup.examples, batch_sentences, generator)
     mean_pieces = sum(example.n_pieces for example in setup.examples) / len(setup.examples)
-    product = PlainProduct(setup, round(batch_sentences * mean_pieces))
+    product = PlainProduct(setup, round(batch_sentences * mean_pieces), mixed)
     clock = EncoderClock(model.spe.encoder, setup.now)
     for number in range(-WARM_UP_STEPS, steps):
         if number % STEPS_BETWEEN == 0:
@@ -194,8 +195,11 @@ def _endless(
 
 
 def measure_prediction(setup: Setup, batch_pieces: int, bfloat16: bool, seconds: float) -> Timing:
-    """Reads, predicts and decodes the corpus's file, again and again for so long."""
+    """Reads, predicts and decodes the corpus's file, again and again for so long, as an `Extractor` does."""
     model, timing = setup.model, Timing()
+    model.spe.encoder.product_dtype = None
+    if bfloat16:
+        model.spe.encoder.to(torch.bfloat16)
     options: dict[str, Any] = {"max_pieces": setup.max_pieces, "batch_pieces": batch_pieces, "bfloat16": bfloat16}
     some = setup.corpus.sentences[:64]
     with FlopCounterMode(display=False) as counter:

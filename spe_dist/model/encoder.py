@@ -209,10 +209,7 @@ class PackedBertEncoder(nn.Module):
         with self._autocast(device.type):
             dtype = _product_dtype(self.embeddings.word_embeddings.weight)
             if device.type == "cpu" and dtype != torch.float32:
-                if n_filler := rounded_up(piece_ids_T.shape[0]) - piece_ids_T.shape[0]:  # one more sequence, which nothing looks at
-                    piece_ids_T, positions_T = F.pad(piece_ids_T, (0, n_filler)), F.pad(positions_T, (0, n_filler))
-                    cu_seqlens_Q1 = torch.cat([cu_seqlens_Q1, cu_seqlens_Q1[-1:] + n_filler])
-                    max_seqlen = max(max_seqlen, n_filler)
+                piece_ids_T, positions_T, cu_seqlens_Q1 = _filled_up(piece_ids_T, positions_T, cu_seqlens_Q1)
                 if kept_N is not None:
                     kept_N = F.pad(kept_N, (0, rounded_up(n_wanted) - n_wanted))
             x_TD = self.embeddings(piece_ids_T, positions_T)
@@ -233,6 +230,15 @@ def rounded_up(count: int) -> int:
     """The next of 64, 72, 80, ... 128, 144, ... 256, 288, ...: eight numbers up to each power of two."""
     step = (1 << max(count - 1, FEWEST_TOKENS).bit_length() - 1) // SIZES_PER_DOUBLING
     return max(-(-count // step) * step, FEWEST_TOKENS)
+
+
+def _filled_up(piece_ids_T: Tensor, positions_T: Tensor, cu_seqlens_Q1: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The same with one more sequence, which nothing looks at, so that the number of tokens is a rounded one."""
+    n_filler = rounded_up(piece_ids_T.shape[0]) - piece_ids_T.shape[0]
+    if n_filler == 0:
+        return piece_ids_T, positions_T, cu_seqlens_Q1
+    borders_Q1 = torch.cat([cu_seqlens_Q1, cu_seqlens_Q1[-1:] + n_filler])
+    return F.pad(piece_ids_T, (0, n_filler)), F.pad(positions_T, (0, n_filler)), borders_Q1
 
 
 def _product_dtype(weight: Tensor) -> torch.dtype:

@@ -9,7 +9,7 @@ import torch
 
 from spe_dist.config import Config
 from spe_dist.distributed.context import RankContext
-from spe_dist.distributed.deepspeed_config import Precision
+from spe_dist.distributed.deepspeed_config import Precision, product_dtype
 from spe_dist.distributed.engine import TrainingEngine
 from spe_dist.distributed.weights import weight_source
 from spe_dist.moco import KeyQueue, MomentumContrast, MomentumKeyEncoder
@@ -26,6 +26,7 @@ def build_engine(
     context: RankContext,
 ) -> tuple[TrainingEngine, MomentumContrast | None]:
     """The model in its engine, and MoCo beside it where CSPO is on. A collective."""
+    loaded.encoder.product_dtype = product_dtype(precision)
     model = build_pretraining_model(config, loaded.encoder)
     key_module = build_key_encoder(model, config) if config.objectives.cspo else None
     make_optimizer = partial(_make_optimizer, config=config, offload=_offloads(ds_config), device=context.device)

@@ -11,7 +11,7 @@ from spe_dist.config import Config
 from spe_dist.config_loading import to_yaml
 from spe_dist.distributed.checkpoint import Checkpoints
 from spe_dist.distributed.context import RankContext
-from spe_dist.distributed.deepspeed_config import BatchPlan, Precision
+from spe_dist.distributed.deepspeed_config import BatchPlan, Precision, product_dtype
 from spe_dist.distributed.engine import TrainingEngine
 from spe_dist.distributed.fence import Fence
 from spe_dist.distributed.launch import node_name, placement_table
@@ -106,7 +106,12 @@ def describe(
     manifest, held_out = data.train.manifest, data.held_out.n_sentences if data.held_out else 0
     epochs = steps * plan.global_batch / data.order.sentences_per_epoch
     bert = loaded.bert_config
-    choices = kernels.describe(config, context.device, engine.dtype, bert.hidden_size // bert.num_attention_heads)
+    choices = kernels.describe(
+        config,
+        context.device,
+        product_dtype(engine.precision) or engine.dtype,
+        bert.hidden_size // bert.num_attention_heads,
+    )
     return [
         placement,
         f"data: {data.train.n_sentences:,} training and {held_out:,} held-out sentences, vocabulary "

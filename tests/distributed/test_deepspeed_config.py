@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from spe_dist.config_loading import resolve
+from spe_dist.distributed import deepspeed_config
 from spe_dist.distributed.deepspeed_config import (
     BatchPlan,
     check_same_precision,
@@ -73,10 +74,20 @@ def test_contradictions_name_both_sides(section, words):
         ("bfloat16", {"fp16": {"enabled": "auto"}}, "cuda", "bfloat16"),
         ("float32", {}, "cuda", "float32"),
         ("bfloat16", {"bf16": {"enabled": True}}, "cpu", "bfloat16"),
+        ("mixed", {"bf16": {"enabled": "auto"}}, "cuda", "mixed"),
     ],
 )
 def test_precision_follows_config_then_json_then_machine(ours, theirs, device, chosen):
     assert choose_precision(resolve([{"precision": ours}]), theirs, device) == chosen
+
+
+@pytest.mark.parametrize("fast_cpu", ["mixed", "bfloat16"])
+def test_a_cpu_with_bfloat16_takes_what_the_kind_of_run_prefers(monkeypatch, fast_cpu):
+    monkeypatch.setattr(deepspeed_config, "cpu_has_bfloat16", lambda: True)
+    assert choose_precision(resolve([{}]), {}, "cpu", fast_cpu) == fast_cpu
+    assert choose_precision(resolve([{}]), {"bf16": {"enabled": False}}, "cpu", fast_cpu) == "float32"
+    monkeypatch.setattr(deepspeed_config, "cpu_has_bfloat16", lambda: False)
+    assert choose_precision(resolve([{}]), {}, "cpu", fast_cpu) == "float32"
 
 
 @pytest.mark.parametrize(
@@ -86,6 +97,7 @@ def test_precision_follows_config_then_json_then_machine(ours, theirs, device, c
         ("float16", {"fp16": {"enabled": False}}, "cuda", "contradicts"),
         ("auto", {"fp16": {"enabled": True}, "bf16": {"enabled": True}}, "cuda", "one of them"),
         ("float16", {}, "cpu", "CPU"),
+        ("mixed", {"bf16": {"enabled": True}}, "cpu", "precision=mixed contradicts bf16.enabled"),
     ],
 )
 def test_precision_contradictions_are_errors(ours, theirs, device, word):

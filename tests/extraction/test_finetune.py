@@ -179,6 +179,21 @@ def test_bfloat16_learns_and_keeps_float32_masters(run, corpus, tmp_path, stage)
 
 
 @pytest.mark.distributed
+def test_mixed_precision_trains_float32_weights_and_scores_dev_with_the_same_products(run, corpus, tmp_path):
+    output = tmp_path / "run"
+    run([*arguments(corpus, output, precision="mixed", epochs=3), zero_stage(tmp_path, 2)], 2)
+    rows = read_rows(output / "metrics.jsonl", "train")
+    assert rows[-1]["loss"] < rows[0]["loss"]
+    weights = model_files(output)["model"]["embeddings.word_embeddings.weight"]
+    assert weights.dtype == torch.float32 and not torch.equal(weights, weights.bfloat16().float())
+    scores = json.loads((output / "scores.json").read_text())
+    best = next(
+        row for row in read_rows(output / "metrics.jsonl", "evaluation") if row["epoch"] == scores["best_epoch"]
+    )
+    assert best["dev/entity_f1"] == pytest.approx(scores["dev"]["entity"]["f1"])
+
+
+@pytest.mark.distributed
 def test_corpora_without_relations_and_runs_without_dev_work(run, corpus, tmp_path):
     sentences = json.loads((corpus / "train.json").read_text())
     (tmp_path / "train.json").write_text(json.dumps([{**s, "relations": []} for s in sentences[:16]]))

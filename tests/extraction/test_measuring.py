@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from spe_dist.extraction.measuring import Setup, measure_prediction, measure_training
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -26,12 +28,13 @@ def write_corpus(tmp_path):
     return str(path)
 
 
-def test_timings_add_up(tmp_path, extractor_folder):
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_timings_add_up(tmp_path, extractor_folder, bfloat16):
     setup = Setup.open(write_corpus(tmp_path), str(extractor_folder.parent), None, "cpu")
-    training = measure_training(setup, batch_sentences=8, steps=3, gold=0.5)
+    training = measure_training(setup, batch_sentences=8, steps=3, gold=0.5, mixed=bfloat16)
     assert training.sentences == 20  # 8 + 8 + 4
     assert 0 < training.encoder_s < training.encoder_s + training.heads_s < training.seconds
-    prediction = measure_prediction(setup, batch_pieces=64, bfloat16=False, seconds=0.1)
+    prediction = measure_prediction(setup, batch_pieces=64, bfloat16=bfloat16, seconds=0.1)
     assert prediction.sentences % 20 == 0 and prediction.sentences > 0
     assert 0 < prediction.encoder_s < prediction.seconds
     for timing in (training, prediction):

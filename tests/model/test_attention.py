@@ -46,6 +46,11 @@ def test_attention_works_in_16_bit_on_the_cpu(dtype, tolerance):
     compare([3, 40, 7, 7, 22], tolerance, dtype)
 
 
+def test_large_groups_in_16_bit_on_the_cpu_equal_the_reference(monkeypatch):
+    monkeypatch.setattr(attention_module, "LARGE_GROUP_TOKENS", 8)
+    compare([3, 40, 7, 7, 22], 3e-2, torch.bfloat16)
+
+
 def test_one_padded_group_as_on_a_gpu_equals_the_reference(monkeypatch):
     monkeypatch.setattr(attention_module, "_cut_by_length", lambda lengths: [(len(lengths), lengths[-1])])
     compare([3, 40, 7, 7, 22], 1e-5)

@@ -9,15 +9,19 @@ from transformers import AlbertConfig, BertConfig, BertForPreTraining, BertModel
 
 from spe_dist.config import ModelConfig
 from spe_dist.errors import ConfigError
-from spe_dist.model.encoder import PackedBertEncoder, check_config
+from spe_dist.model.encoder import PackedBertEncoder, check_config, rounded_up
 from spe_dist.model.kernels import compile_layers
 from spe_dist.model.loading import load_encoder
 
 NO_DROPOUT = ModelConfig(dropout=0.0)
 
 
+def packed_inputs(batch):
+    return batch.piece_ids_T, batch.positions_T, batch.cu_seqlens_Q1, batch.max_seqlen
+
+
 def packed_states(encoder, batch):
-    return encoder(batch.piece_ids_T, batch.positions_T, batch.cu_seqlens_Q1, batch.max_seqlen)
+    return encoder(*packed_inputs(batch))
 
 
 def reference_states(model, batch):
@@ -56,7 +60,7 @@ def test_kept_tokens_have_the_states_and_gradients_of_all(bert_folder, make_batc
     encoder = load_encoder(str(bert_folder()), NO_DROPOUT, 0, seed=0).encoder
     batch = make_batch(4)
     kept_N = torch.cat([batch.cu_seqlens_Q1[:-1].long(), batch.first_piece_W])
-    inputs = (batch.piece_ids_T, batch.positions_T, batch.cu_seqlens_Q1, batch.max_seqlen)
+    inputs = packed_inputs(batch)
     plain_ND, kept_ND = encoder(*inputs)[kept_N], encoder(*inputs, kept_N)
     torch.testing.assert_close(kept_ND, plain_ND)
     parameters = [parameter for name, parameter in encoder.named_parameters() if not name.startswith("pooler.")]
@@ -193,6 +197,49 @@ def test_compiled_layers_give_the_same_states_for_changing_lengths_and_train(
     packed_states(compiled.train(), batch).square().sum().backward()
     gradients = [p.grad for name, p in compiled.named_parameters() if not name.startswith("pooler.")]
     assert all(torch.isfinite(gradient).all() for gradient in gradients)
+
+
+@pytest.mark.parametrize("n_sentences", [1, 6])
+@pytest.mark.parametrize("how", ["mixed", "autocast", "weights"])
+def test_bfloat16_products_give_nearly_the_states_and_gradients_of_float32(bert_folder, make_batch, how, n_sentences):
+    """On a CPU the tokens are filled up to a rounded number, and short sequences attend in float32."""
+    batch = make_batch(n_sentences)
+    kept_N = torch.cat([batch.cu_seqlens_Q1[:-1].long(), batch.first_piece_W])
+    found = []
+    for fast in (False, True):
+        encoder = load_encoder(str(bert_folder()), NO_DROPOUT, 0, seed=0).encoder
+        if fast and how == "mixed":
+            encoder.product_dtype = torch.bfloat16
+        if fast and how == "weights":
+            encoder.to(torch.bfloat16)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=fast and how == "autocast"):
+            states = [packed_states(encoder, batch), encoder(*packed_inputs(batch), kept_N)]
+        weights = [torch.randn(s.shape, generator=torch.Generator().manual_seed(1)) for s in states]
+        sum((s.float() * w).sum() for s, w in zip(states, weights, strict=True)).backward()
+        gradients = [p.grad.float().flatten() for n, p in encoder.named_parameters() if not n.startswith("pooler.")]
+        found.append([*(s.detach().float() for s in states), torch.cat(gradients)])
+        if fast and how == "mixed":
+            assert {parameter.dtype for parameter in encoder.parameters()} == {torch.float32}
+            assert states[0].dtype == torch.float32
+    for plain, fast in zip(*found, strict=True):
+        assert plain.shape == fast.shape
+        assert 1e-5 < (plain - fast).norm() / plain.norm() < 0.03
+
+
+def test_token_counts_are_rounded_up_to_eight_numbers_a_doubling():
+    rounded = [rounded_up(count) for count in range(1, 4097)]
+    assert all(count <= up <= max(count * 9 / 8 + 1, 64) for count, up in enumerate(rounded, start=1))
+    assert len(set(rounded)) == 1 + 8 * 6
+    assert [rounded_up(count) for count in (1, 64, 65, 128, 129, 1000, 1024, 1025)] == [
+        64,
+        64,
+        72,
+        128,
+        144,
+        1024,
+        1024,
+        1152,
+    ]
 
 
 @pytest.mark.gpu

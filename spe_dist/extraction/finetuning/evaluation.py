@@ -1,7 +1,8 @@
 """Predictions for a corpus, spread over the ranks, and their scores.
 
 What is evaluated has the engine's float32 masters: the very weights that are saved, whatever precision and ZeRO stage
-they are trained in. Where the engine's own module does not hold them, it is a plain copy that does.
+they are trained in. Where the engine's own module does not hold them, it is a plain copy that does. In mixed precision
+its encoder's matrix products are in bfloat16, as in training.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from typing import Any
 
+import torch
 from torch import nn
 
 from spe_dist.distributed.context import RankContext
@@ -32,18 +34,21 @@ class Evaluation:
         max_pieces: int,
         context_pieces: int = 0,
         symmetric: Iterable[str] = (),
+        product_dtype: torch.dtype | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.context = context
         self.max_pieces = max_pieces
         self.context_pieces = context_pieces
         self.symmetric = tuple(symmetric)
+        self.product_dtype = product_dtype
 
     def predict(self, model: JointModel, corpus: Corpus, stopped: Callable[[], bool] = lambda: False) -> Corpus | None:
         """The corpus with predictions in place of its gold, on every rank; None where `stopped` was true on any.
 
         Rank r reads documents r, r + ranks, ...
         """
+        model.spe.encoder.product_dtype = self.product_dtype
         ranks = self.context.ranks
         parts = self.context.all_gather_object(
             self._predict(model, corpus.documents[self.context.rank :: ranks], stopped)

@@ -17,7 +17,7 @@ from spe_dist.config_loading import to_yaml
 from spe_dist.data.randomness import Purpose, derive_seed
 from spe_dist.distributed.checkpoint import Checkpoints
 from spe_dist.distributed.context import RankContext
-from spe_dist.distributed.deepspeed_config import BatchPlan, Precision
+from spe_dist.distributed.deepspeed_config import BatchPlan, Precision, has_float32_weights, product_dtype
 from spe_dist.distributed.engine import TrainingEngine
 from spe_dist.distributed.fence import Fence
 from spe_dist.distributed.launch import node_name, placement_table
@@ -90,6 +90,7 @@ def run_finetuning(
     context.run_on_main(lambda: check_free_name(output / MODEL_FOLDER, True, EXTRACTOR))
 
     model = build_model(config, corpora.labels, start)
+    model.spe.encoder.product_dtype = product_dtype(precision)
     twin = copy.deepcopy(model).to(context.device) if needs_twin(precision, ds_config) else None
     engine, rates = build_engine(config, model, ds_config, precision, context)
     plain = model if twin is None else twin
@@ -102,7 +103,14 @@ def run_finetuning(
     for line in [*describe(config, context, engine, start, corpora, data, plan), *resumed.notes]:
         progress.say(line)
 
-    evaluation = Evaluation(start.tokenizer, context, max_pieces, config.data.context_pieces, config.data.symmetric)
+    evaluation = Evaluation(
+        start.tokenizer,
+        context,
+        max_pieces,
+        config.data.context_pieces,
+        config.data.symmetric,
+        product_dtype(precision),
+    )
 
     def evaluate() -> Scores | None:
         copy_masters(engine, plain)
@@ -195,7 +203,7 @@ def build_engine(
 
 def needs_twin(precision: Precision, ds_config: dict[str, Any]) -> bool:
     """Whether the float32 masters stand elsewhere than in the module that is trained."""
-    return precision != "float32" or ds_config["zero_optimization"]["stage"] == 3
+    return not has_float32_weights(precision) or ds_config["zero_optimization"]["stage"] == 3
 
 
 def extraction_settings(config: FinetuneConfig, max_pieces: int) -> dict[str, Any]:
