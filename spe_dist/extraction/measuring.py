@@ -135,27 +135,28 @@ class EncoderClock:
 def measure_training(setup: Setup, batch_sentences: int, steps: int, gold: float, mixed: bool) -> Timing:
     """Steps with AdamW and clipping; a share `gold` of the sentences takes gold entities. `mixed`: the precision."""
     model, timing = setup.model.train(), Timing()
-    model.spe.encoder.product_dtype = torch.bfloat16 if mixed else None
     optimizer = torch.optim.AdamW(_groups(model), fused=True)
     generator = torch.Generator().manual_seed(0)
     batches = _endless(setup.examples, batch_sentences, generator)
     mean_pieces = sum(example.n_pieces for example in setup.examples) / len(setup.examples)
+    counted = next(batches).to(setup.device)
+    with FlopCounterMode(display=False) as counter:  # in float32, so without tokens that only fill up
+        _loss(model, counted, torch.ones(counted.n_examples, dtype=torch.bool, device=setup.device)).backward()
+    flops_of_piece = counter.get_total_flops() / counted.n_tokens
+    optimizer.zero_grad()
+    model.spe.encoder.product_dtype = torch.bfloat16 if mixed else None
     product = PlainProduct(setup, round(batch_sentences * mean_pieces), mixed)
     clock = EncoderClock(model.spe.encoder, setup.now)
     for number in range(-WARM_UP_STEPS, steps):
         if number % STEPS_BETWEEN == 0:
             product.measure()
+        if number == 0:
+            clock.seconds = 0.0
         began = setup.now()
         batch = next(batches).to(setup.device)
         gold_entities_B = (torch.rand(batch.n_examples, generator=generator) < gold).to(setup.device)
-        if number < 0:
-            with FlopCounterMode(display=False) as counter:
-                _loss(model, batch, gold_entities_B).backward()
-            flops_of_piece = counter.get_total_flops() / batch.n_tokens
-            clock.seconds = 0.0
-        else:
-            _loss(model, batch, gold_entities_B).backward()
-            clock.backward_ended()
+        _loss(model, batch, gold_entities_B).backward()
+        clock.backward_ended()
         trained = setup.now()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -167,6 +168,7 @@ def measure_training(setup: Setup, batch_sentences: int, steps: int, gold: float
             timing.pieces += batch.n_tokens
             timing.flops += flops_of_piece * batch.n_tokens
     clock.close()
+    model.spe.encoder.product_dtype = None
     timing.encoder_s = clock.seconds
     timing.heads_s -= clock.seconds
     timing.product_rate = product.rate
@@ -197,14 +199,14 @@ def _endless(
 def measure_prediction(setup: Setup, batch_pieces: int, bfloat16: bool, seconds: float) -> Timing:
     """Reads, predicts and decodes the corpus's file, again and again for so long, as an `Extractor` does."""
     model, timing = setup.model, Timing()
-    model.spe.encoder.product_dtype = None
-    if bfloat16:
-        model.spe.encoder.to(torch.bfloat16)
-    options: dict[str, Any] = {"max_pieces": setup.max_pieces, "batch_pieces": batch_pieces, "bfloat16": bfloat16}
+    options: dict[str, Any] = {"max_pieces": setup.max_pieces, "batch_pieces": batch_pieces}
     some = setup.corpus.sentences[:64]
     with FlopCounterMode(display=False) as counter:
         list(predict_sentences(model, setup.tokenizer, model.labels, some, **options))
     flops_of_piece = counter.get_total_flops() / sum(example.n_pieces for example in setup.examples[: len(some)])
+    if bfloat16:
+        options["bfloat16"] = True
+        model.spe.encoder.to(torch.bfloat16)
     product = PlainProduct(setup, batch_pieces, bfloat16)
     clock = EncoderClock(model.spe.encoder, setup.now)
     while timing.seconds < seconds:
