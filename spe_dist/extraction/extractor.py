@@ -22,6 +22,7 @@ from spe_dist.extraction.folder import LoadedExtractor, load_extractor
 from spe_dist.extraction.json_input import place_words
 from spe_dist.extraction.prediction import fast_bfloat16, predict_sentences
 from spe_dist.extraction.text_input import encodable, sentences_of_text
+from spe_dist.model.prepacked import prepack
 
 Tag = TypeVar("Tag")
 Item = str | Sequence[str] | Sentence
@@ -49,7 +50,7 @@ class Extractor:
         self.batch_pieces = batch_pieces
         self.bfloat16 = fast_bfloat16(self.device) if bfloat16 is None else bfloat16
         if self.bfloat16:
-            self.model.spe.encoder.to(torch.bfloat16)
+            prepack(self.model.spe.encoder.to(torch.bfloat16))
         self.notices: Counter[str] = Counter()
 
     @classmethod

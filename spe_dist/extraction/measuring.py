@@ -25,6 +25,7 @@ from spe_dist.extraction.formats import read_corpus
 from spe_dist.extraction.model import JointModel
 from spe_dist.extraction.prediction import predict_sentences
 from spe_dist.extraction.start import open_start
+from spe_dist.model.prepacked import prepack
 
 PRODUCT_S = 0.2  # time of each measurement of the plain product
 STEPS_BETWEEN = 4  # steps between two of them
@@ -206,7 +207,7 @@ def measure_prediction(setup: Setup, batch_pieces: int, bfloat16: bool, seconds:
     flops_of_piece = counter.get_total_flops() / sum(example.n_pieces for example in setup.examples[: len(some)])
     if bfloat16:
         options["bfloat16"] = True
-        model.spe.encoder.to(torch.bfloat16)
+        prepack(model.spe.encoder.to(torch.bfloat16))
     product = PlainProduct(setup, batch_pieces, bfloat16)
     clock = EncoderClock(model.spe.encoder, setup.now)
     while timing.seconds < seconds:
