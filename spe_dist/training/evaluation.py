@@ -53,6 +53,7 @@ Forward = Callable[[PackedBatch], PretrainingOutputs]
 COUNTED_BLOCKS = 5_000  # blocks of training sentences that the count model reads, at most; each is a random sample
 YARDSTICKS_FILE = "yardsticks.json"
 QUERIES_AT_ONCE = 1_024
+ROUNDING = 1e-5  # of the largest similarity: float32 keys of one sequence in two batches differ by less
 
 
 class _StopAgreed(Exception):
@@ -184,7 +185,8 @@ class HeldOutEvaluation:
 def top1(embedded: list[Tensor], groups_GE: Tensor) -> float:
     """Share of queries that find their own key among the keys of their group; mean of both directions.
 
-    `embedded`: span-pair queries, context keys, context queries, span-pair keys, [n, C] each.
+    `embedded`: span-pair queries, context keys, context queries, span-pair keys, [n, C] each. Keys that differ by
+    rounding alone are tied: equal sequences of unlike batches do.
     """
     pair_queries, context_keys, context_queries, pair_keys = embedded
     credit = torch.zeros((), dtype=torch.float64, device=pair_queries.device)
@@ -194,8 +196,9 @@ def top1(embedded: list[Tensor], groups_GE: Tensor) -> float:
             for own in torch.arange(len(rows_E), device=rows_E.device).split(QUERIES_AT_ONCE):
                 similarity = queries_nC[rows_E[own]] @ keys_EC.T
                 positive = similarity.gather(1, own[:, None])
-                tied = (similarity == positive).sum(dim=1)  # 0 where not a number
-                best = (similarity <= positive).all(dim=1)
+                rounding = ROUNDING * similarity.abs().amax(dim=1, keepdim=True)
+                tied = ((similarity - positive).abs() <= rounding).sum(dim=1)  # 0 where not a number
+                best = (similarity <= positive + rounding).all(dim=1)
                 credit += (best.double() / tied.clamp(min=1)).sum()
     return float(credit) / (2 * groups_GE.numel())
 

@@ -171,6 +171,7 @@ def test_ties_count_by_their_number_and_numbers_that_are_none_count_nothing():
     assert top1([torch.eye(6)] * 4, groups) == 1.0
     one_direction_tied = [torch.eye(6), torch.zeros(6, 6), torch.eye(6), torch.eye(6)]
     assert top1(one_direction_tied, groups) == pytest.approx((1 / 3 + 1) / 2)
+    assert top1([same + 1e-7 * torch.randn(same.shape)] * 4, groups) == pytest.approx(1 / 3)
     assert top1([torch.full((6, 4), math.nan)] * 4, groups) == 0.0
 
 
