@@ -53,7 +53,7 @@ Forward = Callable[[PackedBatch], PretrainingOutputs]
 COUNTED_BLOCKS = 5_000  # blocks of training sentences that the count model reads, at most; each is a random sample
 YARDSTICKS_FILE = "yardsticks.json"
 QUERIES_AT_ONCE = 1_024
-ROUNDING = 1e-5  # of the largest similarity: float32 keys of one sequence in two batches differ by less
+ROUNDING = 1e-6  # of the largest similarity: float32 keys of one sequence in two batches differ by less
 
 
 class _StopAgreed(Exception):
