@@ -25,8 +25,8 @@ class PrepackedLinear(nn.Module):
         self._blocks = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), USUAL_TOKENS)
 
     def forward(self, x: Tensor) -> Tensor:
-        exactly = "none" if self.activation == "gelu" else ""  # not GELU's tanh approximation
-        return torch.ops.mkldnn._linear_pointwise(x, self._blocks, self.bias, self.activation, [], exactly)
+        approximation = "none" if self.activation == "gelu" else ""  # GELU itself, not by tanh
+        return torch.ops.mkldnn._linear_pointwise(x, self._blocks, self.bias, self.activation, [], approximation)
 
 
 def prepack(encoder: PackedBertEncoder) -> bool:
