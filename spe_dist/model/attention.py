@@ -72,7 +72,7 @@ class Layout:
     groups: list[Group]
     token_of_row_R: Tensor  # padding rows point at some token
     row_of_token_T: Tensor
-    padding_R: Tensor | None  # bool, True at padding rows; None where there are none
+    real_R1: Tensor | None  # float32, 0 at padding rows, else 1; None where there are none
 
 
 def plan_layout(cu_seqlens_Q1: Tensor, max_seqlen: int, n_tokens: int) -> Layout:
@@ -104,7 +104,8 @@ def plan_layout(cu_seqlens_Q1: Tensor, max_seqlen: int, n_tokens: int) -> Layout
     shift_Q = first_row_Q - starts_Q
     shift_T = torch.repeat_interleave(shift_Q, lengths_Q, output_size=n_tokens)
     row_of_token_T = torch.arange(n_tokens, device=device) + shift_T
-    return Layout(groups, torch.cat(tokens), row_of_token_T, ~torch.cat(reals) if has_padding else None)
+    real_R1 = torch.cat(reals)[:, None].float() if has_padding else None
+    return Layout(groups, torch.cat(tokens), row_of_token_T, real_R1)
 
 
 def _cut_by_length(sorted_lengths: list[int]) -> list[tuple[int, int]]:
@@ -144,8 +145,8 @@ class _Unpad(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad_TX: Tensor) -> tuple[Tensor, None]:
         grad_RX = grad_TX.index_select(0, ctx.layout.token_of_row_R)
-        if ctx.layout.padding_R is not None:
-            grad_RX.masked_fill_(ctx.layout.padding_R[:, None], 0)
+        if ctx.layout.real_R1 is not None:
+            grad_RX.mul_(ctx.layout.real_R1.to(grad_RX.dtype))  # on a CPU many times as fast as filling by a mask
         return grad_RX, None
 
 

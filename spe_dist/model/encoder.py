@@ -86,6 +86,7 @@ class SelfAttention(nn.Module):
         self.dropout_p = config.attention_probs_dropout_prob
 
     def forward(self, x_TD: Tensor, packing: Packing) -> Tensor:
+        x_TD = x_TD.to(_product_dtype(self.query.weight))  # once, where autocast would do it for each of the three
         q_THD, k_THD, v_THD = (
             linear(x_TD).unflatten(1, (self.n_heads, -1)) for linear in (self.query, self.key, self.value)
         )

@@ -79,7 +79,7 @@ class _SumTaps(torch.autograd.Function):
         inside_NK = (word_NK >= rows.span_start_N[:, None]) & (word_NK < rows.span_end_N[:, None])
         index_NK = torch.where(inside_NK, word_NK * n_taps + tap_K, 0)
         parts_NKC = taps_WKC.reshape(-1, n_filters).index_select(0, index_NK.flatten())
-        parts_NKC = parts_NKC.view(-1, n_taps, n_filters).masked_fill_(~inside_NK[:, :, None], 0)
+        parts_NKC = parts_NKC.view(-1, n_taps, n_filters).mul_(inside_NK[:, :, None].to(parts_NKC.dtype))
         return parts_NKC.sum(1)
 
     @staticmethod

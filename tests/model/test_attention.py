@@ -68,7 +68,7 @@ def test_layout_maps_every_token_to_its_own_row_and_back():
     layout = plan_layout(cu_seqlens, max(lengths), sum(lengths))
     tokens = torch.arange(sum(lengths))
     assert torch.equal(layout.token_of_row_R[layout.row_of_token_T], tokens)
-    real_rows = layout.token_of_row_R.shape[0] - int(layout.padding_R.sum())
+    real_rows = int(layout.real_R1.sum())
     assert real_rows == sum(lengths)
     assert layout.token_of_row_R.shape[0] < 1.25 * sum(lengths)
 
