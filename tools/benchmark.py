@@ -106,26 +106,31 @@ def add_extraction(commands: argparse._SubParsersAction) -> None:
         action=argparse.BooleanOptionalAction,
         help="matrix products in bfloat16: mixed precision in training (default: where the device is fast at it)",
     )
-    parser.add_argument("--threads", type=whole_number(), default=0, help="threads; 0: one for each core (default)")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    parser.add_argument("--threads", type=whole_number(), default=0, help="threads; 0: as fine-tuning has (default)")
+    parser.add_argument("--cpu", action="store_true", help="the CPU even where there is a GPU")
     parser.set_defaults(run=run_extraction)
 
 
 def run_extraction(options: argparse.Namespace) -> None:
     """Print rates, the share of the encoder, and the share of the machine's matrix products."""
-    from spe_dist.allocator import tune_memory
+    if options.cpu:
+        os.environ["DS_ACCELERATOR"] = "cpu"
+    from spe_dist.distributed.context import start_ranks, stop_ranks
+    from spe_dist.distributed.launch import detect
 
-    tune_memory()
+    context = start_ranks(detect(), timeout_s=1800.0)
     import torch
 
     from spe_dist.extraction.measuring import Setup, Timing, measure_prediction, measure_training
     from spe_dist.extraction.prediction import fast_bfloat16
 
-    torch.set_num_threads(options.threads or len(os.sched_getaffinity(0)))
-    setup = Setup.open(options.train, options.start, options.tokenizer, options.device)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    setup = Setup.open(options.train, options.start, options.tokenizer, context)
     n_sentences = setup.corpus.n_sentences
-    bfloat16 = fast_bfloat16(options.device) if options.bfloat16 is None else options.bfloat16
-    print(f"products         in {'bfloat16' if bfloat16 else 'float32'}")
+    bfloat16 = fast_bfloat16(context.device) if options.bfloat16 is None else options.bfloat16
+    dtype = "bfloat16" if bfloat16 else "float32"
+    print(f"products         in {dtype} on {context.device}, {torch.get_num_threads()} threads")
 
     def show(name: str, timing: Timing) -> None:
         per_second = timing.sentences / timing.seconds
@@ -148,6 +153,7 @@ def run_extraction(options: argparse.Namespace) -> None:
     show("prediction", prediction)
     found = (prediction.entities / prediction.sentences, prediction.relations / prediction.sentences)
     print(f"  found          {found[0]:.2f} entities and {found[1]:.2f} relations a sentence")
+    stop_ranks()
 
 
 def main(arguments: list[str] | None = None) -> int:

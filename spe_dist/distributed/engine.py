@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from spe_dist.distributed.context import RankContext
 from spe_dist.distributed.deepspeed_config import DTYPES, Precision, fit_bucket
+from spe_dist.distributed.local_gradients import LocalGradients
 from spe_dist.errors import CheckpointError
 
 ENGINE_TAG = "engine"
@@ -59,11 +60,15 @@ class TrainingEngine:
         self._deepspeed = import_deepspeed(context.device.type)
         model = model.to(context.device)
         ds_config = fit_bucket(ds_config, sum(p.numel() for p in model.parameters() if p.requires_grad))
+        engine_config = ds_config if self.zero_stage else {**ds_config, "gradient_clipping": 0.0}
         self._engine, *_ = self._deepspeed.initialize(
-            model=model, optimizer=make_optimizer(model), config=ds_config, dist_init_required=False
+            model=model, optimizer=make_optimizer(model), config=engine_config, dist_init_required=False
         )
         self.module: nn.Module = self._engine.module
-        self._plain_grad_norm = float("nan")
+        self._local: LocalGradients | None = None
+        if self.zero_stage == 0:
+            self._local = LocalGradients(self.module, ds_config["gradient_clipping"])
+            self._engine.enable_backward_allreduce = False  # it would copy all gradients there and back for one rank
         self._keep_smallest_loss_scale()
 
     def __call__(self, *inputs: Any) -> Any:
@@ -91,10 +96,12 @@ class TrainingEngine:
 
     def step(self) -> None:
         """At the last micro-batch of a step: reduce, clip, update, unless float16 gradients overflowed."""
-        if self.zero_stage == 0:  # where DeepSpeed does not tell it
-            gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
-            self._plain_grad_norm = float(nn.utils.get_total_norm(gradients))
+        local = self._local if self._engine.is_gradient_accumulation_boundary() else None
+        if local is not None:
+            local.clip()
         self._engine.step()
+        if local is not None:
+            local.cleared()
 
     def was_step_applied(self) -> bool:
         return bool(self._engine.was_step_applied())
@@ -116,7 +123,7 @@ class TrainingEngine:
 
     def grad_norm(self) -> float:
         """Global gradient norm of the last step before clipping; inf where it was skipped."""
-        norm = self._plain_grad_norm if self.zero_stage == 0 else self._engine.get_global_grad_norm()
+        norm = self._engine.get_global_grad_norm() if self._local is None else self._local.norm
         return float("nan") if norm is None else float(norm)
 
     def loss_scale(self) -> float:

@@ -1,7 +1,8 @@
 """How fast training and prediction are on this machine, and against what its matrix products reach.
 
-The rate of a plain matrix product is measured again after every few steps, between them, so that what else the machine
-does weighs on both. Rates count matrix products alone (torch's own count); everything else is overhead.
+Steps are those of fine-tuning by one rank, its engine included. The rate of a plain matrix product is measured again
+after every few steps, between them, so that what else the machine does weighs on both. Rates count matrix products
+alone (torch's own count); everything else is overhead.
 """
 
 from __future__ import annotations
@@ -10,27 +11,34 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from spe_dist.distributed.context import RankContext
+from spe_dist.distributed.deepspeed_config import BatchPlan, Precision, complete, product_dtype
+from spe_dist.distributed.engine import TrainingEngine
 from spe_dist.extraction.batch import ExtractionBatch, collate
-from spe_dist.extraction.config import DataConfig, FinetuneConfig, ModelConfig
+from spe_dist.extraction.config import DataConfig, FinetuneConfig, ModelConfig, OptimizerConfig
 from spe_dist.extraction.corpus import Corpus, Labels
 from spe_dist.extraction.examples import Example, make_examples
+from spe_dist.extraction.finetuning.run import build_engine, build_model
+from spe_dist.extraction.finetuning.step import WEIGHTS, FinetuneStep
 from spe_dist.extraction.formats import read_corpus
 from spe_dist.extraction.model import JointModel
 from spe_dist.extraction.prediction import predict_sentences
 from spe_dist.extraction.start import open_start
 from spe_dist.model.prepacked import prepack
+from spe_dist.objectives import total
 
 PRODUCT_S = 0.2  # time of each measurement of the plain product
 STEPS_BETWEEN = 4  # steps between two of them
 WARM_UP_STEPS = 2
-HEAD_RATE, ENCODER_RATE = 1e-3, 5e-5  # enough for the measured prediction to find about as much as there is
+# With these the measured prediction finds about as much as there is.
+RATES = OptimizerConfig(learning_rate=5e-5, head_learning_rate=1e-3, layer_decay=1.0)
 
 
 @dataclass
@@ -57,6 +65,8 @@ class Timing:
 class Setup:
     """What is measured."""
 
+    config: FinetuneConfig
+    context: RankContext  # of one rank
     corpus: Corpus
     model: JointModel
     tokenizer: Any
@@ -64,20 +74,18 @@ class Setup:
     examples: list[Example]
 
     @classmethod
-    def open(cls, train: str, start: str | None, tokenizer: str | None, device: torch.device | str) -> Setup:
-        config = FinetuneConfig(DataConfig(train=train), ModelConfig(start=start, tokenizer=tokenizer))
+    def open(cls, train: str, start: str | None, tokenizer: str | None, context: RankContext) -> Setup:
+        config = FinetuneConfig(DataConfig(train=train), ModelConfig(start=start, tokenizer=tokenizer), RATES)
         opened = open_start(config)
         corpus = read_corpus(Path(train))
         labels = Labels.of(corpus.sentences)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            model = JointModel(opened.spe, labels, config.model.relation_size, config.model.dropout)
+        model = build_model(config, labels, opened).to(context.device)
         examples = make_examples(corpus.sentences, opened.tokenizer, labels, opened.positions)
-        return cls(corpus, model.to(device), opened.tokenizer, opened.positions, examples)
+        return cls(config, context, corpus, model, opened.tokenizer, opened.positions, examples)
 
     @property
     def device(self) -> torch.device:
-        return next(self.model.parameters()).device
+        return self.context.device
 
     def now(self) -> float:
         if self.device.type == "cuda":
@@ -133,59 +141,80 @@ class EncoderClock:
             handle.remove()
 
 
+class _ClockedEngine:
+    """An engine whose updates are timed apart."""
+
+    def __init__(self, engine: TrainingEngine, encoder_clock: EncoderClock, now: Callable[[], float]) -> None:
+        self.engine, self.encoder_clock, self.now, self.update_s = engine, encoder_clock, now, 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.engine, name)
+
+    def __call__(self, *inputs: Any) -> Any:
+        return self.engine(*inputs)
+
+    def step(self) -> None:
+        self.encoder_clock.backward_ended()
+        began = self.now()
+        self.engine.step()
+        self.update_s += self.now() - began
+
+
 def measure_training(setup: Setup, batch_sentences: int, steps: int, gold: float, mixed: bool) -> Timing:
-    """Steps with AdamW and clipping; a share `gold` of the sentences takes gold entities. `mixed`: the precision."""
-    model, timing = setup.model.train(), Timing()
-    optimizer = torch.optim.AdamW(_groups(model), fused=True)
+    """Steps of fine-tuning; a share `gold` of the sentences takes gold entities. `mixed`: the precision."""
+    timing, precision = Timing(), _precision(mixed)
     generator = torch.Generator().manual_seed(0)
     batches = _endless(setup.examples, batch_sentences, generator)
-    mean_pieces = sum(example.n_pieces for example in setup.examples) / len(setup.examples)
-    counted = next(batches).to(setup.device)
-    with FlopCounterMode(display=False) as counter:  # in float32, so without tokens that only fill up
-        _loss(model, counted, torch.ones(counted.n_examples, dtype=torch.bool, device=setup.device)).backward()
-    flops_of_piece = counter.get_total_flops() / counted.n_tokens
-    optimizer.zero_grad()
-    model.spe.encoder.product_dtype = torch.bfloat16 if mixed else None
-    product = PlainProduct(setup, round(batch_sentences * mean_pieces), mixed)
-    clock = EncoderClock(model.spe.encoder, setup.now)
+    flops_of_piece = _training_flops(setup, next(batches))
+    product = PlainProduct(setup, round(batch_sentences * _mean_pieces(setup)), mixed)
+    plan = BatchPlan(batch_sentences, 1, 1, batch_sentences, "batch_sentences")
+    ds_config = complete({"zero_optimization": {"stage": 0}}, setup.config, plan, precision)
+    engine, rates = build_engine(setup.config, setup.model, ds_config, precision, setup.context)
+    encoder = setup.model.spe.encoder
+    encoder.product_dtype = product_dtype(precision)
+    clock = EncoderClock(encoder, setup.now)
+    clocked = _ClockedEngine(engine, clock, setup.now)
+    step = FinetuneStep(cast(TrainingEngine, clocked), setup.context, seed=0)
+    engine.train()
     for number in range(-WARM_UP_STEPS, steps):
         if number % STEPS_BETWEEN == 0:
             product.measure()
         if number == 0:
-            clock.seconds = 0.0
+            clock.seconds = clocked.update_s = 0.0
         began = setup.now()
-        batch = next(batches).to(setup.device)
-        gold_entities_B = (torch.rand(batch.n_examples, generator=generator) < gold).to(setup.device)
-        _loss(model, batch, gold_entities_B).backward()
-        clock.backward_ended()
-        trained = setup.now()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
+        batch = next(batches)
+        gold_entities_B = torch.rand(batch.n_examples, generator=generator) < gold
+        step(number + WARM_UP_STEPS, rates.rates(1.0), batch, gold_entities_B)
         if number >= 0:
             timing.seconds += setup.now() - began
-            timing.heads_s += trained - began
             timing.sentences += batch.n_examples
             timing.pieces += batch.n_tokens
             timing.flops += flops_of_piece * batch.n_tokens
     clock.close()
-    model.spe.encoder.product_dtype = None
+    encoder.product_dtype = None
     timing.encoder_s = clock.seconds
-    timing.heads_s -= clock.seconds
+    timing.heads_s = timing.seconds - clock.seconds - clocked.update_s
     timing.product_rate = product.rate
     return timing
 
 
-def _groups(model: JointModel) -> list[dict[str, Any]]:
-    encoder = list(model.spe.encoder.parameters())
-    theirs = {id(parameter) for parameter in encoder}
-    heads = [parameter for parameter in model.parameters() if id(parameter) not in theirs]
-    return [{"params": encoder, "lr": ENCODER_RATE}, {"params": heads, "lr": HEAD_RATE}]
+def _precision(mixed: bool) -> Precision:
+    return "mixed" if mixed else "float32"
 
 
-def _loss(model: JointModel, batch: ExtractionBatch, gold_entities_B: Tensor) -> Tensor:
-    outputs = model(batch, gold_entities_B)
-    return outputs.anchor + torch.stack([t.loss_sum / max(t.count, 1) for t in outputs.terms.values()]).sum()
+def _training_flops(setup: Setup, batch: ExtractionBatch) -> float:
+    """FLOP a piece of a forward and a backward pass; in float32, so without tokens that only fill up."""
+    batch = batch.to(setup.device)
+    with FlopCounterMode(display=False) as counter:
+        outputs = setup.model(batch, torch.ones(batch.n_examples, dtype=torch.bool, device=setup.device))
+        counts = {name: term.count for name, term in outputs.terms.items()}
+        (outputs.anchor + total(outputs.terms, WEIGHTS, counts, ranks=1, accumulation=1)).backward()
+    setup.model.zero_grad()
+    return counter.get_total_flops() / batch.n_tokens
+
+
+def _mean_pieces(setup: Setup) -> float:
+    return sum(example.n_pieces for example in setup.examples) / len(setup.examples)
 
 
 def _endless(

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from spe_dist.distributed.context import start_ranks
+from spe_dist.distributed.launch import detect
 from spe_dist.extraction.measuring import Setup, measure_prediction, measure_training
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -28,13 +30,18 @@ def write_corpus(tmp_path):
     return str(path)
 
 
-@pytest.mark.parametrize("bfloat16", [False, True])
-def test_timings_add_up(tmp_path, extractor_folder, bfloat16):
-    setup = Setup.open(write_corpus(tmp_path), str(extractor_folder.parent), None, "cpu")
+def timings(train, start, bfloat16):
+    setup = Setup.open(train, start, None, start_ranks(detect(), timeout_s=60))
     training = measure_training(setup, batch_sentences=8, steps=3, gold=0.5, mixed=bfloat16)
-    assert training.sentences == 20  # 8 + 8 + 4
+    return training, measure_prediction(setup, batch_pieces=64, bfloat16=bfloat16, seconds=0.1)
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_timings_add_up(run_ranks, tmp_path, extractor_folder, bfloat16):
+    [(training, prediction)] = run_ranks(timings, 1, write_corpus(tmp_path), str(extractor_folder.parent), bfloat16)
+    assert training.sentences == 20  # 8 + 4 + 8
     assert 0 < training.encoder_s < training.encoder_s + training.heads_s < training.seconds
-    prediction = measure_prediction(setup, batch_pieces=64, bfloat16=bfloat16, seconds=0.1)
     assert prediction.sentences % 20 == 0 and prediction.sentences > 0
     assert 0 < prediction.encoder_s < prediction.seconds
     for timing in (training, prediction):
