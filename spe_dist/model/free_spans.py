@@ -139,16 +139,37 @@ def _window_values(tables: WordTables, rows: _Rows) -> Tensor:
     return F.gelu(torch.cat(sums, dim=1))
 
 
+class _LargerNeighbour(torch.autograd.Function):
+    """Row n: the larger of rows n and n + distance; of equal ones the first has the gradient.
+
+    torch.maximum would split it, with boolean masks that cost a CPU more than all else here.
+    """
+
+    @staticmethod
+    def forward(ctx, values_NC: Tensor, distance: int) -> Tensor:
+        first_NC, second_NC = values_NC[:-distance], values_NC[distance:]
+        ctx.distance = distance
+        ctx.save_for_backward(first_NC.clone().ge_(second_NC))
+        return torch.maximum(first_NC, second_NC)
+
+    @staticmethod
+    def backward(ctx, grad_NC: Tensor) -> tuple[Tensor, None]:
+        (is_first_NC,) = ctx.saved_tensors
+        of_first_NC = grad_NC * is_first_NC
+        of_values_NC = F.pad(of_first_NC, (0, 0, 0, ctx.distance))
+        of_values_NC[ctx.distance :].add_(grad_NC).sub_(of_first_NC)
+        return of_values_NC, None
+
+
 def _range_max(values_WC: Tensor, first_L: Tensor, end_L: Tensor) -> Tensor:
     """[L, C]: maxima over rows first..end, which are not empty: the larger of two overlapping powers of two."""
-    length_L = end_L - first_L
-    level_L = torch.frexp(length_L.double()).exponent.long() - 1  # floor(log2(length)), exactly
-    levels, before = [values_WC], [0]
-    for level in range(int(level_L.max())):
-        half = 1 << level
-        before.append(before[-1] + levels[-1].shape[0])
-        levels.append(torch.maximum(levels[-1][:-half], levels[-1][half:]))
-    table = torch.cat(levels)
-    origin_L = torch.tensor(before, device=first_L.device)[level_L]
-    left_L, right_L = origin_L + first_L, origin_L + end_L - (torch.ones_like(level_L) << level_L)
-    return torch.maximum(table.index_select(0, left_L), table.index_select(0, right_L))
+    level_L = torch.frexp((end_L - first_L).double()).exponent.long() - 1  # floor(log2(length)), exactly
+    order_L = torch.argsort(level_L)
+    maxima, table_NC = [], values_WC
+    for level, members in enumerate(order_L.split(torch.bincount(level_L).tolist())):
+        if level > 0:
+            table_NC = _LargerNeighbour.apply(table_NC, 1 << level - 1)  # over 1 << level rows
+        if members.shape[0] > 0:
+            row = torch.cat([first_L[members], end_L[members] - (1 << level)])
+            maxima.append(torch.maximum(*table_NC.index_select(0, row).chunk(2)))
+    return torch.cat(maxima).index_select(0, torch.argsort(order_L))
