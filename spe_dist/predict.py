@@ -7,7 +7,7 @@
 MODEL is the folder that fine-tuning writes (OUTPUT/model). An INPUT is a text file (UTF-8; blank lines part documents),
 JSON lines or a JSON list of texts, or of objects with text ("text") or words ("tokens", "words", "sentences"), a corpus
 of any format that fine-tuning reads, a folder or glob of such files, plain, .gz, .xz, .zst or .bz2; "-" or none is
-standard input.
+standard input. JSON is recognised by its name or content, but a bare string a line by its name alone.
 
 Output: {"file", "document", "line", "sentence", "text", "start", "end", "words", "word_offsets", "entities":
 [{"type", "text", "start", "end", "words", "probability"}], "relations": [{"type", "head", "tail", "probability"}]}.
@@ -58,7 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--quiet", action="store_true", help="no progress and no summary")
 
     add = parser.add_argument_group("input").add_argument
-    add("--input_format", choices=("auto", "text", "json"), default="auto", help="auto: by content [auto]")
+    add("--input_format", choices=("auto", "text", "json"), default="auto", help="auto: by name and content [auto]")
     add(
         "--tokenised",
         "--tokenized",

@@ -39,7 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     table = commands.add_parser("table", help="print the tables of what is finished")
     for command in (run, table):
         add = command.add_argument
-        add("file", type=Path, metavar="FILE.yaml", help="experiment file; tools/experiments/ holds those of RESULTS.md and the paper")
+        add("file", type=Path, metavar="FILE.yaml", help="experiment file, such as those in tools/experiments/")
         add("--set", action="append", default=[], metavar="NAME=VALUE", help="one of the file's `values`")
         add("--only", action="append", default=[], metavar="NAME", help=ONLY)
         add("--seeds", type=_seeds, default=(), metavar="N,N,..", help="in place of those of the file")

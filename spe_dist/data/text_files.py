@@ -145,7 +145,8 @@ def read_chunks(path: Path, stream: BinaryIO | None = None) -> Iterator[tuple[by
             head = file.read(6)
             raw = _Counted(head, file)
             if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
-                raise DataError(f"{path} is UTF-16 text; convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)")
+                encoding = "UTF-32" if head[:4] == b"\xff\xfe\x00\x00" else "UTF-16"
+                raise DataError(f"{path} is {encoding} text; convert it to UTF-8 (iconv -f {encoding} -t UTF-8)")
             compression = _compression(head, path)
             if compression is None:
                 while chunk := raw.read(_READ_BYTES):

@@ -80,7 +80,7 @@ class Extractor:
             return next(self.predict_stream([inputs]))
         if isinstance(inputs, Sentence):
             raise DataError("predict was given one Sentence; give a list of them")
-        if inputs is None or isinstance(inputs, Mapping):
+        if isinstance(inputs, Mapping) or not isinstance(inputs, Iterable):
             raise DataError(f"predict was given {type(inputs).__name__}; give a text, or a list of texts or word lists")
         return list(self.predict_stream(cast(Iterable[Item], inputs)))
 

@@ -56,7 +56,7 @@ class JsonReader:
             if not text:
                 self.skips.counts[BLANK] += 1
                 continue
-            if is_first and (text.startswith("[") or text[-1] in "{[,"):
+            if is_first and (text.startswith("[") or (text[-1] in "{[," and not _ends_with_comma(text))):
                 yield from self._read_whole(line, rest)
             else:
                 yield from self._read_record(line)
@@ -66,13 +66,16 @@ class JsonReader:
         try:
             record = _DECODER.decode(line.text)
         except (ValueError, RecursionError) as error:
-            self._fail(BAD_JSON, f"line {line.number}", f"is not JSON: {error}")
+            detail = f"is not JSON: {error}"
+            if _ends_with_comma(line.text):
+                detail = "is a record with a comma behind it; take the commas away, or make the file one list in [ ]"
+            self._fail(BAD_JSON, f"line {line.number}", detail)
             return
         yield from self._sentences(record, "line", line.number)
 
     def _read_whole(self, first: Line, rest: Iterator[Line]) -> Iterator[Located]:
         """The file as one list, or objects over several lines; held whole."""
-        text = "\n".join([first.text, *(line.text for line in rest)]).strip()
+        text = "\n".join(line.text for line in self._decoded([first, *rest])).strip()
         try:
             records = _values(text)
         except json.JSONDecodeError as error:
@@ -84,6 +87,15 @@ class JsonReader:
             raise DataError(f"{self.name} holds damaged JSON ({error}); {_DAMAGE_REMEDY}") from None
         for number, record in enumerate(records, start=1):
             yield from self._sentences(record, "item", number)
+
+    def _decoded(self, lines: Iterable[Line]) -> Iterator[Line]:
+        for line in lines:
+            if line.is_bad:
+                raise DataError(
+                    f"{self.name}, line {line.number} is no UTF-8, and a list or an object over several lines cannot "
+                    "go without one of them; convert the file to UTF-8"
+                )
+            yield line
 
     def _sentences(self, record: Any, unit: str, number: int) -> Iterator[Located]:
         try:
@@ -106,6 +118,15 @@ class JsonReader:
             )
         self.skips.counts[reason] += 1
         self.skips.first_bad = self.skips.first_bad or f"{self.name}, {where} {detail}"
+
+
+def _ends_with_comma(text: str) -> bool:
+    """Whether a line is a whole object with a comma behind it, as in a list without its brackets."""
+    try:
+        value, end = _DECODER.raw_decode(text.strip())
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(value, dict) and text.strip()[end:].strip() == ","
 
 
 def _values(text: str) -> list[Any]:

@@ -131,6 +131,8 @@ def _predict_corpus(options: argparse.Namespace, extractor: Extractor, report: R
     """The input as a corpus of its own format, gold replaced by predictions."""
     [path] = find_inputs(options.inputs)
     corpus = read_corpus(path)
+    for reason, count in corpus.notices.items():
+        report.tell(f"{path}: {count:,} {reason}")
     tagged = ((number, sentence) for number, document in enumerate(corpus.documents) for sentence in document.sentences)
     found = []
     for number, predicted in extractor.predict_tagged(tagged, lambda number: number):
@@ -148,6 +150,8 @@ def _check_outputs(options: argparse.Namespace, files: Sequence[Path]) -> None:
         raise ConfigError(f"--format corpus takes one input file, not {' '.join(options.inputs)}; name one corpus")
     if options.format == "corpus" and not options.output:
         raise ConfigError("--format corpus needs --output FILE: a corpus is written whole")
+    if not options.output and sys.stdout is None:
+        raise ConfigError("standard output is closed, so there is no place for predictions; give --output FILE")
     ignored = [f"--{name}" for name, default in _TEXT_OPTIONS.items() if getattr(options, name) != default]
     if options.format == "corpus" and ignored:
         raise ConfigError(f"--format corpus reads a corpus as it is, without {', '.join(ignored)}; leave that away")

@@ -78,17 +78,14 @@ class Group:
 class UnitCounts:
     """Counts of each unit that a resampling draws.
 
-    Units are documents; or sentences, where the format has no documents or there is one document alone.
+    Units are documents; or sentences, where the format has no documents or there is one document alone. What lies
+    across the sentences of one document alone is one more unit.
     counts_UN3[u, n] holds tp, predicted and gold of unit u for names[n].
     """
 
     names: tuple[Name, ...]
     counts_UN3: np.ndarray
-    kind: str  # "documents" or "sentences"
-
-    @property
-    def description(self) -> str:
-        return f"{len(self.counts_UN3):,} {self.kind}"
+    description: str  # "12 documents"
 
 
 class Tally:
@@ -138,7 +135,7 @@ def length_group(words: int) -> str:
     return next((f"{low}-{high}" for low, high in LENGTH_BUCKETS if words <= high), LENGTH_GROUPS[-2])
 
 
-def unit_counts(units: list[Tally], kind: str) -> UnitCounts:
+def unit_counts(units: list[Tally], description: str) -> UnitCounts:
     """Columns: each metric's sum over types first, then its types in order."""
     found = {name for tally in units for name in tally.counts}
     names: list[Name] = []
@@ -157,4 +154,4 @@ def unit_counts(units: list[Tally], kind: str) -> UnitCounts:
     entries_E5 = np.array(entries, np.int32).reshape(-1, 5)  # unit, column, tp, predicted, gold
     counts_UN3 = np.zeros((len(units), len(names), 3), np.int32)
     np.add.at(counts_UN3, (entries_E5[:, 0], entries_E5[:, 1]), entries_E5[:, 2:])
-    return UnitCounts(tuple(names), counts_UN3, kind)
+    return UnitCounts(tuple(names), counts_UN3, description)

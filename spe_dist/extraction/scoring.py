@@ -68,7 +68,7 @@ class Scores:
     symmetric: tuple[str, ...] = ()
     with_direction: Scores | None = None
     notices: dict[str, int] = field(default_factory=dict)
-    units: UnitCounts = field(default_factory=lambda: unit_counts([], "sentences"), compare=False)
+    units: UnitCounts = field(default_factory=lambda: unit_counts([], "nothing"), compare=False)
 
     @property
     def exact_f1_sum(self) -> float:
@@ -150,7 +150,10 @@ def _score(gold: Corpus, predicted: Corpus, symmetric: tuple[str, ...], with_dir
     _count_duplicates(gold, "gold", notices)
     _count_duplicates(predicted, "predicted", notices)
     has_documents = not is_one_document and len(gold.documents) != gold.n_sentences
-    counts = unit_counts(units, "documents" if has_documents else "sentences")
+    described = f"{len(gold.documents):,} documents" if has_documents else f"{gold.n_sentences:,} sentences"
+    if is_one_document and len(units) > gold.n_sentences:
+        described += " and what lies across them"
+    counts = unit_counts(units, described)
     return _collect(gold, counts, by_entities, by_length, symmetric, with_direction, notices)
 
 

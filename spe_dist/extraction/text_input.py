@@ -34,7 +34,7 @@ LOWER_CASE_SHARE_OF_WRAPPED = 0.15  # of the lines that follow another one: thos
 _LINE_END = re.compile(r"[.!?:;][\"'\u2019\u201d)\]]*\s*$")
 _INNER_END = re.compile(r"[^\W\d_]{2}[\"')\]]*[.!?]+[\"')\]]*\s+[\"'(\[]*[A-Z]")
 _JSON = re.compile(r'(?:\[\s*)?\{\s*(?:"|$)|\[\s*\]?$')
-_JSON_STRINGS = re.compile(r'\[\s*"(?:[^"\\\n]|\\.)*"\s*(?:,\s*"|\]\s*\Z)')
+_JSON_STRINGS = re.compile(r'\[\s*"(?:[^"\\\n]|\\.)*"\s*(?:,\s*(?:["{\[\d-]|true|false|null)|\]\s*\Z)')
 _BULLET = re.compile(r"\s*(?:[-*\u2022\u2013]|\(?\d{1,3}[.)])\s")
 
 FormatChoice = Literal["auto", "text", "json"]

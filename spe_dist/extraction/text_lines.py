@@ -31,7 +31,11 @@ def shown_name(path: Path | str) -> str:
 
 def read_lines(path: Path, skips: Skips, skip_bad: bool = False) -> Iterator[Line]:
     """The decoded lines of a file, plain or compressed. DataError for one that is no UTF-8 text, unless `skip_bad`."""
-    stream = sys.stdin.buffer if str(path) == STANDARD_INPUT else None
+    stream = None
+    if str(path) == STANDARD_INPUT:
+        if sys.stdin is None:
+            raise DataError("standard input is closed; name a file, or pipe text in")
+        stream = sys.stdin.buffer
     path = Path(shown_name(path))
     start = 0
     for number, data in enumerate(_byte_lines(path, read_chunks(path, stream)), start=1):

@@ -130,6 +130,8 @@ def test_what_is_no_text_and_what_is_no_model_are_errors(extractor, tmp_path):
         extractor.predict([["a", None]])
     with pytest.raises(DataError, match="was given dict"):
         extractor.predict({"text": "a"})
+    with pytest.raises(DataError, match="was given int"):
+        extractor.predict(5)
     with pytest.raises(CheckpointError, match="no fine-tuned folder"):
         Extractor.from_pretrained(tmp_path)
     with pytest.raises(ConfigError, match="device='gpu' is unknown"):

@@ -214,6 +214,7 @@ def test_corpora_without_relations_and_runs_without_dev_work(run, corpus, tmp_pa
     ("given", "words"),
     [
         ({"train": "nowhere.json"}, ["train=nowhere.json", "does not exist"]),
+        ({"train": "/dev/null"}, ["train=/dev/null", "is a pipe or device"]),
         ({"dev": "EMPTY"}, ["EMPTY", "empty list"]),
         ({"dev": "NO_ENTITIES"}, ["no entities", "--dev"]),
         ({"train": "NO_ENTITIES"}, ["nothing to learn"]),

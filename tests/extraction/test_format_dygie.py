@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from corpora import ADA, CODE, DYGIE, LONDON, changed, put
 
+from spe_dist.errors import DataError
 from spe_dist.extraction.corpus import CrossEntity, CrossRelation, Entity, Relation
 from spe_dist.extraction.formats import read_corpus
 
@@ -27,6 +29,20 @@ def test_dygie_gold_across_sentences_stays_with_the_document(tmp_path: Path) -> 
         CrossRelation("In", person, CrossEntity(5, 6, "Place")),
         CrossRelation("Made-By", work, person),
     )
+
+
+def test_dygie_values_behind_entries_across_sentences_are_counted_as_such(tmp_path: Path) -> None:
+    record = changed(DYGIE, ["ner", 0], [[0, 1, "Person"], [3, 4, "Work", 0.5]])
+    record["relations"] = [[[0, 1, 5, 5, "In", 0.5]], []]
+    notices = read_corpus(put(tmp_path, record)).notices
+    assert [count for reason, count in notices.items() if reason.startswith("entries across sentences with")] == [2]
+    assert not [reason for reason in notices if "that are no probability" in reason]
+
+
+def test_dygie_entry_of_an_empty_sentence_is_said_to_be_there(tmp_path: Path) -> None:
+    record = {"doc_key": "d", "sentences": [["a"], []], "ner": [[], [[0, 0, "T"]]], "relations": [[], []]}
+    with pytest.raises(DataError, match="it stands with sentence 2, which has no words; count words"):
+        read_corpus(put(tmp_path, record))
 
 
 def test_dygie_argument_that_is_no_entity_has_no_type_and_is_counted(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ DAMAGED_FILES = {
     "binary": (bytes(range(256)), "binary"),
     "latin-1": ('{"tokens": ["caf\xe9"]}'.encode("latin-1"), "line 1 is no UTF-8"),
     "utf-16": (json.dumps(SPERT).encode("utf-16"), "UTF-16"),
+    "utf-32": (json.dumps(SPERT).encode("utf-32"), "iconv -f UTF-32 -t UTF-8"),
     "columns": (b"EU B-ORG\nrejects O\n", "line 1 begins with"),
     "cut gzip": (gzip.compress(json.dumps(SPERT).encode())[:-9], "damaged"),
     "cut zstandard": (zstandard.compress(f"{json.dumps(SPERT)}\n".encode() * 3)[:-1], "cut short"),
@@ -56,6 +57,9 @@ def test_damaged_files_are_refused_with_their_place(tmp_path: Path, case: str) -
 def test_what_is_no_file_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError):
         read_corpus(tmp_path / name)
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="cannot be read: Not a directory; check its folder's permissions"):
+        read_corpus(tmp_path / "file" / "inner.json")
 
 
 FAULTS: list[tuple[str, list[str | int], Any, str]] = [

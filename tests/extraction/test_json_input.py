@@ -26,6 +26,31 @@ def test_a_list_of_strings_is_texts_whatever_the_file_is_called(tmp_path: Path, 
     ]
 
 
+def test_a_list_of_texts_and_other_values_is_json_by_its_content(tmp_path: Path) -> None:
+    path = tmp_path / "mixed"
+    path.write_text('["One.", {"text": "Two."}]')
+    assert [sentence.text for _, sentence in read(path)] == ["One.", "Two."]
+    path.write_text('["One.", 5]')
+    with pytest.raises(DataError, match="item 2 is 5, no text"):
+        read(path)
+
+
+@pytest.mark.parametrize("text", ['["One.",\n"Z\xf6e.",\n"Two."]', '{\n"text": "Z\xf6e."}'])
+def test_a_list_or_an_object_goes_without_no_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "latin.json"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(DataError, match=r"latin\.json, line 2 is no UTF-8, and a list or an object over several lines"):
+        read(path, skip_bad=True)
+
+
+def test_a_comma_behind_a_record_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "commas.jsonl"
+    path.write_text('{"text": "One."},\n{"text": "Two."}\n')
+    with pytest.raises(DataError, match=r"line 1 is a record with a comma behind it; take the commas away"):
+        read(path)
+    assert [sentence.text for _, sentence in read(path, skip_bad=True)] == ["Two."]
+
+
 @pytest.mark.parametrize("text", ['["Hello," he said.]\n', '["Hello", he said.]\n', "[1] Of books.\n"])
 def test_text_that_begins_with_a_bracket_is_text(tmp_path: Path, text: str) -> None:
     path = tmp_path / "text"

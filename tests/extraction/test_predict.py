@@ -8,10 +8,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from spe_dist import predict
+from spe_dist.extraction import predicting
 from spe_dist.extraction.extractor import Extractor
 from spe_dist.extraction.formats import read_corpus
 
@@ -154,6 +156,13 @@ def test_a_corpus_is_written_in_its_own_format_with_gold_replaced(run, tmp_path)
         assert len(sentence.relations) == len(record["relations"])
 
 
+def test_what_reading_a_corpus_passed_over_is_told(run, tmp_path):
+    path = tmp_path / "corpus.json"
+    path.write_text(json.dumps({"doc_key": "d", "sentences": [], "ner": [], "relations": []}))
+    status, _, err = run(path, "--format", "corpus", "--output", tmp_path / "predicted.json")
+    assert status == 0 and f"{path}: 1 documents without sentences" in err
+
+
 def test_the_page_shows_the_first_sentences_and_says_how_many_are_left_out(run, text_file, tmp_path):
     page = tmp_path / "page.html"
     _, _, err = run(text_file, "--html", page, "--html_sentences", 2)
@@ -206,6 +215,15 @@ def test_an_id_or_a_file_name_that_is_no_utf8_comes_back_as_it_was(run, tmp_path
     assert (
         status == 0 and _records(out)[0]["file"] == str(odd) and "\\udcff.txt" in (tmp_path / "page.html").read_text()
     )
+
+
+def test_closed_standard_streams_are_said_to_be(run, text_file, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    status, _, err = run()
+    assert status == 2 and "standard input is closed; name a file" in err
+    monkeypatch.setattr(predicting, "sys", SimpleNamespace(stdout=None, stderr=sys.stderr))
+    status, _, err = run(text_file)
+    assert status == 2 and "standard output is closed" in err and "--output" in err
 
 
 def test_an_empty_json_list_is_no_text(run, tmp_path):

@@ -220,7 +220,8 @@ def test_units_of_resampling_are_documents_or_sentences_where_there_are_none_or_
     one, two = Corpus((_document(cross_relations=(lives,)),)), Corpus((_document(), _document()))
     flat = Corpus(tuple(Document(str(i), (s,)) for i, s in enumerate(two.sentences)))
     described = [score(gold, gold).units.description for gold in (one, two, flat)]
-    assert described == ["3 sentences", "2 documents", "4 sentences"]  # across sentences: a unit of its own
+    assert described == ["2 sentences and what lies across them", "2 documents", "4 sentences"]
+    assert len(score(one, one).units.counts_UN3) == 3
     assert score(one, one).relation == Counts(2, 2, 2)
     within = Corpus((_document(),))
     found = [score(within, predicted) for predicted in (within, one)]  # of the same gold: they can be paired

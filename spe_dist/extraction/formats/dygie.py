@@ -31,6 +31,7 @@ BESIDE = "documents with predictions beside the gold (the gold is read, the pred
 NO_GOLD = "documents with predictions and no gold, taken for gold"
 GIVEN_ENTITIES = "documents of predictions without 'predicted_ner' (the entities of 'ner' are read)"
 FURTHER_VALUES = "entries with values behind their type that are no probability, not kept"
+CROSS_VALUES = "entries across sentences with a probability or other values behind their type, not kept"
 NO_SENTENCES = "documents without sentences"
 NO_RELATIONS = "documents of predictions without 'predicted_relations' (read as none)"
 EXAMPLE = "offsets count the words of the document from 0, ends inclusive: the first word alone is [0, 0, TYPE]"
@@ -130,7 +131,7 @@ class _DocumentReader:
                 probability = self._probability(parts[3:])
                 entities.append(Entity(span[0] - start, span[1] - start, name, probability=probability))
             else:
-                self.notices[FURTHER_VALUES] += len(parts) > 3
+                self.notices[CROSS_VALUES] += len(parts) > 3
                 self.cross_entities.append(CrossEntity(*span, name))
         return entities
 
@@ -149,7 +150,7 @@ class _DocumentReader:
             within = {self._sentence_of(span) for span in spans}
             if len(within) == 1 and None not in within:
                 self._misplaced(node, index)
-            self.notices[FURTHER_VALUES] += len(parts) > 5
+            self.notices[CROSS_VALUES] += len(parts) > 5
             self.cross_relations.append(CrossRelation(name, head, tail))
         return relations
 
@@ -188,8 +189,9 @@ class _DocumentReader:
 
     def _misplaced(self, node: Node, index: int) -> None:
         start, end = self.borders[index], self.borders[index + 1]
+        words = f"whose words are {start} to {end - 1} of the document" if start < end else "which has no words"
         node.fail(
-            f"it stands with sentence {index + 1}, whose words are {start} to {end - 1} of the document",
+            f"it stands with sentence {index + 1}, {words}",
             "count words from the document's start, and list each entry with its sentence",
         )
 

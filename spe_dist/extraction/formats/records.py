@@ -25,7 +25,6 @@ DAMAGE_REMEDY = "the file may be cut off or edited by hand: get it again, or rep
 
 _SPACE = re.compile(r"\s*")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
 def read_records(path: str | Path, notices: Counter[str]) -> Iterator[Node]:
@@ -198,8 +197,6 @@ def _check_encodable(value: Any, place: str) -> None:
 
 def _read_text(path: Path) -> str:
     data = _read_bytes(path)
-    if data[:2] in _UTF16_MARKS:
-        raise DataError(f"{path} is UTF-16 text; save it as UTF-8")
     if b"\0" in data[: 1 << 16]:
         raise DataError(f"{path} holds zero bytes: it is binary, or UTF-16; give JSON text in UTF-8")
     try:
@@ -215,6 +212,10 @@ def _read_text(path: Path) -> str:
 def _read_bytes(path: Path) -> bytes:
     if os.path.isdir(path):
         raise DataError(f"{path} is a folder; name a file in it")
-    if not os.path.exists(path):
-        raise DataError(f"{path} does not exist; check the name")
+    try:
+        os.stat(path)
+    except (FileNotFoundError, ValueError):  # a zero byte in the name
+        raise DataError(f"{path} does not exist; check the name") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}; check its folder's permissions") from None
     return b"".join(data for data, _ in read_chunks(path))
