@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from spe_dist.command_line import run_command
 from spe_dist.extraction.formats import FORMATS, read_corpus, write_corpus
+from spe_dist.extraction.formats.saving import goes_to_stream
 from spe_dist.extraction.known_corpora import Check, check, plain, recognise
 from spe_dist.extraction.statistics import (
     ENTITY_COUNTS,
@@ -120,20 +121,21 @@ def _table(rows: Iterable[Row]) -> list[str]:
 
 
 def convert(options: argparse.Namespace) -> int:
-    """Write a corpus in another format, and say what that format has no place for."""
+    """Write a corpus in another format, and say what that format has no place for.
+
+    Where the corpus goes to standard output, a device or a pipe, that is said on standard error.
+    """
     corpus = read_corpus(options.input, options.format, options.predictions)
     losses = write_corpus(corpus, options.output, options.to, overwrite=options.overwrite)
-    entities = sum(len(sentence.entities) for sentence in corpus.sentences)
-    relations = sum(len(sentence.relations) for sentence in corpus.sentences)
-    print(
+    counts = count_corpus(corpus).counts
+    said = [
         f"{options.input} ({corpus.format}) -> {options.output} ({options.to}): "
-        f"{how_many(corpus.n_sentences, 'sentence')}, {how_many(entities, 'entity', 'entities')}, "
-        f"{how_many(relations, 'relation')}"
-    )
-    for text in counted(corpus.notices):
-        print(f"read: {text}")
-    for text in counted(losses):
-        print(f"no place in {options.to}: {text}")
+        f"{how_many(counts['sentences'], 'sentence')}, {how_many(counts['entities'], 'entity', 'entities')}, "
+        f"{how_many(counts['relations'], 'relation')}",
+        *(f"read: {text}" for text in counted(corpus.notices)),
+        *(f"no place in {options.to}: {text}" for text in counted(losses)),
+    ]
+    print("\n".join(said), file=sys.stderr if goes_to_stream(Path(options.output)) else sys.stdout)
     return 0
 
 

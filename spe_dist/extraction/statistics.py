@@ -1,8 +1,9 @@
 """What a corpus holds, counted: sizes, types, and all that makes gold hard or impossible to find for a joint model.
 
-Everything is counted as the file has it, gold across sentences included; only what says "least" is over distinct marks,
-as the scores are. Two entities overlap where they have a word in common: SciERC's training part has 114 of 5,598 that
-overlap with another one of their sentence, in 51 of its 1,861 sentences (all are nested; 61 pairs).
+Everything is counted as the file has it, gold across sentences and marks whose words the sentence does not hold
+included; only what says "least" is over distinct marks, as the scores are. Two entities overlap where they have a word
+in common: SciERC's training part has 114 of 5,598 that overlap with another one of their sentence, in 51 of its 1,861
+sentences (all are nested; 61 pairs).
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ ENTITY_COUNTS = {
     "discontinuous": "discontinuous (with words between their parts)",
     "duplicate_entities": "duplicates (same words and type again)",
     "cross_entities": "across sentences",
+    "unplaced_entities": "whose words are not in the sentence",
     "unreachable_entities": "least number that flat tags with one type each miss",
 }
 RELATION_COUNTS = {
@@ -43,6 +45,7 @@ RELATION_COUNTS = {
     "untyped_arguments": "with an argument that is no entity",
     "contested_arguments": "with an argument that overlaps another entity",
     "cross_relations": "across sentences",
+    "unplaced_relations": "with an argument whose words are not in the sentence",
     "unreachable_relations": "least number that one class for each pair misses",
 }
 
@@ -87,6 +90,7 @@ def count_corpus(corpus: Corpus) -> CorpusStatistics:
         statistics.entity_types.update(entity.type for entity in document.cross_entities)
         statistics.relation_types.update(relation.type for relation in document.cross_relations)
     for sentence in corpus.sentences:
+        unplaced_entities, unplaced_relations = _unplaced(sentence)
         counts["sentences"] += 1
         counts["words"] += len(sentence.words)
         counts["entities"] += len(sentence.entities)
@@ -94,9 +98,12 @@ def count_corpus(corpus: Corpus) -> CorpusStatistics:
         if len(sentence.words) > counts["longest_sentence"]:
             counts["longest_sentence"], statistics.longest_at = len(sentence.words), sentence.origin
         statistics.entity_types.update(entity.type for entity in sentence.entities)
+        statistics.entity_types.update(name for name, _ in unplaced_entities)
         statistics.relation_types.update(relation.type for relation in sentence.relations)
+        statistics.relation_types.update(name for name, _, _ in unplaced_relations)
         counts.update(entity_counts(sentence.entities))
         counts.update(relation_counts(sentence))
+        counts.update(_unplaced_counts(sentence, unplaced_entities, unplaced_relations))
     return statistics
 
 
@@ -111,6 +118,43 @@ def _cross_counts(document: Document) -> Counter[str]:
         unreachable_entities=len(set(document.cross_entities)),
         unreachable_relations=len(set(document.cross_relations)),
         untyped_arguments=untyped,
+    )
+
+
+def _unplaced(sentence: Sentence) -> tuple[list[tuple[str, str]], list[tuple[str, str, str]]]:
+    """The marks whose words the sentence does not hold, by type and text, as scores take them.
+
+    A mention without a type is an argument and no entity.
+    """
+    entities = sentence.unplaced.get("entityMentions", ())
+    relations = sentence.unplaced.get("relationMentions", ())
+    return (
+        [(mention["label"], _text(mention["text"])) for mention in entities if mention["label"]],
+        [(mention["label"], _text(mention["em1Text"]), _text(mention["em2Text"])) for mention in relations],
+    )
+
+
+def _text(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _unplaced_counts(
+    sentence: Sentence, entities: Sequence[tuple[str, str]], relations: Sequence[tuple[str, str, str]]
+) -> Counter[str]:
+    distinct_entities, distinct_relations = set(entities), set(relations)
+    typed = {text for _, text in entities}
+    if relations:
+        typed.update(_text(" ".join(sentence.words[entity.start : entity.end])) for entity in sentence.entities)
+    return Counter(
+        entities=len(entities),
+        relations=len(relations),
+        unplaced_entities=len(entities),
+        unplaced_relations=len(relations),
+        duplicate_entities=len(entities) - len(distinct_entities),
+        duplicate_relations=len(relations) - len(distinct_relations),
+        untyped_arguments=sum(not {head, tail} <= typed for _, head, tail in relations),
+        unreachable_entities=len(distinct_entities),
+        unreachable_relations=len(distinct_relations),
     )
 
 

@@ -76,7 +76,7 @@ def test_convert_writes_each_format_and_says_what_it_has_no_place_for(
     output = tmp_path / "out.json"
     assert tool.main(["convert", str(file), str(output), "--to", name]) == 0
     said = capsys.readouterr().out
-    assert f"(dygie) -> {output} ({name}): 2 sentences, 4 entities, 1 relation" in said
+    assert f"(dygie) -> {output} ({name}): 2 sentences, 4 entities, 2 relations" in said
     assert ("1 relations across sentences, kept in 'document_fields'" in said) == (name != "dygie")
     again = read_corpus(output)
     assert again.format == name and len(again.documents[0].cross_relations) == 1
@@ -90,6 +90,56 @@ def test_convert_refuses_to_overwrite_unless_allowed(
     assert "--overwrite" in capsys.readouterr().err and file.read_bytes() == before
     assert tool.main(["convert", str(file), str(file), "--to", "spert", "--overwrite"]) == 0
     assert read_corpus(file).format == "spert"
+
+
+def test_convert_counts_what_inspect_counts_also_across_sentences(
+    tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = {
+        **DOCUMENT,
+        "ner": [[[0, 1, "Person"], [3, 4, "Work"]], [[5, 5, "Place"]]],
+        "relations": [[[0, 1, 5, 5, "In"], [0, 1, 3, 4, "Made"]], []],
+    }
+    path = tmp_path / "cross.json"
+    path.write_text(json.dumps(record))
+    assert tool.main(["convert", str(path), str(tmp_path / "out.json"), "--to", "dygie"]) == 0
+    assert "2 sentences, 3 entities, 2 relations" in capsys.readouterr().out
+
+
+def test_an_output_that_is_no_place_for_a_file_is_named_with_its_reason_alone(
+    tool: ModuleType, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = tmp_path / "missing" / "out.json"
+    remedy = "check the folder, its permissions and space"
+    errors = {
+        file: f"{file} exists; name another file, or allow it to be overwritten (--overwrite)",
+        tmp_path: f"{tmp_path} is a folder; name a file in it",
+        missing: f"{missing} cannot be written (No such file or directory); {remedy}",
+    }
+    for output, error in errors.items():
+        assert tool.main(["convert", str(file), str(output), "--to", "spert"]) == 2
+        assert capsys.readouterr().err == f"error: {error}\n"
+
+
+def test_convert_to_standard_output_writes_the_corpus_there_and_the_summary_elsewhere(
+    file: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, str(ROOT / "tools" / "corpus.py"), "convert", str(file), "/dev/stdout", "--to", "dygie"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0 and json.loads(done.stdout) == DOCUMENT
+    assert "-> /dev/stdout (dygie): 2 sentences, 4 entities, 2 relations" in done.stderr
+    kept = tmp_path / "kept.jsonl"
+    kept.write_text("kept\n")
+    with kept.open("a") as output:
+        subprocess.run(command, stdout=output, stderr=subprocess.DEVNULL, check=True)
+    first, second = kept.read_text().splitlines()
+    assert first == "kept" and json.loads(second) == DOCUMENT
+
+
+def test_convert_to_a_pipe_whose_reader_leaves_early_is_no_error(file: Path) -> None:
+    program = f"{sys.executable} {ROOT / 'tools' / 'corpus.py'} convert {file} /dev/stdout --to dygie | true"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0 and "error" not in done.stderr
 
 
 def test_users_errors_are_one_line_and_exit_with_2(

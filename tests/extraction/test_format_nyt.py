@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
+import pytest
 from corpora import NYT, changed, put
 
 from spe_dist.extraction.corpus import Entity
@@ -91,3 +93,43 @@ def test_double_spaces_make_no_other_words_in_predictions_that_mark_nothing(tmp_
     gold, predicted = read_corpus(put(tmp_path, record)), read_corpus(put(tmp_path, bare), predictions=True)
     assert (gold.format, predicted.format) == ("nyt", "pspe")
     assert gold.sentences[0].words == predicted.sentences[0].words
+
+
+@pytest.mark.parametrize("space", [" ", "\u00a0"])
+def test_nyt_mentions_are_found_whatever_their_spaces_also_where_a_word_holds_one(tmp_path: Path, space: str) -> None:
+    texts = {"Ada  Lovelace": "P", "5 km": "M", "5\u00a0km": "M"}
+    record = {
+        "sentText": f"Ada  Lovelace wrote 5{space}km",
+        "entityMentions": [{"label": label, "text": text} for text, label in texts.items()],
+        "relationMentions": [{"em1Text": "Ada Lovelace", "em2Text": "5  km", "label": "wrote"}],
+    }
+    corpus = read_corpus(put(tmp_path, record))
+    (sentence,) = corpus.sentences
+    ada, distance, same = sentence.entities
+    assert (ada.span, distance.start, same) == ((0, 2), 3, distance) and distance.end == len(sentence.words)
+    assert (sentence.relations[0].head, sentence.relations[0].tail) == (ada, distance) and not corpus.notices
+
+
+def test_nyt_mention_that_fits_to_the_letter_goes_before_one_that_has_other_spaces(tmp_path: Path) -> None:
+    mentions = [{"start": 0, "label": "M", "text": "5\u00a0km"}, {"start": 2, "label": "N", "text": "5 km"}]
+    record = {
+        "tokens": ["5\u00a0km", "or", "5", "km", ""],
+        "sentText": "5\u00a0km or 5 km ",
+        "entityMentions": mentions,
+        "relationMentions": [{"em1Text": "5 km", "em2Text": "5\u00a0km", "label": "is"}],
+    }
+    (sentence,) = read_corpus(put(tmp_path, record), format="nyt").sentences
+    (relation,) = sentence.relations
+    assert (relation.head, relation.tail) == (Entity(2, 4, "N"), Entity(0, 1, "M"))
+
+
+def test_thousands_of_mentions_in_a_sentence_with_a_no_break_space_are_found(tmp_path: Path) -> None:
+    words = [f"w{number}" for number in range(4000)]
+    texts = [" ".join(words[start : start + 2]) for start in range(3000)]
+    record = {
+        "sentText": " ".join([*words, "5\u00a0km"]),
+        "entityMentions": [{"label": "X", "text": text} for text in texts],
+        "relationMentions": [{"em1Text": head, "em2Text": tail, "label": "R"} for head, tail in pairwise(texts[:2001])],
+    }
+    (sentence,) = read_corpus(put(tmp_path, record)).sentences
+    assert (len(sentence.entities), len(sentence.relations)) == (3000, 2000)

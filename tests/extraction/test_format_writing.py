@@ -44,6 +44,25 @@ def test_documents_and_gold_across_sentences_survive_formats_of_sentences(tmp_pa
         assert losses["relations across sentences, kept in 'document_fields', which other tools pass over"] == 2
 
 
+@pytest.mark.parametrize("name", ["pspe", "nyt"])
+def test_an_article_id_that_is_not_the_documents_is_counted_when_it_is_not_written(tmp_path: Path, name: str) -> None:
+    losses = []
+    for article in ("x", "d", None):
+        record = {**changed(SPERT, ["orig_id"], KeyError), "doc_key": "d", "articleId": article}
+        corpus = read_corpus(put(tmp_path, record if article else {**record, "doc_key": None}))
+        losses.append(write_corpus(corpus, tmp_path / "out.json", name))
+    assert losses == [{"values of the field 'articleId', which has another meaning in this format": 1}, {}, {}]
+
+
+def test_a_field_of_the_users_that_nyt_reads_otherwise_is_counted_when_it_is_not_written(tmp_path: Path) -> None:
+    corpus = read_corpus(put(tmp_path, {**SPERT, "unplaced": {"foo": 1}}))
+    losses = write_corpus(corpus, tmp_path / "out.json", "nyt")
+    assert [count for reason, count in losses.items() if "'unplaced'" in reason] == [1]
+    assert "unplaced" not in json.loads((tmp_path / "out.json").read_text())
+    assert write_corpus(corpus, tmp_path / "out.json", "pspe") == {}
+    assert json.loads((tmp_path / "out.json").read_text())["unplaced"] == {"foo": 1}
+
+
 def test_spert_json_is_a_list_and_jsonl_has_lines_and_gz_is_compressed(tmp_path: Path) -> None:
     corpus = read_corpus(put(tmp_path, SPERT, SPERT))
     for name in ("a.json", "a.jsonl", "a.jsonl.gz", "a.json.xz", "a.jsonl.zst", "a.json.bz2"):
@@ -64,6 +83,16 @@ def test_a_pipe_is_written_to_and_stays_a_pipe(tmp_path: Path) -> None:
     write_corpus(read_corpus(put(tmp_path, SPERT)), pipe, "spert")
     reader.join(timeout=60)
     assert pipe.is_fifo() and json.loads(received[0]) == [SPERT]
+
+
+def test_devices_and_pipes_hold_nothing_that_could_be_overwritten_but_files_behind_links_do(tmp_path: Path) -> None:
+    path = put(tmp_path, SPERT)
+    corpus = read_corpus(path)
+    write_corpus(corpus, os.devnull, "spert", overwrite=False)
+    link = tmp_path / "link.json"
+    link.symlink_to(path)
+    with pytest.raises(DataError, match=r"link\.json exists; name another file"):
+        write_corpus(corpus, link, "spert", overwrite=False)
 
 
 def test_a_link_is_written_through_and_stays_a_link(tmp_path: Path) -> None:

@@ -9,10 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from corpora import put
 
 from spe_dist.extraction.corpus import Corpus, CrossEntity, CrossRelation, Document, Entity, Relation, Sentence
 from spe_dist.extraction.formats import FORMATS, read_corpus, write_corpus
 from spe_dist.extraction.known_corpora import ACE05, CONLL04, NYT, SCIERC, check, recognise, split_names
+from spe_dist.extraction.scoring import score
 from spe_dist.extraction.statistics import (
     ENTITY_COUNTS,
     RELATION_COUNTS,
@@ -104,6 +106,27 @@ def test_gold_across_sentences_is_counted_and_unreachable() -> None:
     assert (counts["entities"], counts["cross_entities"], counts["unreachable_entities"]) == (1, 1, 1)
     assert (counts["relations"], counts["cross_relations"], counts["unreachable_relations"]) == (1, 1, 1)
     assert statistics.entity_types == {"X": 1} and statistics.relation_types == {"R": 1}
+
+
+def test_marks_whose_words_are_not_in_the_sentence_are_counted_as_scores_take_them(tmp_path: Path) -> None:
+    texts = {"Ada": "P", "Zed": "P", "Zed ": "P", "Bob": ""}  # Zed twice; Bob is an argument and no entity
+    relations = [("Ada", "Zed", "knows"), ("Ada", "Bob", "saw")]
+    record = {
+        "sentText": "Ada wrote code",
+        "entityMentions": [{"text": text, "label": label} for text, label in texts.items()],
+        "relationMentions": [{"em1Text": head, "em2Text": tail, "label": label} for head, tail, label in relations],
+    }
+    corpus = read_corpus(put(tmp_path, record))
+    statistics, counts = count_corpus(corpus), count_corpus(corpus).counts
+    assert statistics.entity_types == {"P": 3} and statistics.relation_types == {"knows": 1, "saw": 1}
+    assert (counts["entities"], counts["unplaced_entities"], counts["duplicate_entities"]) == (3, 2, 1)
+    assert (counts["relations"], counts["unplaced_relations"], counts["untyped_arguments"]) == (2, 2, 1)
+    assert (counts["unreachable_entities"], counts["unreachable_relations"]) == (1, 2)
+    scores = score(corpus, corpus)
+    assert (scores.entity.gold, scores.relation.gold) == (2, 2)  # each mark once
+    assert all("missed" not in reason for reason in corpus.notices)  # here all of the entities are right
+    write_corpus(corpus, tmp_path / "spert.json", "spert")
+    assert count_corpus(read_corpus(tmp_path / "spert.json")).counts == counts
 
 
 def test_json_holds_every_count_also_where_it_is_zero() -> None:

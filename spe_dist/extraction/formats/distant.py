@@ -17,7 +17,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from spe_dist.extraction.corpus import UNPLACED, Document, Entity, Relation, Sentence
-from spe_dist.extraction.formats.grouping import DOCUMENT_FIELDS, Keyed, document_key, group, ungroup
+from spe_dist.extraction.formats.grouping import (
+    DOCUMENT_FIELDS,
+    Keyed,
+    document_key,
+    extra_beside_ids,
+    group,
+    ungroup,
+)
 from spe_dist.extraction.formats.node import Node
 from spe_dist.extraction.formats.notices import (
     OTHER_TYPE,
@@ -40,10 +47,9 @@ NO_RELATION = ("None", "NA")
 NONE = "relation mentions labelled None or NA (no relation)"
 NO_PLACE = f"relations of the types {' and '.join(NO_RELATION)}, which read back as no relations"
 NOISE = "relation mentions marked as noise (no relation)"
-NOT_FOUND = "entity mentions whose text is not in the sentence (kept aside: not trained, missed in scores)"
-NOT_PLACED = (
-    "relation mentions with an argument that is not in the sentence (kept aside: not trained, missed in scores)"
-)
+ASIDE = "kept aside: not trained, in scores compared by text"
+NOT_FOUND = f"entity mentions whose text is not in the sentence ({ASIDE})"
+NOT_PLACED = f"relation mentions with an argument that is not in the sentence ({ASIDE})"
 SEVERAL = "mentions whose text occurs several times (the first free occurrence is taken)"
 NOT_AT_START = "entity mentions whose 'start' is no word position of their text (found by text)"
 NO_ENTITY = "relation arguments that are no listed entities (kept without a type)"
@@ -67,9 +73,9 @@ class _SentenceReader:
         self.is_unusual = is_unusual(self.words)
         self.positions: dict[str, list[int]] = defaultdict(list)
         for index, word in enumerate(self.words):
-            self.positions[word].append(index)
+            self.positions[_first(word)].append(index)
         self.entities: list[Entity] = []
-        self.by_text: dict[str, list[Entity]] = defaultdict(list)
+        self.by_text: dict[str, list[Entity]] = defaultdict(list)  # with single spaces
         self.unplaced: dict[str, list[Any]] = defaultdict(list)
 
     def read(self) -> Keyed:
@@ -118,14 +124,14 @@ class _SentenceReader:
         if start not in starts or start_is_number:
             self.notices[NOT_AT_START] += start is not None and start not in starts
             self.notices[SEVERAL] += len(starts) > 1
-            taken = {entity.start for entity in self.by_text[text] if entity.type == name}
+            taken = {entity.start for entity in self.by_text[_spaced(text)] if entity.type == name}
             start = next((position for position in starts if position not in taken), starts[0])
         probability = node.child("probability").probability() if node.has("probability") else None
         self._add(text, Entity(start, ends[start], name, probability=probability))
 
     def _add(self, text: str, entity: Entity) -> Entity:
         self.entities.append(entity)
-        self.by_text[text].append(entity)
+        self.by_text[_spaced(text)].append(entity)
         return entity
 
     def _relation(self, node: Node) -> Relation | None:
@@ -157,14 +163,15 @@ class _SentenceReader:
                 self.unplaced["entityMentions"].append(mention)
 
     def _argument(self, text: str, node: Node, role: str) -> Entity:
-        known, ends = self.by_text[text], self._occurrences(text)
+        known, ends = self.by_text[_spaced(text)], self._occurrences(text)
         if node.has(f"{role}Start"):
             start = node.child(f"{role}Start")
             if start.integer() not in ends:
                 start.fail(f"{text!r} does not stand at this word", "count words from 0, or remove the field")
-            known = [entity for entity in known if entity.start == start.value]
+            known = self._exact(text, [entity for entity in known if entity.start == start.value])
             return known[0] if known else Entity(start.value, ends[start.value], "")
         if known:
+            known = self._exact(text, known)
             self.notices[SEVERAL_ENTITIES] += len({(entity.start, entity.type) for entity in known}) > 1
             return known[0]
         self.notices[SEVERAL] += len(ends) > 1
@@ -174,6 +181,12 @@ class _SentenceReader:
             return self._add(text, Entity(start_word, end_word, UNTYPED))
         self.notices[NO_ENTITY] += 1
         return Entity(start_word, end_word, "")
+
+    def _exact(self, text: str, known: list[Entity]) -> list[Entity]:
+        """Of the entities that have a text but for its spaces those that have it to the letter, if any."""
+        if not self.is_unusual:
+            return known
+        return [entity for entity in known if " ".join(self.words[entity.start : entity.end]) == text] or known
 
     def _occurrences(self, text: str) -> dict[int, int]:
         """Where a text stands as whole words: the end by the start, in order."""
@@ -185,24 +198,41 @@ class _SentenceReader:
         return {start: start + size for start in starts if self.words[start : start + size] == words}
 
     def _unusual_occurrences(self, text: str) -> dict[int, int]:
-        """The same, where words hold spaces or nothing."""
+        """The same, where words hold spaces or nothing: to the letter, else but for spaces."""
+        spaced = _spaced(text)
+        starts = [*self.positions.get(_first(text), ())]
+        if text != text.lstrip() and spaced:  # it may begin with words of nothing but spaces
+            starts = sorted([*starts, *self.positions.get("", ())])
         found: dict[int, int] = {}
-        for start in range(len(self.words)):
+        for start in starts:
             for end in range(start + 1, len(self.words) + 1):
                 joined = " ".join(self.words[start:end])
+                given = _spaced(joined)
                 if joined == text:
+                    found[start] = end
+                elif given == spaced and self.words[start].strip():
                     found.setdefault(start, end)
-                if len(joined) > len(text):
+                if not spaced.startswith(given) or (given == spaced and len(joined) >= len(text)):
                     break
         return found
 
     def _text(self, node: Node) -> str:
         if self.is_unusual:
             return node.string()
-        text = " ".join(node.string().split())
+        text = _spaced(node.string())
         if not text:
             node.fail("a mention needs words", "give the words of the mention")
         return text
+
+
+def _spaced(text: str) -> str:
+    """A text with single spaces between what other white space or several may part."""
+    return " ".join(text.split())
+
+
+def _first(text: str) -> str:
+    """A text up to its first white space; empty where it is nothing else."""
+    return next(iter(text.split(maxsplit=1)), "")
 
 
 def write(documents: Iterable[Document], losses: Losses) -> Iterator[dict[str, Any]]:
@@ -221,8 +251,9 @@ def write(documents: Iterable[Document], losses: Losses) -> Iterator[dict[str, A
             "entityMentions": mentions,
             **fields,
         }
-        own = ("sentId", "articleId", UNPLACED)
-        yield add_extra(record, {name: value for name, value in sentence.extra.items() if name not in own}, losses)
+        losses[OWN_UNPLACED] += unplaced != sentence.extra.get(UNPLACED, {})
+        extra = {name: value for name, value in extra_beside_ids(sentence, key).items() if name != UNPLACED}
+        yield add_extra(record, extra, losses)
 
 
 def _mention(words: Sequence[str], entity: Entity) -> dict[str, Any]:

@@ -96,6 +96,15 @@ def ungroup(documents: Iterable[Document], losses: Losses) -> Iterator[tuple[str
             yield key, index, sentence, _fields(document, losses) if index == 0 else {}
 
 
+def extra_beside_ids(sentence: Sentence, key: str) -> dict[str, Any]:
+    """A sentence's further fields without those that say again what `sentId` and `articleId` of its record say."""
+    extra = {name: value for name, value in sentence.extra.items() if name != "sentId"}
+    article = extra.get("articleId")
+    if key == ("" if article is None else str(article)):
+        extra.pop("articleId", None)
+    return extra
+
+
 def _fields(document: Document, losses: Losses) -> Mapping[str, Any]:
     if not (document.extra or document.cross_entities or document.cross_relations):
         return {}

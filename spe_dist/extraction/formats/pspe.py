@@ -19,7 +19,14 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 from spe_dist.extraction.corpus import Document, Entity, Relation, Sentence, joined
-from spe_dist.extraction.formats.grouping import DOCUMENT_FIELDS, Keyed, document_key, group, ungroup
+from spe_dist.extraction.formats.grouping import (
+    DOCUMENT_FIELDS,
+    Keyed,
+    document_key,
+    extra_beside_ids,
+    group,
+    ungroup,
+)
 from spe_dist.extraction.formats.node import Node, shown
 from spe_dist.extraction.formats.notices import (
     Losses,
@@ -188,8 +195,7 @@ def write(documents: Iterable[Document], losses: Losses) -> Iterator[dict[str, A
             "relationMentions": relations,
             **fields,
         }
-        extra = {name: value for name, value in sentence.extra.items() if name not in ("sentId", "articleId")}
-        yield add_extra(record, extra, losses)
+        yield add_extra(record, extra_beside_ids(sentence, key), losses)
 
 
 def _text(words: tuple[str, ...], entity: Entity) -> str:

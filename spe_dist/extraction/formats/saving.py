@@ -7,54 +7,78 @@ import gzip
 import json
 import lzma
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 from spe_dist.data.text_files import COMPRESSED_SUFFIXES
 from spe_dist.errors import DataError
 from spe_dist.files import can_be_replaced
+
+STANDARD_OUTPUT = 1  # its file descriptor
 
 
 def save_records(records: Iterable[Any], path: Path, as_list: bool, overwrite: bool) -> None:
     """JSON, one record a line; as a list in brackets where asked and the name does not end in .jsonl.
 
     The file appears under its name when all of it is written; an interrupted run leaves what was there. A link,
-    device or pipe is written to as it is.
+    device or pipe is written to as it is; where nothing in it is overwritten, `overwrite` is not needed.
     """
     stem = path.with_suffix("") if path.suffix in COMPRESSED_SUFFIXES else path
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         if path.is_dir():
             raise DataError(f"{path} is a folder; name a file in it")
-        if path.exists() and not overwrite:
+        is_stream = goes_to_stream(path)
+        if path.exists() and not (overwrite or is_stream):
             raise DataError(f"{path} exists; name another file, or allow it to be overwritten (--overwrite)")
         is_plain = can_be_replaced(path)
-        with _open(temporary if is_plain else path, path.suffix) as file:
+        with _open(temporary if is_plain else path, path.suffix, "at" if is_stream else "wt") as file:
             for text in _texts(records, as_list and stem.suffix != ".jsonl"):
                 file.write(text)
         if is_plain:
             os.replace(temporary, path)
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise DataError(f"{path} cannot be written ({error}); check the folder, its permissions and space") from None
+    except (BrokenPipeError, DataError):
+        raise
+    except OSError as error:
+        reason = error.strerror or error  # the whole error would name the temporary file
+        raise DataError(f"{path} cannot be written ({reason}); check the folder, its permissions and space") from None
+    except (ValueError, TypeError, RecursionError) as error:
+        raise DataError(f"{path} cannot be written ({error}); remove the value that JSON has no form for") from None
     finally:
         with suppress(OSError):
             temporary.unlink()
 
 
-def _open(path: Path, suffix: str) -> IO[str]:
+def goes_to_stream(path: Path) -> bool:
+    """Whether what is written to a path is passed on: to a device, a pipe, or to standard output, also where that is
+    redirected to a file.
+    """
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return False
+    if not stat.S_ISREG(status.st_mode):
+        return not stat.S_ISDIR(status.st_mode)
+    with suppress(OSError):  # standard output may be closed
+        return path.is_symlink() and os.path.samestat(status, os.fstat(STANDARD_OUTPUT))
+    return False
+
+
+def _open(path: Path, suffix: str, mode: Literal["at", "wt"]) -> IO[str]:
     if suffix == ".gz":
-        return gzip.open(path, "wt", encoding="utf-8", newline="\n")  # type: ignore[return-value]
+        return gzip.open(path, mode, encoding="utf-8", newline="\n")  # type: ignore[return-value]
     if suffix == ".xz":
-        return lzma.open(path, "wt", encoding="utf-8", newline="\n")  # type: ignore[return-value]
+        return lzma.open(path, mode, encoding="utf-8", newline="\n")  # type: ignore[return-value]
     if suffix == ".bz2":
-        return bz2.open(path, "wt", encoding="utf-8", newline="\n")  # type: ignore[return-value]
+        return bz2.open(path, mode, encoding="utf-8", newline="\n")  # type: ignore[return-value]
     if suffix == ".zst":
         import zstandard
 
-        return zstandard.open(path, "wt", encoding="utf-8", newline="\n")
-    return path.open("w", encoding="utf-8", newline="\n")
+        return zstandard.open(path, mode, encoding="utf-8", newline="\n")
+    return path.open(mode, encoding="utf-8", newline="\n")
 
 
 def _texts(records: Iterable[Any], as_list: bool) -> Iterator[str]:
