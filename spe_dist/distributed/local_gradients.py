@@ -1,8 +1,8 @@
 """Gradients of ZeRO stage 0, where one rank trains alone and DeepSpeed leaves them as autograd makes them.
 
 An embedding table gets a gradient of few rows in each step. On a CPU, autograd makes it as large as the table, tens of
-megabytes that the kernel maps and clears anew each time: 4 ms for MiniLM's, and often 60. Here the dense gradient
-stays, autograd adds the rows to it, and it is cleared after the step.
+megabytes that the kernel maps and clears anew each time. Here the dense gradient stays, autograd adds the rows to it,
+and it is cleared after the step.
 """
 
 from __future__ import annotations
