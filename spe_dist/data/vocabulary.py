@@ -223,10 +223,11 @@ class PieceEncoder:
         try:
             return [known[word] for word in words]
         except KeyError:
-            self._learn(words)
+            self.learn(words)
             return [self._known[word] for word in words]
 
-    def _learn(self, words: Sequence[str]) -> None:
+    def learn(self, words: Iterable[str]) -> None:
+        """Look up words ahead of `pieces`: those of many sentences together take less time."""
         if len(self._known) > CACHED_WORDS:
             self._known.clear()
         unknown = sorted({word for word in words if word not in self._known})

@@ -74,6 +74,8 @@ class Example:
         return max(len(window.piece_ids) for window in self.windows)
 
 
+SENTENCES_TOGETHER = 1000  # whose words are looked up at once
+
 NO_GOLD = Gold(*(np.zeros(shape, dtype=np.int64) for shape in (0, (0, 2), 0, (0, 2), 0)))
 
 
@@ -102,7 +104,11 @@ class ExampleMaker:
     def examples(
         self, sentences: Sequence[Sentence], notices: Counter[str], documents: Sequence[Hashable] | None = None
     ) -> list[Example]:
-        of_words = [self._word_pieces(sentence.words, notices) for sentence in sentences]
+        of_words: list[list[tuple[int, ...]]] = []
+        for first in range(0, len(sentences), SENTENCES_TOGETHER):
+            some = sentences[first : first + SENTENCES_TOGETHER]
+            self.pieces.learn(word for sentence in some for word in sentence.words)
+            of_words += [self._word_pieces(sentence.words, notices) for sentence in some]
         result = []
         for number, (sentence, pieces) in enumerate(zip(sentences, of_words, strict=True)):
             before, behind = self._context(number, of_words, documents)
