@@ -21,7 +21,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from spe_dist.command_line import run_command
 from spe_dist.extraction.formats import FORMATS, read_corpus, write_corpus
-from spe_dist.extraction.formats.saving import goes_to_stream
 from spe_dist.extraction.known_corpora import Check, check, plain, recognise
 from spe_dist.extraction.statistics import (
     ENTITY_COUNTS,
@@ -30,6 +29,7 @@ from spe_dist.extraction.statistics import (
     CorpusStatistics,
     count_corpus,
 )
+from spe_dist.files import goes_to_stream
 from spe_dist.wording import how_many
 
 Row = tuple[str, list[str]]

@@ -101,7 +101,7 @@ class TrainingEngine:
             local.clip()
         self._engine.step()
         if local is not None:
-            local.cleared()
+            local.clear()
 
     def was_step_applied(self) -> bool:
         return bool(self._engine.was_step_applied())

@@ -36,8 +36,8 @@ class LocalGradients:
         if self.max_norm > 0:
             nn.utils.clip_grads_with_norm_(self.parameters, self.max_norm, norm)
 
-    def cleared(self) -> None:
-        """To be called when the engine has let go of all gradients."""
+    def clear(self) -> None:
+        """Zero the gradients that stay; to be called when the engine has let go of all."""
         for _, gradient in self._tables:
             gradient.zero_()
         self._keep_tables()

@@ -33,6 +33,11 @@ class Entity:
         return self.start, self.end
 
 
+def single_spaced(text: str) -> str:
+    """A text with single spaces where other white space or several stand; this is how texts of marks are compared."""
+    return " ".join(text.split())
+
+
 def joined(fragments: Iterable[Span]) -> list[Span]:
     """Parts in order, those that touch or overlap made one."""
     parts: list[Span] = []

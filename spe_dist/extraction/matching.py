@@ -32,6 +32,7 @@ from spe_dist.extraction.corpus import (
     Sentence,
     Span,
     joined,
+    single_spaced,
 )
 from spe_dist.wording import how_many
 
@@ -136,22 +137,18 @@ def _mark_unplaced(
     types: dict[str, str] = {}
     for mention in sentence.unplaced.get("entityMentions", []):
         if mention["label"]:  # without a type: an argument, no entity
-            marked.entity.add((mention["label"], UNPLACED, _text(mention["text"])))
-            types.setdefault(_text(mention["text"]), mention["label"])
+            marked.entity.add((mention["label"], UNPLACED, single_spaced(mention["text"])))
+            types.setdefault(single_spaced(mention["text"]), mention["label"])
     for entity in sentence.entities:
-        types.setdefault(_text(" ".join(sentence.words[entity.start : entity.end])), entity.type)
+        types.setdefault(single_spaced(" ".join(sentence.words[entity.start : entity.end])), entity.type)
     for mention in sentence.unplaced.get("relationMentions", []):
-        texts = _text(mention["em1Text"]), _text(mention["em2Text"])
+        texts = single_spaced(mention["em1Text"]), single_spaced(mention["em2Text"])
         if needs_entities and not types.keys() >= set(texts):
             continue
         is_symmetric = mention["label"] in symmetric
         typed = [(text, types.get(text, "")) for text in texts]
         marked.relation.add((mention["label"], UNPLACED, *(sorted(texts) if is_symmetric else texts)))
         marked.ent_rel.add((mention["label"], UNPLACED, *(sorted(typed) if is_symmetric else typed)))
-
-
-def _text(text: str) -> str:
-    return " ".join(text.split())
 
 
 def _notice_lost(everything: Marked, counted: Marked, notices: Counter[str]) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from spe_dist.extraction.corpus import Corpus, Document, Entity, Relation, Sentence, Span
+from spe_dist.extraction.corpus import Corpus, Document, Entity, Relation, Sentence, Span, single_spaced
 
 SIZES = {
     "documents": "documents",
@@ -129,13 +129,12 @@ def _unplaced(sentence: Sentence) -> tuple[list[tuple[str, str]], list[tuple[str
     entities = sentence.unplaced.get("entityMentions", ())
     relations = sentence.unplaced.get("relationMentions", ())
     return (
-        [(mention["label"], _text(mention["text"])) for mention in entities if mention["label"]],
-        [(mention["label"], _text(mention["em1Text"]), _text(mention["em2Text"])) for mention in relations],
+        [(mention["label"], single_spaced(mention["text"])) for mention in entities if mention["label"]],
+        [
+            (mention["label"], single_spaced(mention["em1Text"]), single_spaced(mention["em2Text"]))
+            for mention in relations
+        ],
     )
-
-
-def _text(text: str) -> str:
-    return " ".join(text.split())
 
 
 def _unplaced_counts(
@@ -144,7 +143,7 @@ def _unplaced_counts(
     distinct_entities, distinct_relations = set(entities), set(relations)
     typed = {text for _, text in entities}
     if relations:
-        typed.update(_text(" ".join(sentence.words[entity.start : entity.end])) for entity in sentence.entities)
+        typed.update(single_spaced(" ".join(sentence.words[entity.start : entity.end])) for entity in sentence.entities)
     return Counter(
         entities=len(entities),
         relations=len(relations),

@@ -81,9 +81,10 @@ def read_corpora(config: FinetuneConfig) -> Corpora:
 
 def _read(name: str, path: str, format: str) -> Corpus:
     if not Path(path).is_file():
-        what = "is a folder" if Path(path).is_dir() else "does not exist"
-        if Path(path).exists() and not Path(path).is_dir():
-            what = "is a pipe or device, which ranks and resumed runs cannot read again"
+        what = "does not exist"
+        if Path(path).exists():
+            other = "is a pipe or device, which ranks and resumed runs cannot read again"
+            what = "is a folder" if Path(path).is_dir() else other
         raise DataError(f"{name}={path} {what}; give a file of sentences with --{name}")
     corpus = read_corpus(path, format)
     if corpus.n_sentences == 0:

@@ -16,7 +16,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from spe_dist.extraction.corpus import UNPLACED, Document, Entity, Relation, Sentence
+from spe_dist.extraction.corpus import UNPLACED, Document, Entity, Relation, Sentence, single_spaced
 from spe_dist.extraction.formats.grouping import (
     DOCUMENT_FIELDS,
     Keyed,
@@ -124,14 +124,14 @@ class _SentenceReader:
         if start not in starts or start_is_number:
             self.notices[NOT_AT_START] += start is not None and start not in starts
             self.notices[SEVERAL] += len(starts) > 1
-            taken = {entity.start for entity in self.by_text[_spaced(text)] if entity.type == name}
+            taken = {entity.start for entity in self.by_text[single_spaced(text)] if entity.type == name}
             start = next((position for position in starts if position not in taken), starts[0])
         probability = node.child("probability").probability() if node.has("probability") else None
         self._add(text, Entity(start, ends[start], name, probability=probability))
 
     def _add(self, text: str, entity: Entity) -> Entity:
         self.entities.append(entity)
-        self.by_text[_spaced(text)].append(entity)
+        self.by_text[single_spaced(text)].append(entity)
         return entity
 
     def _relation(self, node: Node) -> Relation | None:
@@ -163,7 +163,7 @@ class _SentenceReader:
                 self.unplaced["entityMentions"].append(mention)
 
     def _argument(self, text: str, node: Node, role: str) -> Entity:
-        known, ends = self.by_text[_spaced(text)], self._occurrences(text)
+        known, ends = self.by_text[single_spaced(text)], self._occurrences(text)
         if node.has(f"{role}Start"):
             start = node.child(f"{role}Start")
             if start.integer() not in ends:
@@ -199,7 +199,7 @@ class _SentenceReader:
 
     def _unusual_occurrences(self, text: str) -> dict[int, int]:
         """The same, where words hold spaces or nothing: to the letter, else but for spaces."""
-        spaced = _spaced(text)
+        spaced = single_spaced(text)
         starts = [*self.positions.get(_first(text), ())]
         if text != text.lstrip() and spaced:  # it may begin with words of nothing but spaces
             starts = sorted([*starts, *self.positions.get("", ())])
@@ -207,7 +207,7 @@ class _SentenceReader:
         for start in starts:
             for end in range(start + 1, len(self.words) + 1):
                 joined = " ".join(self.words[start:end])
-                given = _spaced(joined)
+                given = single_spaced(joined)
                 if joined == text:
                     found[start] = end
                 elif given == spaced and self.words[start].strip():
@@ -219,15 +219,10 @@ class _SentenceReader:
     def _text(self, node: Node) -> str:
         if self.is_unusual:
             return node.string()
-        text = _spaced(node.string())
+        text = single_spaced(node.string())
         if not text:
             node.fail("a mention needs words", "give the words of the mention")
         return text
-
-
-def _spaced(text: str) -> str:
-    """A text with single spaces between what other white space or several may part."""
-    return " ".join(text.split())
 
 
 def _first(text: str) -> str:

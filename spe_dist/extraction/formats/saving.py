@@ -7,7 +7,6 @@ import gzip
 import json
 import lzma
 import os
-import stat
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -15,9 +14,7 @@ from typing import IO, Any, Literal
 
 from spe_dist.data.text_files import COMPRESSED_SUFFIXES
 from spe_dist.errors import DataError
-from spe_dist.files import can_be_replaced
-
-STANDARD_OUTPUT = 1  # its file descriptor
+from spe_dist.files import can_be_replaced, goes_to_stream
 
 
 def save_records(records: Iterable[Any], path: Path, as_list: bool, overwrite: bool) -> None:
@@ -50,21 +47,6 @@ def save_records(records: Iterable[Any], path: Path, as_list: bool, overwrite: b
     finally:
         with suppress(OSError):
             temporary.unlink()
-
-
-def goes_to_stream(path: Path) -> bool:
-    """Whether what is written to a path is passed on: to a device, a pipe, or to standard output, also where that is
-    redirected to a file.
-    """
-    try:
-        status = path.stat()
-    except (OSError, ValueError):
-        return False
-    if not stat.S_ISREG(status.st_mode):
-        return not stat.S_ISDIR(status.st_mode)
-    with suppress(OSError):  # standard output may be closed
-        return path.is_symlink() and os.path.samestat(status, os.fstat(STANDARD_OUTPUT))
-    return False
 
 
 def _open(path: Path, suffix: str, mode: Literal["at", "wt"]) -> IO[str]:
