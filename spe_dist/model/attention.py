@@ -1,7 +1,8 @@
 """Self-attention inside each sequence of a packed batch, behind one function.
 
 Legend of the shape suffixes:
-    Q sequences, T tokens, H heads, D width of a head, G sequences of a group, L longest of a group, R padded rows
+    Q sequences, T tokens, H heads, D width of a head, G sequences of a group, L longest of a group,
+    R = sum of G H L over the groups, padded rows of single heads
 
 Backends (`choose_backend` picks one and says why):
     varlen   torch.nn.attention.varlen.varlen_attn: CUDA, 16 bit, no dropout
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import math
 from dataclasses import dataclass
 
 import torch
@@ -67,15 +69,15 @@ class Group:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where each token of a packed batch stands in the padded rows of all groups, one behind the other."""
+    """Where each token's heads stand in the padded rows [G, H, L] of all groups, one group behind the other."""
 
     groups: list[Group]
-    token_of_row_R: Tensor  # padding rows point at some token
-    row_of_token_T: Tensor
+    source_of_row_R: Tensor  # row of [T H, D]; padding rows point at some token
+    row_of_source_TH: Tensor
     real_R1: Tensor | None  # float32, 0 at padding rows, else 1; None where there are none
 
 
-def plan_layout(cu_seqlens_Q1: Tensor, max_seqlen: int, n_tokens: int) -> Layout:
+def plan_layout(cu_seqlens_Q1: Tensor, max_seqlen: int, n_tokens: int, n_heads: int) -> Layout:
     """Groups sequences by length. On a GPU all are one group, so that nothing waits for the lengths."""
     device = cu_seqlens_Q1.device
     starts_Q = cu_seqlens_Q1[:-1].long()
@@ -87,25 +89,28 @@ def plan_layout(cu_seqlens_Q1: Tensor, max_seqlen: int, n_tokens: int) -> Layout
     else:
         sorted_lengths_Q, order_Q = lengths_Q, torch.arange(n_sequences, device=device)
         sizes = [(n_sequences, max_seqlen)]
-    groups, tokens, reals = [], [], []
-    first_row_Q = torch.empty_like(starts_Q)
+    head_H1 = torch.arange(n_heads, device=device)[:, None]
+    groups, sources, reals = [], [], []
+    first_row_Q, longest_Q = torch.empty_like(starts_Q), torch.empty_like(starts_Q)
     first, row = 0, 0
     for size, longest in sizes:
         members_G = order_Q[first : first + size]
         offsets_L = torch.arange(longest, device=device)
         real_GL = offsets_L < sorted_lengths_Q[first : first + size, None]
-        tokens.append((starts_Q[members_G, None] + torch.where(real_GL, offsets_L, 0)).flatten())
-        reals.append(real_GL.flatten())
+        token_GL = starts_Q[members_G, None] + torch.where(real_GL, offsets_L, 0)
+        sources.append((token_GL[:, None] * n_heads + head_H1).flatten())
+        reals.append(real_GL[:, None].expand(-1, n_heads, -1).flatten())
         padded = device.type != "cpu" or not bool(real_GL.all())
         groups.append(Group(size, longest, real_GL[:, None, None, :] if padded else None))
-        first_row_Q[members_G] = row + longest * torch.arange(size, device=device)
-        first, row = first + size, row + size * longest
+        first_row_Q[members_G] = row + n_heads * longest * torch.arange(size, device=device)
+        longest_Q[members_G] = longest
+        first, row = first + size, row + size * n_heads * longest
     has_padding = any(group.mask_G11L is not None for group in groups)
-    shift_Q = first_row_Q - starts_Q
-    shift_T = torch.repeat_interleave(shift_Q, lengths_Q, output_size=n_tokens)
-    row_of_token_T = torch.arange(n_tokens, device=device) + shift_T
+    sequence_T = torch.repeat_interleave(torch.arange(n_sequences, device=device), lengths_Q, output_size=n_tokens)
+    row_T = (first_row_Q - starts_Q)[sequence_T] + torch.arange(n_tokens, device=device)
+    row_TH = row_T[:, None] + longest_Q[sequence_T, None] * head_H1.T
     real_R1 = torch.cat(reals)[:, None].float() if has_padding else None
-    return Layout(groups, torch.cat(tokens), row_of_token_T, real_R1)
+    return Layout(groups, torch.cat(sources), row_TH.flatten(), real_R1)
 
 
 def _cut_by_length(sorted_lengths: list[int]) -> list[tuple[int, int]]:
@@ -121,46 +126,45 @@ def _cut_by_length(sorted_lengths: list[int]) -> list[tuple[int, int]]:
 
 
 class _Pad(torch.autograd.Function):
-    """Tokens to padded rows. Both directions only gather, which is fast and has one order of summation."""
+    """Heads of tokens to padded rows. Both directions only gather, which is fast and has one order of summation."""
 
     @staticmethod
-    def forward(ctx, x_TX: Tensor, layout: Layout) -> Tensor:
-        ctx.layout = layout
-        return x_TX.index_select(0, layout.token_of_row_R)
+    def forward(ctx, x_THD: Tensor, layout: Layout) -> Tensor:
+        ctx.layout, ctx.n_heads = layout, x_THD.shape[1]
+        return x_THD.flatten(0, 1).index_select(0, layout.source_of_row_R)
 
     @staticmethod
-    def backward(ctx, grad_RX: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx, grad_RD: Tensor) -> tuple[Tensor, None]:
         # Padding rows are masked as keys and unused as queries: their gradient is zero, nothing is lost.
-        return grad_RX.index_select(0, ctx.layout.row_of_token_T), None
+        return grad_RD.index_select(0, ctx.layout.row_of_source_TH).unflatten(0, (-1, ctx.n_heads)), None
 
 
 class _Unpad(torch.autograd.Function):
-    """Padded rows back to tokens."""
+    """Padded rows back to heads of tokens."""
 
     @staticmethod
-    def forward(ctx, x_RX: Tensor, layout: Layout) -> Tensor:
+    def forward(ctx, x_RD: Tensor, layout: Layout, n_heads: int) -> Tensor:
         ctx.layout = layout
-        return x_RX.index_select(0, layout.row_of_token_T)
+        return x_RD.index_select(0, layout.row_of_source_TH).unflatten(0, (-1, n_heads))
 
     @staticmethod
-    def backward(ctx, grad_TX: Tensor) -> tuple[Tensor, None]:
-        grad_RX = grad_TX.index_select(0, ctx.layout.token_of_row_R)
+    def backward(ctx, grad_THD: Tensor) -> tuple[Tensor, None, None]:
+        grad_RD = grad_THD.flatten(0, 1).index_select(0, ctx.layout.source_of_row_R)
         if ctx.layout.real_R1 is not None:
-            grad_RX.mul_(ctx.layout.real_R1.to(grad_RX.dtype))  # on a CPU many times as fast as filling by a mask
-        return grad_RX, None
+            grad_RD.mul_(ctx.layout.real_R1.to(grad_RD.dtype))  # on a CPU many times as fast as filling by a mask
+        return grad_RD, None, None
 
 
 def _grouped(q_THD: Tensor, k_THD: Tensor, v_THD: Tensor, layout: Layout, dropout_p: float) -> Tensor:
     n_heads, head_size = q_THD.shape[1:]
-    rows = [_Pad.apply(x.flatten(1), layout) for x in (q_THD, k_THD, v_THD)]
-    row_counts = [group.n_sequences * group.longest for group in layout.groups]
-    outputs = []
-    for group, *qkv in zip(layout.groups, *(x.split(row_counts) for x in rows), strict=True):
-        shape = (group.n_sequences, group.longest, n_heads, head_size)
-        q_GHLD, k_GHLD, v_GHLD = (x.view(shape).transpose(1, 2) for x in qkv)
-        out_GHLD = _padded(q_GHLD, k_GHLD, v_GHLD, group.mask_G11L, dropout_p)
-        outputs.append(out_GHLD.transpose(1, 2).reshape(-1, n_heads * head_size))
-    return _Unpad.apply(torch.cat(outputs).to(q_THD.dtype), layout).view(q_THD.shape)
+    shapes = [(group.n_sequences, n_heads, group.longest, head_size) for group in layout.groups]
+    row_counts = [math.prod(shape[:3]) for shape in shapes]
+    q, k, v = (_Pad.apply(x, layout).split(row_counts) for x in (q_THD, k_THD, v_THD))
+    outputs_RD = [
+        _padded(*(x.view(shape) for x in qkv), group.mask_G11L, dropout_p).flatten(0, 2)
+        for group, shape, *qkv in zip(layout.groups, shapes, q, k, v, strict=True)
+    ]
+    return _Unpad.apply(torch.cat(outputs_RD).to(q_THD.dtype), layout, n_heads)
 
 
 def _padded(q_GHLD: Tensor, k_GHLD: Tensor, v_GHLD: Tensor, mask_G11L: Tensor | None, dropout_p: float) -> Tensor:
@@ -168,14 +172,12 @@ def _padded(q_GHLD: Tensor, k_GHLD: Tensor, v_GHLD: Tensor, mask_G11L: Tensor | 
     if q_GHLD.device.type != "cpu" or (dropout_p == 0 and dtype == torch.float32):
         return F.scaled_dot_product_attention(q_GHLD, k_GHLD, v_GHLD, mask_G11L, dropout_p)
     # On a CPU torch computes dropout step by step too, with a dearer draw, and its 16-bit kernel suits long sequences.
-    if dtype != torch.float32 and q_GHLD.shape[0] * q_GHLD.shape[2] < LARGE_GROUP_TOKENS:
-        q_GHLD, k_GHLD, v_GHLD = (
-            x.to(torch.float32, memory_format=torch.contiguous_format) for x in (q_GHLD, k_GHLD, v_GHLD)
-        )
-    scores_GHLL = (q_GHLD * q_GHLD.shape[-1] ** -0.5) @ k_GHLD.transpose(2, 3)
-    if mask_G11L is not None:  # a sum is vectorised, and costs nothing backwards
+    if q_GHLD.shape[0] * q_GHLD.shape[2] < LARGE_GROUP_TOKENS:
+        q_GHLD, k_GHLD, v_GHLD = q_GHLD.float(), k_GHLD.float(), v_GHLD.float()
+    scores_GHLL = ((q_GHLD * q_GHLD.shape[-1] ** -0.5) @ k_GHLD.transpose(2, 3)).float()
+    if mask_G11L is not None:  # a sum is vectorised, in float32 without a copy, and costs nothing backwards
         scores_GHLL = scores_GHLL.add_(torch.where(mask_G11L, 0.0, -torch.inf))
-    probabilities_GHLL = dropout(scores_GHLL.softmax(dim=-1, dtype=torch.float32), dropout_p)
+    probabilities_GHLL = dropout(scores_GHLL.softmax(dim=-1), dropout_p)
     return probabilities_GHLL.to(v_GHLD.dtype) @ v_GHLD
 
 
@@ -205,14 +207,14 @@ def attention(
 ) -> Tensor:
     """softmax(q k' / sqrt(D)) v inside each sequence, [T, H, D]; `dropout_p` drops attention probabilities.
 
-    `layout` is `plan_layout(cu_seqlens_Q1, max_seqlen, T)`; a caller with several layers plans once.
+    `layout` is `plan_layout(cu_seqlens_Q1, max_seqlen, T, H)`; a caller with several layers plans once.
     """
     backend = choose_backend(q_THD.device, q_THD.dtype, q_THD.shape[2], dropout_p)
     if backend.name == "varlen":
         return _varlen(q_THD, k_THD, v_THD, cu_seqlens_Q1, max_seqlen)
     if backend.name == "flash":
         return _flash(q_THD, k_THD, v_THD, cu_seqlens_Q1, max_seqlen, dropout_p)
-    layout = layout or plan_layout(cu_seqlens_Q1, max_seqlen, q_THD.shape[0])
+    layout = layout or plan_layout(cu_seqlens_Q1, max_seqlen, *q_THD.shape[:2])
     with torch.autocast(q_THD.device.type, enabled=False):  # its steps choose their types themselves
         return _grouped(q_THD, k_THD, v_THD, layout, dropout_p)
 

@@ -218,7 +218,7 @@ class PackedBertEncoder(nn.Module):
             dropout_p = self.config.attention_probs_dropout_prob if self.training else 0.0
             head_size = self.config.hidden_size // self.config.num_attention_heads
             if needs_layout(device, dtype, head_size, dropout_p):
-                layout = plan_layout(cu_seqlens_Q1, max_seqlen, x_TD.shape[0])
+                layout = plan_layout(cu_seqlens_Q1, max_seqlen, x_TD.shape[0], self.config.num_attention_heads)
             return self.encoder(x_TD, Packing(cu_seqlens_Q1, max_seqlen, layout), kept_N)[:n_wanted]
 
     def _autocast(self, device_type: str) -> contextlib.AbstractContextManager[object]:
