@@ -9,11 +9,15 @@
   they are empty, tens of megabytes several times a step.
 - oneDNN keeps the last 1,024 kernels that it has made, for each shape another one, and some are as large as a MiB. They
   lie between freed tensors, so the heap grows. It keeps fewer, which are still several steps' worth.
+
+Python's garbage collector, on any device: it would look through all modules and weights again and again, a tenth of a
+second each time, while other ranks wait for this one.
 """
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import sys
 
@@ -43,3 +47,10 @@ def tune_memory() -> list[str]:
     except (OSError, AttributeError):  # another C library
         return []
     return [name for name, option in OPTIONS.items() if name not in os.environ and mallopt(*option)]
+
+
+def leave_loaded_objects_alone() -> None:
+    """Take all that exists now out of the garbage collector's sight; for commands, when what they need is loaded."""
+    gc.unfreeze()  # of an earlier run in this process
+    gc.collect()
+    gc.freeze()

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from spe_dist.allocator import leave_loaded_objects_alone
 from spe_dist.distributed.context import RankContext
 from spe_dist.distributed.deepspeed_config import BatchPlan, Precision, complete, product_dtype
 from spe_dist.distributed.engine import TrainingEngine
@@ -81,6 +82,7 @@ class Setup:
         labels = Labels.of(corpus.sentences)
         model = build_model(config, labels, opened).to(context.device)
         examples = make_examples(corpus.sentences, opened.tokenizer, labels, opened.positions)
+        leave_loaded_objects_alone()
         return cls(config, context, corpus, model, opened.tokenizer, opened.positions, examples)
 
     @property

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 import torch
 
-from spe_dist.allocator import tune_memory
+from spe_dist.allocator import leave_loaded_objects_alone, tune_memory
 from spe_dist.data.text import Skips
 from spe_dist.data.text_files import COMPRESSED_SUFFIXES, tell_left_out_files
 from spe_dist.errors import ConfigError, DataError, SpeError
@@ -47,6 +47,7 @@ def predict_files(options: argparse.Namespace) -> None:
     extractor = Extractor.from_pretrained(
         options.model, options.device, batch_pieces=options.batch_pieces, bfloat16=options.bfloat16
     )
+    leave_loaded_objects_alone()
     report = Report(options.quiet, options.html_sentences if options.html else 0)
     predict = _predict_corpus if options.format == "corpus" else _predict_lines
     predict(options, extractor, report)

@@ -159,10 +159,10 @@ def _grouped(q_THD: Tensor, k_THD: Tensor, v_THD: Tensor, layout: Layout, dropou
     n_heads, head_size = q_THD.shape[1:]
     shapes = [(group.n_sequences, n_heads, group.longest, head_size) for group in layout.groups]
     row_counts = [math.prod(shape[:3]) for shape in shapes]
-    q, k, v = (_Pad.apply(x, layout).split(row_counts) for x in (q_THD, k_THD, v_THD))
+    q_RD, k_RD, v_RD = (_Pad.apply(x, layout).split(row_counts) for x in (q_THD, k_THD, v_THD))
     outputs_RD = [
-        _padded(*(x.view(shape) for x in qkv), group.mask_G11L, dropout_p).flatten(0, 2)
-        for group, shape, *qkv in zip(layout.groups, shapes, q, k, v, strict=True)
+        _padded(q.view(shape), k.view(shape), v.view(shape), group.mask_G11L, dropout_p).flatten(0, 2)
+        for group, shape, q, k, v in zip(layout.groups, shapes, q_RD, k_RD, v_RD, strict=True)
     ]
     return _Unpad.apply(torch.cat(outputs_RD).to(q_THD.dtype), layout, n_heads)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from spe_dist.allocator import leave_loaded_objects_alone
 from spe_dist.config import Config
 from spe_dist.config_loading import to_yaml
 from spe_dist.distributed.checkpoint import Checkpoints
@@ -78,6 +79,7 @@ def run_pretraining(
         data_state=data.order.state_dict,
         evaluate=build.evaluator(config, data, plan, engine, moco, context, agreement),
     )
+    leave_loaded_objects_alone()
     finished = trainer.run()
     log.close()
     batches.close()

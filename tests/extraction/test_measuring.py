@@ -1,14 +1,17 @@
 """The benchmark of extraction, and the allocator's setting that it measures with."""
 
+import gc
 import json
 import os
 import re
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
 
+from spe_dist.allocator import leave_loaded_objects_alone
 from spe_dist.distributed.context import start_ranks
 from spe_dist.distributed.launch import detect
 from spe_dist.extraction.measuring import Setup, measure_prediction, measure_training
@@ -79,3 +82,23 @@ print(*tune_memory(), os.environ[KERNELS_OF_ONEDNN])
     result = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
     told = ["MALLOC_ARENA_MAX", "MALLOC_MMAP_THRESHOLD_"] if sys.platform.startswith("linux") else []
     assert result.stdout.split() == [*told, "7"], result.stderr
+
+
+class Node:
+    """What only the garbage collector can free, once it refers to itself."""
+
+
+def test_only_what_was_made_after_loading_is_collected_until_the_next_run_begins():
+    loaded = Node()
+    loaded.itself = loaded
+    loaded_is_there = weakref.ref(loaded)
+    leave_loaded_objects_alone()
+    made = Node()
+    made.itself = made
+    made_is_there = weakref.ref(made)
+    del loaded, made
+    gc.collect()
+    assert loaded_is_there() is not None and made_is_there() is None
+    leave_loaded_objects_alone()
+    assert loaded_is_there() is None
+    gc.unfreeze()

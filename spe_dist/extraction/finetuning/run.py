@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from spe_dist.allocator import leave_loaded_objects_alone
 from spe_dist.config_loading import to_yaml
 from spe_dist.data.randomness import Purpose, derive_seed
 from spe_dist.distributed.checkpoint import Checkpoints
@@ -158,6 +159,7 @@ def run_finetuning(
         evaluate=evaluate,
         keep_model=keep_model,
     )
+    leave_loaded_objects_alone()
     ended = trainer.run()
     log.close()
     if ended:
