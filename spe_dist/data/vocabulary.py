@@ -223,14 +223,16 @@ class PieceEncoder:
         try:
             return [known[word] for word in words]
         except KeyError:
-            self.learn(words)
-            return [self._known[word] for word in words]
+            known = self.learn(words)
+            return [known[word] for word in words]
 
-    def learn(self, words: Iterable[str]) -> None:
-        """Look up words ahead of `pieces`: those of many sentences together take less time."""
-        if len(self._known) > CACHED_WORDS:
-            self._known.clear()
-        unknown = sorted({word for word in words if word not in self._known})
+    def learn(self, words: Iterable[str]) -> dict[str, tuple[int, ...]]:
+        """Look up words ahead of `pieces`: those of many sentences together take less time. Gives all known words."""
+        known = self._known
+        if len(known) > CACHED_WORDS:
+            known = self._known = {}  # another thread may still read the old one
+        unknown = sorted({word for word in words if word not in known})
         encodings = self._encoder.encode_batch_fast(unknown, add_special_tokens=False)
         for word, encoding in zip(unknown, encodings, strict=True):
-            self._known[word] = tuple(encoding.ids)
+            known[word] = tuple(encoding.ids)
+        return known

@@ -95,6 +95,7 @@ class ExampleMaker:
             tokenizer.unk_token_id,
         )
         self.labels = labels
+        self.max_pieces = max_pieces
         self.room = max_pieces - 2
         self.context_pieces = context_pieces
         entity_types, relation_types = ((), ()) if labels is None else (labels.entity_types, labels.relation_types)

@@ -18,6 +18,7 @@ import torch
 
 from spe_dist.errors import ConfigError, DataError
 from spe_dist.extraction.corpus import Sentence
+from spe_dist.extraction.examples import ExampleMaker
 from spe_dist.extraction.folder import LoadedExtractor, load_extractor
 from spe_dist.extraction.json_input import place_words
 from spe_dist.extraction.prediction import fast_bfloat16, predict_sentences
@@ -47,6 +48,7 @@ class Extractor:
             raise ConfigError(f"batch_pieces={batch_pieces} must be 1 or more")
         self.model, self.tokenizer, self.labels = loaded.model, loaded.tokenizer, loaded.labels
         self.settings = loaded.settings
+        self.maker = ExampleMaker(self.tokenizer, None, self.settings["max_pieces"], self.settings["context_pieces"])
         self.batch_pieces = batch_pieces
         self.bfloat16 = fast_bfloat16(self.device) if bfloat16 is None else bfloat16
         if self.bfloat16:
@@ -120,7 +122,7 @@ class Extractor:
         """
         tags: deque[Tag] = deque()
         documents: deque[Hashable] = deque()
-        context_pieces = self.settings["context_pieces"]
+        context_pieces = self.maker.context_pieces
 
         def feed() -> Iterator[Sentence]:
             for tag, sentence in items:
@@ -131,12 +133,9 @@ class Extractor:
 
         predicted = predict_sentences(
             self.model,
-            self.tokenizer,
-            self.labels,
+            self.maker,
             feed(),
-            max_pieces=self.settings["max_pieces"],
             batch_pieces=self.batch_pieces,
-            context_pieces=context_pieces,
             bfloat16=self.bfloat16,
             documents=iter(documents.popleft, _NEVER) if context_pieces else None,
             notices=self.notices,

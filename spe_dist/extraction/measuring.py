@@ -25,7 +25,7 @@ from spe_dist.distributed.engine import TrainingEngine
 from spe_dist.extraction.batch import ExtractionBatch, collate
 from spe_dist.extraction.config import DataConfig, FinetuneConfig, ModelConfig, OptimizerConfig
 from spe_dist.extraction.corpus import Corpus, Labels
-from spe_dist.extraction.examples import Example, make_examples
+from spe_dist.extraction.examples import Example, ExampleMaker, make_examples
 from spe_dist.extraction.finetuning.run import build_engine, build_model
 from spe_dist.extraction.finetuning.step import WEIGHTS, FinetuneStep
 from spe_dist.extraction.formats import read_corpus
@@ -88,6 +88,10 @@ class Setup:
     @property
     def device(self) -> torch.device:
         return self.context.device
+
+    def maker(self) -> ExampleMaker:
+        """One that has seen no word yet."""
+        return ExampleMaker(self.tokenizer, None, self.max_pieces)
 
     def now(self) -> float:
         if self.device.type == "cuda":
@@ -229,12 +233,12 @@ def _endless(
 
 
 def measure_prediction(setup: Setup, batch_pieces: int, bfloat16: bool, seconds: float) -> Timing:
-    """Reads, predicts and decodes the corpus's file, again and again for so long, as an `Extractor` does."""
+    """Reads, predicts and decodes the corpus's file, again and again for so long, as a new `Extractor` does."""
     model, timing = setup.model, Timing()
-    options: dict[str, Any] = {"max_pieces": setup.max_pieces, "batch_pieces": batch_pieces}
+    options: dict[str, Any] = {"batch_pieces": batch_pieces}
     some = setup.corpus.sentences[:64]
     with FlopCounterMode(display=False) as counter:
-        list(predict_sentences(model, setup.tokenizer, model.labels, some, **options))
+        list(predict_sentences(model, setup.maker(), some, **options))
     flops_of_piece = counter.get_total_flops() / sum(example.n_pieces for example in setup.examples[: len(some)])
     if bfloat16:
         options["bfloat16"] = True
@@ -245,7 +249,7 @@ def measure_prediction(setup: Setup, batch_pieces: int, bfloat16: bool, seconds:
         product.measure()
         began = setup.now()
         corpus = read_corpus(setup.corpus.source)
-        for found in predict_sentences(model, setup.tokenizer, model.labels, corpus.sentences, **options):
+        for found in predict_sentences(model, setup.maker(), corpus.sentences, **options):
             timing.sentences += 1
             timing.entities += len(found.entities)
             timing.relations += len(found.relations)

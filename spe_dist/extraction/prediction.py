@@ -11,7 +11,6 @@ from collections import Counter, deque
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, repeat
-from typing import Any
 
 import torch
 
@@ -39,13 +38,10 @@ class _Chunk:
 
 def predict_sentences(
     model: JointModel,
-    tokenizer: Any,
-    labels: Labels,
+    maker: ExampleMaker,
     sentences: Iterable[Sentence],
     *,
-    max_pieces: int,
     batch_pieces: int = 4096,
-    context_pieces: int = 0,
     bfloat16: bool = False,
     documents: Iterable[Hashable] | None = None,
     notices: Counter[str] | None = None,
@@ -53,16 +49,18 @@ def predict_sentences(
 ) -> Iterator[Sentence]:
     """Each sentence with what was predicted in place of its entities and relations, in the order of `sentences`.
 
-    A batch has at most `batch_pieces` pieces, or one sentence. `documents`: the document of each sentence, which
-    context does not leave; without it there is no context. `bfloat16`: matrix products in bfloat16, which is fast where
-    `fast_bfloat16` says so. `notices` takes counts of what windows cut off. The model is in eval mode while this runs.
+    `maker`: one without labels, which may serve many calls. A batch has at most `batch_pieces` pieces, or one sentence.
+    `documents`: the document of each sentence, which context does not leave; without it there is no context.
+    `bfloat16`: matrix products in bfloat16, which is fast where `fast_bfloat16` says so. `notices` takes counts of what
+    windows cut off. The model is in eval mode while this runs.
     """
     longest = model.spe.encoder.config.max_position_embeddings
-    if max_pieces > longest:
-        raise ConfigError(f"max_pieces={max_pieces} is more than the encoder's {longest} positions; lower max_pieces")
-    maker = ExampleMaker(tokenizer, None, max_pieces, context_pieces)
+    if maker.max_pieces > longest:
+        raise ConfigError(
+            f"max_pieces={maker.max_pieces} is more than the encoder's {longest} positions; lower max_pieces"
+        )
     counts: Counter[str] = Counter()
-    context_words = context_pieces if documents is not None else 0  # a word has a piece or more
+    context_words = maker.context_pieces if documents is not None else 0  # a word has a piece or more
     was_training = model.training
     model.eval()
     try:
@@ -74,7 +72,9 @@ def predict_sentences(
                 counts[OVERLONG_SPANS] += prediction.overlong_spans
                 counts[APART_PAIRS] += prediction.apart_pairs
                 originals = [chunk.sentences[example.sentence] for example in batch_examples]
-                for example, predicted in zip(batch_examples, as_sentences(prediction, labels, originals), strict=True):
+                for example, predicted in zip(
+                    batch_examples, as_sentences(prediction, model.labels, originals), strict=True
+                ):
                     found[example.sentence] = predicted
             for number in range(chunk.first, chunk.end):
                 yield found.pop(number)

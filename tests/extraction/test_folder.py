@@ -9,6 +9,7 @@ import torch
 
 from spe_dist.errors import CheckpointError
 from spe_dist.extraction.corpus import Labels, Sentence
+from spe_dist.extraction.examples import ExampleMaker
 from spe_dist.extraction.folder import load_extractor, save_extractor
 from spe_dist.extraction.prediction import predict_sentences
 
@@ -16,11 +17,8 @@ SENTENCES = [Sentence(("a", "bc", "d", ".")), Sentence(tuple("hello world , agai
 
 
 def predictions(loaded):
-    return list(
-        predict_sentences(
-            loaded.model, loaded.tokenizer, loaded.labels, SENTENCES, max_pieces=loaded.settings["max_pieces"]
-        )
-    )
+    maker = ExampleMaker(loaded.tokenizer, None, loaded.settings["max_pieces"])
+    return list(predict_sentences(loaded.model, maker, SENTENCES))
 
 
 def test_a_folder_comes_back_with_the_same_predictions(extractor_folder, tmp_path):

@@ -10,14 +10,15 @@ import torch
 from spe_dist.errors import ConfigError
 from spe_dist.extraction.batch import collate
 from spe_dist.extraction.corpus import Sentence
-from spe_dist.extraction.examples import make_examples
+from spe_dist.extraction.examples import ExampleMaker, make_examples
 from spe_dist.extraction.prediction import as_sentences, fast_bfloat16, predict_sentences
 
 LENGTHS = [4, 0, 31, 1, 60, 9, 9, 45, 2, 17, 5]
 
 
-def predict(joint, model, sentences, max_pieces=40, **options):
-    return list(predict_sentences(model, joint.tokenizer(), joint.LABELS, sentences, max_pieces=max_pieces, **options))
+def predict(joint, model, sentences, max_pieces=40, context_pieces=0, **options):
+    maker = ExampleMaker(joint.tokenizer(), None, max_pieces, context_pieces)
+    return list(predict_sentences(model, maker, sentences, **options))
 
 
 def rounded(sentence):
@@ -67,9 +68,8 @@ def test_a_stream_is_read_no_further_than_the_buffer(joint):
             taken.append(number)
             yield Sentence(("w1", "w2", "w3"))
 
-    stream = predict_sentences(
-        joint.build_model(), joint.tokenizer(), joint.LABELS, endless(), max_pieces=40, buffered_sentences=5
-    )
+    maker = ExampleMaker(joint.tokenizer(), None, 40)
+    stream = predict_sentences(joint.build_model(), maker, endless(), buffered_sentences=5)
     assert next(stream).words == ("w1", "w2", "w3")
     assert len(taken) == 5
 

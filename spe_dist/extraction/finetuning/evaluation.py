@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
-from typing import Any
 
 import torch
 from torch import nn
@@ -17,6 +16,7 @@ from torch import nn
 from spe_dist.distributed.context import RankContext
 from spe_dist.distributed.engine import TrainingEngine
 from spe_dist.extraction.corpus import Corpus, Document, Sentence
+from spe_dist.extraction.examples import ExampleMaker
 from spe_dist.extraction.model import JointModel
 from spe_dist.extraction.prediction import predict_sentences
 from spe_dist.extraction.scoring import Scores, score
@@ -29,17 +29,13 @@ class Evaluation:
 
     def __init__(
         self,
-        tokenizer: Any,
+        maker: ExampleMaker,
         context: RankContext,
-        max_pieces: int,
-        context_pieces: int = 0,
         symmetric: Iterable[str] = (),
         product_dtype: torch.dtype | None = None,
     ) -> None:
-        self.tokenizer = tokenizer
+        self.maker = maker
         self.context = context
-        self.max_pieces = max_pieces
-        self.context_pieces = context_pieces
         self.symmetric = tuple(symmetric)
         self.product_dtype = product_dtype
 
@@ -68,11 +64,8 @@ class Evaluation:
         found: list[Sentence] = []
         for sentence in predict_sentences(
             model,
-            self.tokenizer,
-            model.labels,
+            self.maker,
             [sentence for _, sentence in numbered],
-            max_pieces=self.max_pieces,
-            context_pieces=self.context_pieces,
             documents=[number for number, _ in numbered],
             buffered_sentences=SENTENCES_BETWEEN_LOOKS,
         ):

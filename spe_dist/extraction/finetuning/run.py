@@ -27,6 +27,7 @@ from spe_dist.export.folder import EXTRACTOR
 from spe_dist.export.safe_folder import check_free_name
 from spe_dist.extraction.config import FinetuneConfig
 from spe_dist.extraction.corpus import Labels
+from spe_dist.extraction.examples import ExampleMaker
 from spe_dist.extraction.finetuning import resume
 from spe_dist.extraction.finetuning.data import (
     Corpora,
@@ -105,10 +106,8 @@ def run_finetuning(
         progress.say(line)
 
     evaluation = Evaluation(
-        start.tokenizer,
+        ExampleMaker(start.tokenizer, None, max_pieces, config.data.context_pieces),
         context,
-        max_pieces,
-        config.data.context_pieces,
         config.data.symmetric,
         product_dtype(precision),
     )
