@@ -10,8 +10,8 @@
 - oneDNN keeps the last 1,024 kernels that it has made, for each shape another one, and some are as large as a MiB. They
   lie between freed tensors, so the heap grows. It keeps fewer, which are still several steps' worth.
 
-Python's garbage collector, on any device: it would look through all modules and weights again and again, a tenth of a
-second each time, while other ranks wait for this one.
+Python's garbage collector, on any device: it would look through all that was imported and loaded again and again, while
+other ranks wait for this one.
 """
 
 from __future__ import annotations
