@@ -34,10 +34,10 @@ FORCE:
 install: $(INSTALLED)  ## virtual environment in .venv with everything that the other targets need
 
 pretrain: $(INSTALLED)  ## demo: corpus, shards, a 2-rank ZeRO-2 run, conversion, table and loss curves
-	@$(RUN) python tools/demo.py
+	@$(RUN) spe demo
 
 table: $(INSTALLED)  ## the paper's rows in small on the demo corpus: pre-training, fine-tuning, tables and curves
-	@$(RUN) python tools/experiments.py run tools/experiments/demo.yaml
+	@$(RUN) spe experiments run spe_dist/experiments/files/demo.yaml
 
 test: $(INSTALLED)  ## the tests, at most 10 minutes on 2 cores
 	@$(RUN) python -m pytest -m "not slurm and not long" $(ARGS)

@@ -20,9 +20,9 @@ from pathlib import Path
 if __package__ in (None, ""):  # run by its path: make `spe_dist` importable, and its modules only under that name
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from spe_dist.config_loading import load_config, parse_command_line
-from spe_dist.extraction.config import PRESETS, FinetuneConfig, validate
-from spe_dist.training_command import exit_status, training_parser
+from spe_dist.cli.options.training import exit_status, training_parser
+from spe_dist.config.finetuning import PRESETS, FinetuneConfig, validate
+from spe_dist.config.loading import load_config, parse_command_line
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,8 +57,8 @@ def _train(config: FinetuneConfig, deepspeed_file: str | None) -> int:
         load_deepspeed_config,
     )
     from spe_dist.distributed.launch import detect
-    from spe_dist.extraction.finetuning.data import check_batch
-    from spe_dist.extraction.finetuning.run import run_finetuning
+    from spe_dist.finetuning.data import check_batch
+    from spe_dist.finetuning.run import run_finetuning
 
     ds_config = load_deepspeed_config(deepspeed_file)
     context = start_ranks(detect(), config.train.timeout_s)

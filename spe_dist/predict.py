@@ -26,9 +26,9 @@ if __package__ in (None, ""):  # run by its path: make `spe_dist` importable, an
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from spe_dist import __version__
-from spe_dist.command_line import run_command
-from spe_dist.config_loading import Parser, parse_command_line
-from spe_dist.option_numbers import number, whole_number
+from spe_dist.cli.exits import run_command
+from spe_dist.cli.options.numbers import number, whole_number
+from spe_dist.config.loading import Parser, parse_command_line
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -52,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--format",
         choices=("jsonl", "corpus"),
         default="jsonl",
-        help="jsonl, or corpus: the input's own corpus format, gold replaced, for tools/score.py [jsonl]",
+        help="jsonl, or corpus: the input's own corpus format, gold replaced, for spe score [jsonl]",
     )
     add("--min_probability", type=number(0, 1), default=0.0, metavar="X", help="leave out what is less probable [0]")
     add("--quiet", action="store_true", help="no progress and no summary")
@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str]) -> None:
     options = parse_command_line(build_parser(), argv)
     options.inputs = options.inputs or ["-"]
-    from spe_dist.extraction.predicting import predict_files
+    from spe_dist.extraction.predicting.files import predict_files
 
     predict_files(options)
 

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING
 if __package__ in (None, ""):  # run by its path: make `spe_dist` importable, and its modules only under that name
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from spe_dist.config import PRESETS, Config
-from spe_dist.config_loading import load_config, parse_command_line
+from spe_dist.cli.options.training import exit_status, training_parser
+from spe_dist.config.loading import load_config, parse_command_line
+from spe_dist.config.pretraining import PRESETS, Config
 from spe_dist.errors import ConfigError
-from spe_dist.training_command import exit_status, training_parser
 
 if TYPE_CHECKING:
     from spe_dist.distributed.context import RankContext
@@ -44,9 +44,7 @@ def _main(argv: Sequence[str]) -> int:
     config = load_config(preset=preset, yaml_file=yaml_file, given=arguments)
     if config.data.shards is None:
         if preset not in (None, "demo"):
-            raise ConfigError(
-                f"--preset {preset} needs text: make shards with tools/make_shards.py and give --shards DIR"
-            )
+            raise ConfigError(f"--preset {preset} needs text: make shards with spe shards make and give --shards DIR")
         config = load_config(preset="demo", yaml_file=yaml_file, given=arguments)
     return _train(config, deepspeed_file, output_given="output" in arguments or yaml_file is not None)
 
@@ -61,7 +59,7 @@ def _train(config: Config, deepspeed_file: str | None, output_given: bool) -> in
         plan_batches,
     )
     from spe_dist.distributed.launch import detect
-    from spe_dist.training.run import run_pretraining
+    from spe_dist.pretraining.run import run_pretraining
 
     ds_config = load_deepspeed_config(deepspeed_file)
     context = start_ranks(detect(), config.train.timeout_s)
@@ -87,9 +85,9 @@ def demo_output(config: Config) -> Path:
 
 def _with_demo_corpus(config: Config, context: RankContext, output_given: bool) -> Config:
     """The demo preset's config with an output folder of its own and shards of the embedded corpus."""
-    from spe_dist.data.build import make_shards
-    from spe_dist.data.demo import write_demo_corpus
-    from spe_dist.data.manifest import MANIFEST_NAME
+    from spe_dist.data.build.make import make_shards
+    from spe_dist.data.shards.manifest import MANIFEST_NAME
+    from spe_dist.demo.sentences import write_demo_corpus
 
     def prepare() -> tuple[str, str]:
         output = Path(config.train.output) if output_given else demo_output(config)
@@ -97,7 +95,7 @@ def _with_demo_corpus(config: Config, context: RankContext, output_given: bool) 
         shards = corpus / "shards"
         print(
             f"No --shards given: training the demo preset on a corpus of {DEMO_SENTENCES:,} made-up sentences in "
-            f"{corpus}.\nFor a real run: tools/make_shards.py --input FILES --output SHARDS --tokenizer NAME, then\n"
+            f"{corpus}.\nFor a real run: spe shards make --input FILES --output SHARDS --tokenizer NAME, then\n"
             "give --preset paper --shards SHARDS --output RUN  (--encoder NAME for another start)",
             flush=True,
         )

@@ -42,6 +42,8 @@ settings.register_profile(
 )
 settings.load_profile("tests")
 
+pytest_plugins = ["extraction_fixtures"]
+
 LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 SHARED_MEMORY = Path("/dev/shm")
 # What a rank that trains imports, some of it late; it takes longer than most of the tests' training does.
@@ -49,8 +51,8 @@ IMPORTS_OF_RANKS = (
     "deepspeed.runtime.zero.muon.muon_optimizer",
     "matplotlib.backends.backend_agg",
     "matplotlib.figure",
-    "spe_dist.extraction.finetuning.run",
-    "spe_dist.training.run",
+    "spe_dist.finetuning.run",
+    "spe_dist.pretraining.run",
     "torch.utils.tensorboard",
 )
 
@@ -220,7 +222,7 @@ def free_port() -> Iterator[int]:
 @pytest.fixture(scope="session")
 def demo_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a demo corpus of 1,200 sentences: text.txt and extraction/{train,dev,test}.json. Read only."""
-    from spe_dist.data.demo import write_demo_corpus
+    from spe_dist.demo.sentences import write_demo_corpus
 
     folder = tmp_path_factory.mktemp("demo_corpus")
     write_demo_corpus(folder, sentences=1_200, seed=0)
@@ -230,7 +232,7 @@ def demo_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def demo_shards(demo_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Shards of `demo_corpus` with a vocabulary trained on it: 12 blocks of about 100 sentences. Read only."""
-    from spe_dist.data.build import make_shards
+    from spe_dist.data.build.make import make_shards
 
     folder = tmp_path_factory.mktemp("demo_shards") / "shards"
     make_shards(

@@ -28,7 +28,7 @@ from typing import Any
 from spe_dist.distributed.context import RankContext
 from spe_dist.distributed.fence import Fence
 from spe_dist.errors import CheckpointError, SpeError
-from spe_dist.files import file_sha256
+from spe_dist.utils.files import file_sha256
 
 STATE_FILE = "state.json"
 POINTER_FILE = "latest"

@@ -19,9 +19,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from spe_dist.allocator import tune_memory
 from spe_dist.distributed.launch import LaunchEnvironment
 from spe_dist.errors import LaunchError
+from spe_dist.utils.memory import tune_memory
 
 # torch 2.13 renamed it and warns of the old name
 _gather_into = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor

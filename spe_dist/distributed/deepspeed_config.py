@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 import torch
 
-from spe_dist.config import Config
-from spe_dist.config_shared import EngineSettings
+from spe_dist.config.pretraining import Config
+from spe_dist.config.shared import EngineSettings
 from spe_dist.errors import ConfigError
 
 Precision = Literal["float16", "bfloat16", "mixed", "float32"]

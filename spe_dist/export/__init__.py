@@ -1,6 +1,6 @@
 """Trained models as plain PyTorch: exported folders, read and written without DeepSpeed.
 
-spe = load(folder)                        # SpanPairEncoder, encodes words: see spe_dist.encode
+spe = load(folder)                        # SpanPairEncoder, encodes words: see spe_dist.export.encode
 model = load_pretraining_model(folder)    # with the heads of TBO and SPO, to train on
 """
 

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from transformers import BertConfig
 
-from spe_dist.config import Config
-from spe_dist.config_loading import load_yaml, resolve
+from spe_dist.config.loading import load_yaml, resolve
+from spe_dist.config.pretraining import Config
 from spe_dist.distributed.checkpoint import find_checkpoint, read_state
 from spe_dist.errors import CheckpointError, ConfigError
 from spe_dist.export.folder import load_tensors
 from spe_dist.export.parts import POOLER, SPE, Encoder, Parts, PoolerOrigin, exported_settings, seeded_pooler
-from spe_dist.files import file_sha256, shared_name
+from spe_dist.utils.files import file_sha256, shared_name
 
 CONFIG_FILE = "config.yaml"
 WEIGHTS_FILE = "weights.safetensors"

@@ -19,18 +19,18 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from spe_dist.data.vocabulary import save_tokenizer
+from spe_dist.data.text.vocabulary import save_tokenizer
 from spe_dist.errors import CheckpointError, ConfigError
 from spe_dist.export.card import model_card
 from spe_dist.export.parts import ENCODER, POOLER, Parts
-from spe_dist.export.safe_folder import check_free_file, check_free_name, check_space, written_whole
+from spe_dist.utils.safe_folder import check_free_file, check_free_name, check_space, written_whole
 
 FORMAT_VERSION = 1
 SPE_CONFIG = "spe_config.json"
 HEADS = "spe_heads.safetensors"
 MODEL = "model.safetensors"
 CARD = "README.md"
-EXTRACTOR = "extractor.json"  # of a fine-tuned folder, spe_dist/extraction/folder.py
+EXTRACTOR = "extractor.json"  # of a fine-tuned folder, spe_dist/extraction/joint/folder.py
 EXTRACTOR_HEADS = "extractor_heads.safetensors"
 LABELS = "labels.json"
 NOT_TOKENIZER = frozenset(

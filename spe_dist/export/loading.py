@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, BertConfig
 
-from spe_dist.config import Config
-from spe_dist.config_loading import resolve
+from spe_dist.config.loading import resolve
+from spe_dist.config.pretraining import Config
 from spe_dist.errors import CheckpointError, ConfigError
 from spe_dist.export.folder import read_folder, tokenizer_files, write_folder
 from spe_dist.export.parts import POOLER, SPE, Parts, exported_settings, seeded_pooler

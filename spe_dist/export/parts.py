@@ -10,8 +10,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from spe_dist.config import Config
-from spe_dist.config_loading import leaves, resolve
+from spe_dist.config.loading import leaves, resolve
+from spe_dist.config.pretraining import Config
 
 SPE = "spe."  # the span pair encoder inside PretrainingModel
 ENCODER = "spe.encoder."  # the sentence encoder, by transformers' BertModel names

@@ -19,8 +19,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from spe_dist.config import Config
-from spe_dist.config_shared import EngineSettings
+from spe_dist.config.pretraining import Config
+from spe_dist.config.shared import EngineSettings
 from spe_dist.errors import ConfigError
 
 APEX_REMEDY = (

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import BertConfig, BertModel
 from transformers.utils import logging as transformers_logging
 
-from spe_dist.config import ModelConfig
+from spe_dist.config.pretraining import ModelConfig
 from spe_dist.errors import ConfigError
 from spe_dist.model.encoder import PackedBertEncoder, check_config
 

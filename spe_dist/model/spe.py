@@ -22,8 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spe_dist.config import Config
-from spe_dist.data.packed import PackedBatch
+from spe_dist.config.pretraining import Config
+from spe_dist.data.batches.packed import PackedBatch
 from spe_dist.errors import ConfigError
 from spe_dist.model.encoder import PackedBertEncoder
 from spe_dist.model.heads import ContrastiveHead, PermutationHead, TokenBoundaryHead
@@ -32,7 +32,7 @@ from spe_dist.model.pair import SPANS, PairEncoder
 from spe_dist.model.span import SpanEncoder
 
 if TYPE_CHECKING:
-    from spe_dist.encode import Encoded, Pair, Span
+    from spe_dist.export.encode import Encoded, Pair, Span
     from spe_dist.export.parts import Parts
 
 
@@ -113,8 +113,8 @@ class SpanPairEncoder(nn.Module):
         pairs: Sequence[Sequence[Pair]] | None = None,
         batch_sentences: int = 32,
     ) -> Encoded:
-        """Vectors of words, spans and span pairs of sentences given as words: see `spe_dist.encode`."""
-        from spe_dist.encode import encode
+        """Vectors of words, spans and span pairs of sentences given as words: see `spe_dist.export.encode`."""
+        from spe_dist.export.encode import encode
 
         tokenizer = None if self.origin is None else self.origin.tokenizer
         return encode(self, tokenizer, sentences, spans, pairs, batch_sentences)

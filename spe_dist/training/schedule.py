@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from spe_dist.config_shared import OptimizerConfig
+from spe_dist.config.shared import OptimizerConfig
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from shards import PIECES, numbered_sentences
 
-from spe_dist.data import text_files
-from spe_dist.data.manifest import Manifest, TokenizerEntry
-from spe_dist.data.shards import Block, write_shard
-from spe_dist.files import file_sha256
+from spe_dist.data.shards.blocks import Block, write_shard
+from spe_dist.data.shards.manifest import Manifest, TokenizerEntry
+from spe_dist.data.text import files as text_files
+from spe_dist.utils.files import file_sha256
 
 SPECIAL = {"pad_id": 0, "unk_id": 1, "cls_id": 2, "sep_id": 3, "mask_id": 4}
 VOCABULARY = 500

@@ -4,18 +4,16 @@ import os
 import socket
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.distributed as dist
+from project import ROOT
 
 from spe_dist.distributed.context import _sendable, choose_device, start_ranks
 from spe_dist.distributed.launch import LaunchEnvironment
 from spe_dist.errors import ConfigError, LaunchError
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture

@@ -1,9 +1,9 @@
 import json
-from pathlib import Path
 
 import pytest
+from project import ROOT
 
-from spe_dist.config_loading import resolve
+from spe_dist.config.loading import resolve
 from spe_dist.distributed import deepspeed_config
 from spe_dist.distributed.deepspeed_config import (
     BatchPlan,
@@ -16,7 +16,7 @@ from spe_dist.distributed.deepspeed_config import (
 )
 from spe_dist.errors import ConfigError
 
-FOLDER = Path(__file__).resolve().parents[2] / "ds_configs"
+FOLDER = ROOT / "ds_configs"
 SHIPPED = sorted(path.name for path in FOLDER.glob("*.json"))
 
 

@@ -1,12 +1,9 @@
 import socket
-from pathlib import Path
 
 import pytest
 
 from spe_dist.distributed import launch, ports
 from spe_dist.errors import LaunchError
-
-ROOT = Path(__file__).resolve().parents[2]
 
 TORCHRUN = {
     "RANK": "3",

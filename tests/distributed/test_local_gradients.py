@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
+from spe_dist.config.finetuning import FinetuneConfig, OptimizerConfig
 from spe_dist.distributed import local_gradients
 from spe_dist.distributed.context import start_ranks
 from spe_dist.distributed.deepspeed_config import BatchPlan, complete
 from spe_dist.distributed.engine import TrainingEngine
 from spe_dist.distributed.launch import detect
-from spe_dist.extraction.config import FinetuneConfig, OptimizerConfig
 
 ROWS, WIDTH, STEPS, ACCUMULATION = 40, 6, 4, 2
 

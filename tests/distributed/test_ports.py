@@ -2,14 +2,12 @@ import socket
 import subprocess
 import sys
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
+from project import ROOT
 
 from spe_dist.distributed import ports
 from spe_dist.errors import LaunchError
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_free_port_is_below_the_ephemeral_range_and_can_be_bound():

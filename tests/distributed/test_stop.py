@@ -14,10 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from project import ROOT
 
 from spe_dist.distributed.stop import STOP_FILE, StopRequest, remove_stop_file
-
-ROOT = Path(__file__).resolve().parents[2]
 
 # Ranks that read from loader workers, agree on the flag after each batch, take a second to "save" and leave.
 RANK_SCRIPT = """

@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
+from project import ROOT
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoTokenizer, BertModel
 
-from spe_dist.config import ModelConfig
+from spe_dist.config.pretraining import ModelConfig
 from spe_dist.errors import CheckpointError, ConfigError, DataError
 from spe_dist.export import load, load_pretraining_model, save_pretraining_model
 from spe_dist.export.checkpoint import read_checkpoint
@@ -235,6 +235,6 @@ def test_an_exported_folder_is_used_without_deepspeed(export):
         f"spe = SpanPairEncoder.from_pretrained({str(folder)!r})\n"
         "print(tuple(spe.encode_pair('Anna moved to Oslo'.split(), (0, 1), (3, 4)).shape))\n"
     )
-    root = Path(__file__).resolve().parents[2]
+    root = ROOT
     done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True)
     assert done.stdout.strip() == "(20,)", done.stderr

@@ -7,13 +7,13 @@ from itertools import accumulate
 import pytest
 import torch
 
-from spe_dist.data.packed import PackedBatch
+from spe_dist.data.batches.packed import PackedBatch
 from spe_dist.errors import CheckpointError, ConfigError
 from spe_dist.export import load, load_pretraining_model
 from spe_dist.export.folder import write_folder
 from spe_dist.export.loading import pretraining_model_of, span_pair_encoder_of
-from spe_dist.objectives import span_permutation, token_boundary
-from spe_dist.pspe import read_pspe
+from spe_dist.export.pspe import read_pspe
+from spe_dist.pretraining.objectives import span_permutation, token_boundary
 
 TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
 from small_runs import PRETRAINING, command_line, zero_stage
 from transformers import AutoModel
 
 from spe_dist import pretrain
+from spe_dist.cli import export
 from spe_dist.distributed.checkpoint import find_checkpoint
 from spe_dist.export import load, load_pretraining_model
 from spe_dist.training.metrics import read_rows
@@ -53,12 +51,8 @@ def test_a_run_in_bfloat16_learns_and_converted_holds_the_masters_of_deepspeed_a
     assert rows[-1]["tbo_loss"] < rows[0]["tbo_loss"]
     checkpoint = find_checkpoint(run)
 
-    path = Path(__file__).resolve().parents[2] / "tools" / "convert_checkpoint.py"
-    spec = importlib.util.spec_from_file_location("convert_checkpoint", path)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
     for encoder in ("query", "key"):
-        assert tool.main([str(run), str(tmp_path / encoder), "--encoder", encoder]) == 0
+        assert export.main([str(run), str(tmp_path / encoder), "--encoder", encoder]) == 0
         info = AutoModel.from_pretrained(tmp_path / encoder, output_loading_info=True)[1]
         assert not info["missing_keys"] and not info["unexpected_keys"]
 

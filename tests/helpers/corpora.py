@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from spe_dist.extraction.corpus import Corpus, Document, Entity
+from spe_dist.extraction.corpora.corpus import Corpus, Document, Entity
 
 ADA, CODE, LONDON = Entity(0, 2, "Person"), Entity(3, 4, "Work"), Entity(1, 2, "Place")
 DYGIE = {

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from spe_dist.data.store import ShardStore
-from spe_dist.data.vocabulary import SPECIAL_TOKENS
+from spe_dist.data.shards.store import ShardStore
+from spe_dist.data.text.vocabulary import SPECIAL_TOKENS
 
 NAMES = ["ada", "bo", "cy", "dot", "eve"]
 PIECES = [*SPECIAL_TOKENS, *NAMES, "saw", "and", "the", ".", ",", *"0123456789", *(f"##{d}" for d in "0123456789")]

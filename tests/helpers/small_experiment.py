@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from spe_dist.extraction.experiments.file import read_experiment
-from spe_dist.extraction.experiments.plan import make_plan, output_folder
-from spe_dist.extraction.experiments.record import Requests
-from spe_dist.extraction.experiments.runner import Runner, alone_in, refuse_changed
+from spe_dist.experiments.file import read_experiment
+from spe_dist.experiments.plan import make_plan, output_folder
+from spe_dist.experiments.record import Requests
+from spe_dist.experiments.runner import Runner, alone_in, refuse_changed
 
 FILE = """
 output: OUT

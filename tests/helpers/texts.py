@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from spe_dist.data.text import Skips
-from spe_dist.extraction.text_input import InputSettings, Located, read_inputs
+from spe_dist.data.text.documents import Skips
+from spe_dist.extraction.predicting.text_input import InputSettings, Located, read_inputs
 
 
 def read(path: Path, skips: Skips | None = None, **settings: Any) -> list[Located]:

@@ -5,8 +5,8 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel
 
-from spe_dist.config import Config, DataConfig, MocoConfig, ModelConfig, ObjectiveConfig, TrainConfig
-from spe_dist.data.packed import PackedBatch
+from spe_dist.config.pretraining import Config, DataConfig, MocoConfig, ModelConfig, ObjectiveConfig, TrainConfig
+from spe_dist.data.batches.packed import PackedBatch
 
 VOCAB_SIZE = 120
 CLS, SEP = 2, 3

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AlbertConfig, BertConfig, BertForPreTraining, BertModel
 
-from spe_dist.config import ModelConfig
+from spe_dist.config.pretraining import ModelConfig
 from spe_dist.errors import ConfigError
 from spe_dist.model.encoder import PackedBertEncoder, check_config, rounded_up
 from spe_dist.model.kernels import compile_layers

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from spe_dist.config import ModelConfig
+from spe_dist.config.pretraining import ModelConfig
 from spe_dist.model import prepacked
 from spe_dist.model.loading import load_encoder
 from spe_dist.model.prepacked import prepack

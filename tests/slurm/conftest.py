@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from project import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 LOCAL_SLURM = ROOT / "tests" / "slurm" / "local_slurm.sh"
 # Variables of a job or environment that pytest itself may run in must not reach the jobs.
 NOT_PASSED_ON = (

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from project import ROOT
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 
-ROOT = Path(__file__).resolve().parents[2]
 
 # Writes where it runs, then does what --act says. As in training, signals only set a flag.
 STAND_IN = """

@@ -8,11 +8,11 @@ from typing import Any
 
 import psutil
 import pytest
+from project import ROOT
 from small_runs import PRETRAINING_NETWORK, comparable_rows
 
 pytestmark = [pytest.mark.slurm, pytest.mark.distributed, pytest.mark.timeout(900)]
 
-ROOT = Path(__file__).resolve().parents[2]
 STEPS = 60
 SETTINGS = {
     **PRETRAINING_NETWORK,

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from spe_dist.errors import ConfigError, DataError
-from spe_dist.extraction.corpus import Corpus, Document
+from spe_dist.extraction.corpora.corpus import Corpus, Document
 from spe_dist.extraction.formats import distant, dygie, pspe, spert
 from spe_dist.extraction.formats.detect import FORMATS, detect
 from spe_dist.extraction.formats.distant import NOT_FOUND, NOT_PLACED

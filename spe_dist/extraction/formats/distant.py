@@ -16,7 +16,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from spe_dist.extraction.corpus import UNPLACED, Document, Entity, Relation, Sentence, single_spaced
+from spe_dist.extraction.corpora.corpus import UNPLACED, Document, Entity, Relation, Sentence, single_spaced
 from spe_dist.extraction.formats.grouping import (
     DOCUMENT_FIELDS,
     Keyed,

@@ -17,7 +17,7 @@ from itertools import accumulate
 from typing import Any
 
 from spe_dist.errors import DataError
-from spe_dist.extraction.corpus import CrossEntity, CrossRelation, Document, Entity, Relation, Sentence, Span
+from spe_dist.extraction.corpora.corpus import CrossEntity, CrossRelation, Document, Entity, Relation, Sentence, Span
 from spe_dist.extraction.formats.grouping import document_key
 from spe_dist.extraction.formats.node import Node
 from spe_dist.extraction.formats.notices import OTHER_TYPE, Losses, add_extra, note_words, without_fragments

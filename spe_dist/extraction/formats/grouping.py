@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from spe_dist.extraction.corpus import CrossEntity, CrossRelation, Document, Sentence
+from spe_dist.extraction.corpora.corpus import CrossEntity, CrossRelation, Document, Sentence
 from spe_dist.extraction.formats.node import Node
 from spe_dist.extraction.formats.notices import TEXTS, Losses
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from spe_dist.extraction.corpus import Entity, Relation, Sentence
+from spe_dist.extraction.corpora.corpus import Entity, Relation, Sentence
 from spe_dist.extraction.formats.node import Node
 
 Losses = Counter[str]  # by reason, in words for the user

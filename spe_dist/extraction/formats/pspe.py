@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, pairwise
 from typing import Any
 
-from spe_dist.extraction.corpus import Document, Entity, Relation, Sentence, joined
+from spe_dist.extraction.corpora.corpus import Document, Entity, Relation, Sentence, joined
 from spe_dist.extraction.formats.grouping import (
     DOCUMENT_FIELDS,
     Keyed,

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from spe_dist.data.text_files import read_chunks
+from spe_dist.data.text.files import read_chunks
 from spe_dist.errors import DataError
 from spe_dist.extraction.formats.node import SHOWN_CHARACTERS, Node, shown
 

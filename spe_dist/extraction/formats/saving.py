@@ -12,9 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from spe_dist.data.text_files import COMPRESSED_SUFFIXES
+from spe_dist.data.text.files import COMPRESSED_SUFFIXES
 from spe_dist.errors import DataError
-from spe_dist.files import can_be_replaced, goes_to_stream
+from spe_dist.utils.files import can_be_replaced, goes_to_stream
 
 
 def save_records(records: Iterable[Any], path: Path, as_list: bool, overwrite: bool) -> None:

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from spe_dist.extraction.corpus import Document, Entity, Relation, Sentence
+from spe_dist.extraction.corpora.corpus import Document, Entity, Relation, Sentence
 from spe_dist.extraction.formats.grouping import DOCUMENT_FIELDS, Keyed, document_key, group, ungroup
 from spe_dist.extraction.formats.node import Node
 from spe_dist.extraction.formats.notices import (

@@ -1,0 +1,165 @@
+"""Measure parts of the system on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import sys
+import time
+
+from spe_dist.cli.exits import run_command
+from spe_dist.cli.options.numbers import number, whole_number
+from spe_dist.config.pretraining import CorruptionConfig
+
+
+def add_loader(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "loader",
+        help="sentences a second from shards to packed micro-batches, on one core",
+        description="Reads shards, corrupts and packs in this process alone, on one core.",
+    )
+    parser.add_argument("--shards", required=True, help="folder or URL of shards")
+    parser.add_argument(
+        "--sentences", type=whole_number(1), default=200_000, help="sentences to time (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--global_batch", type=whole_number(1), default=256, help="sentences a step (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--micro_batch", type=whole_number(1), default=256, help="sentences a micro-batch (default: %(default)s)"
+    )
+    parser.add_argument("--view_masks", choices=("each", "one"), default="one", help="default: %(default)s")
+    parser.add_argument("--permutations", type=whole_number(1), default=1, help="n_p (default: %(default)s)")
+    parser.add_argument("--seed", type=whole_number(), default=0)
+    parser.set_defaults(run=run_loader)
+
+
+def run_loader(options: argparse.Namespace) -> None:
+    """Print sentences/s over all steps, the first (which fills the block cache) included."""
+    import torch
+
+    from spe_dist.data.batches.stream import step_loader
+    from spe_dist.data.shards.store import ShardStore
+
+    torch.set_num_threads(1)
+    store = ShardStore.open(options.shards, "train")
+    steps = max(1, options.sentences // options.global_batch)
+    batches = step_loader(
+        store,
+        CorruptionConfig(view_masks=options.view_masks, permutations=options.permutations),
+        global_batch=options.global_batch,
+        micro_batch=options.micro_batch,
+        rank=0,
+        ranks=1,
+        seed=options.seed,
+        streams=0,
+        start_step=0,
+        end_step=steps,
+    )
+    tokens = 0
+    began, cpu_began = time.perf_counter(), time.process_time()
+    first_s = 0.0
+    for batch in batches:
+        tokens += sum(micro_batch.n_tokens for micro_batch in batch.micro_batches)
+        first_s = first_s or time.perf_counter() - began
+    wall_s, cpu_s = time.perf_counter() - began, time.process_time() - cpu_began
+    sentences = steps * options.global_batch
+    shards = store.manifest.shards("train")
+    pieces = sum(shard.pieces for shard in shards) / store.n_sentences
+    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"sentences        {sentences:,} in {steps:,} steps ({sentences / store.n_sentences:.2f} epochs)")
+    print(f"pieces           {pieces:.1f} a sentence, {tokens / sentences:.1f} tokens a sentence in its views")
+    print(f"first step       {first_s * 1000:.0f} ms")
+    print(f"wall time        {wall_s:.1f} s = {sentences / wall_s:,.0f} sentences/s")
+    print(f"CPU time         {cpu_s:.1f} s = {sentences / cpu_s:,.0f} sentences a CPU second")
+    print(f"peak memory      {peak_mib:,.0f} MiB")
+
+
+def add_extraction(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "extraction",
+        help="sentences a second of fine-tuning and of prediction",
+        description="Trains the joint model on a corpus for some steps, then predicts the corpus from its file, and "
+        "holds both against the rate of a plain matrix product that is measured in between.",
+    )
+    parser.add_argument("--train", required=True, metavar="FILE", help="corpus in any format that fine-tuning reads")
+    parser.add_argument("--start", metavar="NAME|FOLDER", help="what fine-tuning starts from; none: random weights")
+    parser.add_argument("--tokenizer", metavar="NAME|FOLDER", help="tokenizer, where the start has none")
+    parser.add_argument(
+        "--batch_sentences", type=whole_number(1), default=32, help="sentences a step (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--batch_pieces", type=whole_number(1), default=4096, help="pieces a prediction (default: %(default)s)"
+    )
+    parser.add_argument("--steps", type=whole_number(1), default=60, help="steps to time (default: %(default)s)")
+    parser.add_argument("--seconds", type=number(0.1), default=10.0, help="prediction to time (default: %(default)s)")
+    parser.add_argument(
+        "--gold", type=number(0, 1), default=1.0, help="P(gold) of scheduled sampling (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--bfloat16",
+        action=argparse.BooleanOptionalAction,
+        help="matrix products in bfloat16: mixed precision in training (default: where the device is fast at it)",
+    )
+    parser.add_argument("--threads", type=whole_number(), default=0, help="threads; 0: as fine-tuning has (default)")
+    parser.add_argument("--cpu", action="store_true", help="the CPU even where there is a GPU")
+    parser.set_defaults(run=run_extraction)
+
+
+def run_extraction(options: argparse.Namespace) -> None:
+    """Print rates, the share of the encoder, and the share of the machine's matrix products."""
+    if options.cpu:
+        os.environ["DS_ACCELERATOR"] = "cpu"
+    from spe_dist.distributed.context import start_ranks, stop_ranks
+    from spe_dist.distributed.launch import detect
+
+    context = start_ranks(detect(), timeout_s=1800.0)
+    import torch
+
+    from spe_dist.benchmark.extraction import Setup, Timing, measure_prediction, measure_training
+    from spe_dist.extraction.predicting.sentences import fast_bfloat16
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    setup = Setup.open(options.train, options.start, options.tokenizer, context)
+    n_sentences = setup.corpus.n_sentences
+    bfloat16 = fast_bfloat16(context.device) if options.bfloat16 is None else options.bfloat16
+    dtype = "bfloat16" if bfloat16 else "float32"
+    print(f"products         in {dtype} on {context.device}, {torch.get_num_threads()} threads")
+
+    def show(name: str, timing: Timing) -> None:
+        per_second = timing.sentences / timing.seconds
+        own = timing.seconds - timing.encoder_s - timing.heads_s
+        print(f"{name:16} {per_second:,.1f} sentences/s, {timing.pieces / timing.seconds:,.0f} pieces/s")
+        print(f"  all sentences  {n_sentences / per_second:.1f} s for {n_sentences:,}")
+        print(
+            f"  time           encoder {timing.encoder_s / timing.seconds:.1%}, heads and data "
+            f"{timing.heads_s / timing.seconds:.1%}, update {own / timing.seconds:.1%}"
+        )
+        print(
+            f"  products       {timing.flops / timing.seconds / 1e9:,.1f} GFLOP/s, {timing.product_share:.1%} of the "
+            f"{timing.product_rate / 1e9:,.1f} of a plain product"
+        )
+
+    show("training", measure_training(setup, options.batch_sentences, options.steps, options.gold, bfloat16))
+    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"  peak memory    {peak_mib:,.0f} MiB")
+    prediction = measure_prediction(setup, options.batch_pieces, bfloat16, options.seconds)
+    show("prediction", prediction)
+    found = (prediction.entities / prediction.sentences, prediction.relations / prediction.sentences)
+    print(f"  found          {found[0]:.2f} entities and {found[1]:.2f} relations a sentence")
+    stop_ranks()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="WHAT")
+    add_loader(commands)
+    add_extraction(commands)
+    options = parser.parse_args(arguments)
+    return run_command(lambda: options.run(options))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

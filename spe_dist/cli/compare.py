@@ -1,0 +1,96 @@
+"""Compare two systems on the same gold, as one self-contained HTML page.
+
+    compare.py --gold FILE --a FILE --b FILE --output page.html
+    compare.py --gold FILE --a FILE --b FILE --names BERT,SPE --output page.html
+
+The page has both scores with the difference, its interval and p-value; which gold entities and relations both, one or
+neither of them finds, and what each makes up, by type; and sentences drawn as gold, A and B have them, with filters.
+It needs nothing but a browser. Files may have any format that spe corpus knows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from spe_dist.cli.exits import run_command
+from spe_dist.cli.options.numbers import whole_number
+from spe_dist.cli.options.scoring import scoring_parser
+from spe_dist.config.loading import parse_command_line
+from spe_dist.errors import ConfigError
+from spe_dist.extraction.drawing.comparison_page import comparison_page
+from spe_dist.extraction.formats import read_corpus
+from spe_dist.extraction.scoring.comparison import SideBySide, compare_systems
+from spe_dist.extraction.scoring.matching import check_symmetric
+from spe_dist.extraction.scoring.table import comparison_table
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = scoring_parser(
+        "compare.py", "--gold FILE --a FILE --b FILE --output FILE [options]", __doc__, least_draws=1
+    )
+    parser.add_argument("--a", required=True, metavar="FILE", help="predictions of one system, the baseline")
+    parser.add_argument("--b", required=True, metavar="FILE", help="predictions of the other")
+    parser.add_argument("--output", required=True, metavar="FILE", help="the page, HTML")
+    parser.add_argument("--names", metavar="A,B", help="what the page calls the two [the names of their files]")
+    parser.add_argument("--title", help='the page\'s title ["A and B"]')
+    parser.add_argument(
+        "--sentences", type=whole_number(), default=300, metavar="N", help="most sentences to draw [300]"
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status: 0 written, 2 a user's error."""
+    return run_command(lambda: _run(sys.argv[1:] if argv is None else argv))
+
+
+def _run(argv: Sequence[str]) -> None:
+    options = parse_command_line(build_parser(), argv)
+    names = _names(options)
+    _check(options)
+    gold = read_corpus(options.gold)
+    a, b = (read_corpus(path, predictions=True) for path in (options.a, options.b))
+    check_symmetric(options.symmetric, gold, a, b)
+    both = compare_systems(gold, a, b, names, options.symmetric, options.bootstrap, seed=options.seed)
+    title = options.title or f"{names[0]} and {names[1]}"
+    _write(Path(options.output), comparison_page(both, title, options.sentences))
+    print(report(both, options))
+
+
+def _names(options: argparse.Namespace) -> tuple[str, str]:
+    if options.names is None:
+        a, b = Path(options.a).stem, Path(options.b).stem
+        return (a, b) if a != b else ("A", "B")
+    names = [name.strip() for name in options.names.split(",")]
+    if len(names) != 2 or not all(names) or names[0] == names[1]:
+        raise ConfigError(f"--names {options.names!r} must be two different names with a comma between, as in BERT,SPE")
+    return names[0], names[1]
+
+
+def _check(options: argparse.Namespace) -> None:
+    for name in ("gold", "a", "b"):
+        if os.path.realpath(getattr(options, name)) == os.path.realpath(options.output):
+            raise ConfigError(f"--output {options.output} is the file of --{name} too; give the page a name of its own")
+
+
+def _write(path: Path, html: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(html.encode("utf-8", "backslashreplace"))  # names of files may be no UTF-8
+    except OSError as error:
+        raise ConfigError(f"--output {path} cannot be written ({error.strerror}); give another place") from error
+
+
+def report(both: SideBySide, options: argparse.Namespace) -> str:
+    size = Path(options.output).stat().st_size / 1e6
+    drawn = min(options.sentences, len(both.sentences))
+    table = comparison_table(both.comparisons, both.names, by_type=False)
+    return f"{table}\n\n{options.output}: {drawn:,} of {len(both.sentences):,} sentences drawn, {size:.1f} MB"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

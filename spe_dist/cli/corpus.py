@@ -1,0 +1,172 @@
+"""Look into corpora of entities and relations, and convert them between formats.
+
+spe corpus inspect train.json dev.json test.json
+spe corpus convert scierc/train.json train_spert.json --to spert
+
+Formats are told apart by content: dygie (DyGIE, SciERC, PURE), spert (SpERT), pspe (PSPE, UniRE), nyt (distant
+supervision: CoType, ARNOR).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from spe_dist.cli.exits import run_command
+from spe_dist.extraction.corpora.known import Check, check, plain, recognise
+from spe_dist.extraction.corpora.statistics import (
+    ENTITY_COUNTS,
+    RELATION_COUNTS,
+    SIZES,
+    CorpusStatistics,
+    count_corpus,
+)
+from spe_dist.extraction.formats import FORMATS, read_corpus, write_corpus
+from spe_dist.utils.files import goes_to_stream
+from spe_dist.utils.wording import how_many
+
+Row = tuple[str, list[str]]
+
+
+def inspect(options: argparse.Namespace) -> int:
+    """Count documents, sentences, entities and relations, by type and by what makes them hard to find."""
+    files = [count_corpus(read_corpus(path, options.format, options.predictions)) for path in options.files]
+    known = recognise(files)
+    checks = [check(statistics, known) for statistics in files] if known else []
+    if options.json:
+        report = {
+            "files": [statistics.to_json() for statistics in files],
+            "corpus": known.name if known else None,
+            "alike_types": alike_types(files),
+            "checks": [
+                {"source": c.source, "split": c.split, "agreed": c.agreed, "warnings": c.warnings} for c in checks
+            ],
+        }
+        print(json.dumps(report, indent=2, ensure_ascii=False))
+    else:
+        print("\n".join(report_lines(files, checks)))
+    for result in checks:
+        for warning in result.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+    return 0
+
+
+def report_lines(files: Sequence[CorpusStatistics], checks: Sequence[Check]) -> list[str]:
+    """The tables that `inspect` prints: one column a file."""
+    rows: list[Row] = [("", column_names([statistics.source for statistics in files]))]
+    rows.append(("format", [statistics.format for statistics in files]))
+    rows += _count_rows(SIZES, files)
+    if not all(statistics.has_documents for statistics in files):
+        shown = [f"{s.counts['documents']:,}" if s.has_documents else "-" for s in files]
+        rows = [(name, shown) if name == SIZES["documents"] else (name, cells) for name, cells in rows]
+    rows += _section("entities by type", [statistics.entity_types for statistics in files])
+    rows += _section("relations by type", [statistics.relation_types for statistics in files])
+    rows += [("", []), ("of the entities", []), *_count_rows(ENTITY_COUNTS, files, indent="  ")]
+    rows += [("", []), ("of the relations", []), *_count_rows(RELATION_COUNTS, files, indent="  ")]
+    lines = _table(rows)
+    for statistics in files:
+        if statistics.longest_at:
+            lines.append(f"longest sentence: {statistics.longest_at}")
+    for statistics in files:
+        lines += [f"{statistics.source}: {text}" for text in counted(statistics.notices)]
+    lines += [f"types that look alike: {', '.join(names)}" for names in alike_types(files)]
+    for result in checks:
+        if result.agreed and not result.warnings:
+            part = f"{result.split} part" if result.split else "a part"
+            lines.append(
+                f"{result.source} agrees with {part} of {result.corpus} as published: {', '.join(result.agreed)}"
+            )
+    return lines
+
+
+def alike_types(files: Sequence[CorpusStatistics]) -> list[list[str]]:
+    """Types that differ in nothing but case, punctuation or the form of their Unicode characters: maybe one type."""
+    groups: defaultdict[str, set[str]] = defaultdict(set)
+    for kind in ("entity_types", "relation_types"):
+        for name in {name for statistics in files for name in getattr(statistics, kind)}:
+            groups[f"{kind} {plain(name) or name}"].add(name)
+    return [sorted(names) for _, names in sorted(groups.items()) if len(names) > 1]
+
+
+def column_names(sources: Sequence[str]) -> list[str]:
+    """File names without endings; with their folders where they are alike."""
+    paths = [Path(source) for source in sources]
+    stems = [path.name.split(".")[0] for path in paths]
+    return stems if len(set(stems)) == len(stems) else [f"{path.parent.name}/{path.name}" for path in paths]
+
+
+def _count_rows(names: Mapping[str, str], files: Sequence[CorpusStatistics], indent: str = "") -> list[Row]:
+    return [
+        (f"{indent}{text}", [f"{statistics.counts[name]:,}" for statistics in files]) for name, text in names.items()
+    ]
+
+
+def _section(title: str, types: Sequence[Counter[str]]) -> list[Row]:
+    names = sorted({name for counts in types for name in counts})
+    return [("", []), (title, []), *((f"  {name}", [f"{counts[name]:,}" for counts in types]) for name in names)]
+
+
+def _table(rows: Iterable[Row]) -> list[str]:
+    rows = list(rows)
+    first = max(len(name) for name, _ in rows)
+    width = max(len(cell) for _, cells in rows for cell in cells) + 2
+    return [f"{name:<{first}}{''.join(f'{cell:>{width}}' for cell in cells)}".rstrip() for name, cells in rows]
+
+
+def convert(options: argparse.Namespace) -> int:
+    """Write a corpus in another format, and say what that format has no place for.
+
+    Where the corpus goes to standard output, a device or a pipe, that is said on standard error.
+    """
+    corpus = read_corpus(options.input, options.format, options.predictions)
+    losses = write_corpus(corpus, options.output, options.to, overwrite=options.overwrite)
+    counts = count_corpus(corpus).counts
+    said = [
+        f"{options.input} ({corpus.format}) -> {options.output} ({options.to}): "
+        f"{how_many(counts['sentences'], 'sentence')}, {how_many(counts['entities'], 'entity', 'entities')}, "
+        f"{how_many(counts['relations'], 'relation')}",
+        *(f"read: {text}" for text in counted(corpus.notices)),
+        *(f"no place in {options.to}: {text}" for text in counted(losses)),
+    ]
+    print("\n".join(said), file=sys.stderr if goes_to_stream(Path(options.output)) else sys.stdout)
+    return 0
+
+
+def counted(reasons: Mapping[str, int]) -> list[str]:
+    return [f"{count:,} {reason}" for reason, count in sorted(reasons.items())]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    return run_command(lambda: options.run(options))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    inspecting = commands.add_parser("inspect", help="count what files hold", description=inspect.__doc__)
+    inspecting.set_defaults(run=inspect)
+    inspecting.add_argument("files", nargs="+", metavar="FILE", help="the parts of a corpus, one column each")
+    inspecting.add_argument("--json", action="store_true", help="print the counts as JSON")
+    converting = commands.add_parser("convert", help="write a corpus in another format", description=convert.__doc__)
+    converting.set_defaults(run=convert)
+    converting.add_argument("input", metavar="INPUT")
+    converting.add_argument("output", metavar="OUTPUT", help="ends in .gz, .xz, .zst or .bz2 to be compressed")
+    converting.add_argument("--to", required=True, choices=FORMATS, help="format of the output")
+    converting.add_argument("--overwrite", action="store_true", help="replace the output where it exists")
+    for command in (inspecting, converting):
+        command.add_argument(
+            "--format", default="auto", choices=("auto", *FORMATS), help="format of the input (default: by content)"
+        )
+        command.add_argument(
+            "--predictions", action="store_true", help="dygie: read predicted_ner and predicted_relations, not the gold"
+        )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

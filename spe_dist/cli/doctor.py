@@ -1,0 +1,290 @@
+"""What this machine offers to training, and what stands in its way.
+
+spe doctor            report; exit status 1 where something has to be mended
+spe doctor --clean    first remove what killed runs have left (nothing that a live process uses)
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from packaging.specifiers import SpecifierSet
+
+from spe_dist import __version__
+from spe_dist.distributed import launch
+from spe_dist.errors import LaunchError
+
+# As in pyproject.toml.
+SUPPORTED_PYTHON = ">=3.11,<3.14"
+SUPPORTED = {"torch": ">=2.10,<3", "deepspeed": ">=0.19.8,<0.20", "transformers": ">=5,<6", "webdataset": ">=1.0,<2"}
+SHARED_MEMORY = Path("/dev/shm")
+LEFTOVERS = "deepspeed_allreduce_buffer_*"
+STALE_LOCK_S = 180.0
+LEAST_FREE_GIB = 2.0
+LEAST_SHARED_MEMORY_GIB = 0.25
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report. `remedy` is only there where something has to be mended."""
+
+    topic: str
+    text: str
+    remedy: str = ""
+
+
+def versions() -> list[Finding]:
+    """Python and the libraries, and whether they are supported."""
+    found = [_version("Python", platform.python_version(), SUPPORTED_PYTHON, "make install PYTHON=python3.12")]
+    for name, bounds in SUPPORTED.items():
+        remedy = f"pip install '{name}{bounds}', or make install"
+        try:
+            found.append(_version(name, metadata.version(name), bounds, remedy))
+        except metadata.PackageNotFoundError:
+            found.append(Finding(name, "not installed", remedy))
+    return found
+
+
+def _version(name: str, version: str, bounds: str, remedy: str) -> Finding:
+    supported = SpecifierSet(bounds).contains(version, prereleases=True)
+    return Finding(
+        name, f"{version}, {'supported' if supported else f'not supported ({bounds})'}", "" if supported else remedy
+    )
+
+
+def devices() -> list[Finding]:
+    """GPUs that torch sees, else the CPU and what it can do in 16 bits."""
+    try:
+        import torch
+    except ImportError as error:
+        return [Finding("device", f"unknown: {error}", "mend torch first")]
+    from spe_dist.distributed.deepspeed_config import cpu_has_bfloat16
+
+    fast = "bfloat16 in hardware" if cpu_has_bfloat16() else "no bfloat16 in hardware: precision auto is float32"
+    found = [Finding("CPU", f"{_cores()} cores usable, {fast}")]
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            gpu = torch.cuda.get_device_properties(index)
+            found.append(
+                Finding(f"cuda:{index}", f"{gpu.name}, {gpu.total_memory / GIB:.0f} GiB, CUDA {torch.version.cuda}")
+            )
+    elif torch.version.cuda:
+        found.append(
+            Finding("GPU", f"torch is built for CUDA {torch.version.cuda} but sees no GPU: no driver, or none assigned")
+        )
+    elif shutil.which("nvidia-smi"):
+        found.append(
+            Finding(
+                "GPU",
+                "there is an NVIDIA driver, but this torch is built for CPUs",
+                "make install TORCH=... with a CUDA build",
+            )
+        )
+    else:
+        found.append(Finding("GPU", "none; training runs on the CPU"))
+    return found
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def kernels() -> list[Finding]:
+    """Which kernel each part uses and why; an `apex` that is not NVIDIA's is something to mend."""
+    try:
+        module = importlib.import_module("spe_dist.model.kernels")
+        found = [Finding(f"kernel: {row.part}", f"{row.kernel} ({row.why})") for row in module.describe()]
+        apex = module.find_apex()
+    except ImportError as error:
+        return [Finding("kernels", f"unknown: {error}", "mend the libraries first")]
+    if apex.kind == "unrelated":
+        found.append(Finding("apex", apex.detail, f"pip uninstall apex; {module.APEX_REMEDY}"))
+    return found
+
+
+def compilers() -> list[Finding]:
+    """What --compile and DeepSpeed's own kernels (Adam on the CPU for zero2_offload) need."""
+    ninja = shutil.which("ninja")
+    compiler = next((path for name in ("c++", "g++", "clang++") if (path := shutil.which(name))), None)
+    found = [
+        Finding("ninja", ninja or "not on PATH; only --compile and offloading need it (activate the environment)"),
+        Finding("compiler", compiler or "no C++ compiler; only --compile and offloading need it (apt-get install g++)"),
+    ]
+    built = sorted({file.parent.name for folder in extension_roots() for file in folder.glob("*/*/*.so")})
+    found.append(Finding("built extensions", ", ".join(built) or "none"))
+    if "deepspeed_shm_comm" not in built:
+        found.append(Finding("deepspeed_shm_comm", "not built, and not needed: our CPU ranks use gloo"))
+    return found
+
+
+def extension_roots() -> list[Path]:
+    """Where torch compiles extensions to."""
+    given = os.environ.get("TORCH_EXTENSIONS_DIR")
+    roots = [Path(given).parent, Path(given)] if given else [Path.home() / ".cache" / "torch_extensions"]
+    return [root for root in roots if root.is_dir()]
+
+
+def stale_locks() -> list[Path]:
+    """Locks of compilations that no process here holds: every later run waits at them forever, in silence."""
+    locks = {file for root in extension_roots() for pattern in ("*/lock", "*/*/lock") for file in root.glob(pattern)}
+    old = [file for file in locks if _age_s(file) > STALE_LOCK_S]
+    return sorted(set(old) - in_use(old))
+
+
+def shared_memory_leftovers() -> list[Path]:
+    """Buffers of DeepSpeed's CPU all-reduce (69 MB each) that no live process uses."""
+    files = [file for file in SHARED_MEMORY.glob(LEFTOVERS) if _ours(file)]
+    return sorted(set(files) - in_use(files))
+
+
+def leftovers() -> list[Finding]:
+    """What killed runs have left behind."""
+    remedy = "spe doctor --clean"
+    found = [Finding("stale lock", f"{lock}, {_age_s(lock) / 60:.0f} minutes old", remedy) for lock in stale_locks()]
+    buffers = shared_memory_leftovers()
+    if buffers:
+        size = sum(_size(file) for file in buffers) / GIB
+        found.append(
+            Finding("leftover memory", f"{len(buffers)} unused {SHARED_MEMORY}/{LEFTOVERS}, {size:.2f} GiB", remedy)
+        )
+    return found or [Finding("leftovers", "none: no stale locks, no unused shared memory")]
+
+
+def clean() -> list[Path]:
+    """Remove stale locks and unused buffers; returns what was removed."""
+    removed = []
+    for file in (*stale_locks(), *shared_memory_leftovers()):
+        try:
+            file.unlink()
+            removed.append(file)
+        except OSError as error:
+            print(f"cannot remove {file}: {error}", file=sys.stderr)
+    return removed
+
+
+def in_use(files: Iterable[Path]) -> set[Path]:
+    """Those of the files that a process of this machine has open or mapped, as far as we may look."""
+    wanted = {str(file): file for file in files}
+    used: set[Path] = set()
+    if not wanted:
+        return used
+    for process in Path("/proc").glob("[0-9]*"):
+        used |= {wanted[name] for name in _files_of(process) if name in wanted}
+    return used
+
+
+def _files_of(process: Path) -> set[str]:
+    """Names of the files that a process has open or mapped; empty where it has gone or is another user's."""
+    names = set()
+    with contextlib.suppress(OSError):
+        names = {line.split(maxsplit=5)[-1].strip() for line in (process / "maps").read_text().splitlines()}
+        for link in (process / "fd").iterdir():
+            with contextlib.suppress(OSError):  # closed meanwhile
+                names.add(os.readlink(link))
+    return names
+
+
+def _ours(file: Path) -> bool:
+    """Whether we may judge: of other users' processes we cannot see what they use."""
+    try:
+        return os.geteuid() == 0 or file.stat().st_uid == os.geteuid()
+    except OSError:
+        return False
+
+
+def _age_s(file: Path) -> float:
+    try:
+        return time.time() - file.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0
+
+
+def disks(folder: Path | None = None) -> list[Finding]:
+    """Free space where checkpoints, temporary files and shared memory go."""
+    found = []
+    for place, least in (
+        (folder or Path.cwd(), LEAST_FREE_GIB),
+        (Path(os.environ.get("TMPDIR", "/tmp")), LEAST_FREE_GIB),
+        (SHARED_MEMORY, LEAST_SHARED_MEMORY_GIB),
+    ):
+        try:
+            free = shutil.disk_usage(place).free / GIB
+        except OSError:
+            continue
+        remedy = f"free some: at least {least:g} GiB are needed here" if free < least else ""
+        found.append(Finding(f"free in {place}", f"{free:.1f} GiB", remedy))
+    return found
+
+
+def launcher(environ: Mapping[str, str] = os.environ) -> list[Finding]:
+    """Launcher variables seen and what a run started here would make of them."""
+    names = (
+        *launch.TORCH_VARIABLES,
+        *launch.MPI_SIZES,
+        "SLURM_JOB_ID",
+        "SLURM_STEP_ID",
+        "SLURM_PROCID",
+        "SLURM_NTASKS",
+    )
+    seen = " ".join(f"{name}={environ[name]}" for name in names if environ.get(name)) or "no launcher variables"
+    try:
+        place = launch.detect(environ)
+    except LaunchError as error:
+        return [Finding("launcher", seen, str(error))]
+    return [Finding("launcher", f"{seen}: {place.launcher}, rank {place.rank} of {place.ranks}")]
+
+
+CHECKS: tuple[Callable[[], list[Finding]], ...] = (versions, devices, kernels, compilers, leftovers, disks, launcher)
+
+
+def report(findings: Iterable[Finding]) -> str:
+    """One aligned line a finding; what has to be mended starts with `!` and is followed by its remedy."""
+    findings = list(findings)
+    width = max(len(finding.topic) for finding in findings)
+    lines = []
+    for finding in findings:
+        lines.append(f"{'!' if finding.remedy else ' '} {finding.topic:<{width}}  {finding.text}")
+        if finding.remedy:
+            lines.append(f"  {'':<{width}}  -> {finding.remedy}")
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status 1 where something has to be mended."""
+    parser = argparse.ArgumentParser(
+        prog="spe doctor", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--clean", action="store_true", help="remove stale locks and shared memory of killed runs")
+    options = parser.parse_args(arguments)
+    print(f"spe_dist {__version__} on {platform.node()}, {platform.system()} {platform.release()}")
+    if options.clean:
+        for file in clean():
+            print(f"removed {file}")
+    findings = [finding for check in CHECKS for finding in check()]
+    print(report(findings))
+    problems = sum(bool(finding.remedy) for finding in findings)
+    print(f"{problems} thing(s) to mend" if problems else "nothing to mend")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

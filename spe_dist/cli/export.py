@@ -1,0 +1,115 @@
+"""Turn a training checkpoint into plain PyTorch: a BertModel for transformers, the SPE parts beside it.
+
+    convert_checkpoint.py CHECKPOINT OUTPUT
+    convert_checkpoint.py --from_pspe FILE OUTPUT
+
+CHECKPOINT is a run's output folder (its latest checkpoint is taken), its folder of checkpoints, or one of these. One
+process on a CPU does it; neither a launcher nor DeepSpeed nor a GPU takes part, whatever the checkpoint was trained on.
+
+OUTPUT is then loaded by
+    transformers.AutoModel.from_pretrained(OUTPUT)    and AutoTokenizer: a BertModel, pooler included
+    SpanPairEncoder.from_pretrained(OUTPUT)           spe_dist.model.spe: span and span pair vectors of words
+    spe_dist.export.load_pretraining_model(OUTPUT)    with the heads of TBO and SPO, to train on
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from spe_dist.cli.exits import run_command
+from spe_dist.errors import ConfigError, SpeError
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line; which of the paths are needed depends on --from_pspe and --torch."""
+    summary, _, details = (__doc__ or "").partition("\n\n")
+    command = argparse.ArgumentParser(
+        usage="convert_checkpoint.py [options] CHECKPOINT OUTPUT\n"
+        "       convert_checkpoint.py [options] --from_pspe FILE OUTPUT",
+        description=summary,
+        epilog=details,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument(
+        "paths", nargs="*", type=Path, metavar="CHECKPOINT OUTPUT", help="what to read, and the folder to write"
+    )
+    command.add_argument(
+        "--encoder",
+        choices=("query", "key"),
+        default="query",
+        help="query: the trained encoder (float32 masters); key: the momentum encoder (its average), without the heads "
+        "of TBO and SPO (only an imported --from_pspe has them there) [query]",
+    )
+    command.add_argument(
+        "--torch",
+        type=Path,
+        metavar="FILE",
+        help="also (or, without OUTPUT, only) write one state_dict for torch.load(FILE, weights_only=True)",
+    )
+    command.add_argument("--overwrite", action="store_true", help="replace an earlier export in OUTPUT and FILE")
+    pspe = command.add_argument_group("checkpoints of the predecessor's code (Receiling/PSPE)")
+    pspe.add_argument("--from_pspe", type=Path, metavar="FILE", help="read the state_dict of its pre-training model")
+    pspe.add_argument(
+        "--attention_heads", type=int, metavar="N", help="of its BERT, which FILE does not tell [hidden size / 64]"
+    )
+    pspe.add_argument(
+        "--tokenizer",
+        metavar="NAME",
+        help="its tokenizer: a name, a folder or a vocab.txt [bert-base-cased where the number of pieces is its]",
+    )
+    return command
+
+
+def choose_paths(options: argparse.Namespace) -> tuple[Path | None, Path | None]:
+    """(checkpoint, output), each None where it is not needed. Raises ConfigError."""
+    wanted = ["OUTPUT"] if options.from_pspe else ["CHECKPOINT", "OUTPUT"]
+    given = list(options.paths)
+    if options.torch and len(given) == len(wanted) - 1:
+        given.append(None)
+    if len(given) != len(wanted):
+        raise ConfigError(f"expected {' and '.join(wanted)}, got {len(options.paths)} paths; see --help")
+    return (None, given[0]) if options.from_pspe else (given[0], given[1])
+
+
+def convert(options: argparse.Namespace) -> None:
+    """Read the parts, write what was asked for, say what it is. Raises SpeError."""
+    checkpoint, output = choose_paths(options)
+    if not options.from_pspe and (options.attention_heads is not None or options.tokenizer is not None):
+        raise ConfigError("--attention_heads and --tokenizer go with --from_pspe; our checkpoints tell both themselves")
+    from transformers.utils.logging import disable_progress_bar
+
+    from spe_dist.export.checkpoint import read_checkpoint
+    from spe_dist.export.folder import SPE_CONFIG, save_state_dict, write_folder
+    from spe_dist.export.pspe import read_pspe
+    from spe_dist.utils.safe_folder import check_free_file, check_free_name
+
+    disable_progress_bar()
+    if output:
+        check_free_name(output, options.overwrite, SPE_CONFIG)
+    if options.torch:
+        check_free_file(options.torch, options.overwrite)
+    if options.from_pspe:
+        parts = read_pspe(options.from_pspe, options.encoder, options.attention_heads, options.tokenizer)
+        if parts.tokenizer is None:
+            print("warning: no tokenizer is known, OUTPUT will have none; give --tokenizer", file=sys.stderr)
+    else:
+        assert checkpoint is not None
+        parts = read_checkpoint(checkpoint, options.encoder)
+    print(f"{parts.encoder} encoder of {parts.facts.get('checkpoint', options.from_pspe)}: {parts.n_weights:,} weights")
+    if output:
+        write_folder(parts, output, options.overwrite)
+        print(f"{output}: config.json, model.safetensors, spe_config.json, spe_heads.safetensors, README.md")
+    if options.torch:
+        save_state_dict(parts, options.torch, options.overwrite)
+        print(f"{options.torch}: one state_dict")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parser().parse_intermixed_args(arguments)
+    return run_command(lambda: convert(options), errors=(SpeError, OSError))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

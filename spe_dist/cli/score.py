@@ -1,0 +1,124 @@
+"""Score predictions: entity, relation and Ent+Rel precision, recall and F1, as in the paper.
+
+    score.py --gold FILE --predictions FILE
+    score.py --gold FILE --predictions FILE --baseline FILE      two systems, with a paired test
+    score.py --gold FILE --predictions FILE --symmetric SPOUSE,SIBLING
+
+All files may have any format that spe corpus knows, gold another one than predictions; they must hold the same
+sentences in the same order. No model takes part.
+
+Entity: type and boundaries right. Relation: type, direction and the boundaries of both arguments. Ent+Rel: also the
+types of both arguments. Duplicates count once. All gold counts in recall. A predicted relation counts where its
+arguments are among the predicted entities. Relations have a direction, but for types named by --symmetric; then both
+conventions are printed.
+
+Intervals are percentile bootstraps over documents (over sentences where the format has no documents, or there is one
+alone; --bootstrap 0 for none); the paired test is approximate randomisation over the same units with 10,000 draws.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from spe_dist.cli.exits import run_command
+from spe_dist.cli.options.scoring import scoring_parser
+from spe_dist.config.loading import parse_command_line
+from spe_dist.extraction.corpora.corpus import Corpus
+from spe_dist.extraction.formats import read_corpus
+from spe_dist.extraction.scoring.counts import Name
+from spe_dist.extraction.scoring.matching import check_symmetric
+from spe_dist.extraction.scoring.scores import Scores, score
+from spe_dist.extraction.scoring.significance import Comparison, compare, confidence_intervals
+from spe_dist.extraction.scoring.table import Intervals, comparison_table, scores_table
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = scoring_parser(
+        "score.py", "--gold FILE --predictions FILE [--baseline FILE] [options]", __doc__, least_draws=0
+    )
+    parser.add_argument(
+        "--predictions", required=True, metavar="FILE", help="the same sentences as a system marked them"
+    )
+    parser.add_argument("--baseline", metavar="FILE", help="another system's predictions, to test the difference")
+    parser.add_argument("--json", action="store_true", help="print JSON: fractions of 1 and counts, everything")
+    parser.add_argument(
+        "--by", action="store_true", help="also by number of entities and by sentence length (Figure 5)"
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status: 0 scored, 2 a user's error."""
+    return run_command(lambda: _run(sys.argv[1:] if argv is None else argv))
+
+
+def _run(argv: Sequence[str]) -> None:
+    options = parse_command_line(build_parser(), argv)
+    gold = read_corpus(options.gold)
+    predicted = read_corpus(options.predictions, predictions=True)
+    baseline = read_corpus(options.baseline, predictions=True) if options.baseline else None
+    check_symmetric(options.symmetric, *filter(None, (gold, predicted, baseline)))
+    scores = score(gold, predicted, options.symmetric)
+    intervals = confidence_intervals(scores, options.bootstrap, options.seed) if options.bootstrap else None
+    comparisons = None
+    if baseline is not None:
+        of_baseline = score(gold, baseline, options.symmetric)
+        comparisons = compare(of_baseline, scores, options.bootstrap or 1000, seed=options.seed)
+    files = {"gold": gold, "predictions": predicted} | ({"baseline": baseline} if baseline else {})
+    if options.json:
+        print(json.dumps(to_json(files, scores, intervals, comparisons), indent=2, ensure_ascii=False))
+    else:
+        print(to_text(files, scores, intervals, comparisons, options.by))
+
+
+def to_text(
+    files: Mapping[str, Corpus],
+    scores: Scores,
+    intervals: Intervals | None,
+    comparisons: Mapping[Name, Comparison] | None,
+    by_group: bool,
+) -> str:
+    """What a reader wants to see: the files, the tables, then what reading and scoring had to note."""
+    notes = [
+        f"note: {count:,} {why} ({name})" for name, corpus in files.items() for why, count in corpus.notices.items()
+    ]
+    parts = [
+        "\n".join(f"{name:<12} {corpus.source} ({corpus.format})" for name, corpus in files.items()),
+        scores_table(scores, by_group=by_group, intervals=intervals),
+        f"95% intervals over {scores.units.description}" if intervals else "",
+        f"Paired test, over the same units\n{comparison_table(comparisons)}" if comparisons else "",
+        "\n".join(notes),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def to_json(
+    files: Mapping[str, Corpus],
+    scores: Scores,
+    intervals: Intervals | None,
+    comparisons: Mapping[Name, Comparison] | None,
+) -> dict[str, Any]:
+    """`Scores.to_json()` with "f1_interval" beside each F1, the files, and "comparison" with the baseline."""
+    numbers = scores.to_json()
+    for (metric, kind), interval in (intervals or {}).items():
+        counts = numbers[metric] if kind is None else numbers[f"{metric}_by_type"][kind]
+        counts["f1_interval"] = list(interval)
+    if comparisons is not None:
+        tested: dict[str, Any] = {}
+        numbers["comparison"] = tested
+        for (metric, kind), comparison in comparisons.items():
+            place = tested if kind is None else tested.setdefault(f"{metric}_by_type", {})
+            place[metric if kind is None else kind] = comparison.to_json()
+    described = {
+        name: {"file": corpus.source, "format": corpus.format, "notices": dict(corpus.notices)}
+        for name, corpus in files.items()
+    }
+    return {"files": described, "interval_units": scores.units.description, **numbers}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,235 @@
+"""Settings from presets, YAML files and the command line, strictly.
+
+Later sources win: defaults, preset, YAML file, command line. A YAML file may be nested by section or flat. An unknown
+key, a value of the wrong type and a misspelt choice are errors that name the nearest known word.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from spe_dist.config.pretraining import PRESETS, Config, validate
+from spe_dist.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaf:
+    """One setting: its section, name, type, default and help text."""
+
+    section: str
+    name: str
+    type: Any
+    default: Any
+    help: str
+
+
+def leaves(config_class: type = Config) -> dict[str, Leaf]:
+    """All settings of a sectioned config class by leaf name; in a section its own before those that it inherits."""
+    found: dict[str, Leaf] = {}
+    for section_name, section_type in typing.get_type_hints(config_class).items():
+        hints = typing.get_type_hints(section_type)
+        own = list(inspect.get_annotations(section_type))
+        for f in sorted(dataclasses.fields(section_type), key=lambda f: (*own, f.name).index(f.name)):
+            assert f.name not in found, f"leaf {f.name} stands in two sections"
+            found[f.name] = Leaf(section_name, f.name, hints[f.name], f.default, f.metadata["help"])
+    return found
+
+
+def resolve(overrides: Iterable[Mapping[str, Any]], config_class: type = Config) -> Any:
+    """A config from leaf-name mappings, later ones winning. Values are converted and checked by type."""
+    known = leaves(config_class)
+    values: dict[str, dict[str, Any]] = {section: {} for section in typing.get_type_hints(config_class)}
+    for mapping in overrides:
+        for name, value in mapping.items():
+            if name not in known:
+                raise ConfigError(f"unknown setting {name!r}{_nearest(name, known)}")
+            values[known[name].section][name] = convert(known[name], value)
+    hints = typing.get_type_hints(config_class)
+    return config_class(**{section: hints[section](**chosen) for section, chosen in values.items()})
+
+
+def differences(saved: Any, config: Any) -> dict[str, tuple[Any, Any]]:
+    """Settings of two configs of one class that differ: (saved, this run's), but for where a run lies and `resume`."""
+    both = zip(vars(saved).values(), vars(config).values(), strict=True)
+    pairs = {name: (value, getattr(mine, name)) for old, mine in both for name, value in vars(old).items()}
+    return {name: (a, b) for name, (a, b) in pairs.items() if a != b and name not in ("output", "resume")}
+
+
+def describe_differences(changed: Mapping[str, tuple[Any, Any]]) -> str:
+    """Differences in words, for one line."""
+    return ", ".join(f"{name}={mine} (was {value})" for name, (value, mine) in changed.items())
+
+
+def load_yaml(path: str | Path, config_class: type = Config) -> dict[str, Any]:
+    """Leaf-name mapping of a YAML file, nested by section or flat. Raises ConfigError."""
+    try:
+        document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"settings file {path} does not exist; check --config") from None
+    except OSError as error:
+        raise ConfigError(f"settings file {path} cannot be read: {error.strerror}; check --config") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"settings file {path} is not valid YAML: {error}") from None
+    return flatten(document or {}, str(path), config_class)
+
+
+def flatten(document: Any, source: str, config_class: type = Config) -> dict[str, Any]:
+    """Leaf-name mapping of a nested or flat document; unknown sections and keys are errors."""
+    if not isinstance(document, dict):
+        raise ConfigError(f"{source} must hold a mapping of settings, not a {type(document).__name__}")
+    sections = typing.get_type_hints(config_class)
+    known = leaves(config_class)
+    flat: dict[str, Any] = {}
+    for key, value in document.items():
+        inside = value.items() if key in sections and isinstance(value, dict) else [(key, value)]
+        for name, leaf_value in inside:
+            if name not in known:
+                raise ConfigError(f"{source}: unknown setting {name!r}{_nearest(str(name), [*known, *sections])}")
+            if key in sections and isinstance(value, dict) and known[name].section != key:
+                raise ConfigError(f"{source}: {name!r} belongs to section {known[name].section!r}, not {key!r}")
+            if name in flat:
+                raise ConfigError(f"{source}: {name!r} is given twice")
+            flat[name] = leaf_value
+    return flat
+
+
+def to_yaml(config: Any) -> str:
+    """The whole config as YAML, nested by section; `load_yaml` reads it back to an equal config."""
+    document = {
+        section: {k: list(v) if isinstance(v, tuple) else v for k, v in vars(values).items()}
+        for section, values in vars(config).items()
+    }
+    return yaml.safe_dump(document, sort_keys=False)
+
+
+def convert(leaf: Leaf, value: Any) -> Any:
+    """`value` as the leaf's type. Text is parsed, as it comes from a command line. Raises ConfigError."""
+    allowed = [leaf.type]
+    if isinstance(leaf.type, types.UnionType):
+        allowed = [t for t in typing.get_args(leaf.type) if t is not types.NoneType]
+        if value is None or (isinstance(value, str) and value.lower() in ("none", "null", "")):
+            return None
+    target = allowed[0]
+    if typing.get_origin(target) is typing.Literal:
+        choices = typing.get_args(target)
+        if value not in choices:
+            raise ConfigError(
+                f"{leaf.name}={value!r}: choose one of {', '.join(choices)}{_nearest(str(value), choices)}"
+            )
+        return value
+    if typing.get_origin(target) is tuple:
+        parts = value.split(",") if isinstance(value, str) else value
+        element = typing.get_args(target)[0]
+        if not isinstance(parts, list | tuple):
+            kind = "whole numbers" if element is int else "words"
+            raise ConfigError(f"{leaf.name}={value!r}: give {kind} separated by commas")
+        if isinstance(value, str):
+            parts = [part.strip() for part in parts]
+        return tuple(_scalar(leaf.name, element, part) for part in parts if part != "" or element is not str)
+    return _scalar(leaf.name, target, value)
+
+
+def _scalar(name: str, target: type, value: Any) -> Any:
+    problem = ConfigError(f"{name}={value!r}: expected {_TYPE_NAMES[target]}")
+    if target is bool:
+        if isinstance(value, str) and value.lower() in ("true", "false", "yes", "no", "on", "off", "1", "0"):
+            return value.lower() in ("true", "yes", "on", "1")
+        if not isinstance(value, bool):
+            raise problem
+        return value
+    if isinstance(value, bool) or value is None:
+        raise problem
+    if target is str:
+        if not isinstance(value, str | int | float):
+            raise problem
+        return str(value)
+    try:
+        number = float(value.replace("_", "")) if isinstance(value, str) else value
+        if target is int and number != int(number):
+            raise problem
+        return target(number)
+    except (TypeError, ValueError, OverflowError):
+        raise problem from None
+
+
+_TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are ConfigErrors, with the nearest known option."""
+
+    def error(self, message: str) -> typing.NoReturn:
+        raise ConfigError(message)
+
+
+def add_settings(parser: argparse.ArgumentParser, config_class: type = Config) -> None:
+    """One option for every setting, grouped by section, with its default in the help text."""
+    sections = typing.get_type_hints(config_class)
+    groups = {s: parser.add_argument_group(s, (t.__doc__ or "").splitlines()[0]) for s, t in sections.items()}
+    for leaf in leaves(config_class).values():
+        options: dict[str, Any] = {"metavar": _metavar(leaf), "default": argparse.SUPPRESS}
+        if leaf.type is bool:
+            options |= {"nargs": "?", "const": True}
+        help_text = f"{leaf.help} [{_text(leaf.default)}]".replace("%", "%%")
+        groups[leaf.section].add_argument(f"--{leaf.name}", help=help_text, **options)
+
+
+def _text(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _metavar(leaf: Leaf) -> str:
+    if typing.get_origin(leaf.type) is typing.Literal:
+        return "|".join(typing.get_args(leaf.type))
+    if typing.get_origin(leaf.type) is tuple:
+        return "N,N,.." if typing.get_args(leaf.type)[0] is int else "TEXT,TEXT,.."
+    if leaf.type is bool:
+        return "true|false"
+    return {int: "N", float: "X"}.get(leaf.type, "TEXT")
+
+
+def parse_command_line(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
+    """Parsed arguments, options before, behind and between positional ones; an unknown one is a ConfigError."""
+    namespace, unknown = parser.parse_known_intermixed_args(list(argv))
+    if unknown:
+        known = [option for action in parser._actions for option in action.option_strings]
+        word = unknown[0].split("=")[0]
+        raise ConfigError(f"unknown argument {unknown[0]!r}{_nearest(word, known)}; --help lists all")
+    return namespace
+
+
+def load_config(
+    *,
+    preset: str | None,
+    yaml_file: str | None,
+    given: Mapping[str, Any],
+    config_class: type = Config,
+    presets: Mapping[str, Mapping[str, Any]] = PRESETS,
+    check: Callable[[Any], None] = validate,
+) -> Any:
+    """The checked config of a run: defaults, then preset, then YAML file, then what the command line gave."""
+    if preset is not None and preset not in presets:
+        raise ConfigError(f"unknown preset {preset!r}; choose one of {', '.join(presets)}{_nearest(preset, presets)}")
+    config = resolve(
+        [presets[preset] if preset else {}, load_yaml(yaml_file, config_class) if yaml_file else {}, given],
+        config_class,
+    )
+    check(config)
+    return config

@@ -1,0 +1,1 @@
+"""From shards to packed, corrupted micro-batches in a fixed order."""

@@ -1,0 +1,195 @@
+"""Loader processes of a rank: a torch DataLoader around `StepBuilder` that starts safely, ends cleanly, says why.
+
+Start: worker processes are forked, which takes no time, unless CUDA is in use here. A forked child must not touch CUDA
+and, with RDMA networks, may corrupt memory that its parent has registered; then a fork server, a fresh process that
+has imported torch but never CUDA, makes the workers. That one imports the main script once a worker, so a script that
+trains needs the usual `if __name__ == "__main__"`.
+
+Signals: schedulers and launchers send a stop to a rank's children too. Workers have these signals blocked and end with
+their rank: told by it, or within seconds after it died.
+
+Transport: steps travel through a pipe as one array of integers. No shared memory, which containers keep small and
+which a killed process leaves behind; a step of 256 sentences is about 200 kB.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import itertools
+import multiprocessing
+import os
+import signal
+import warnings
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from multiprocessing import resource_tracker
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from spe_dist.data.batches.packed import PackedBatch
+from spe_dist.data.batches.stream import StepBatch, StepBuilder
+from spe_dist.errors import ConfigError, SpeError
+
+_NARROW = [field.name for field in fields(PackedBatch) if field.name not in ("sentence_ids_B", "max_seqlen")]
+_BLOCKED = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP}
+
+
+@dataclass
+class _Parcel:
+    """A StepBatch on its way out of a worker: everything but the sentence ids fits 32 bits."""
+
+    step: int
+    epoch: int
+    ids: list[np.ndarray]
+    values: np.ndarray
+    sizes: list[list[int]]
+    max_seqlens: list[int]
+
+    @classmethod
+    def of(cls, batch: StepBatch) -> _Parcel:
+        parts = [[getattr(b, name) for name in _NARROW] for b in batch.micro_batches]
+        return cls(
+            batch.step,
+            batch.epoch,
+            [b.sentence_ids_B.numpy() for b in batch.micro_batches],
+            torch.cat([tensor.to(torch.int32) for part in parts for tensor in part]).numpy(),
+            [[len(tensor) for tensor in part] for part in parts],
+            [b.max_seqlen for b in batch.micro_batches],
+        )
+
+    def unpack(self) -> StepBatch:
+        """The StepBatch; the tensors of all micro-batches share one storage."""
+        wide = torch.from_numpy(self.values).to(torch.int64)
+        parts = iter(torch.split(wide, list(itertools.chain.from_iterable(self.sizes))))
+        batches = []
+        for ids, max_seqlen in zip(self.ids, self.max_seqlens, strict=True):
+            tensors: dict[str, Any] = {name: next(parts) for name in _NARROW}
+            tensors["cu_seqlens_Q1"] = tensors["cu_seqlens_Q1"].to(torch.int32)
+            batches.append(PackedBatch(sentence_ids_B=torch.from_numpy(ids), max_seqlen=max_seqlen, **tensors))
+        return StepBatch(self.step, self.epoch, batches)
+
+    def pin_memory(self) -> StepBatch:
+        """Called by the DataLoader's pinning thread, so that training does not wait for it."""
+        return self.unpack().pin_memory()
+
+
+class _Steps(IterableDataset):
+    """In worker w of W: steps start + w, start + w + W, ...; an error of ours is handed over as it is."""
+
+    def __init__(self, builder: StepBuilder, start_step: int, end_step: int | None) -> None:
+        self.builder = builder
+        self.start_step = start_step
+        self.end_step = end_step
+
+    def __iter__(self) -> Iterator[_Parcel | SpeError]:
+        worker = get_worker_info()
+        assert worker is not None
+        first = self.start_step + worker.id
+        end = self.end_step
+        steps = itertools.count(first, worker.num_workers) if end is None else range(first, end, worker.num_workers)
+        try:
+            for step in steps:
+                yield _Parcel.of(self.builder.build(step))
+        except SpeError as error:
+            yield error
+
+
+class WorkerLoader(Iterator[StepBatch]):
+    """Steps start_step .. end_step - 1 from `workers` processes, which are at most `prefetch_steps` ahead in all.
+
+    At least one step a worker is prepared, so no more workers are started than prefetch_steps. Making a loader starts
+    the processes and draws no ambient random number.
+    """
+
+    def __init__(
+        self,
+        builder: StepBuilder,
+        start_step: int,
+        end_step: int | None,
+        workers: int,
+        prefetch_steps: int,
+        pin_memory: bool = False,
+    ) -> None:
+        if prefetch_steps < 1:
+            raise ConfigError(f"prefetch_steps={prefetch_steps} with loader processes; choose at least 1")
+        workers = min(workers, prefetch_steps)
+        with _signals_blocked(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
+            before = set(multiprocessing.active_children())
+            loader = DataLoader(
+                _Steps(builder, start_step, end_step),
+                batch_size=None,
+                num_workers=workers,
+                collate_fn=_as_it_is,
+                prefetch_factor=prefetch_steps // workers,
+                multiprocessing_context=_context(),
+                pin_memory=pin_memory and torch.cuda.is_available(),
+                generator=torch.Generator(),
+            )
+            self._iterator: list[Any] = [iter(loader)]
+            self.processes = [p for p in multiprocessing.active_children() if p not in before]
+        self._end = weakref.finalize(self, _end, self._iterator, self.processes, os.getpid())
+        atexit.register(self._end)
+
+    def __next__(self) -> StepBatch:
+        if not self._iterator:
+            raise StopIteration
+        try:
+            item = next(self._iterator[0])
+        except BaseException:
+            self.close()
+            raise
+        if isinstance(item, SpeError):
+            self.close()
+            raise item
+        return item.unpack() if isinstance(item, _Parcel) else item
+
+    def close(self) -> None:
+        """End the worker processes; may be called twice."""
+        self._end()
+        atexit.unregister(self._end)
+
+
+def _end(iterators: list[Any], processes: list[Any], owner: int) -> None:
+    """Ask the workers to leave, kill those that do not (signals do not reach them, see above)."""
+    if os.getpid() != owner:
+        return  # a fork of the rank has a copy of the loader, but the workers are not its children
+    for iterator in iterators:
+        iterator._shutdown_workers()
+    iterators.clear()
+    for process in processes:
+        process.join(timeout=1.0)
+        if process.is_alive():
+            process.kill()
+            process.join()
+
+
+def _as_it_is(item: Any) -> Any:
+    return item
+
+
+def _context() -> Any:
+    """How workers are started; see the head of this module."""
+    if not torch.cuda.is_initialized():
+        return multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
+
+
+@contextlib.contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """Processes that are started inside inherit the block; what arrives meanwhile is delivered afterwards."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
+    try:
+        # Its start unblocks two signals as a side effect, so it is started first.
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

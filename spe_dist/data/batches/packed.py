@@ -1,0 +1,40 @@
+"""A micro-batch without padding: all sequences one behind the other, targets as flat index arrays.
+
+Legend of the shape suffixes:
+    B sentences, Q sequences, T tokens (pieces with [CLS] and [SEP]), W words, S spans (5 a sequence),
+    M token boundary targets (masked pieces), P permuted spans
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from spe_dist.data.batches.batch_tensors import BatchTensors
+
+
+@dataclass(frozen=True)
+class PackedBatch(BatchTensors):
+    """One micro-batch of B sentences as Q sequences.
+
+    Sequences 0..B-1 are the span-pair views of the sentences in slot order, B..2B-1 their context views in the same
+    order; with `permutations` > 1 further sequences follow that serve the span permutation objective only.
+    Every sequence is [CLS] pieces [SEP]. Its five spans L, s1, M, s2, R (empty ones included) are spans 5q..5q+4 and
+    partition its words in order, so word w of the batch belongs to span s iff
+    span_borders_S1[s] <= w < span_borders_S1[s + 1].
+    """
+
+    sentence_ids_B: Tensor  # int64: global id of each sentence
+    first_piece_W: Tensor  # int64: index into T of each word's first piece, ascending
+    span_borders_S1: Tensor  # int64: borders of the spans in W, first 0, last W; S = 5Q
+    tbo_first_piece_M: Tensor  # int64: index into T of the first piece of the word a target belongs to
+    tbo_offset_M: Tensor  # int64: offset of the target inside its word, 1 for the second piece
+    tbo_label_M: Tensor  # int64: the hidden piece
+    spo_span_P: Tensor  # int64: index into S of each permuted span, in the view that shows it
+    spo_label_P: Tensor  # int64: 0..5, index of the applied order, 0 = unchanged
+    max_seqlen: int  # longest sequence in tokens
+
+    @property
+    def n_sentences(self) -> int:
+        return self.sentence_ids_B.shape[0]

@@ -1,0 +1,1 @@
+"""From words to shards on disk."""

@@ -1,0 +1,84 @@
+"""What a build shows: a progress bar with sentences a second and the time left, and a closing table."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from spe_dist.data.build.stages import UNKNOWN_WORDS
+from spe_dist.data.shards.manifest import SPLITS, Manifest
+
+MANY_UNKNOWN_WORDS = 0.05  # share of all words
+
+
+class Progress:
+    """A bar on a terminal while a stage runs, one line about it at its end."""
+
+    def __init__(self, title: str, total: int, quiet: bool) -> None:
+        from tqdm import tqdm
+
+        self._title, self._quiet = title, quiet
+        self._start_s = time.monotonic()
+        self._sentences = 0
+        self._bar: Any = tqdm(
+            desc=title,
+            total=total,
+            disable=quiet or not sys.stderr.isatty(),
+            leave=False,
+            bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left{postfix}",
+        )
+
+    def advance_to(self, position: int, sentences: int) -> None:
+        """`position` of the total is reached; `sentences` more are done."""
+        self._sentences += sentences
+        self._bar.set_postfix_str(f"{self._rate():,.0f} sentences/s", refresh=False)
+        self._bar.update(min(position, self._bar.total) - self._bar.n)
+
+    def _rate(self) -> float:
+        """Sentences a second so far."""
+        return self._sentences / max(1e-9, time.monotonic() - self._start_s)
+
+    def close(self) -> None:
+        self._bar.close()
+        if not self._quiet:
+            seconds = time.monotonic() - self._start_s
+            print(f"{self._title}: {self._sentences:,} sentences in {seconds:.0f} s, {self._rate():,.0f} a second")
+
+
+def closing_table(manifest: Manifest) -> str:
+    """Sentences kept by split, words, pieces, bytes; what was skipped and noticed, by reason."""
+    rows: list[list[str]] = [["", "sentences", "words", "pieces", "pieces/word", "shards", "blocks", "bytes"]]
+    for split in SPLITS:
+        shards = manifest.splits.get(split, ())
+        sentences, words, pieces = (sum(getattr(s, name) for s in shards) for name in ("sentences", "words", "pieces"))
+        blocks, size = sum(len(shard.blocks) for shard in shards), sum(shard.bytes for shard in shards)
+        ratio = f"{pieces / words:.3f}" if words else "-"
+        numbers = [f"{number:,}" for number in (sentences, words, pieces, len(shards), blocks, size)]
+        rows.append([split.replace("_", "-"), *numbers[:3], ratio, *numbers[3:]])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
+        lines.append("  ".join([row[0].ljust(widths[0]), *cells[1:]]))
+    skipped = [(reason, count) for reason, count in manifest.skipped.items() if count]
+    lines.append("skipped: " + ("; ".join(f"{count:,} {reason}" for reason, count in skipped) or "nothing"))
+    lines += [f"noticed: {count:,} {what}" for what, count in manifest.noticed.items() if count]
+    return "\n".join(lines)
+
+
+def warnings_of(manifest: Manifest) -> list[str]:
+    """What a user should know before training on these shards."""
+    warnings = []
+    words = sum(shard.words for shards in manifest.splits.values() for shard in shards)
+    unknown = manifest.noticed.get(UNKNOWN_WORDS, 0)
+    if unknown > MANY_UNKNOWN_WORDS * words:
+        warnings.append(
+            f"{unknown:,} of {words:,} words are unknown to the vocabulary of {manifest.tokenizer.name}; "
+            "does it belong to this text (language, casing)?"
+        )
+    if not manifest.n_sentences("held_out"):
+        warnings.append(
+            "no sentence was held out, so that nothing can be evaluated; give more text or a larger held_out"
+        )
+    return warnings

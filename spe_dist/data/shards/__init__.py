@@ -1,0 +1,1 @@
+"""Shards of pieces: format, manifest, stores and checks."""

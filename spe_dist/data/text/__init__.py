@@ -1,0 +1,1 @@
+"""From raw text to words: the one way, for shards and for prediction."""

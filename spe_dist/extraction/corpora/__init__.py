@@ -1,0 +1,1 @@
+"""Corpora of sentences with entities and relations, and what they hold."""

@@ -1,0 +1,1 @@
+"""Sentences, predictions and comparisons as pages."""

@@ -1,0 +1,1 @@
+"""The joint model of entities and relations, its examples and its folder."""

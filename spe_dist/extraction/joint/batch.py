@@ -1,0 +1,107 @@
+"""Examples as one batch without padding: windows one behind the other, gold as flat index arrays.
+
+Two ways to count words: W counts those of the windows, where a word that two windows hold counts twice; G counts
+those of the sentences, each once. Where every sentence has one window they are the same.
+
+Legend of the shape suffixes:
+    B sentences (examples), Q sequences (windows), T tokens (pieces with [CLS] and [SEP]), W words of the windows,
+    G words of the sentences, E gold spans, R gold pairs
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spe_dist.data.batches.batch_tensors import BatchTensors
+from spe_dist.data.batches.ragged import borders, ranges
+from spe_dist.extraction.joint.examples import Example
+
+
+@dataclass(frozen=True)
+class ExtractionBatch(BatchTensors):
+    """B sentences as Q sequences; the windows of a sentence stand together, in order."""
+
+    first_piece_W: Tensor  # int64: index into T of each word's first piece
+    word_borders_Q1: Tensor  # int64: borders of the sequences in W, first 0, last W
+    window_first_Q: Tensor  # int64: index into G of each sequence's first word
+    window_borders_B1: Tensor  # int64: borders of the sentences in Q
+    sentence_borders_B1: Tensor  # int64: borders of the sentences in G
+    own_word_G: Tensor  # int64: index into W of each word in the window that decides it
+    tags_G: Tensor  # int64: gold tags, see `tags`
+    entity_start_E: Tensor  # int64: index into G; ascending by (start, end)
+    entity_end_E: Tensor
+    entity_class_E: Tensor  # int64: see `Labels`; 0 for arguments of relations that are no entities
+    pair_first_R: Tensor  # int64: index into E of the span that stands first
+    pair_second_R: Tensor
+    pair_class_R: Tensor  # int64: see `Labels`
+    max_seqlen: int  # longest sequence in tokens
+    max_words: int  # longest sentence in words
+    max_windows: int  # most windows of a sentence
+
+    @property
+    def n_examples(self) -> int:
+        return self.sentence_borders_B1.shape[0] - 1
+
+    @property
+    def n_words(self) -> int:
+        """Words of the sentences, G."""
+        return self.own_word_G.shape[0]
+
+
+def collate(examples: Sequence[Example]) -> ExtractionBatch:
+    """The batch of one or more examples, in their order."""
+    assert examples, "a batch needs an example"
+    windows = [window for example in examples for window in example.windows]
+    tokens_Q = np.array([len(window.piece_ids) for window in windows])
+    words_Q = np.array([window.end_word - window.first_word for window in windows])
+    words_B = np.array([example.n_words for example in examples])
+    windows_B = np.array([len(example.windows) for example in examples])
+    token_borders_Q1, word_borders_Q1, sentence_borders_B1 = borders(tokens_Q), borders(words_Q), borders(words_B)
+    first_piece_W = _join([window.first_pieces for window in windows])
+    first_piece_W += np.repeat(token_borders_Q1[:-1], words_Q)
+    window_first_Q = np.repeat(sentence_borders_B1[:-1], windows_B)
+    window_first_Q += np.array([window.first_word for window in windows])
+
+    own_Q = np.array([window.own_end - window.own_first for window in windows])
+    own_start_Q = word_borders_Q1[:-1] + np.array([window.own_first - window.first_word for window in windows])
+    own_word_G = np.repeat(own_start_Q, own_Q) + ranges(own_Q)
+
+    golds = [example.gold for example in examples]
+    spans_B = np.array([len(gold.spans) for gold in golds])
+    pairs_B = np.array([len(gold.pairs) for gold in golds])
+    spans_E2 = np.concatenate([gold.spans for gold in golds]) + np.repeat(sentence_borders_B1[:-1], spans_B)[:, None]
+    pairs_R2 = np.concatenate([gold.pairs for gold in golds]) + np.repeat(borders(spans_B)[:-1], pairs_B)[:, None]
+    return ExtractionBatch(
+        piece_ids_T=_tensor(_join([window.piece_ids for window in windows])),
+        positions_T=_tensor(ranges(tokens_Q)),
+        cu_seqlens_Q1=torch.from_numpy(token_borders_Q1.astype(np.int32)),
+        first_piece_W=_tensor(first_piece_W),
+        word_borders_Q1=_tensor(word_borders_Q1),
+        window_first_Q=_tensor(window_first_Q),
+        window_borders_B1=_tensor(borders(windows_B)),
+        sentence_borders_B1=_tensor(sentence_borders_B1),
+        own_word_G=_tensor(own_word_G),
+        tags_G=_tensor(np.concatenate([gold.tags for gold in golds])),
+        entity_start_E=_tensor(spans_E2[:, 0]),
+        entity_end_E=_tensor(spans_E2[:, 1]),
+        entity_class_E=_tensor(np.concatenate([gold.classes for gold in golds])),
+        pair_first_R=_tensor(pairs_R2[:, 0]),
+        pair_second_R=_tensor(pairs_R2[:, 1]),
+        pair_class_R=_tensor(np.concatenate([gold.pair_classes for gold in golds])),
+        max_seqlen=int(tokens_Q.max()),
+        max_words=int(words_B.max()),
+        max_windows=int(windows_B.max()),
+    )
+
+
+def _join(lists: Sequence[Sequence[int]]) -> np.ndarray:
+    return np.array([value for values in lists for value in values], dtype=np.int64)
+
+
+def _tensor(values: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.int64))

@@ -1,0 +1,240 @@
+"""The fine-tuned folder: an exported SPE folder (spe_dist/export/folder.py) with the heads of extraction beside it.
+
+    config.json, model.safetensors   the sentence encoder: transformers.AutoModel loads it
+    tokenizer files                  transformers.AutoTokenizer
+    spe_config.json                  settings of span encoder and span pair encoder
+    spe_heads.safetensors            their weights
+    extractor.json                   settings of the extraction, what it was trained on
+    extractor_heads.safetensors      detection, typing and relation head, span encoder of contexts
+    labels.json                      entity and relation types
+    README.md                        the same for people
+
+It is read without DeepSpeed, and as an exported folder it is a start for pre-training's other tools and for another
+fine-tuning.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from spe_dist.config.loading import leaves, resolve
+from spe_dist.data.text.vocabulary import load_tokenizer
+from spe_dist.errors import CheckpointError
+from spe_dist.export.folder import (
+    CARD,
+    EXTRACTOR,
+    EXTRACTOR_HEADS,
+    LABELS,
+    fill_folder,
+    load_tensors,
+    read_folder,
+    read_json,
+    save_tensors,
+    write_json,
+)
+from spe_dist.export.loading import span_pair_encoder_of
+from spe_dist.export.parts import EXPORTED_SECTIONS, POOLER, SPE, Parts, seeded_pooler
+from spe_dist.extraction.corpora.corpus import Labels
+from spe_dist.extraction.joint.model import JointModel
+from spe_dist.utils.safe_folder import check_free_name, check_space, written_whole
+
+FORMAT_VERSION = 1
+# Settings of the extraction itself; those of the network stand in spe_config.json as in every exported folder.
+EXTRACTION_SETTINGS = ("max_pieces", "context_pieces", "context_encoder", "relation_size", "symmetric")
+OBJECTIVES = {"tbo": False, "spo": False, "cspo": True, "contrastive_head": False}  # what gives span and pair encoder
+
+
+@dataclass(frozen=True)
+class LoadedExtractor:
+    """A fine-tuned model in float32 and eval mode, and what it needs to read sentences."""
+
+    model: JointModel
+    tokenizer: Any
+    labels: Labels
+    settings: dict[str, Any]  # EXTRACTION_SETTINGS and those of the network, by leaf name
+    facts: dict[str, Any]  # what it was trained on and how well it scored
+
+
+def save_extractor(
+    folder: str | Path,
+    model: JointModel,
+    tokenizer: Any,
+    labels: Labels,
+    settings: Mapping[str, Any],
+    facts: Mapping[str, Any],
+) -> None:
+    """Write a fine-tuned folder, whole or not at all; an earlier fine-tuned folder is replaced.
+
+    `settings` by leaf name: EXTRACTION_SETTINGS and the network's (ModelConfig of pre-training). `facts` go into the
+    card. Raises CheckpointError.
+    """
+    output = Path(folder)
+    parts = _parts(model, tokenizer, settings, facts)
+    state = model.state_dict()
+    heads = {name: _plain(value) for name, value in state.items() if not name.startswith(SPE)}
+    check_free_name(output, True, EXTRACTOR)
+    check_space(output, parts.bytes + sum(4 * tensor.numel() for tensor in heads.values()))
+    told = {
+        "format_version": FORMAT_VERSION,
+        "settings": {name: _json_value(settings[name]) for name in EXTRACTION_SETTINGS},
+        "facts": dict(facts),
+    }
+    try:
+        with written_whole(output) as temporary:
+            fill_folder(parts, temporary)
+            save_tensors(heads, temporary / EXTRACTOR_HEADS)
+            write_json(temporary / EXTRACTOR, told)
+            write_labels(labels, temporary / LABELS)
+            (temporary / CARD).write_text(_card(parts, labels, told), encoding="utf-8")
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"writing the model {output} failed: {error}; make room (a quota may be full where the disk is not), then "
+            "continue with --resume auto"
+        ) from error
+
+
+def is_extractor(folder: str | Path) -> bool:
+    """Whether this is a fine-tuned folder."""
+    return (Path(folder) / EXTRACTOR).is_file()
+
+
+def load_extractor(folder: str | Path, device: str | torch.device = "cpu") -> LoadedExtractor:
+    """The model of a fine-tuned folder in eval mode. Raises CheckpointError where it is not one, or is damaged."""
+    folder = Path(folder)
+    if not is_extractor(folder):
+        raise CheckpointError(f"{folder} is no fine-tuned folder (no {EXTRACTOR}){_other_folder(folder)}")
+    told = read_json(folder / EXTRACTOR)
+    if told.get("format_version") != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{folder}/{EXTRACTOR} has format_version={told.get('format_version')}, this program reads "
+            f"{FORMAT_VERSION}; fine-tune again, or use the version that wrote it"
+        )
+    parts = read_folder(folder)
+    labels = read_labels(folder / LABELS)
+    try:
+        own_settings = {name: told["settings"][name] for name in EXTRACTION_SETTINGS}
+        settings: dict[str, Any] = {**vars(parts.config.model), **own_settings}
+        settings |= {name: int(settings[name]) for name in ("max_pieces", "context_pieces")}
+        relation_size, own = int(settings["relation_size"]), settings["context_encoder"] == "own"
+        facts = dict(told["facts"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder}/{EXTRACTOR} is incomplete ({error!r}); copy the folder again") from None
+    with torch.random.fork_rng(devices=[]):  # start values are overwritten, the caller's random numbers stay
+        spe, dropout = span_pair_encoder_of(parts), parts.config.model.dropout
+        model = JointModel(spe, labels, relation_size, dropout, own_context_encoder=own)
+    _fill(model, load_tensors(folder / EXTRACTOR_HEADS), folder)
+    return LoadedExtractor(model.to(device).eval(), load_tokenizer(folder), labels, settings, facts)
+
+
+def write_labels(labels: Labels, path: Path) -> None:
+    write_json(path, {"entity_types": list(labels.entity_types), "relation_types": list(labels.relation_types)})
+
+
+def read_labels(path: Path) -> Labels:
+    """labels.json of a fine-tuned folder. Raises CheckpointError."""
+    document = read_json(path)
+    types = [document.get("entity_types"), document.get("relation_types")]
+    if not all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in types):
+        raise CheckpointError(f"{path} must hold two lists of names, entity_types and relation_types; copy it again")
+    return Labels(tuple(types[0]), tuple(types[1]))  # type: ignore[arg-type]
+
+
+def _parts(model: JointModel, tokenizer: Any, settings: Mapping[str, Any], facts: Mapping[str, Any]) -> Parts:
+    weights = {name: _plain(value) for name, value in model.state_dict().items() if name.startswith(SPE)}
+    bert_config = model.spe.encoder.config.to_dict()
+    trained = any(name.startswith(POOLER) for name in weights)
+    known = leaves()
+    network = {n: _json_value(v) for n, v in settings.items() if n in known and known[n].section in EXPORTED_SECTIONS}
+    return Parts(
+        weights=weights,
+        settings={**network, **OBJECTIVES},
+        bert_config=bert_config,
+        pooler={} if trained else seeded_pooler(bert_config, seed=0),
+        pooler_origin="trained" if trained else "untrained",
+        tokenizer=tokenizer,
+        facts=facts,
+    )
+
+
+def _fill(model: JointModel, heads: dict[str, Tensor], folder: Path) -> None:
+    expected = {name: value for name, value in model.state_dict().items() if not name.startswith(SPE)}
+    missing, unknown = sorted(expected.keys() - heads.keys()), sorted(heads.keys() - expected.keys())
+    unlike = sorted(name for name in expected.keys() & heads.keys() if expected[name].shape != heads[name].shape)
+    if missing or unknown or unlike:
+        raise CheckpointError(
+            f"{folder}/{EXTRACTOR_HEADS} does not fit {LABELS} and {EXTRACTOR}: missing {missing[:2]}, unknown "
+            f"{unknown[:2]}, of another shape {unlike[:2]}; copy the folder again"
+        )
+    model.load_state_dict(heads, strict=False)
+
+
+def _other_folder(folder: Path) -> str:
+    """What the folder is instead, and the remedy."""
+    if is_extractor(folder / "model"):
+        return f"; it is the output of a run, give {folder / 'model'}"
+    if (folder / "spe_config.json").is_file() or (folder / "config.json").is_file():
+        return "; it is an encoder: fine-tune it with spe_dist/finetune.py --start and give OUTPUT/model"
+    return "" if folder.exists() else ": it does not exist; give OUTPUT/model of a spe_dist/finetune.py run"
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", torch.float32)
+
+
+def _json_value(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def network_settings(settings: Mapping[str, Any]) -> Any:
+    """Pre-training's Config with the network that `settings` describe: span and pair encoder, no contrastive head."""
+    known = leaves()
+    return resolve([{n: v for n, v in settings.items() if n in known and known[n].section == "model"}, OBJECTIVES])
+
+
+def _card(parts: Parts, labels: Labels, told: Mapping[str, Any]) -> str:
+    bert = parts.bert_config
+    rows = {
+        "sentence encoder": f"{bert['num_hidden_layers']} layers x {bert['hidden_size']}, "
+        f"{bert['num_attention_heads']} heads, {bert['vocab_size']} pieces",
+        **{name.replace("_", " "): value for name, value in told["facts"].items()},
+        **{name.replace("_", " "): json.dumps(value) for name, value in told["settings"].items()},
+    }
+    return _TEMPLATE.format(
+        facts="\n".join(f"| {name} | {value} |" for name, value in rows.items()),
+        entities=", ".join(f"`{name}`" for name in labels.entity_types) or "none",
+        relations=", ".join(f"`{name}`" for name in labels.relation_types) or "none",
+    )
+
+
+_TEMPLATE = """# Joint entity and relation extraction
+
+A BERT encoder with span encoder, span pair encoder and heads, fine-tuned to mark entities and relations (Wang et al.,
+EMNLP 2020).
+
+| | |
+|---|---|
+{facts}
+
+Entity types: {entities}.
+
+Relation types (directed): {relations}.
+
+## Use
+
+```python
+from spe_dist.extraction.predicting.extractor import Extractor
+extractor = Extractor.from_pretrained(FOLDER)
+sentences = extractor.predict("Anna Berg works for the city council of Lund .")
+```
+
+From a shell: `python spe_dist/predict.py FOLDER text.txt`. The encoder alone, with nothing but transformers:
+`AutoModel.from_pretrained(FOLDER)`. `--start FOLDER` of spe_dist/finetune.py fine-tunes it further.
+"""

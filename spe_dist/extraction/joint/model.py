@@ -1,0 +1,268 @@
+"""Joint model: entity span detection, entity typing and relation classification on one encoder (METHOD, Fine-tuning).
+
+One pass: words are tagged, the best valid tags give spans, the span encoder types them, and every two entities of a
+sentence are classified by the span pair encoder. The convolution's products are computed once a word, span vectors
+once a distinct span, however many pairs share them; so with dropout pairs also share the dropped elements.
+
+A probability of an entity is P(type | span) times the product of its words' tag probabilities; that of a relation is
+P(relation and direction | the two entities).
+
+Every module reads only its own parameters and only inside its own `forward`, so an engine may shard them; each is
+called equally often in each training pass, on one row that counts nothing where there is no example.
+
+Legend of the shape suffixes:
+    B sentences, Q sequences, W words of the windows, N = Q + W kept tokens, G words of the sentences, S typed spans,
+    P pairs, D hidden size, H span size, Y entity classes, Z relation classes, E entities, R relations
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from spe_dist.errors import ConfigError
+from spe_dist.extraction.corpora.corpus import Labels
+from spe_dist.extraction.joint.batch import ExtractionBatch
+from spe_dist.extraction.joint.candidates import (
+    Pairs,
+    Spans,
+    all_pairs,
+    cut_in_five,
+    in_windows,
+    predicted_spans,
+    typing_candidates,
+    with_gold_pairs,
+)
+from spe_dist.extraction.joint.tags import TAGS, best_tags, span_scores, spans_of_tags
+from spe_dist.model.dropout import Dropout
+from spe_dist.model.free_spans import WordTables
+from spe_dist.model.heads import Mlp, initialize
+from spe_dist.model.spe import SpanPairEncoder
+from spe_dist.pretraining.objectives import Term
+
+PAIRS_AT_ONCE = 4096  # pairs that a prediction classifies together: bounds its memory, not what it finds
+
+
+@dataclass(frozen=True)
+class JointOutputs:
+    """Losses of a batch: "detection" counts words, "typing" and "relation" their candidates."""
+
+    terms: dict[str, Term]
+    anchor: Tensor  # 0-dim, zero: ties heads without examples to the graph, so that every rank has every gradient
+
+
+@dataclass(frozen=True)
+class BatchPrediction:
+    """What was found in a batch, on the CPU; entities sorted by sentence and position."""
+
+    entity_sentence_E: Tensor  # int64: sentence of the batch
+    entity_start_E: Tensor  # int64: word of the sentence
+    entity_end_E: Tensor
+    entity_class_E: Tensor  # int64, 1 or more: see `Labels`
+    entity_probability_E: Tensor  # float32
+    relation_first_R: Tensor  # int64: index into E of the entity that stands first
+    relation_second_R: Tensor
+    relation_class_R: Tensor  # int64, 1 or more: see `Labels`
+    relation_probability_R: Tensor  # float32
+    overlong_spans: int  # spans left out because no window holds them
+    apart_pairs: int  # pairs left out because no window holds both entities
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A batch behind the encoder."""
+
+    cls_QD: Tensor
+    tables: WordTables
+    context_tables: WordTables  # of the encoder of L, M and R
+    tag_logits_G5: Tensor
+    anchor: Tensor
+
+
+class JointModel(nn.Module):
+    """Detection, typing and relation heads around a pre-trained span pair encoder."""
+
+    def __init__(
+        self,
+        spe: SpanPairEncoder,
+        labels: Labels,
+        relation_size: int = 128,
+        dropout: float = 0.1,
+        kernels: str = "auto",
+        own_context_encoder: bool = True,
+    ):
+        """The parts of `spe` are used, not copied; a contrastive head is left out. Heads start as METHOD says.
+
+        `own_context_encoder`: L, M and R of a pair have a span encoder of their own, as in the authors' released code;
+        it starts as a copy of that of the entities.
+        `dropout` is that of the heads and, as in the authors' released code, of the encoder's states before all heads.
+        """
+        super().__init__()
+        if spe.span_encoder is None or spe.pair_encoder is None:
+            raise ConfigError(
+                "extraction needs a span encoder and a span pair encoder, and this model lacks one (it was pre-trained "
+                "without CSPO); start from its Transformer alone"
+            )
+        self.spe = SpanPairEncoder(spe.encoder, spe.span_encoder, spe.pair_encoder)
+        self.spe.origin = spe.origin
+        self.labels = labels
+        span_size = spe.span_encoder.mlp.linear.out_features
+        self.state_dropout = Dropout(dropout)
+        self.detection_head = nn.Linear(spe.encoder.config.hidden_size, len(TAGS))
+        self.typing_head = nn.Linear(span_size, labels.entity_classes)
+        self.relation_head = nn.Sequential(
+            Mlp(span_size, span_size, dropout, kernels),
+            Mlp(span_size, relation_size, dropout, kernels),
+            nn.Linear(relation_size, labels.relation_classes),
+        )
+        self.detection_head.apply(initialize)
+        self.typing_head.apply(initialize)
+        self.relation_head.apply(initialize)
+        self.context_encoder = copy.deepcopy(spe.span_encoder) if own_context_encoder else None
+
+    def forward(self, batch: ExtractionBatch, gold_entities_B: Tensor) -> JointOutputs:
+        """Losses; `gold_entities_B` (bool): sentences whose relation candidates are pairs of gold entities."""
+        assert gold_entities_B.shape[0] == batch.n_examples
+        read = self._read(batch)
+        predicted = predicted_spans(batch, *_decode(batch, read.tag_logits_G5.detach()))
+        spans, gold = typing_candidates(batch, predicted)
+        vectors_SH, type_logits_SY, typing_anchor = self._type(batch, read, spans)
+
+        is_entity_S = torch.where(
+            gold_entities_B[spans.sentence_S],
+            gold.class_S > 0,
+            gold.is_predicted_S & (type_logits_SY.detach().argmax(1) > 0),
+        )
+        pairs, class_P = with_gold_pairs(batch, spans, gold, all_pairs(batch, spans, is_entity_S))
+        relation_logits_PZ, relation_anchor = self._classify(batch, read, spans, vectors_SH, pairs)
+        terms = {
+            "detection": _term(read.tag_logits_G5, batch.tags_G),
+            "typing": _term(type_logits_SY, gold.class_S),
+            "relation": _term(relation_logits_PZ, class_P),
+        }
+        return JointOutputs(terms, read.anchor + typing_anchor + relation_anchor)
+
+    @torch.no_grad()
+    def predict(self, batch: ExtractionBatch) -> BatchPrediction:
+        """Entities and relations of a batch; call in eval mode. Gold in the batch is not looked at."""
+        read = self._read(batch)
+        log_probs_G5 = torch.log_softmax(read.tag_logits_G5.float(), dim=1)
+        tags_G = _decode_tags(batch, log_probs_G5)
+        spans = predicted_spans(batch, *spans_of_tags(tags_G))
+        vectors_SH, type_logits_SY, _ = self._type(batch, read, spans)
+        type_probability_S, class_S = torch.softmax(type_logits_SY.float(), dim=1).max(dim=1)
+        is_entity_S = class_S > 0
+        pairs = all_pairs(batch, spans, is_entity_S)
+        relation_class_P, relation_probability_P = self._relations(batch, read, spans, vectors_SH, pairs)
+
+        span_probability_S = span_scores(log_probs_G5, tags_G, spans.start_S, spans.end_S).exp()
+        entity_of_S = torch.cumsum(is_entity_S, 0) - 1
+        entities, relations = (torch.nonzero(found).squeeze(1) for found in (is_entity_S, relation_class_P > 0))
+        sentence_E = spans.sentence_S[entities]
+        before_E = batch.sentence_borders_B1[sentence_E]
+        return BatchPrediction(
+            sentence_E.cpu(),
+            (spans.start_S[entities] - before_E).cpu(),
+            (spans.end_S[entities] - before_E).cpu(),
+            class_S[entities].cpu(),
+            (type_probability_S * span_probability_S)[entities].cpu(),
+            entity_of_S[pairs.first_P[relations]].cpu(),
+            entity_of_S[pairs.second_P[relations]].cpu(),
+            relation_class_P[relations].cpu(),
+            relation_probability_P[relations].cpu(),
+            spans.overlong,
+            pairs.apart,
+        )
+
+    def _read(self, batch: ExtractionBatch) -> _Read:
+        """Encoder, tag scores, and what span vectors are made of."""
+        assert self.spe.span_encoder is not None
+        encoder = self.spe.encoder
+        n_sequences = batch.n_sequences
+        kept_N = torch.cat([batch.cu_seqlens_Q1[:-1].long(), batch.first_piece_W])
+        states_ND = encoder(batch.piece_ids_T, batch.positions_T, batch.cu_seqlens_Q1, batch.max_seqlen, kept_N)
+        cls_QD, word_states_WD = states_ND[:n_sequences], self.state_dropout(states_ND[n_sequences:])
+        anchor = states_ND.new_zeros(())
+        if batch.n_words == 0:  # a [CLS] in place of words: every rank calls every module
+            tag_logits_15 = self.detection_head(cls_QD[:1])
+            word_states_WD, tag_logits_G5, anchor = cls_QD[:1], tag_logits_15[:0], 0.0 * tag_logits_15.float().sum()
+        elif batch.max_windows == 1:
+            tag_logits_G5 = self.detection_head(word_states_WD)
+        else:
+            tag_logits_G5 = self.detection_head(word_states_WD.index_select(0, batch.own_word_G))
+        if encoder.pooler is not None:
+            cls_QD = encoder.pooler(cls_QD)
+        cls_QD = self.state_dropout(cls_QD)
+        tables = self.spe.span_encoder.word_tables(word_states_WD)
+        own = self.context_encoder
+        return _Read(cls_QD, tables, tables if own is None else own.word_tables(word_states_WD), tag_logits_G5, anchor)
+
+    def _type(self, batch: ExtractionBatch, read: _Read, spans: Spans) -> tuple[Tensor, Tensor, Tensor]:
+        """(span vectors [S, H], scores [S, Y], anchor)."""
+        assert self.spe.span_encoder is not None
+        if spans.count == 0:
+            none_1 = batch.word_borders_Q1[:1]
+            vectors_1H = self.spe.span_encoder.free_spans(read.tables, none_1, none_1)
+            logits_1Y = self.typing_head(vectors_1H)
+            return vectors_1H[:0], logits_1Y[:0], 0.0 * logits_1Y.float().sum()
+        start_S, end_S = in_windows(batch, spans.window_S, spans.start_S, spans.end_S)
+        vectors_SH = self.spe.span_encoder.free_spans(read.tables, start_S, end_S)
+        logits_SY = self.typing_head(vectors_SH)
+        return vectors_SH, logits_SY, logits_SY.new_zeros(())
+
+    def _classify(
+        self, batch: ExtractionBatch, read: _Read, spans: Spans, vectors_SH: Tensor, pairs: Pairs
+    ) -> tuple[Tensor, Tensor]:
+        """(scores [P, Z], anchor)."""
+        assert self.spe.span_encoder is not None and self.spe.pair_encoder is not None
+        context_encoder = self.spe.span_encoder if self.context_encoder is None else self.context_encoder
+        five = cut_in_five(batch, spans, pairs)
+        vectors_UH = self.spe.span_encoder.free_spans(read.tables, five.entity_start_U, five.entity_end_U)
+        vectors_VH = context_encoder.free_spans(read.context_tables, five.context_start_V, five.context_end_V)
+        row_PF, window_P = five.row_PF, pairs.window_P
+        if pairs.count == 0:  # a pair of five empty spans
+            row_PF, window_P = row_PF.new_full((1, 5), spans.count), row_PF.new_zeros(1)
+        all_vectors = torch.cat([vectors_SH, vectors_UH, vectors_VH])
+        logits_PZ = self.relation_head(self.spe.pair_encoder.free_pairs(all_vectors, read.cls_QD, row_PF, window_P))
+        if pairs.count == 0:
+            return logits_PZ[:0], 0.0 * logits_PZ.float().sum()
+        return logits_PZ, logits_PZ.new_zeros(())
+
+    def _relations(
+        self, batch: ExtractionBatch, read: _Read, spans: Spans, vectors_SH: Tensor, pairs: Pairs
+    ) -> tuple[Tensor, Tensor]:
+        """(class [P], probability [P]), some pairs at a time."""
+        classes, probabilities = [], []
+        for part in _parts(pairs):
+            logits_PZ, _ = self._classify(batch, read, spans, vectors_SH, part)
+            probability_P, class_P = torch.softmax(logits_PZ.float(), dim=1).max(dim=1)
+            classes.append(class_P)
+            probabilities.append(probability_P)
+        return torch.cat(classes), torch.cat(probabilities)
+
+
+def _parts(pairs: Pairs) -> Iterator[Pairs]:
+    for first in range(0, max(pairs.count, 1), PAIRS_AT_ONCE):
+        part = slice(first, first + PAIRS_AT_ONCE)
+        yield Pairs(pairs.first_P[part], pairs.second_P[part], pairs.window_P[part], pairs.overlapping, pairs.apart)
+
+
+def _decode_tags(batch: ExtractionBatch, scores_G5: Tensor) -> Tensor:
+    return best_tags(scores_G5, batch.sentence_borders_B1, batch.max_words)
+
+
+def _decode(batch: ExtractionBatch, logits_G5: Tensor) -> tuple[Tensor, Tensor]:
+    """Start and end, in G, of the spans that the best valid tags say."""
+    return spans_of_tags(_decode_tags(batch, torch.log_softmax(logits_G5.float(), dim=1)))
+
+
+def _term(logits: Tensor, labels: Tensor) -> Term:
+    """Cross-entropy as a float32 sum, outside of autocast."""
+    with torch.autocast(logits.device.type, enabled=False):
+        loss_sum = F.cross_entropy(logits.float(), labels, reduction="sum")
+    return Term(loss_sum, labels.shape[0], (logits.detach().argmax(dim=1) == labels).float().sum())

@@ -1,0 +1,1 @@
+"""From users' text to predictions."""

@@ -1,0 +1,222 @@
+"""What predict.py does: read, predict and write as one stream, and count."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import html
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+
+from spe_dist.data.text.documents import Skips
+from spe_dist.data.text.files import COMPRESSED_SUFFIXES, tell_left_out_files
+from spe_dist.data.text.lines import STANDARD_INPUT, shown_name
+from spe_dist.errors import ConfigError, DataError, SpeError
+from spe_dist.extraction.corpora.corpus import Sentence
+from spe_dist.extraction.drawing.sentence import colours_of_sentences, draw_sentence, page
+from spe_dist.extraction.formats import read_corpus, write_corpus
+from spe_dist.extraction.predicting.extractor import Extractor
+from spe_dist.extraction.predicting.json_input import NO_TEXT
+from spe_dist.extraction.predicting.records import above, to_line, to_record
+from spe_dist.extraction.predicting.text_input import InputSettings, Located, Place, find_inputs, read_inputs
+from spe_dist.utils.files import can_be_replaced
+from spe_dist.utils.memory import leave_loaded_objects_alone, tune_memory
+from spe_dist.utils.wording import how_many
+
+PROGRESS_SECONDS = 10.0
+PART_SUFFIX = ".part"
+_TEXT_OPTIONS = {"input_format": "auto", "tokenised": False, "lines": "auto", "text_field": "text", "skip_bad": False}
+
+
+def predict_files(options: argparse.Namespace) -> None:
+    """Predict as the command line says (predict.py). Raises SpeError, BrokenPipeError."""
+    files = find_inputs(options.inputs)  # what does not exist is said before the model is loaded
+    _check_outputs(options, files)
+    tell_left_out_files(options.inputs)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    tune_memory()
+    extractor = Extractor.from_pretrained(
+        options.model, options.device, batch_pieces=options.batch_pieces, bfloat16=options.bfloat16
+    )
+    leave_loaded_objects_alone()
+    report = Report(options.quiet, options.html_sentences if options.html else 0)
+    predict = _predict_corpus if options.format == "corpus" else _predict_lines
+    predict(options, extractor, report)
+    if options.html:
+        _write_page(Path(options.html), report)
+    report.finish(extractor.notices)
+
+
+@dataclass
+class Report:
+    """Counts what was found, keeps the first sentences for the page, and tells about progress on stderr."""
+
+    quiet: bool
+    drawn_sentences: int
+    sentences: int = 0
+    words: int = 0
+    entities: int = 0
+    relations: int = 0
+    skips: Skips = field(default_factory=Skips)
+    drawn: list[tuple[str, Sentence]] = field(default_factory=list)
+    start_s: float = field(default_factory=time.monotonic)
+    told_s: float = field(default_factory=time.monotonic)
+
+    def add(self, sentence: Sentence, where: str) -> None:
+        self.sentences += 1
+        self.words += len(sentence.words)
+        self.entities += len(sentence.entities)
+        self.relations += len(sentence.relations)
+        if len(self.drawn) < self.drawn_sentences:
+            self.drawn.append((where, sentence))
+        now = time.monotonic()
+        if now - self.told_s >= PROGRESS_SECONDS:
+            self.told_s = now
+            self.tell(
+                f"{how_many(self.sentences, 'sentence')}, {self.sentences / (now - self.start_s):,.0f} sentences/s"
+            )
+
+    def tell(self, message: str) -> None:
+        if not self.quiet:
+            print(message, file=sys.stderr, flush=True)
+
+    def finish(self, notices: Counter[str]) -> None:
+        seconds = time.monotonic() - self.start_s
+        left_out = self.skips.bad_lines + self.skips.counts[NO_TEXT]
+        for reason, count in (notices + self.skips.counts).items():
+            self.tell(f"{count:,} {reason}")
+        if self.skips.first_bad:
+            self.tell(f"first of what was left out: {self.skips.first_bad}")
+        self.tell(
+            f"{how_many(self.sentences, 'sentence')}, {how_many(self.words, 'word')}, {self.found()} in "
+            f"{seconds:.1f} s: {self.sentences / max(seconds, 1e-9):,.0f} sentences/s; "
+            f"{how_many(left_out, 'line')} left out"
+        )
+
+    def found(self) -> str:
+        return f"{how_many(self.entities, 'entity', 'entities')}, {how_many(self.relations, 'relation')}"
+
+
+def _predict_lines(options: argparse.Namespace, extractor: Extractor, report: Report) -> None:
+    settings = InputSettings(
+        options.input_format, options.tokenised, options.lines, options.text_field, options.skip_bad
+    )
+    failure: list[SpeError] = []
+
+    def located() -> Iterator[Located]:
+        """Up to the first fault, so that what stands before it is predicted and written."""
+        try:
+            yield from read_inputs(options.inputs, settings, report.skips, report.tell)
+        except SpeError as error:
+            failure.append(error)
+
+    with _opened(options.output, failure, report) as file:
+        for place, predicted in extractor.predict_tagged(located(), lambda place: (place.file, place.document)):
+            sentence = above(predicted, options.min_probability)
+            file.write(to_line(to_record(sentence, place)).encode() + b"\n")
+            report.add(sentence, _where(place))
+    if failure:
+        raise failure[0]
+
+
+def _predict_corpus(options: argparse.Namespace, extractor: Extractor, report: Report) -> None:
+    """The input as a corpus of its own format, gold replaced by predictions."""
+    [path] = find_inputs(options.inputs)
+    corpus = read_corpus(path)
+    for reason, count in corpus.notices.items():
+        report.tell(f"{path}: {count:,} {reason}")
+    tagged = ((number, sentence) for number, document in enumerate(corpus.documents) for sentence in document.sentences)
+    found = []
+    for number, predicted in extractor.predict_tagged(tagged, lambda number: number):
+        sentence = above(predicted, options.min_probability)
+        found.append(sentence)
+        report.add(sentence, sentence.origin or f"document {number}")
+    losses = write_corpus(corpus.with_sentences(found), options.output, corpus.format)
+    for reason, count in losses.items():
+        report.tell(f"{count:,} {reason} (not written: the format {corpus.format} has no place for it)")
+
+
+def _check_outputs(options: argparse.Namespace, files: Sequence[Path]) -> None:
+    """ConfigError before the model is loaded for what could not be written afterwards."""
+    if options.format == "corpus" and (len(files) != 1 or str(files[0]) == STANDARD_INPUT):
+        raise ConfigError(f"--format corpus takes one input file, not {' '.join(options.inputs)}; name one corpus")
+    if options.format == "corpus" and not options.output:
+        raise ConfigError("--format corpus needs --output FILE: a corpus is written whole")
+    if not options.output and sys.stdout is None:
+        raise ConfigError("standard output is closed, so there is no place for predictions; give --output FILE")
+    ignored = [f"--{name}" for name, default in _TEXT_OPTIONS.items() if getattr(options, name) != default]
+    if options.format == "corpus" and ignored:
+        raise ConfigError(f"--format corpus reads a corpus as it is, without {', '.join(ignored)}; leave that away")
+    if options.format != "corpus" and options.output and Path(options.output).suffix in COMPRESSED_SUFFIXES:
+        suffix = Path(options.output).suffix
+        raise ConfigError(f"--output {options.output}: JSON lines are written plain; leave {suffix} away, or pipe")
+    inputs = {file.resolve() for file in files if str(file) != STANDARD_INPUT}
+    for name, value in (("--output", options.output), ("--html", options.html)):
+        if not value:
+            continue
+        path = Path(value)
+        if path.resolve() in inputs:
+            raise ConfigError(f"{name} {value} is an input; name another file")
+        if path.is_dir():
+            raise ConfigError(f"{name} {value} is a folder; name a file in it")
+        if not path.absolute().parent.is_dir():
+            raise ConfigError(f"{name} {value}: its folder does not exist; create it")
+        if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+            raise ConfigError(f"{name} {value} may not be written; name another place")
+    if options.output and options.html and Path(options.output).resolve() == Path(options.html).resolve():
+        raise ConfigError(f"--output and --html are both {options.html}; name two files")
+
+
+@contextlib.contextmanager
+def _opened(output: str | None, failure: list[SpeError], report: Report) -> Iterator[BinaryIO]:
+    """Standard output, or a file that gets its name when it is complete and nothing has failed."""
+    path = Path(output or "standard output")
+    is_plain = output is not None and can_be_replaced(path)
+    written = path.with_name(path.name + PART_SUFFIX) if is_plain else path
+    try:
+        with open(written, "wb") if output is not None else contextlib.nullcontext(sys.stdout.buffer) as file:
+            yield file
+            file.flush()
+        if is_plain and not failure:
+            os.replace(written, path)
+    except BrokenPipeError:
+        raise
+    except KeyboardInterrupt:
+        if is_plain:
+            report.tell(f"what was predicted until now, {how_many(report.sentences, 'sentence')}, stands in {written}")
+        raise
+    except OSError as error:
+        raise DataError(f"{written} cannot be written: {error.strerror}; free space or name another place") from error
+    if failure and is_plain and written.stat().st_size:
+        failure[0] = DataError(f"{failure[0]} (what stands before it is predicted in {written})")
+
+
+def _where(place: Place) -> str:
+    return f"{shown_name(place.file)}, line {place.line}"
+
+
+def _write_page(path: Path, report: Report) -> None:
+    colours = colours_of_sentences(sentence for _, sentence in report.drawn)
+    left_out = report.sentences - len(report.drawn)
+    said = [
+        f"{how_many(report.sentences, 'sentence')}, {report.found()}.",
+        f"The first {how_many(len(report.drawn), 'sentence')} drawn, {left_out:,} left out." if left_out else "",
+    ]
+    parts = [f'<p class="dim">{html.escape(" ".join(said).strip())}</p>\n']
+    for where, sentence in report.drawn:
+        parts.append(f'<p class="dim">{html.escape(where)}</p>\n{draw_sentence(sentence, colours)}')
+    try:
+        path.write_text(page("Entities and relations", "".join(parts)), encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        raise DataError(f"{path} cannot be written: {error.strerror}; free space or name another place") from error
+    if left_out:
+        report.tell(f"{path} shows the first {how_many(len(report.drawn), 'sentence')}, {left_out:,} left out")

@@ -1,0 +1,185 @@
+"""Entities and relations of any number of sentences: streams, in batches of similar length, in the order given.
+
+Some thousand sentences are held at a time; they are sorted by length, so that a batch is long sentences or short ones,
+and given out in their own order. See `model` for what the probabilities say.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter, deque
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice, repeat
+
+import torch
+
+from spe_dist.errors import ConfigError
+from spe_dist.extraction.corpora.corpus import Entity, Labels, Relation, Sentence
+from spe_dist.extraction.joint.batch import collate
+from spe_dist.extraction.joint.examples import Example, ExampleMaker
+from spe_dist.extraction.joint.model import BatchPrediction, JointModel
+
+BUFFERED_SENTENCES = 2048  # sentences that are sorted by length together
+
+OVERLONG_SPANS = "predicted spans that no window holds, left out"
+APART_PAIRS = "pairs of predicted entities that no window holds, left out"
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Sentences to be predicted, among others that are their context."""
+
+    sentences: list[Sentence]
+    documents: list[Hashable] | None
+    first: int
+    end: int
+
+
+def predict_sentences(
+    model: JointModel,
+    maker: ExampleMaker,
+    sentences: Iterable[Sentence],
+    *,
+    batch_pieces: int = 4096,
+    bfloat16: bool = False,
+    documents: Iterable[Hashable] | None = None,
+    notices: Counter[str] | None = None,
+    buffered_sentences: int = BUFFERED_SENTENCES,
+) -> Iterator[Sentence]:
+    """Each sentence with what was predicted in place of its entities and relations, in the order of `sentences`.
+
+    `maker`: one without labels, which may serve many calls. A batch has at most `batch_pieces` pieces, or one sentence.
+    `documents`: the document of each sentence, which context does not leave; without it there is no context.
+    `bfloat16`: matrix products in bfloat16, which is fast where `fast_bfloat16` says so. `notices` takes counts of what
+    windows cut off. The model is in eval mode while this runs.
+    """
+    longest = model.spe.encoder.config.max_position_embeddings
+    if maker.max_pieces > longest:
+        raise ConfigError(
+            f"max_pieces={maker.max_pieces} is more than the encoder's {longest} positions; lower max_pieces"
+        )
+    counts: Counter[str] = Counter()
+    context_words = maker.context_pieces if documents is not None else 0  # a word has a piece or more
+    was_training = model.training
+    model.eval()
+    try:
+        for chunk in _chunks(sentences, documents, buffered_sentences, context_words):
+            examples = maker.examples(chunk.sentences, counts, chunk.documents)[chunk.first : chunk.end]
+            found: dict[int, Sentence] = {}
+            for batch_examples in _batches(examples, batch_pieces):
+                prediction = _predict(model, batch_examples, bfloat16)
+                counts[OVERLONG_SPANS] += prediction.overlong_spans
+                counts[APART_PAIRS] += prediction.apart_pairs
+                originals = [chunk.sentences[example.sentence] for example in batch_examples]
+                for example, predicted in zip(
+                    batch_examples, as_sentences(prediction, model.labels, originals), strict=True
+                ):
+                    found[example.sentence] = predicted
+            for number in range(chunk.first, chunk.end):
+                yield found.pop(number)
+    finally:
+        model.train(was_training)
+        if notices is not None:
+            notices.update(+counts)
+
+
+def _predict(model: JointModel, examples: Sequence[Example], bfloat16: bool) -> BatchPrediction:
+    device = next(model.parameters()).device
+    context = torch.autocast(device.type, dtype=torch.bfloat16) if bfloat16 else contextlib.nullcontext()
+    with torch.inference_mode(), context:
+        return model.predict(collate(examples).to(device))
+
+
+def as_sentences(prediction: BatchPrediction, labels: Labels, originals: Sequence[Sentence]) -> list[Sentence]:
+    """The sentences of a batch with the predicted entities and relations; all else stays as it was."""
+    entities: list[list[Entity]] = [[] for _ in originals]
+    relations: list[list[Relation]] = [[] for _ in originals]
+    all_entities = []
+    sentence_of = prediction.entity_sentence_E.tolist()
+    for sentence, start, end, entity_class, probability in zip(
+        sentence_of,
+        prediction.entity_start_E.tolist(),
+        prediction.entity_end_E.tolist(),
+        prediction.entity_class_E.tolist(),
+        prediction.entity_probability_E.tolist(),
+        strict=True,
+    ):
+        entity = Entity(start, end, labels.entity_types[entity_class - 1], probability=probability)
+        entities[sentence].append(entity)
+        all_entities.append(entity)
+    for first, second, relation_class, probability in zip(
+        prediction.relation_first_R.tolist(),
+        prediction.relation_second_R.tolist(),
+        prediction.relation_class_R.tolist(),
+        prediction.relation_probability_R.tolist(),
+        strict=True,
+    ):
+        number, second_is_head = divmod(relation_class - 1, 2)
+        head, tail = (second, first) if second_is_head else (first, second)
+        relation = Relation(labels.relation_types[number], all_entities[head], all_entities[tail], probability)
+        relations[sentence_of[first]].append(relation)
+    return [
+        replace(original, entities=tuple(found), relations=tuple(related))
+        for original, found, related in zip(originals, entities, relations, strict=True)
+    ]
+
+
+def _batches(examples: Sequence[Example], batch_pieces: int) -> Iterator[list[Example]]:
+    """Longest first, so that what does not fit into memory fails at once."""
+    batch: list[Example] = []
+    pieces = 0
+    for example in sorted(examples, key=lambda example: -example.n_pieces):
+        if batch and pieces + example.n_pieces > batch_pieces:
+            yield batch
+            batch, pieces = [], 0
+        batch.append(example)
+        pieces += example.n_pieces
+    if batch:
+        yield batch
+
+
+def _chunks(
+    sentences: Iterable[Sentence], documents: Iterable[Hashable] | None, size: int, context_words: int
+) -> Iterator[_Chunk]:
+    """`size` sentences at a time, among so many of their neighbours that these hold `context_words` words."""
+    stream = zip(sentences, repeat(None) if documents is None else documents, strict=False)
+    before: deque[tuple[Sentence, Hashable]] = deque()
+    ahead: deque[tuple[Sentence, Hashable]] = deque()
+    while True:
+        chunk = [ahead.popleft() for _ in range(min(size, len(ahead)))]
+        chunk += islice(stream, size - len(chunk))
+        if not chunk:
+            return
+        while sum(len(sentence.words) for sentence, _ in ahead) < context_words:
+            further = next(stream, None)
+            if further is None:
+                break
+            ahead.append(further)
+        whole = [*before, *chunk, *ahead]
+        yield _Chunk(
+            [sentence for sentence, _ in whole],
+            None if documents is None else [document for _, document in whole],
+            len(before),
+            len(before) + len(chunk),
+        )
+        if context_words:
+            before = deque(_last_words([*before, *chunk], context_words))
+
+
+def _last_words(pairs: list[tuple[Sentence, Hashable]], n_words: int) -> list[tuple[Sentence, Hashable]]:
+    """The last sentences that together have `n_words` words or more."""
+    first = len(pairs)
+    while first > 0 and n_words > 0:
+        first -= 1
+        n_words -= len(pairs[first][0].words)
+    return pairs[first:]
+
+
+def fast_bfloat16(device: torch.device | str) -> bool:
+    """Whether matrix products in bfloat16 are faster than in float32 there, as far as the device tells."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    if torch.device(device).type != "cpu":
+        return False
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

@@ -1,0 +1,201 @@
+"""Entity, Relation and Ent+Rel precision, recall and F1 (METHOD.md, Scores; paper, section 4 and Tables 2-9).
+
+An entity is right where its type and boundaries are; a relation where its type, its direction and the boundaries of
+both arguments are; Ent+Rel (the paper's "exactly match") also asks for the types of both arguments. The scores are
+micro averages over sets, so duplicates count once, in gold and in predictions.
+
+- All gold counts in recall: entities that overlap or have gaps, what lies across sentences, what the words of a
+  distantly labelled sentence do not hold, relations whose arguments are marked as no entities (an argument without a
+  type has no right one, so such a relation is never right in Ent+Rel).
+- A predicted relation counts as predicted only where its arguments are among the predicted entities, for Ent+Rel with
+  the types that the relation gives them; `notices` says how many do not.
+- What names words that the sentence does not hold (nyt format) counts like all else; it is right by its text.
+- Relations have a direction. Types named as symmetric have none: their two directions are one relation.
+- Several types on one span are several entities, and relations of each are several relations in Ent+Rel.
+- Precision is 0 without predictions, recall is 0 without gold, and F1 = 2 tp / (predicted + gold) is 0 without either;
+  tables show a dash in this last case, where there was nothing to find and nothing was found.
+
+Nothing here knows a model or a file format.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from spe_dist.extraction.corpora.corpus import Corpus
+from spe_dist.extraction.scoring.counts import (
+    ACROSS,
+    ENTITY_GROUPS,
+    LENGTH_GROUPS,
+    Counts,
+    Group,
+    GroupTally,
+    Tally,
+    UnitCounts,
+    entities_group,
+    length_group,
+    unit_counts,
+)
+from spe_dist.extraction.scoring.matching import (
+    METRICS,
+    Marked,
+    check_aligned,
+    mark_across,
+    mark_gold,
+    mark_predicted,
+)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one set of predictions. `with_direction` holds those with direction where symmetric types are named."""
+
+    entity: Counts
+    relation: Counts
+    ent_rel: Counts
+    entity_by_type: dict[str, Counts]
+    relation_by_type: dict[str, Counts]
+    ent_rel_by_type: dict[str, Counts]
+    by_entities: dict[str, Group]  # by distinct gold entities in the sentence
+    by_length: dict[str, Group]  # by words of the sentence
+    sentences: int
+    documents: int
+    symmetric: tuple[str, ...] = ()
+    with_direction: Scores | None = None
+    notices: dict[str, int] = field(default_factory=dict)
+    units: UnitCounts = field(default_factory=lambda: unit_counts([], "nothing"), compare=False)
+
+    @property
+    def exact_f1_sum(self) -> float:
+        """Entity F1 + Ent+Rel F1, by which fine-tuning keeps the best epoch (METHOD.md, Fine-tuning)."""
+        return self.entity.f1 + self.ent_rel.f1
+
+    @property
+    def direction(self) -> str:
+        """The convention in words."""
+        if not self.symmetric:
+            return "relations with direction (the default)"
+        return f"relations with direction, but {', '.join(self.symmetric)} without"
+
+    def by_type(self, metric: str) -> dict[str, Counts]:
+        return getattr(self, f"{metric}_by_type")
+
+    def to_json(self) -> dict[str, Any]:
+        """Numbers for machines: fractions of 1 and counts, under the names of the attributes."""
+        return {
+            "sentences": self.sentences,
+            "documents": self.documents,
+            "direction": self.direction,
+            "symmetric": list(self.symmetric),
+            **{metric: getattr(self, metric).to_json() for metric in METRICS},
+            **{
+                f"{metric}_by_type": {name: counts.to_json() for name, counts in self.by_type(metric).items()}
+                for metric in METRICS
+            },
+            "by_entities": {name: group.to_json() for name, group in self.by_entities.items()},
+            "by_length": {name: group.to_json() for name, group in self.by_length.items()},
+            "notices": dict(self.notices),
+            "with_direction": None if self.with_direction is None else self.with_direction.to_json(),
+        }
+
+    def table(self, by_type: bool = True, by_group: bool = False) -> str:
+        """Aligned text in percent, as in Tables 2, 8 and 9; with `by_group` also the curves of Figure 5."""
+        from spe_dist.extraction.scoring.table import scores_table
+
+        return scores_table(self, by_type=by_type, by_group=by_group)
+
+
+def score(gold: Corpus, predicted: Corpus, symmetric: Collection[str] = ()) -> Scores:
+    """Compare predictions with gold, sentence by sentence in order.
+
+    `symmetric` names relation types whose direction does not matter; `Scores.with_direction` then has the scores of the
+    usual convention too. Raises DataError where the two corpora do not hold the same sentences.
+    """
+    check_aligned(gold, predicted)
+    directed = _score(gold, predicted, ()) if symmetric else None
+    return _score(gold, predicted, tuple(sorted(set(symmetric))), directed)
+
+
+def _score(gold: Corpus, predicted: Corpus, symmetric: tuple[str, ...], with_direction: Scores | None = None) -> Scores:
+    notices: Counter[str] = Counter()
+    across = mark_across(gold, predicted, symmetric, notices)
+    predicted_sentences = iter(predicted.sentences)
+    is_one_document = len(gold.documents) == 1
+    units: list[Tally] = []
+    by_entities, by_length = GroupTally(), GroupTally()
+    for number, document in enumerate(gold.documents):
+        unit = Tally()
+        for sentence in document.sentences:
+            marked = mark_gold(sentence, symmetric)
+            found = mark_predicted(next(predicted_sentences), symmetric, notices)
+            unit.add(marked, found)
+            by_entities.add(entities_group(len(marked.entity)), marked, found)
+            by_length.add(length_group(len(sentence.words)), marked, found)
+            if is_one_document:
+                units.append(unit)
+                unit = Tally()
+        if number in across.gold or number in across.predicted:
+            if is_one_document and number not in across.gold:  # units follow from gold alone, or no two systems pair
+                unit = units.pop()
+            marked, found = across.gold.get(number, Marked()), across.predicted.get(number, Marked())
+            for tally in (unit, by_entities.tallies[ACROSS], by_length.tallies[ACROSS]):
+                tally.add(marked, found)
+        if not is_one_document or unit.counts:
+            units.append(unit)
+    _count_duplicates(gold, "gold", notices)
+    _count_duplicates(predicted, "predicted", notices)
+    has_documents = not is_one_document and len(gold.documents) != gold.n_sentences
+    described = f"{len(gold.documents):,} documents" if has_documents else f"{gold.n_sentences:,} sentences"
+    if is_one_document and len(units) > gold.n_sentences:
+        described += " and what lies across them"
+    counts = unit_counts(units, described)
+    return _collect(gold, counts, by_entities, by_length, symmetric, with_direction, notices)
+
+
+def _count_duplicates(corpus: Corpus, whose: str, notices: Counter[str]) -> None:
+    for sentence in corpus.sentences:
+        repeated = {
+            "entities": len(sentence.entities) - len(set(sentence.entities)),
+            "relations": len(sentence.relations) - len(set(sentence.relations)),
+        }
+        for what, times in repeated.items():
+            if times:
+                notices[f"{whose} {what} given more than once: counted once"] += times
+
+
+def _collect(
+    gold: Corpus,
+    units: UnitCounts,
+    by_entities: GroupTally,
+    by_length: GroupTally,
+    symmetric: tuple[str, ...],
+    with_direction: Scores | None,
+    notices: Counter[str],
+) -> Scores:
+    sums = units.counts_UN3.sum(axis=0, dtype=np.int64)
+    totals = {name: Counts(*map(int, row)) for name, row in zip(units.names, sums, strict=True)}
+    types: dict[str, dict[str, Counts]] = {metric: {} for metric in METRICS}
+    for (metric, kind), counts in totals.items():
+        if kind is not None:
+            types[metric][kind] = counts
+    return Scores(
+        entity=totals["entity", None],
+        relation=totals["relation", None],
+        ent_rel=totals["ent_rel", None],
+        entity_by_type=types["entity"],
+        relation_by_type=types["relation"],
+        ent_rel_by_type=types["ent_rel"],
+        by_entities=by_entities.groups(ENTITY_GROUPS),
+        by_length=by_length.groups(LENGTH_GROUPS),
+        sentences=gold.n_sentences,
+        documents=len(gold.documents),
+        symmetric=symmetric,
+        with_direction=with_direction,
+        notices=dict(notices),
+        units=units,
+    )

@@ -1,0 +1,127 @@
+"""What a finished run leaves: scores.json, predictions, curves, and the lines that it prints.
+
+scores.json             best epoch, scores of dev and test, cost of the run
+predictions_dev.json    the corpora as the best model sees them, in the format of the input
+predictions_test.json
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from spe_dist.config.finetuning import FinetuneConfig
+from spe_dist.extraction.formats import write_corpus
+from spe_dist.extraction.joint.folder import load_extractor
+from spe_dist.finetuning.curves import draw_curves
+from spe_dist.finetuning.data import Corpora
+from spe_dist.finetuning.evaluation import Evaluation
+from spe_dist.finetuning.loop import Best, describe
+from spe_dist.training.journal import Position
+from spe_dist.training.progress import duration
+from spe_dist.utils.wording import how_many
+
+SCORES_FILE = "scores.json"
+MODEL_FOLDER = "model"
+
+
+@dataclass(frozen=True)
+class Training:
+    """How training went."""
+
+    best: Best
+    epochs: int
+    position: Position
+    steps_per_epoch: int
+    sentences: int  # of an epoch
+    began: float  # time.monotonic() at the start of this process's part
+    peak_memory_gib: float  # the most of any rank
+
+
+def write_results(
+    config: FinetuneConfig,
+    corpora: Corpora,
+    evaluation: Evaluation,
+    training: Training,
+    run_state: Mapping[str, Any],
+) -> list[str]:
+    """Score the kept model as it was saved, write what the run leaves, return its closing lines. A collective.
+
+    `run_state`: what a run that is started again in the same folder must have in common with this one.
+    """
+    output, context = Path(config.train.output), evaluation.context
+    model = load_extractor(output / MODEL_FOLDER, context.device).model
+    document: dict[str, Any] = {"best_epoch": training.best.epoch, "dev": None, "test": None}
+    lines = [_closing_line(training)]
+    for name, corpus in corpora.evaluated().items():
+        evaluated = evaluation.score(model, corpus)
+        assert evaluated is not None, "nobody may stop it"
+        predicted, scores = evaluated
+        document[name] = scores.to_json()
+        context.run_on_main(partial(write_corpus, predicted, output / f"predictions_{name}.json", predicted.format))
+        lines += ["", f"{name} ({how_many(corpus.n_sentences, 'sentence')}), {describe(scores)}", scores.table()]
+    document |= {
+        "epochs": training.epochs,
+        "steps": training.position.step,
+        "training_sentences": training.sentences,
+        "seconds": time.monotonic() - training.began,
+        "training_seconds": training.position.trained_s,
+        "sentences_per_s": _sentences_per_s(training),
+        "peak_memory_gib": training.peak_memory_gib,
+        "start": config.model.start or "none",
+        "seed": config.train.seed,
+        "train_share": config.data.train_share,
+        "finished": True,
+        "run": run_state,
+    }
+
+    def write() -> Path | None:
+        curves = draw_curves(output)
+        temporary = output / f".{SCORES_FILE}"
+        temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        os.replace(temporary, output / SCORES_FILE)
+        return curves
+
+    curves = context.run_on_main(write)
+    written = ", ".join(f"predictions_{name}.json" for name in corpora.evaluated())
+    lines += ["", f"model: {output / MODEL_FOLDER}; {SCORES_FILE}{', ' if written else ''}{written} beside it"]
+    return [*lines, f"curves: {curves}"] if curves else lines
+
+
+def finished_scores(output: Path) -> dict[str, Any] | None:
+    """scores.json of a finished run; None where it is not finished."""
+    try:
+        document = json.loads((output / SCORES_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return document if isinstance(document, dict) and document.get("finished") else None
+
+
+def describe_finished(output: Path, document: dict[str, Any]) -> str:
+    """One line about a run that needs no resuming."""
+    parts = [f"{output} is finished: best epoch {document['best_epoch']} of {document['epochs']}"]
+    for name in ("dev", "test"):
+        if document.get(name):
+            figures = (document[name][key]["f1"] for key in ("entity", "relation", "ent_rel"))
+            parts.append(f"{name} F1 {' / '.join(f'{100 * f1:.2f}' for f1 in figures)} (entity / relation / Ent+Rel)")
+    return "; ".join(parts)
+
+
+def _closing_line(training: Training) -> str:
+    return (
+        f"finished after {how_many(training.epochs, 'epoch')}, {how_many(training.position.step, 'step')}, "
+        f"{duration(training.position.trained_s)} of training ({_sentences_per_s(training):,.0f} sentences/s, peak "
+        f"memory {training.peak_memory_gib:.2f} GiB a rank); best epoch {training.best.epoch:,}"
+    )
+
+
+def _sentences_per_s(training: Training) -> float:
+    return (
+        training.sentences * training.position.step / training.steps_per_epoch / max(training.position.trained_s, 1e-9)
+    )

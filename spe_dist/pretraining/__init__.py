@@ -1,0 +1,1 @@
+"""Pre-training: its objectives, step, evaluation, and the run."""

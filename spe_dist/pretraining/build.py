@@ -1,0 +1,202 @@
+"""From settings to a trainer: checks what a user can get wrong, then puts the rooms together.
+
+The order matters: everything that can fail cheaply (shards, vocabulary, batch, output folder, disk) is checked before
+the model is built and the engine compiles or allocates anything.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from spe_dist.config.loading import to_yaml
+from spe_dist.config.pretraining import Config
+from spe_dist.data.batches.loader import WorkerLoader
+from spe_dist.data.batches.order import Order
+from spe_dist.data.batches.packing import longest_sequence
+from spe_dist.data.batches.stream import StepBatch, step_loader
+from spe_dist.data.shards.store import ShardStore
+from spe_dist.data.text.vocabulary import load_tokenizer, vocabulary_sha256
+from spe_dist.distributed.context import RankContext
+from spe_dist.distributed.deepspeed_config import BatchPlan
+from spe_dist.distributed.engine import TrainingEngine
+from spe_dist.errors import CheckpointError, ConfigError, DataError
+from spe_dist.moco import MomentumContrast
+from spe_dist.model.loading import LoadedEncoder, load_encoder
+from spe_dist.pretraining.evaluation import HeldOutEvaluation, count_yardsticks
+from spe_dist.pretraining.resume import CONFIG_FILE, MOCO_FILE
+
+START_FOLDER = "start"
+WEIGHTS_FILE = "weights.safetensors"
+# Bytes a parameter in a checkpoint: 16- or 32-bit weights, masters and two moments of Adam, masters once more by name,
+# key average and its compensation.
+CHECKPOINT_BYTES_PER_PARAMETER = 4 + 12 + 4 + 8
+
+
+@dataclass(frozen=True)
+class Data:
+    """The training and held-out sentences and the order they are read in."""
+
+    train: ShardStore
+    held_out: ShardStore | None  # None where the shards hold nothing out
+    order: Order
+
+
+def open_data(config: Config) -> Data:
+    """The shards of the run, checked. Raises DataError or ConfigError."""
+    assert config.data.shards is not None
+    cache = config.data.cache_dir
+    store = ShardStore.open(config.data.shards, "train", cache)
+    store.check_files()
+    manifest = store.manifest
+    if manifest.max_pieces > config.data.max_pieces:
+        raise ConfigError(
+            f"max_pieces={config.data.max_pieces}, but the shards in {config.data.shards} hold sentences of up to "
+            f"{manifest.max_pieces} pieces; set max_pieces={manifest.max_pieces}, or make shards with a lower limit"
+        )
+    train = config.train
+    order = Order(store.block_sentences, train.seed, config.data.streams, train.global_batch_sentences, manifest.hash())
+    held_out = ShardStore.open(config.data.shards, "held_out", cache)
+    return Data(store, held_out if held_out.n_sentences else None, order)
+
+
+def total_steps(config: Config, order: Order) -> int:
+    """Length of the run in steps. Raises ConfigError where the warm-up is longer than that."""
+    steps = config.train.steps or max(1, order.steps_for(config.train.epochs))
+    if config.optimizer.warmup_steps > steps:
+        raise ConfigError(
+            f"warmup_steps={config.optimizer.warmup_steps} is longer than the run, {steps} steps; lower "
+            "warmup_steps, or raise epochs or steps"
+        )
+    return steps
+
+
+def open_encoder(config: Config, store: ShardStore) -> tuple[LoadedEncoder, Any]:
+    """The start encoder and the tokenizer, checked against the shards' vocabulary. Raises ConfigError or DataError."""
+    source = config.model.tokenizer or config.model.encoder or str(store.tokenizer_folder())
+    tokenizer = load_tokenizer(source)
+    manifest = store.manifest
+    if vocabulary_sha256(tokenizer) != manifest.vocabulary_sha256:
+        raise DataError(
+            f"the shards in {store.source} were made with a vocabulary of {manifest.vocabulary_size:,} pieces "
+            f"({manifest.tokenizer.name}) that is not that of {source} ({len(tokenizer):,} pieces); make the shards "
+            f"anew with --tokenizer {source}, or start from an encoder of their vocabulary"
+        )
+    loaded = load_encoder(
+        config.model.encoder, config.model, manifest.vocabulary_size, config.train.seed, config.train.kernels
+    )
+    if loaded.vocab_size < manifest.vocabulary_size:
+        raise DataError(
+            f"the encoder {config.model.encoder} embeds {loaded.vocab_size:,} pieces, the shards' vocabulary has "
+            f"{manifest.vocabulary_size:,}; make the shards anew with the encoder's own tokenizer"
+        )
+    positions = loaded.bert_config.max_position_embeddings
+    longest = longest_sequence(manifest.max_pieces, config.corruption)
+    if longest > positions:
+        raise ConfigError(
+            f"view_masks={config.corruption.view_masks} gives sequences of up to {longest} pieces, but the encoder has "
+            f"{positions} positions; make shards with --max_pieces {positions - (longest - manifest.max_pieces)}"
+        )
+    return loaded, tokenizer
+
+
+def check_disk(config: Config, parameters: int) -> str | None:
+    """Raise CheckpointError where not even one checkpoint fits; a warning where `keep_checkpoints` do not."""
+    key_bytes = {"float32": 4, "bfloat16": 2, "float16": 2}[config.moco.queue_dtype] * config.model.contrastive_size
+    size = parameters * CHECKPOINT_BYTES_PER_PARAMETER + 2 * config.moco.queue_keys * (key_bytes + 8)
+    folder = Path(config.train.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    text = f"{folder} has {free / 2**30:.1f} GiB free, a checkpoint takes about {size / 2**30:.1f} GiB"
+    if free < size:
+        raise CheckpointError(f"{text}; free some space or choose another --output")
+    needed = size * (config.train.keep_checkpoints + 1)
+    if free < needed:
+        return (
+            f"warning: {text}, and {config.train.keep_checkpoints} are kept: it may become full; lower keep_checkpoints"
+        )
+    return None
+
+
+def write_start(folder: Path, loaded: LoadedEncoder, tokenizer: Any) -> None:
+    """What the encoder came with and training does not touch: config, tokenizer files, pooler."""
+    folder.mkdir(parents=True, exist_ok=True)
+    loaded.bert_config.to_json_file(str(folder / "config.json"))
+    tokenizer.save_pretrained(str(folder))
+    save_file(loaded.pooler_state, folder / "pooler.safetensors")
+    note = {"encoder": loaded.source, "pooler_trained": loaded.pooler_trained}
+    (folder / "start.json").write_text(json.dumps(note, indent=1), encoding="utf-8")
+
+
+def checkpoint_writer(
+    config: Config,
+    context: RankContext,
+    engine: TrainingEngine,
+    moco: MomentumContrast | None,
+    loaded: LoadedEncoder,
+    tokenizer: Any,
+) -> Callable[[Path], None]:
+    """The function that fills a checkpoint folder; all ranks call it together."""
+
+    def write(folder: Path) -> None:
+        engine.save(folder)
+        masters = engine.master_weights()
+        moco_state = moco.state_dict() if moco is not None else None
+        if context.is_main:
+            save_file(masters, folder / WEIGHTS_FILE)
+            (folder / CONFIG_FILE).write_text(to_yaml(config), encoding="utf-8")
+            write_start(folder / START_FOLDER, loaded, tokenizer)
+            if moco_state is not None:
+                torch.save(moco_state, folder / MOCO_FILE)
+
+    return write
+
+
+def evaluator(
+    config: Config,
+    data: Data,
+    plan: BatchPlan,
+    engine: TrainingEngine,
+    moco: MomentumContrast | None,
+    context: RankContext,
+    stop_agreed: Callable[[], bool],
+) -> Callable[[], dict[str, float] | None]:
+    """The evaluation on the held-out sentences, a collective; no figures where there are none or none are wanted.
+
+    It gives None where `stop_agreed`, called at the end of each micro-batch on all ranks, says that all stop now.
+    """
+    held_out = data.held_out
+    if held_out is None or config.train.evaluate_sentences == 0:
+        return dict
+    output = Path(config.train.output)
+    yardsticks = context.run_on_main(lambda: count_yardsticks(data.train, held_out, config, output))
+    evaluation = HeldOutEvaluation(held_out, config, context, context.device, plan.micro_batch, yardsticks, stop_agreed)
+    return lambda: evaluation(engine, moco.key_module if moco is not None else None)
+
+
+def training_batches(
+    config: Config, data: Data, plan: BatchPlan, context: RankContext, first_step: int, last_step: int
+) -> Generator[StepBatch, None, None] | WorkerLoader:
+    """This rank's part of the steps first_step .. last_step - 1."""
+    return step_loader(
+        data.train,
+        config.corruption,
+        global_batch=plan.global_batch,
+        micro_batch=plan.micro_batch,
+        rank=context.rank,
+        ranks=context.ranks,
+        seed=config.train.seed,
+        streams=data.order.streams,
+        start_step=first_step,
+        end_step=last_step,
+        loader_workers=config.data.loader_workers,
+        prefetch_steps=config.data.prefetch_steps,
+        pin_memory=context.device.type == "cuda",
+    )

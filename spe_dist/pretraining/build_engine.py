@@ -1,0 +1,59 @@
+"""The model in its DeepSpeed engine, and the key encoder with its queues beside it."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+
+from spe_dist.config.pretraining import Config
+from spe_dist.distributed.context import RankContext
+from spe_dist.distributed.deepspeed_config import Precision, product_dtype
+from spe_dist.distributed.engine import TrainingEngine
+from spe_dist.distributed.weights import weight_source
+from spe_dist.moco import KeyQueue, MomentumContrast, MomentumKeyEncoder
+from spe_dist.model.kernels import make_adamw, param_groups
+from spe_dist.model.loading import LoadedEncoder
+from spe_dist.model.spe import PretrainingModel, build_key_encoder, build_pretraining_model
+
+
+def build_engine(
+    config: Config,
+    loaded: LoadedEncoder,
+    ds_config: dict[str, Any],
+    precision: Precision,
+    context: RankContext,
+) -> tuple[TrainingEngine, MomentumContrast | None]:
+    """The model in its engine, and MoCo beside it where CSPO is on. A collective."""
+    loaded.encoder.product_dtype = product_dtype(precision)
+    model = build_pretraining_model(config, loaded.encoder)
+    key_module = build_key_encoder(model, config) if config.objectives.cspo else None
+    make_optimizer = partial(_make_optimizer, config=config, offload=_offloads(ds_config), device=context.device)
+    engine = TrainingEngine(model, make_optimizer, ds_config, precision, context)
+    if key_module is None:
+        return engine, None
+    query = engine.module.get_submodule("spe")
+    moco = config.moco
+    key_size = config.model.contrastive_size if config.model.contrastive_head else config.model.span_size
+    queues = [KeyQueue(moco.queue_keys, key_size, getattr(torch, moco.queue_dtype), context.device) for _ in range(2)]
+    keys = MomentumKeyEncoder(
+        key_module.to(context.device, engine.dtype),
+        weight_source(query, context.rank, context.ranks),
+        context,
+        moco.momentum,
+        moco.average,
+        query,
+    )
+    return engine, MomentumContrast(keys, *queues)
+
+
+def _make_optimizer(
+    model: PretrainingModel, config: Config, offload: bool, device: torch.device
+) -> torch.optim.Optimizer:
+    groups = param_groups(model, config.optimizer.weight_decay)
+    return make_adamw(groups, config, torch.device("cpu") if offload else device)
+
+
+def _offloads(ds_config: dict[str, Any]) -> bool:
+    return (ds_config["zero_optimization"].get("offload_optimizer") or {}).get("device", "none") != "none"

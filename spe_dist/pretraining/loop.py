@@ -1,0 +1,153 @@
+"""The loop around the training step: what happens between steps, and when.
+
+Every decision that the ranks must share (stop, checkpoint by time) is agreed at the end of a micro-batch by one small
+all-reduce; everything else follows from the step number and the agreed figures, so that no rank waits alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from spe_dist.config.pretraining import Config
+from spe_dist.pretraining.step import StepOutcome, TrainingStep
+from spe_dist.training.agreement import Agreement
+from spe_dist.training.journal import Journal
+from spe_dist.training.schedule import Schedule
+
+if TYPE_CHECKING:
+    from spe_dist.data.batches.stream import StepBatch
+
+
+class Trainer:
+    """Trains from the journal's position to the last step of the schedule."""
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        step: TrainingStep,
+        schedule: Schedule,
+        batches: Iterator[StepBatch],
+        accumulation: int,
+        agreement: Agreement,
+        journal: Journal,
+        data_state: Callable[[int], dict[str, Any]],
+        evaluate: Callable[[], dict[str, float] | None],
+    ) -> None:
+        """`evaluate`: figures of the model, None where a stop was agreed meanwhile."""
+        self.config = config
+        self.step = step
+        self.schedule = schedule
+        self.batches = batches
+        self.accumulation = accumulation
+        self.agreement = agreement
+        self.journal = journal
+        self.data_state = data_state
+        self.evaluate = evaluate
+        self.queued_keys = int(step.moco.pair_queue.fill) if step.moco else 0
+        self._evaluated_step = journal.log.last_step("evaluation")
+        self._grace_time_checked = False
+
+    def run(self) -> bool:
+        """Train and save; True where the run is finished, False where it was asked to stop."""
+        if self._steps_left < 0:
+            return True
+        self.step.engine.train()
+        if self.step.moco is not None:
+            self.step.moco.check_equal()
+        self._evaluate()  # of a run that was stopped before it had
+        while self._steps_left > 0 and not self.agreement.stop:
+            began = time.monotonic()
+            batch = next(self.batches)
+            waited_s = time.monotonic() - began
+            rate = self.schedule.rate(self.journal.position.applied_steps)
+            outcome = self.step(batch.step, rate, batch.micro_batches)
+            if outcome is not None:
+                self._record(batch, outcome, rate, waited_s, time.monotonic() - began)
+                self._between_steps()
+        self._save()
+        return self._steps_left == 0 and self._evaluated_step == self.journal.position.step
+
+    @property
+    def _steps_left(self) -> int:
+        return self.schedule.total_steps - self.journal.position.step
+
+    def _record(self, batch: StepBatch, outcome: StepOutcome, rate: float, waited_s: float, step_s: float) -> None:
+        if outcome.applied and self.step.moco is not None:
+            self.queued_keys = min(self.step.moco.pair_queue.queue_keys, self.queued_keys + outcome.counts["cspo"])
+        row = {
+            "epoch": batch.epoch,
+            "sentences": outcome.counts["cspo"],
+            "masked_pieces": outcome.counts["tbo"],
+            "permuted_spans": outcome.counts["spo"],
+            "learning_rate": rate,
+            "queue_fill": self.queued_keys,
+            "weights": self.step.weights,
+        }
+        pieces = sum(micro_batch.n_tokens for micro_batch in batch.micro_batches)
+        self.journal.add(outcome, step_s, row, {"pieces": float(pieces), "data_wait_s": waited_s})
+
+    def _between_steps(self) -> None:
+        train, step = self.config.train, self.journal.position.step
+        first = self.journal.saved_step is None
+        if self.agreement.stop:  # whoever asked waits for a checkpoint only
+            return
+        if train.check_every_steps and step % train.check_every_steps == 0 and self.step.moco is not None:
+            self.step.moco.check_equal()
+        self._evaluate()
+        by_steps = train.checkpoint_every_steps and step % train.checkpoint_every_steps == 0
+        if self._steps_left > 0 and (first or by_steps or self.agreement.checkpoint_due):
+            self._save()
+
+    def _evaluate(self) -> None:
+        """Evaluate at a step whose turn it is; where a stop is agreed before the end, the run that resumes does it."""
+        step, every = self.journal.position.step, self.config.train.evaluate_every_steps
+        due = self._steps_left == 0 or (every and step % every == 0)
+        if not due or step == self._evaluated_step:
+            return
+        self.journal.flush()
+        self.step.engine.eval()
+        figures = self.evaluate()
+        self.step.engine.train()
+        if figures is None:
+            return
+        self._evaluated_step = step
+        self.journal.write_evaluation(figures, f"held out, step {step:,}: {describe_evaluation(figures)}")
+
+    def _save(self) -> None:
+        saved = self.journal.save(data=self.data_state(self.journal.position.step))
+        if saved and self.journal.position.step and not self._grace_time_checked:
+            self._grace_time_checked = True
+            self._warn_about_grace_time()
+
+    def _warn_about_grace_time(self) -> None:
+        """After the first checkpoint of this start: is there time to save between a request to stop and the kill?"""
+        position, save_s = self.journal.position, self.journal.saving.checkpoints.last_save_s
+        micro_batch_s = position.trained_s / position.step / self.accumulation
+        if micro_batch_s + save_s > self.config.train.grace_time_s:
+            self.journal.progress.say(
+                f"warning: a micro-batch ({micro_batch_s:.1f} s) and a checkpoint ({save_s:.1f} s) take longer than "
+                f"grace_time_s={self.config.train.grace_time_s:g}: a run that is told to stop may be killed before it "
+                "is saved. Lower micro_batch_sentences, write to a faster disk, or have the job signalled earlier "
+                "(sbatch --signal=B:USR1@SECONDS) and raise grace_time_s"
+            )
+
+
+def describe_evaluation(figures: dict[str, float]) -> str:
+    """The figures of an evaluation that tell whether anything was learned, on one line."""
+    parts = []
+    for label, name, against_label, against in (
+        ("tbo", "heldout/tbo_nats", "count model", "heldout/tbo_count_model_nats"),
+        ("spo", "heldout/spo_nats", "entropy", "heldout/spo_entropy"),
+    ):
+        if name in figures:
+            parts.append(f"{label} {figures[name]:.3f} nats ({against_label} {figures[against]:.3f})")
+    if "heldout/top1_same_layout" in figures:
+        parts.append(
+            f"top-1 {figures['heldout/top1_same_layout']:.1%} of the same layout "
+            f"(chance {figures['heldout/top1_same_layout_chance']:.1%}, "
+            f"control {figures['heldout/top1_same_layout_control']:.1%})"
+        )
+    return ", ".join(parts) or "nothing to report"

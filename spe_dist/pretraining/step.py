@@ -1,0 +1,143 @@
+"""One training step: forward, backward, update, and what follows an applied update.
+
+Legend of the shape suffixes:
+    B sentences, C width of queries and keys
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from spe_dist.config.pretraining import Config
+from spe_dist.data.batches.packed import PackedBatch
+from spe_dist.distributed.context import RankContext
+from spe_dist.distributed.engine import TrainingEngine
+from spe_dist.moco import KeyQueue, MomentumContrast
+from spe_dist.model.spe import PretrainingOutputs
+from spe_dist.pretraining.objectives import (
+    Term,
+    contrastive,
+    contrastive_span_pair,
+    span_permutation,
+    token_boundary,
+    total,
+)
+
+
+@dataclass(frozen=True)
+class StepOutcome:
+    """What one step did. `sums` are this rank's, on its device, to be added over ranks."""
+
+    applied: bool
+    counts: dict[str, int]  # over all ranks: tbo (masked pieces), spo (permuted spans), cspo (sentences)
+    sums: dict[str, Tensor]
+
+
+class TrainingStep:
+    """Runs global batches through engine and MoCo.
+
+    `stop_agreed` is called at the end of each micro-batch on all ranks alike and says whether all of them stop now.
+    """
+
+    def __init__(
+        self,
+        engine: TrainingEngine,
+        moco: MomentumContrast | None,
+        config: Config,
+        context: RankContext,
+        stop_agreed: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.engine = engine
+        self.moco = moco
+        self.config = config
+        self.context = context
+        self.stop_agreed = stop_agreed
+        objectives = config.objectives
+        self.weights = {"tbo": objectives.tbo_weight, "spo": objectives.spo_weight, "cspo": objectives.cspo_weight}
+
+    def __call__(self, step: int, learning_rate: float, micro_batches: Sequence[PackedBatch]) -> StepOutcome | None:
+        """Train on this rank's part of a global batch; None where a stop was agreed before its end (dropped)."""
+        counts = self.global_counts(micro_batches)
+        seed_dropout(self.config.train.seed, step, self.context.rank)
+        self.engine.set_learning_rate(learning_rate)
+        sums: dict[str, Tensor] = {}
+        keys: list[tuple[Tensor, Tensor, Tensor]] = []
+        for i, micro_batch in enumerate(micro_batches):
+            batch = micro_batch.to(self.context.device, non_blocking=True)
+            outputs = self.engine(batch)
+            if self.moco is not None:
+                keys.append((*self.moco.key_module.keys(batch), batch.sentence_ids_B))
+            terms = self.terms(outputs, batch, keys[-1] if keys else None)
+            self.engine.backward(
+                outputs.anchor + total(terms, self.weights, counts, self.context.ranks, len(micro_batches))
+            )
+            self.engine.step()
+            add_sums(sums, terms)
+            if self.stop_agreed() and i + 1 < len(micro_batches):
+                return None
+        applied = self.engine.was_step_applied()
+        if applied and self.moco is not None:
+            self.moco.follow()
+            self.moco.enqueue(*(torch.cat(parts) for parts in zip(*keys, strict=True)))
+        return StepOutcome(applied, counts, sums)
+
+    def terms(
+        self, outputs: PretrainingOutputs, batch: PackedBatch, keys: tuple[Tensor, Tensor, Tensor] | None
+    ) -> dict[str, Term]:
+        """The objectives that are on, by name; `keys`: span-pair keys, context keys [B, C] and sentence ids."""
+        terms = {}
+        if outputs.tbo_logits_MV is not None:
+            terms["tbo"] = token_boundary(outputs.tbo_logits_MV, batch.tbo_label_M)
+        if outputs.spo_logits_PO is not None:
+            terms["spo"] = span_permutation(outputs.spo_logits_PO, batch.spo_label_P)
+        if keys is not None:
+            assert self.moco is not None
+            assert outputs.pair_queries_BC is not None and outputs.context_queries_BC is not None
+            pair_keys_BC, context_keys_BC, _ = keys
+            terms["cspo"] = contrastive_span_pair(
+                self._contrast(outputs.pair_queries_BC, context_keys_BC, self.moco.context_queue, batch),
+                self._contrast(outputs.context_queries_BC, pair_keys_BC, self.moco.pair_queue, batch),
+            )
+        return terms
+
+    def _contrast(self, queries_BC: Tensor, positive_keys_BC: Tensor, queue: KeyQueue, batch: PackedBatch) -> Term:
+        settings = self.config.moco
+        return contrastive(
+            queries_BC,
+            positive_keys_BC,
+            queue.keys_KC,
+            queue.fill,
+            batch.sentence_ids_B,
+            queue.ids_K,
+            settings.temperature,
+            settings.normalize,
+        )
+
+    def global_counts(self, micro_batches: Sequence[PackedBatch]) -> dict[str, int]:
+        """Masked pieces, permuted spans and sentences of the whole global batch; one small all-reduce."""
+        local = (
+            sum(batch.tbo_label_M.shape[0] for batch in micro_batches),
+            sum(batch.spo_label_P.shape[0] for batch in micro_batches),
+            sum(batch.n_sentences for batch in micro_batches),
+        )
+        return dict(zip(("tbo", "spo", "cspo"), map(int, self.context.sum_numbers(local)), strict=True))
+
+
+def seed_dropout(seed: int, step: int, rank: int) -> None:
+    """Seed torch's generators for one step of one rank, so that dropout depends on nothing that ran before."""
+    digest = hashlib.sha256(f"dropout/{seed}/{step}/{rank}".encode()).digest()
+    torch.manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+def add_sums(sums: dict[str, Tensor], terms: dict[str, Term]) -> None:
+    """Add each term's sums as 1-d float64 tensors under `objective/sum`."""
+    for name, term in terms.items():
+        for key, value in {"loss": term.loss_sum, "correct": term.correct, **term.extra}.items():
+            value = value.detach().double().reshape(-1)
+            key = f"{name}/{key}"
+            sums[key] = sums[key] + value if key in sums else value

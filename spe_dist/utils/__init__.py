@@ -1,0 +1,1 @@
+"""Files, memory, processes and words that every package may use."""

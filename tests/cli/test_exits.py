@@ -1,0 +1,94 @@
+"""How commands end: exit status, one line for a user's error, and outputs that cannot take what is written."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from project import ROOT
+
+from spe_dist.cli.exits import run_command
+from spe_dist.cli.options.training import exit_status
+from spe_dist.errors import ConfigError
+
+
+@pytest.mark.parametrize(("returned", "status"), [(None, 0), (0, 0), (1, 1)])
+def test_the_status_is_the_commands_own(returned, status):
+    assert run_command(lambda: returned) == status
+
+
+def test_a_users_error_is_one_line_and_status_2(capsys):
+    def fail() -> None:
+        print("before")
+        raise ConfigError("steps=0 trains nothing; give a number from 1 on")
+
+    assert run_command(fail) == 2
+    assert capsys.readouterr() == ("before\n", "error: steps=0 trains nothing; give a number from 1 on\n")
+
+
+def test_other_errors_are_shown_whole():
+    with pytest.raises(ZeroDivisionError):
+        run_command(lambda: 1 // 0)
+
+
+def test_an_interrupt_is_said(capsys):
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    assert run_command(interrupt, interrupted="the same command continues") == 130
+    assert capsys.readouterr().err == "the same command continues\n"
+
+
+@pytest.mark.parametrize(("rank", "lines"), [("0", 1), ("1", 0)])
+def test_training_interrupted_before_it_could_save_says_so_once(rank, lines, monkeypatch, capsys):
+    def interrupt() -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("RANK", rank)
+    assert exit_status(interrupt) == 130
+    assert len(capsys.readouterr().err.splitlines()) == lines
+
+
+def test_a_reader_that_leaves_early_is_no_error():
+    program = "from spe_dist.cli.exits import *; sys.exit(run_command(lambda: [print(i) for i in range(99999)] and 0))"
+    command = f"'{sys.executable}' -c '{program}' | head -n 1"
+    result = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, cwd=ROOT)
+    assert (result.returncode, result.stdout, result.stderr) == (0, b"0\n", b"")
+
+
+def test_a_file_whose_name_is_no_utf8_is_named(tmp_path):
+    path = os.path.join(os.fsencode(tmp_path), b"\xff.json")
+    with open(path, "w") as file:
+        file.write('{"tokens": ["Ada"], "entities": [], "relations": []}\n')
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    command = [os.fsencode(sys.executable), b"-m", b"spe_dist", b"corpus", b"inspect", path]
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True)
+    assert result.returncode == 0 and rb"\udcff.json" in result.stdout and not result.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize(("output", "status"), [(">/dev/full", 2), (">&-", 0)])
+def test_an_output_that_is_full_or_closed_ends_without_a_traceback(output, status):
+    code = "from spe_dist.cli.exits import run_command; raise SystemExit(run_command(lambda: print('told')))"
+    command = ["bash", "-c", f'"$0" -c "$1" {output}', sys.executable, code]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == status and "Traceback" not in done.stderr
+    assert ("no space" in done.stderr) == (status == 2)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_an_error_is_told_though_the_output_is_full():
+    code = """
+from spe_dist.cli.exits import run_command
+from spe_dist.errors import DataError
+def fail():
+    print("told")
+    raise DataError("what matters")
+raise SystemExit(run_command(fail))
+"""
+    command = ["bash", "-c", 'unset PYTHONUNBUFFERED; "$0" -c "$1" >/dev/full', sys.executable, code]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (2, "error: what matters\n")

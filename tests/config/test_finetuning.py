@@ -1,0 +1,84 @@
+"""Settings of fine-tuning: presets, checks, and that asking for help costs nothing."""
+
+import subprocess
+import sys
+
+import pytest
+from project import ROOT
+
+from spe_dist.config.finetuning import PRESETS, FinetuneConfig, validate
+from spe_dist.config.loading import leaves, load_config, load_yaml, resolve, to_yaml
+from spe_dist.config.pretraining import PRESETS as PRETRAINING_PRESETS
+from spe_dist.errors import ConfigError
+
+
+def load(preset=None, **given):
+    return load_config(
+        preset=preset,
+        yaml_file=None,
+        given={"train": "train.json", "start": "bert-base-cased", **given},
+        config_class=FinetuneConfig,
+        presets=PRESETS,
+        check=validate,
+    )
+
+
+def test_every_setting_has_a_help_text():
+    assert all(leaf.help for leaf in leaves(FinetuneConfig).values())
+
+
+@pytest.mark.parametrize("preset", [None, *PRESETS])
+def test_presets_are_valid_and_hold_known_settings_only(preset):
+    load(preset)
+
+
+def test_defaults_and_paper_preset_hold_the_methods_values():
+    for config in (load(), load("paper")):
+        rates = (config.optimizer.learning_rate, config.optimizer.head_learning_rate, config.optimizer.layer_decay)
+        assert rates == (2.5e-5, 2.5e-5, 0.9)
+        assert (config.optimizer.warmup_fraction, config.optimizer.weight_decay) == (0.2, 0.01)
+        assert (config.train.batch_sentences, config.train.epochs, config.model.dropout) == (32, 200, 0.1)
+        assert (config.sampling.gold_epochs, config.sampling.gold_decay) == (5, 3)
+
+
+def test_a_config_comes_back_from_its_yaml(tmp_path):
+    config = load("small", symmetric="married_to,knows", train_share="0.1", without_cnn="true")
+    assert config.data.symmetric == ("married_to", "knows")
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    assert resolve([load_yaml(tmp_path / "config.yaml", FinetuneConfig)], FinetuneConfig) == config
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"train": None}, ["--train"]),
+        ({"start": None}, ["start=none", "--tokenizer"]),
+        ({"train_share": 0}, ["train_share=0"]),
+        ({"train_share": 1.5}, ["train_share=1.5"]),
+        ({"layer_decay": 0}, ["layer_decay"]),
+        ({"epochs": 0}, ["epochs"]),
+        ({"batch_sentences": 0}, ["batch_sentences"]),
+        ({"format": "conll"}, ["format='conll'", "spert"]),
+        ({"start_encoder": "kye"}, ["start_encoder", "did you mean 'key'"]),
+        ({"learning_rat": 1}, ["learning_rat", "did you mean 'learning_rate'"]),
+        ({"start": None, "tokenizer": "x", "hidden_size": 30, "attention_heads": 4}, ["hidden_size=30"]),
+    ],
+)
+def test_wrong_settings_name_themselves(given, words):
+    with pytest.raises(ConfigError) as caught:
+        load(**given)
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_a_preset_of_pretraining_is_unknown():
+    assert "demo" in PRETRAINING_PRESETS
+    with pytest.raises(ConfigError, match="unknown preset 'demo'"):
+        load("demo")
+
+
+def test_help_needs_no_torch():
+    code = "import sys, spe_dist.finetune as f\ntry: f.main(['--help'])\n"
+    code += "except SystemExit: sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "--head_learning_rate" in done.stdout

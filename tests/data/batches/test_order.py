@@ -1,0 +1,146 @@
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spe_dist.data.batches.order import Order, choose_streams
+from spe_dist.errors import CheckpointError, ConfigError, DataError
+
+
+@st.composite
+def orders(draw):
+    sizes = draw(st.lists(st.integers(0, 9), min_size=1, max_size=12).filter(lambda s: sum(s) > 0))
+    global_batch = draw(st.integers(1, min(sum(sizes), 24)))
+    divisors = [n for n in range(1, global_batch + 1) if global_batch % n == 0]
+    return Order(np.array(sizes), draw(st.integers(0, 2**32)), draw(st.sampled_from(divisors)), global_batch)
+
+
+def plain_streams(order: Order, epochs: int) -> list[list[tuple[int, int]]]:
+    """(epoch, sentence) of each stream in order, by writing out every epoch and cutting it."""
+    streams: list[list[tuple[int, int]]] = [[] for _ in range(order.streams)]
+    total = order.sentences_per_epoch
+    base, longer = divmod(total, order.streams)
+    for epoch in range(epochs):
+        permutation, _ = order._epoch(epoch)
+        sequence = [
+            int(order.block_starts_B[block]) + i for block in permutation for i in range(order.block_sentences_B[block])
+        ]
+        for j, stream in enumerate(streams):
+            length = base + ((j - epoch * longer) % order.streams < longer)
+            stream += [(epoch, sentence) for sentence in sequence[:length]]
+            del sequence[:length]
+        assert not sequence
+    return streams
+
+
+@given(orders())
+def test_slots_are_the_streams_written_out(order):
+    streams = plain_streams(order, epochs=4)
+    share = order.sentences_per_stream
+    for step in range(min(len(stream) for stream in streams) // share):
+        expected = [pair for stream in streams for pair in stream[step * share : (step + 1) * share]]
+        places = order.slots(step, 0, order.global_batch)
+        assert list(zip(places.epochs_N.tolist(), places.sentences_N.tolist(), strict=True)) == expected
+        assert (places.sentences_N == order.block_starts_B[places.blocks_N] + places.index_in_block_N).all()
+        assert (places.index_in_block_N < order.block_sentences_B[places.blocks_N]).all()
+        assert order.epoch_of(step) == expected[0][0]
+
+
+@given(orders(), st.integers(2, 4))
+def test_each_epoch_holds_every_sentence_exactly_once(order, epochs):
+    seen = set()
+    for step in range(order.steps_for(epochs + 1)):
+        places = order.slots(step, 0, order.global_batch)
+        for pair in zip(places.epochs_N.tolist(), places.sentences_N.tolist(), strict=True):
+            assert pair not in seen
+            seen.add(pair)
+    for epoch in range(epochs):
+        assert {s for e, s in seen if e == epoch} == set(range(order.sentences_per_epoch))
+
+
+@given(orders(), st.integers(0, 10**9), st.data())
+def test_any_cut_of_the_slots_gives_the_same_sentences(order, step, data):
+    whole = order.slots(step, 0, order.global_batch)
+    ranks = data.draw(st.sampled_from([n for n in range(1, order.global_batch + 1) if order.global_batch % n == 0]))
+    share = order.global_batch // ranks
+    fresh = Order(order.block_sentences_B, order.seed, order.streams, order.global_batch)
+    parts = [fresh.slots(step, rank * share, share) for rank in reversed(range(ranks))][::-1]
+    for name in ("epochs_N", "blocks_N", "index_in_block_N", "sentences_N"):
+        assert np.concatenate([getattr(part, name) for part in parts]).tolist() == getattr(whole, name).tolist()
+
+
+def test_epochs_and_seeds_have_different_permutations():
+    sizes = np.full(50, 10)
+    permutations = [tuple(Order(sizes, seed, 0, 10)._epoch(epoch)[0]) for seed in range(3) for epoch in range(5)]
+    assert len(set(permutations)) == 15
+    assert all(sorted(p) == list(range(50)) for p in permutations)
+
+
+def test_a_position_after_billions_of_sentences_is_found_at_once():
+    order = Order(np.full(4_800, 1_000), 0, 0, 256)
+    began = time.perf_counter()
+    places = order.slots(10**9, 0, 256)
+    assert time.perf_counter() - began < 10  # epoch by epoch it takes minutes
+    assert set(places.epochs_N.tolist()) <= {53_333, 53_334}
+    assert len(order._epochs) <= 2
+
+
+def test_only_a_few_epochs_are_kept():
+    order = Order(np.array([3, 4]), 0, 1, 1)
+    for step in range(200):
+        order.slots(step, 0, 1)
+    assert len(order._epochs) <= 4
+
+
+def test_streams_are_the_largest_divisor_up_to_256():
+    assert [choose_streams(n) for n in (1, 6, 256, 512, 300, 257)] == [1, 6, 256, 256, 150, 1]
+
+
+def test_too_few_sentences_name_both_numbers_and_a_remedy():
+    with pytest.raises(DataError, match=r"10 training sentences, fewer than global_batch_sentences=16.*at most 10"):
+        Order(np.array([4, 6]), 0, 0, 16)
+
+
+def test_streams_that_do_not_divide_name_the_nearest_that_do():
+    with pytest.raises(ConfigError, match=r"streams=5 does not divide global_batch_sentences=12; choose 4 or 6"):
+        Order(np.array([50]), 0, 5, 12)
+    with pytest.raises(ConfigError, match=r"streams=13 .* choose 12, or 0"):
+        Order(np.array([50]), 0, 13, 12)
+    with pytest.raises(ConfigError, match="not positive"):
+        choose_streams(0)
+
+
+def test_a_checkpoint_of_the_same_order_gives_its_step():
+    order = Order(np.array([50]), 3, 4, 8, "abc")
+    state = order.state_dict(17)
+    assert state == {
+        "sentences_consumed": 136,
+        "global_batch": 8,
+        "streams": 4,
+        "seed": 3,
+        "manifest_hash": "abc",
+    }
+    assert order.check(state) == 17
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"manifest_hash": "other"}, "manifest = other, this run has abc"),
+        ({"global_batch": 16}, "global_batch_sentences = 16, this run has 8"),
+        ({"streams": 2}, "streams = 2, this run has 4"),
+        ({"seed": 4}, "seed = 4, this run has 3"),
+        ({"sentences_consumed": 137}, "no multiple"),
+    ],
+)
+def test_a_checkpoint_of_another_order_names_the_difference(change, message):
+    order = Order(np.array([50]), 3, 4, 8, "abc")
+    with pytest.raises(CheckpointError, match=message):
+        order.check(order.state_dict(17) | change)
+
+
+def test_steps_for_epochs_round_up():
+    order = Order(np.array([50]), 3, 4, 8)
+    assert [order.steps_for(n) for n in (1, 2, 0.5, 0.001)] == [7, 13, 4, 1]

@@ -1,0 +1,127 @@
+"""Intervals and paired tests, against all resamples and all assignments where these can be listed."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from spe_dist.errors import DataError
+from spe_dist.extraction.corpora.corpus import Corpus, Document, Entity, Sentence
+from spe_dist.extraction.scoring.counts import UnitCounts
+from spe_dist.extraction.scoring.scores import Scores, score
+from spe_dist.extraction.scoring.significance import compare, confidence_intervals, f1, randomisation_test
+
+NAMES = (("entity", None),)
+
+
+def scores_with(counts_U3: list[list[int]]) -> Scores:
+    """Scores whose units have these counts (tp, predicted, gold) of entities."""
+    empty = score(Corpus(()), Corpus(()))
+    return replace(empty, units=UnitCounts(NAMES, np.array(counts_U3, np.int32)[:, None], "documents"))
+
+
+A = [[1, 2, 3], [0, 1, 2], [2, 2, 2], [1, 4, 2], [3, 3, 4], [0, 2, 1]]
+B = [[2, 2, 3], [1, 1, 2], [2, 2, 2], [2, 3, 2], [3, 4, 4], [1, 1, 1]]
+
+
+def plain_f1(units: list[list[int]]) -> float:
+    tp, predicted, gold = (sum(column) for column in zip(*units, strict=True))
+    return 2 * tp / (predicted + gold)
+
+
+def test_intervals_hold_the_middle_of_all_resamples():
+    units = A[:5]
+    every = sorted(plain_f1([units[i] for i in drawn]) for drawn in itertools.product(range(5), repeat=5))
+    expected = np.quantile(every, [0.025, 0.975])
+    ((low, high),) = confidence_intervals(scores_with(units), draws=20_000).values()
+    assert (low, high) == pytest.approx(expected, abs=0.012)
+    assert low < plain_f1(units) < high
+
+
+def test_p_value_is_the_share_of_all_assignments_with_as_large_a_difference():
+    observed = abs(plain_f1(B) - plain_f1(A))
+    hits = 0
+    for swaps in itertools.product((False, True), repeat=len(A)):
+        a = [theirs if swap else ours for swap, ours, theirs in zip(swaps, A, B, strict=True)]
+        b = [ours if swap else theirs for swap, ours, theirs in zip(swaps, A, B, strict=True)]
+        hits += abs(plain_f1(b) - plain_f1(a)) >= observed - 1e-12
+    ((comparison),) = compare(scores_with(A), scores_with(B), test_draws=50_000).values()
+    assert comparison.p_value == pytest.approx(hits / 2 ** len(A), abs=0.01)
+    assert comparison.difference == pytest.approx(plain_f1(B) - plain_f1(A))
+    assert comparison.low < comparison.difference < comparison.high
+
+
+def test_the_difference_is_resampled_with_both_systems_on_the_same_units():
+    every = []
+    for drawn in itertools.product(range(5), repeat=5):
+        every.append(plain_f1([B[i] for i in drawn]) - plain_f1([A[i] for i in drawn]))
+    ((comparison),) = compare(scores_with(A[:5]), scores_with(B[:5]), draws=20_000).values()
+    assert (comparison.low, comparison.high) == pytest.approx(np.quantile(every, [0.025, 0.975]), abs=0.012)
+
+
+def test_equal_systems_have_a_p_value_of_one_and_no_difference():
+    ((comparison),) = compare(scores_with(A), scores_with(A)).values()
+    assert (comparison.difference, comparison.low, comparison.high, comparison.p_value) == (0.0, 0.0, 0.0, 1.0)
+
+
+def test_a_p_value_is_never_zero():
+    good, bad = [[5, 5, 5]] * 60, [[0, 5, 5]] * 60
+    ((comparison),) = compare(scores_with(bad), scores_with(good), test_draws=99).values()
+    assert comparison.p_value == 1 / 100
+
+
+def test_the_test_is_symmetric_and_draws_depend_on_the_seed_alone():
+    one, again = (compare(scores_with(A), scores_with(B), seed=7) for _ in range(2))
+    other_way = compare(scores_with(B), scores_with(A), seed=7)
+    assert one == again
+    assert one[NAMES[0]].p_value == other_way[NAMES[0]].p_value
+    assert one[NAMES[0]].low == pytest.approx(-other_way[NAMES[0]].high)
+    assert confidence_intervals(scores_with(A), seed=1) != confidence_intervals(scores_with(A), seed=2)
+
+
+def test_many_units_are_drawn_in_parts_that_fit_in_memory(monkeypatch):
+    counts = [[i % 3, 3, 4] for i in range(50)]
+    whole = confidence_intervals(scores_with(counts), draws=400)
+    monkeypatch.setattr("spe_dist.extraction.scoring.significance.NUMBERS_AT_ONCE", 333)
+    assert confidence_intervals(scores_with(counts), draws=400) == whole
+
+
+def test_p_values_under_the_null_hypothesis_are_uniform():
+    draw = np.random.default_rng(0)
+    values = []
+    for seed in range(200):
+        gold = draw.integers(1, 5, 40)
+        a, b = (np.stack([draw.binomial(gold, 0.6), gold, gold], axis=1)[:, None] for _ in range(2))
+        values.append(randomisation_test(a, b, 200, seed)[0])
+    assert 0.02 <= np.mean(np.array(values) <= 0.1) <= 0.17
+    assert 0.4 <= np.mean(np.array(values) <= 0.5) <= 0.6
+
+
+def test_types_of_one_system_alone_count_as_nothing_in_the_other():
+    words = ("a", "b")
+    gold = Corpus((Document("d", (Sentence(words, (Entity(0, 1, "X"),)),)),))
+    with_other = gold.with_sentences([Sentence(words, (Entity(0, 1, "Y"),))])
+    compared = compare(score(gold, gold), score(gold, with_other))
+    assert {kind for metric, kind in compared if metric == "entity"} == {None, "X", "Y"}
+    assert (compared["entity", "X"].a, compared["entity", "X"].b) == (1.0, 0.0)
+    assert (compared["entity", "Y"].a, compared["entity", "Y"].b) == (0.0, 0.0)
+
+
+def test_different_gold_is_an_error():
+    with pytest.raises(DataError, match="same gold"):
+        compare(scores_with(A), scores_with([[1, 2, 4], *A[1:]]))
+    with pytest.raises(DataError, match="same gold"):
+        compare(scores_with(A), scores_with(A[1:]))
+
+
+def test_nothing_at_all_has_intervals_and_no_difference():
+    empty = score(Corpus(()), Corpus(()))
+    assert set(confidence_intervals(empty).values()) == {(0.0, 0.0)}
+    assert {comparison.p_value for comparison in compare(empty, empty).values()} == {1.0}
+
+
+def test_f1_of_nothing_is_zero():
+    assert f1(np.array([[0, 0, 0], [1, 1, 1]])).tolist() == [0.0, 1.0]

@@ -1,0 +1,292 @@
+"""The loop's decisions, with a training step that only pretends: when it saves, evaluates, warns and gives up."""
+
+import json
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from spe_dist.config.loading import resolve
+from spe_dist.distributed.checkpoint import Checkpoints, list_checkpoints, read_state
+from spe_dist.distributed.context import RankContext
+from spe_dist.errors import CheckpointError, TrainingFailure
+from spe_dist.pretraining import build
+from spe_dist.pretraining.loop import Trainer
+from spe_dist.pretraining.resume import choose_start, compare_settings
+from spe_dist.pretraining.step import StepOutcome
+from spe_dist.training.agreement import Agreement
+from spe_dist.training.journal import Journal, Position, Saving
+from spe_dist.training.metrics import MetricLog, read_rows
+from spe_dist.training.progress import ProgressLine
+from spe_dist.training.schedule import Schedule
+
+
+@dataclass
+class PretendedStep:
+    """Applies every step with loss 1 unless told otherwise; `during` is called in each."""
+
+    skipped: set = field(default_factory=set)
+    dropped: set = field(default_factory=set)  # as where a stop is agreed within a step
+    nan_at: int = -1
+    during: object = None
+    moco = None
+    weights: dict = field(default_factory=lambda: {"tbo": 1.0, "spo": 1.0, "cspo": 1.0})
+
+    def __post_init__(self):
+        self.engine = SimpleNamespace(
+            train=lambda: None,
+            eval=lambda: None,
+            grad_norm=lambda: 1.0,
+            loss_scale=lambda: 65536.0,
+            zero_stage=2,
+            precision="float16",
+        )
+        self.rates = []
+
+    def __call__(self, step, learning_rate, micro_batches):
+        self.rates.append(learning_rate)
+        if self.during:
+            self.during(step)
+        if step in self.dropped:
+            return None
+        loss = float("nan") if step == self.nan_at else 2.0
+        sums = {name: torch.tensor([loss], dtype=torch.float64) for name in ("tbo/loss", "tbo/correct")}
+        return StepOutcome(step not in self.skipped, {"tbo": 2, "spo": 0, "cspo": 4}, sums)
+
+
+class Evaluations:
+    """Counts at which steps it is called; in that of step `asks_at` the run is asked to stop."""
+
+    def __init__(self, asks_at=None, stop=None):
+        self.steps, self.asks_at, self.stop = [], asks_at, stop
+
+    def __call__(self, step, agreed):
+        self.steps.append(step)
+        if step == self.asks_at:
+            self.stop.requested = True
+        return None if agreed() else {}
+
+
+@pytest.fixture
+def run(tmp_path):
+    def run(step, stop=None, evaluate=None, position=None, steps=10, **given):
+        config = resolve([{"log_every_steps": 2, "evaluate_every_steps": 0, "checkpoint_every_steps": 0, **given}])
+        context = RankContext(rank=0, ranks=1, local_rank=0, device=torch.device("cpu"), control=None)
+        stop = stop or SimpleNamespace(requested=False, reason="")
+        agreement = Agreement(context, stop, config.train.checkpoint_every_minutes)
+        position = position or Position()
+
+        def pretended(number, *rest):
+            outcome = step(number, *rest)
+            agreement()
+            return outcome
+
+        pretended_step = SimpleNamespace(engine=step.engine, moco=None, weights=step.weights)
+        caller = type("Caller", (), {"__call__": staticmethod(pretended), **vars(pretended_step)})()
+        journal = Journal(
+            settings=config.train,
+            engine=step.engine,
+            position=position,
+            log=MetricLog(tmp_path, context, position.step),
+            progress=ProgressLine(steps),
+            saving=Saving(
+                Checkpoints(tmp_path / "checkpoints", 10, context),
+                lambda folder: (folder / "weights").write_text("w"),
+                {"ranks": 1},
+            ),
+            agreement=agreement,
+        )
+        trainer = Trainer(
+            config=config,
+            step=caller,
+            schedule=Schedule(config.optimizer.learning_rate, 0, steps),
+            batches=(SimpleNamespace(step=i, epoch=0, micro_batches=[]) for i in range(position.step, steps)),
+            accumulation=1,
+            agreement=agreement,
+            journal=journal,
+            data_state=lambda steps: {"sentences_consumed": steps},
+            evaluate=lambda: evaluate(journal.position.step, agreement) if evaluate else {},
+        )
+        return trainer.run(), trainer
+
+    return run
+
+
+def saved_steps(tmp_path):
+    return sorted(int(path.name.removeprefix("step_")) for path in list_checkpoints(tmp_path / "checkpoints"))
+
+
+def evaluated_steps(tmp_path):
+    return [row["step"] for row in read_rows(tmp_path / "metrics.jsonl", "evaluation")]
+
+
+def test_it_saves_after_the_first_step_then_as_set_and_at_the_end(run, tmp_path):
+    finished, _ = run(PretendedStep(), checkpoint_every_steps=4)
+    assert finished and saved_steps(tmp_path) == [1, 4, 8, 10]
+
+
+def test_a_finished_run_is_left_as_it_is(run, tmp_path):
+    row = {"kind": "evaluation", "step": 10}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    evaluate = Evaluations()
+    finished, _ = run(PretendedStep(), evaluate=evaluate, position=Position(step=10, applied_steps=10))
+    assert finished and evaluate.steps == [] and saved_steps(tmp_path) == []
+    assert read_rows(tmp_path / "metrics.jsonl") == [row]
+
+
+def test_a_resumed_run_saves_no_trial_checkpoint(run, tmp_path):
+    run(PretendedStep(), position=Position(step=4, applied_steps=4), checkpoint_every_steps=4)
+    assert saved_steps(tmp_path) == [8, 10]
+
+
+def test_checkpoints_by_time_follow_rank_0s_clock(run, tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+
+    def a_minute_passes(step):
+        now[0] += 60.0
+
+    run(PretendedStep(during=a_minute_passes), checkpoint_every_minutes=3.0)
+    assert saved_steps(tmp_path) == [1, 4, 7, 10]
+
+
+def test_evaluation_comes_every_n_steps_and_once_at_the_end(run, tmp_path):
+    evaluate = Evaluations()
+    run(PretendedStep(), evaluate=evaluate, evaluate_every_steps=5)
+    assert evaluate.steps == [5, 10]
+    (tmp_path / "metrics.jsonl").unlink()
+    run(PretendedStep(), evaluate=evaluate)
+    assert evaluate.steps == [5, 10, 10]
+
+
+def test_a_request_to_stop_ends_the_run_saved(run, tmp_path):
+    stop = SimpleNamespace(requested=False, reason="")
+
+    def ask(step):
+        stop.requested = step == 3
+
+    finished, trainer = run(PretendedStep(during=ask), stop=stop)
+    assert not finished and trainer.journal.position.step == 4
+    assert saved_steps(tmp_path) == [1, 4]
+    assert [row["step"] for row in read_rows(tmp_path / "metrics.jsonl")] == [1, 2, 3, 4]
+
+
+def test_a_stop_within_the_first_step_leaves_a_checkpoint_of_its_beginning(run, tmp_path):
+    finished, _ = run(PretendedStep(dropped={0}), stop=SimpleNamespace(requested=True, reason=""))
+    assert not finished and saved_steps(tmp_path) == [0]
+
+
+def test_a_checkpoint_holds_position_data_and_what_the_run_was_started_with(run, tmp_path):
+    run(PretendedStep(skipped={9}))
+    state = read_state(tmp_path / "checkpoints" / "step_00000010")
+    del state["checksums"], state["trained_s"]
+    assert state == {
+        "step": 10,
+        "applied_steps": 9,
+        "skipped_steps": 1,
+        "skipped_in_a_row": 1,
+        "data": {"sentences_consumed": 10},
+        "ranks": 1,
+    }
+
+
+def test_a_stop_that_meets_an_evaluation_leaves_it_to_the_run_that_resumes(run, tmp_path):
+    stop, evaluate = SimpleNamespace(requested=False, reason=""), Evaluations()
+    step = PretendedStep(during=lambda step: setattr(stop, "requested", step == 3))
+    finished, _ = run(step, stop=stop, evaluate=evaluate, evaluate_every_steps=4)
+    assert not finished and evaluate.steps == [] and saved_steps(tmp_path) == [1, 4]
+    resumed = Position(step=4, applied_steps=4)
+    finished, _ = run(PretendedStep(), evaluate=evaluate, evaluate_every_steps=4, position=resumed)
+    assert finished and evaluate.steps == [4, 8, 10]
+
+
+@pytest.mark.parametrize("at", [4, 10])
+def test_a_stop_within_an_evaluation_gives_it_up_saves_and_leaves(run, tmp_path, at):
+    stop = SimpleNamespace(requested=False, reason="")
+    evaluate = Evaluations(asks_at=at, stop=stop)
+    finished, _ = run(PretendedStep(), stop=stop, evaluate=evaluate, evaluate_every_steps=4)
+    assert not finished and saved_steps(tmp_path) == [1, at]
+    assert evaluated_steps(tmp_path) == [step for step in (4, 8) if step < at]
+    evaluate = Evaluations()
+    finished, _ = run(PretendedStep(), evaluate=evaluate, evaluate_every_steps=4, position=Position(step=at))
+    assert finished and evaluate.steps == ([4, 8, 10] if at == 4 else [10])
+    assert evaluated_steps(tmp_path) == [4, 8, 10]
+
+
+def test_skipped_steps_do_not_move_the_schedule_and_too_many_end_the_run(run, tmp_path):
+    step = PretendedStep(skipped={2, 3})
+    run(step, steps=6, learning_rate=6.0)
+    assert step.rates == pytest.approx([6.0, 5.0, 4.0, 4.0, 4.0, 3.0])
+    with pytest.raises(TrainingFailure, match=r"3 steps in a row.*65536.*learning_rate"):
+        run(PretendedStep(skipped={5, 6, 7}), max_skipped_steps=3)
+    assert read_rows(tmp_path / "metrics.jsonl")[-1]["skipped_steps"] == 3
+    step = PretendedStep(skipped={5, 6, 7})
+    step.engine.precision = "float32"
+    with pytest.raises(TrainingFailure, match="no finite numbers; lower learning_rate and continue with --resume auto"):
+        run(step, max_skipped_steps=3)
+
+
+def test_a_loss_that_is_no_number_ends_the_run_before_it_is_saved(run, tmp_path):
+    with pytest.raises(TrainingFailure, match=r"loss of step 6 is nan.*step 4 is saved.*learning_rate"):
+        run(PretendedStep(nan_at=5), checkpoint_every_steps=2)
+    assert saved_steps(tmp_path) == [1, 2, 4]
+
+
+def test_a_skipped_step_may_have_a_loss_that_is_no_number(run):
+    finished, _ = run(PretendedStep(nan_at=5, skipped={5}))
+    assert finished
+
+
+def test_a_grace_time_too_short_to_save_in_is_told_after_the_first_step(run, capsys):
+    run(PretendedStep(), grace_time_s=0.0)
+    assert capsys.readouterr().out.count("warning: a micro-batch") == 1
+    run(PretendedStep(), grace_time_s=100.0)
+    assert "warning" not in capsys.readouterr().out
+
+
+def test_a_checkpoint_of_a_fine_tuning_is_refused(tmp_path):
+    context = RankContext(rank=0, ranks=1, local_rank=0, device=torch.device("cpu"), control=None)
+    checkpoints = Checkpoints(tmp_path / "run" / "checkpoints", 1, context)
+    written = checkpoints.save(3, {"step": 3, "best": {}}, lambda folder: (folder / "weights").write_text("w"))
+    config = resolve([{"output": str(tmp_path / "run"), "resume": str(written)}])
+    with pytest.raises(CheckpointError, match="step_00000003 is no checkpoint of a pre-training"):
+        choose_start(config, context, checkpoints, None)
+
+
+@pytest.mark.parametrize(
+    ("given", "word"),
+    [
+        ({"hidden_size": 64}, "hidden_size=768"),
+        ({"cspo": False}, "cspo=True"),
+        ({"cls_source": "pooler"}, "cls_source=state"),
+        ({"normalize": False}, "normalize=True"),
+    ],
+)
+def test_a_checkpoint_of_another_network_is_refused_by_the_setting_that_differs(tmp_path, given, word):
+    with pytest.raises(CheckpointError, match=word):
+        compare_settings(resolve([]), resolve([given]), tmp_path)
+
+
+def test_what_a_resumed_run_sets_otherwise_is_told(tmp_path):
+    assert compare_settings(resolve([]), resolve([{"output": "moved", "resume": "auto"}]), tmp_path) == []
+    given = {"dropout": 0.0, "learning_rate": 1.0, "view_masks": "each"}
+    (line,) = compare_settings(resolve([]), resolve([given]), tmp_path / "step_7")
+    assert line.startswith("settings changed since step_7: ")
+    for change in ("dropout=0.0 (was 0.1)", "learning_rate=1.0 (was 0.0001)", "view_masks=each (was one)"):
+        assert change in line
+    moved = {"encoder": "elsewhere", "layers": 3}  # an encoder brings its own sizes
+    (line,) = compare_settings(resolve([{"encoder": "here"}]), resolve([moved]), tmp_path)
+    assert line.endswith(": encoder=elsewhere (was here)")
+
+
+def test_a_disk_without_room_is_an_error_and_one_with_little_a_warning(tmp_path, monkeypatch):
+    config = resolve([{"output": str(tmp_path), "queue_keys": 10, "keep_checkpoints": 3}])
+    free = SimpleNamespace(free=0)
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: free)
+    with pytest.raises(CheckpointError, match="--output"):
+        build.check_disk(config, 10**9)
+    free.free = 60 * 2**30
+    assert "lower keep_checkpoints" in build.check_disk(config, 10**9)
+    free.free = 2**50
+    assert build.check_disk(config, 10**9) is None

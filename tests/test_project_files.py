@@ -1,0 +1,138 @@
+"""The project's own files agree with each other: pins with bounds, README with what exists, the demo's table."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+from project import ROOT
+
+from spe_dist.cli.demo import is_demo_run, table
+from tools import setup_env
+from tools.setup_env import CPU_INDEX, PICK_CPU_BUILD, TORCH, has_torch, satisfies
+
+
+def pins() -> dict[str, Version]:
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    return {canonicalize_name(name): Version(version) for name, version in (line.split("==") for line in lines)}
+
+
+def requirements() -> list[Requirement]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    texts = project["dependencies"] + [text for extra in project["optional-dependencies"].values() for text in extra]
+    return [Requirement(text) for text in texts]
+
+
+def test_every_requirement_but_torch_is_pinned_within_its_bounds():
+    pinned = pins()
+    for requirement in requirements():
+        name = canonicalize_name(requirement.name)
+        if name == "torch":
+            assert name not in pinned
+            assert str(requirement.specifier) == str(Requirement(TORCH).specifier)
+        else:
+            assert requirement.specifier.contains(pinned[name]), requirement
+
+
+def test_no_pin_brings_a_build_of_torch_or_cuda():
+    assert not [name for name in pins() if re.match(r"(torch|triton|nvidia|cuda)(-|$)", name)]
+
+
+def test_files_that_the_readme_names_exist():
+    text = (ROOT / "README.md").read_text()
+    named = set(re.findall(r"\b(?:spe_dist|tools|ds_configs|slurm|tests)/[\w./-]+\.(?:py|sh|json)\b", text))
+    assert named
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+def test_make_targets_that_the_readme_names_exist():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    named = set(re.findall(r"\bmake ([a-z]+(?:-[a-z]+)*)", (ROOT / "README.md").read_text()))
+    assert {"pretrain", "test"} <= named <= targets
+
+
+@pytest.mark.parametrize("tool", sorted(path.name for path in (ROOT / "tools").glob("*.py")))
+def test_every_tool_starts_by_its_path_where_the_project_is_not_installed(tool, tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, str(ROOT / "tools" / tool), "--help"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and "usage:" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("version", "usable"), [("2.10.0", True), ("2.13.0+cpu", True), ("2.9.1", False), ("3.0.0", False), (None, False)]
+)
+def test_a_torch_is_kept_from_2_10_on(version, usable):
+    assert has_torch({"torch": version}) is usable
+
+
+def test_the_newest_fitting_cpu_build_is_picked_and_only_a_cpu_build():
+    listed = "2.15.0 2.14.0+cu130 2.13.0+cpu 2.13.0 2.12.0+cpu 2.9.0+cpu"
+
+    def pick(requirement: str) -> str:
+        command = [sys.executable, "-c", PICK_CPU_BUILD, requirement]
+        return subprocess.run(command, input=listed, capture_output=True, text=True, check=True).stdout.strip()
+
+    assert pick("torch>=2.10,<3") == "2.13.0+cpu"
+    assert pick("torch==2.12.0") == "2.12.0+cpu"
+    assert pick("torch==2.15.0") == ""
+
+
+def test_an_installed_build_answers_to_its_public_version():
+    assert satisfies(sys.executable, "2.13.0+cpu", "torch==2.13.0")
+    assert not satisfies(sys.executable, "2.13.0+cpu", "torch==2.12.0")
+
+
+@pytest.mark.parametrize(
+    ("gpu", "asked", "found", "installed"),
+    [
+        (False, "", {None: "2.13.0+cpu"}, ["torch==2.13.0+cpu"]),
+        (False, "torch==2.12.0", {CPU_INDEX: "2.12.0+cpu"}, ["torch==2.12.0+cpu", "--extra-index-url", CPU_INDEX]),
+        (False, "", {}, [TORCH]),
+        (True, "", {None: "2.13.0+cpu"}, [TORCH]),
+        (False, "torch==2.12.0 --pre", {}, ["torch==2.12.0", "--pre"]),
+    ],
+)
+def test_the_build_of_torch_follows_the_machine(gpu, asked, found, installed, monkeypatch, capsys):
+    calls = []
+    monkeypatch.setattr(setup_env, "has_gpu", lambda: gpu)
+    monkeypatch.setattr(setup_env.platform, "system", lambda: "Linux")
+    monkeypatch.setattr(setup_env, "find_cpu_build", lambda python, requirement, index: found.get(index, ""))
+    monkeypatch.setattr(setup_env, "pip_install", lambda python, arguments: calls.append(arguments))
+    setup_env.install_torch("python", asked)
+    assert calls == [installed]
+    assert "torch" in capsys.readouterr().out
+
+
+def test_the_demo_empties_only_folders_of_its_own(tmp_path):
+    assert is_demo_run(tmp_path) and not is_demo_run(tmp_path / "missing")
+    (tmp_path / "corpus").mkdir()
+    assert is_demo_run(tmp_path)
+    (tmp_path / "thesis.tex").touch()
+    assert not is_demo_run(tmp_path)
+    (tmp_path / "corpus" / "text.txt").touch()
+    assert is_demo_run(tmp_path)
+
+
+def test_the_demo_table_says_learned_only_beyond_the_yardstick():
+    rows = [
+        {"step": 100, "heldout/spo_nats": 1.79, "heldout/spo_entropy": 1.78, "heldout/top1_same_layout": 0.05},
+        {
+            "step": 400,
+            "heldout/spo_nats": 1.2,
+            "heldout/spo_entropy": 1.78,
+            "heldout/top1_same_layout": 0.04,
+            "heldout/top1_same_layout_chance": 0.05,
+        },
+    ]
+    lines = table(rows)
+    assert len(lines) == 3
+    assert "1.790" in lines[1] and "1.200" in lines[1] and lines[1].endswith("learned")
+    assert "chance 5.0%" in lines[2] and lines[2].endswith("not yet")

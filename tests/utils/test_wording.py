@@ -1,0 +1,18 @@
+"""Numbers in sentences that people read."""
+
+from __future__ import annotations
+
+import pytest
+
+from spe_dist.utils.wording import how_many
+
+
+@pytest.mark.parametrize(
+    ("count", "words"), [(0, "0 sentences"), (1, "1 sentence"), (2, "2 sentences"), (1861, "1,861 sentences")]
+)
+def test_the_noun_follows_the_count(count, words):
+    assert how_many(count, "sentence") == words
+
+
+def test_a_plural_of_its_own():
+    assert (how_many(1, "entity", "entities"), how_many(3, "entity", "entities")) == ("1 entity", "3 entities")
