@@ -1,5 +1,6 @@
 # Everything from a fresh clone: `make pretrain`, `make test`. `make help` lists the rest.
-# Choices: PYTHON=python3.12 (interpreter of the environment), TORCH=torch==2.13.0 (which torch to install).
+# Choices: PYTHON=python3.12 (interpreter of the environment), TORCH=torch==2.13.0 (which torch to install),
+# WORKERS=2 (test processes), ARGS=... (further arguments of pytest).
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -12,6 +13,7 @@ SHELL_SCRIPTS = $(shell git ls-files '*.sh' '.ci/run' 2>/dev/null)
 
 PYTHON ?=
 TORCH ?=
+WORKERS ?= 2
 
 .PHONY: FORCE help install pretrain table test test-slurm test-all lint lock clean
 
@@ -40,13 +42,13 @@ table: $(INSTALLED)  ## the paper's rows in small on the demo corpus: pre-traini
 	@$(RUN) spe experiments run spe_dist/experiments/files/demo.yaml
 
 test: $(INSTALLED)  ## the tests, at most 10 minutes on 2 cores
-	@$(RUN) python -m pytest -m "not slurm and not long" $(ARGS)
+	@$(RUN) python -m pytest -n $(WORKERS) -m "not slurm and not long" $(ARGS)
 
 test-slurm: $(INSTALLED)  ## the Slurm tests: root on a Debian machine, installs Slurm there
 	@$(RUN) python -m pytest -m slurm $(ARGS)
 
 test-all: $(INSTALLED)  ## all tests but those of Slurm, the long ones too
-	@$(RUN) python -m pytest -m "not slurm" $(ARGS)
+	@$(RUN) python -m pytest -n $(WORKERS) -m "not slurm" $(ARGS)
 
 lint: $(INSTALLED)  ## ruff, mypy, shellcheck
 	@$(RUN) ruff check .
