@@ -230,7 +230,7 @@ Relation types (directed): {relations}.
 ## Use
 
 ```python
-from spe_dist.extraction.predicting.extractor import Extractor
+from spe_dist import Extractor
 extractor = Extractor.from_pretrained(FOLDER)
 sentences = extractor.predict("Anna Berg works for the city council of Lund .")
 ```

@@ -1,6 +1,6 @@
 """A fine-tuned model for people who have text, in plain PyTorch.
 
-from spe_dist.extraction import Extractor
+from spe_dist import Extractor
 extractor = Extractor.from_pretrained("runs/conll04/model")
 for sentence in extractor.predict("John Smith works for IBM in Boston. He likes it."):
     print(sentence.text, sentence.entities, sentence.relations)

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from project import ROOT
 
+from spe_dist import Extractor
 from spe_dist.errors import CheckpointError, ConfigError, DataError
-from spe_dist.extraction import Extractor
 from spe_dist.extraction.corpora.corpus import Sentence
 from spe_dist.extraction.predicting import extractor as extractor_module
 from spe_dist.extraction.predicting.extractor import choose_device
@@ -147,7 +147,7 @@ def test_the_extractor_needs_no_deepspeed_and_the_package_no_torch(extractor_fol
         "import sys\n"
         "import spe_dist.extraction, spe_dist.extraction.corpora.corpus\n"
         "assert 'torch' not in sys.modules\n"
-        "from spe_dist.extraction import Extractor\n"
+        "from spe_dist import Extractor\n"
         "extractor = Extractor.from_pretrained(sys.argv[1])\n"
         "assert len(extractor.predict('One here. Two there.')) == 2\n"
         "import spe_dist.extraction.predicting.files\n"
