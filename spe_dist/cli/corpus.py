@@ -13,7 +13,7 @@ import argparse
 import json
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from spe_dist.cli.exits import run_command
@@ -27,6 +27,7 @@ from spe_dist.extraction.corpora.statistics import (
 )
 from spe_dist.extraction.formats import FORMATS, read_corpus, write_corpus
 from spe_dist.utils.files import goes_to_stream
+from spe_dist.utils.tables import aligned
 from spe_dist.utils.wording import how_many
 
 Row = tuple[str, list[str]]
@@ -67,7 +68,7 @@ def report_lines(files: Sequence[CorpusStatistics], checks: Sequence[Check]) -> 
     rows += _section("relations by type", [statistics.relation_types for statistics in files])
     rows += [("", []), ("of the entities", []), *_count_rows(ENTITY_COUNTS, files, indent="  ")]
     rows += [("", []), ("of the relations", []), *_count_rows(RELATION_COUNTS, files, indent="  ")]
-    lines = _table(rows)
+    lines = aligned([name, *cells] for name, cells in rows)
     for statistics in files:
         if statistics.longest_at:
             lines.append(f"longest sentence: {statistics.longest_at}")
@@ -108,13 +109,6 @@ def _count_rows(names: Mapping[str, str], files: Sequence[CorpusStatistics], ind
 def _section(title: str, types: Sequence[Counter[str]]) -> list[Row]:
     names = sorted({name for counts in types for name in counts})
     return [("", []), (title, []), *((f"  {name}", [f"{counts[name]:,}" for counts in types]) for name in names)]
-
-
-def _table(rows: Iterable[Row]) -> list[str]:
-    rows = list(rows)
-    first = max(len(name) for name, _ in rows)
-    width = max(len(cell) for _, cells in rows for cell in cells) + 2
-    return [f"{name:<{first}}{''.join(f'{cell:>{width}}' for cell in cells)}".rstrip() for name, cells in rows]
 
 
 def convert(options: argparse.Namespace) -> int:

@@ -62,6 +62,8 @@ def is_demo_run(folder: Path) -> bool:
 
 def table(evaluations: list[dict[str, Any]]) -> list[str]:
     """What was learned: the first and the last evaluation on held-out sentences, beside METHOD's yardsticks."""
+    from spe_dist.utils.tables import aligned
+
     first, last = evaluations[0], evaluations[-1]
     heads = ("on held-out sentences", f"step {first['step']}", f"step {last['step']}", "yardstick", "")
     rows = [heads]
@@ -72,8 +74,7 @@ def table(evaluations: list[dict[str, Any]]) -> list[str]:
         verdict = "learned" if (end > mark if higher else end < mark) else "not yet"
         shape = "{:.1%}" if higher else "{:.3f}"
         rows.append((label, shape.format(start), shape.format(end), f"{yardstick} {shape.format(mark)}", verdict))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return aligned(rows, "<")
 
 
 def try_export(folder: Path) -> str:

@@ -24,6 +24,7 @@ from packaging.specifiers import SpecifierSet
 from spe_dist import __version__
 from spe_dist.distributed import launch
 from spe_dist.errors import LaunchError
+from spe_dist.utils.tables import aligned
 
 # As in pyproject.toml.
 SUPPORTED_PYTHON = ">=3.11,<3.14"
@@ -258,14 +259,12 @@ CHECKS: tuple[Callable[[], list[Finding]], ...] = (versions, devices, kernels, c
 
 def report(findings: Iterable[Finding]) -> str:
     """One aligned line a finding; what has to be mended starts with `!` and is followed by its remedy."""
-    findings = list(findings)
-    width = max(len(finding.topic) for finding in findings)
-    lines = []
+    rows = []
     for finding in findings:
-        lines.append(f"{'!' if finding.remedy else ' '} {finding.topic:<{width}}  {finding.text}")
+        rows.append((f"{'!' if finding.remedy else ' '} {finding.topic}", finding.text))
         if finding.remedy:
-            lines.append(f"  {'':<{width}}  -> {finding.remedy}")
-    return "\n".join(lines)
+            rows.append(("", f"-> {finding.remedy}"))
+    return "\n".join(aligned(rows, "<"))
 
 
 def main(arguments: list[str] | None = None) -> int:

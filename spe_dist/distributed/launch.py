@@ -17,6 +17,7 @@ from typing import Literal
 
 from spe_dist.distributed.ports import free_port
 from spe_dist.errors import LaunchError
+from spe_dist.utils.tables import aligned
 
 Launcher = Literal["deepspeed", "torchrun", "slurm", "single"]
 
@@ -232,7 +233,4 @@ def _restart_count(environ: Mapping[str, str]) -> int:
 def placement_table(rows: Iterable[tuple[int, str, str]]) -> str:
     """The table `rank  host  device` of (rank, host, device) rows, sorted by rank."""
     cells = [("rank", "host", "device"), *((str(rank), host, device) for rank, host, device in sorted(rows))]
-    widths = [max(len(row[column]) for row in cells) for column in range(3)]
-    lines = [f"{rank:>{widths[0]}}  {host:<{widths[1]}}  {device}" for rank, host, device in cells]
-    lines.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join(lines)
+    return "\n".join(aligned(cells, "><", rule=True))

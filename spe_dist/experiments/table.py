@@ -20,6 +20,7 @@ from spe_dist.experiments.file import METRICS, Experiment, Table
 from spe_dist.experiments.pieces import Cell, Plan, cells_of
 from spe_dist.experiments.record import Requests
 from spe_dist.experiments.runner import piece_state
+from spe_dist.utils import tables
 
 METRIC_NAMES = {"entity": "Entity", "relation": "Relation", "ent_rel": "Ent + Rel"}
 FIGURES = ("precision", "recall", "f1")
@@ -222,17 +223,8 @@ def markdown(layout: Layout) -> str:
     """A Markdown table with aligned columns: text to the left, figures to the right."""
     rows = [layout.header(), *(layout.texts(line, bold="**") for line in layout.lines)]
     left = {0, int(layout.grouped)} | ({len(rows[0]) - 1} if layout.has_missing else set())
-    widths = [max(3, *(len(row[i]) for row in rows)) for i in range(len(rows[0]))]
-    rule = ["-" * width if i in left else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
-    lines = [rows[0], rule, *rows[1:]]
-    aligned = [
-        [
-            cell.ljust(width) if i in left else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ]
-        for line in lines
-    ]
-    body = "\n".join(f"| {' | '.join(line)} |" for line in aligned)
+    columns = "".join("<" if i in left else ">" for i in range(len(rows[0])))
+    body = "\n".join(tables.markdown(rows, columns))
     return f"### {layout.title}\n\n{body}\n\n{layout.caption}\n"
 
 

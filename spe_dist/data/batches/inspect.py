@@ -25,10 +25,10 @@ from spe_dist.data.batches.stream import special_pieces
 from spe_dist.data.shards.reader import SentenceReader
 from spe_dist.data.shards.store import ShardStore
 from spe_dist.data.text.vocabulary import load_tokenizer, read_vocabulary, vocabulary_pieces
+from spe_dist.utils.tables import aligned
 
 SPAN_NAMES = ("L", "s1", "M", "s2", "R")
 PART_NAMES = ("first", "middle", "last")
-_LABEL_WIDTH = 16
 
 
 def describe_sentence(
@@ -56,7 +56,7 @@ def describe_sentence(
         *_target_rows(corrupted, sentences, pieces, corruption),
         *_view_rows(batch, pieces),
     ]
-    return "\n".join(f"{label:<{_LABEL_WIDTH}}{text}".rstrip() for label, text in rows)
+    return "\n".join(aligned(rows, "<"))
 
 
 def _pieces(store: ShardStore) -> Sequence[str]:

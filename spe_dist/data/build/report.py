@@ -8,6 +8,7 @@ from typing import Any
 
 from spe_dist.data.build.stages import UNKNOWN_WORDS
 from spe_dist.data.shards.manifest import SPLITS, Manifest
+from spe_dist.utils.tables import aligned
 
 MANY_UNKNOWN_WORDS = 0.05  # share of all words
 
@@ -56,11 +57,7 @@ def closing_table(manifest: Manifest) -> str:
         ratio = f"{pieces / words:.3f}" if words else "-"
         numbers = [f"{number:,}" for number in (sentences, words, pieces, len(shards), blocks, size)]
         rows.append([split.replace("_", "-"), *numbers[:3], ratio, *numbers[3:]])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
-        lines.append("  ".join([row[0].ljust(widths[0]), *cells[1:]]))
+    lines = aligned(rows)
     skipped = [(reason, count) for reason, count in manifest.skipped.items() if count]
     lines.append("skipped: " + ("; ".join(f"{count:,} {reason}" for reason, count in skipped) or "nothing"))
     lines += [f"noticed: {count:,} {what}" for what, count in manifest.noticed.items() if count]

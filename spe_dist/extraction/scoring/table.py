@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from spe_dist.extraction.scoring.counts import Counts, Group, Name
 from spe_dist.extraction.scoring.matching import METRICS
 from spe_dist.extraction.scoring.scores import Scores
 from spe_dist.extraction.scoring.significance import Comparison
+from spe_dist.utils.tables import aligned
 from spe_dist.utils.wording import how_many
 
 METRIC_NAMES = {"entity": "Entity", "relation": "Relation", "ent_rel": "Ent+Rel"}
@@ -15,17 +16,6 @@ NUMBERS = ("precision", "recall", "F1")
 COUNTS = ("right", "predicted", "gold")
 
 Intervals = Mapping[Name, tuple[float, float]]
-
-
-def aligned(rows: Iterable[Sequence[str]]) -> str:
-    """Columns of equal width: the first to the left, numbers to the right."""
-    rows = [list(row) for row in rows]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = (
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
-        for row in rows
-    )
-    return "\n".join(line.rstrip() for line in lines)
 
 
 def percent(fraction: float, is_empty: bool = False) -> str:
@@ -67,7 +57,7 @@ def _counts_table(title: str, rows: Sequence[tuple[str, Name, Counts]], interval
             low, high = intervals[name]
             numbers.append(f"{100 * low:.1f} - {100 * high:.1f}")
         lines.append([label, *numbers, *(f"{count:,}" for count in (counts.tp, counts.predicted, counts.gold))])
-    return aligned(lines)
+    return "\n".join(aligned(lines))
 
 
 def _groups(title: str, groups: Mapping[str, Group]) -> str:
@@ -77,7 +67,7 @@ def _groups(title: str, groups: Mapping[str, Group]) -> str:
     for name, group in groups.items():
         f1s = [percent(counts.f1, counts.is_empty) for counts in (group.entity, group.relation, group.ent_rel)]
         lines.append([name, f"{group.sentences:,}", *f1s, f"{group.relation.gold:,}"])
-    return aligned(lines)
+    return "\n".join(aligned(lines))
 
 
 def comparison_table(
@@ -93,7 +83,7 @@ def comparison_table(
             lines.append(
                 [label, percent(c.a), percent(c.b), signed[0], f"{signed[1]} to {signed[2]}", p_text(c.p_value)]
             )
-        blocks.append(aligned(lines))
+        blocks.append("\n".join(aligned(lines)))
     return "\n\n".join(blocks)
 
 
