@@ -14,17 +14,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from spe_dist.export import SpanPairEncoder
     from spe_dist.extraction.formats import read_corpus
     from spe_dist.extraction.predicting.extractor import Extractor
     from spe_dist.extraction.scoring.scores import score
-    from spe_dist.model.spe import SpanPairEncoder
 
 __version__ = "0.1.0"
 __all__ = ["Extractor", "SpanPairEncoder", "__version__", "read_corpus", "score"]
 
 _MODULES = {
     "Extractor": "spe_dist.extraction.predicting.extractor",
-    "SpanPairEncoder": "spe_dist.model.spe",
+    "SpanPairEncoder": "spe_dist.export",
     "read_corpus": "spe_dist.extraction.formats",
     "score": "spe_dist.extraction.scoring.scores",
 }

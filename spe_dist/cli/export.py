@@ -8,7 +8,7 @@ process on a CPU does it; neither a launcher nor DeepSpeed nor a GPU takes part,
 
 OUTPUT is then loaded by
     transformers.AutoModel.from_pretrained(OUTPUT)    and AutoTokenizer: a BertModel, pooler included
-    SpanPairEncoder.from_pretrained(OUTPUT)           spe_dist.model.spe: span and span pair vectors of words
+    spe_dist.SpanPairEncoder.from_pretrained(OUTPUT)  span and span pair vectors of words
     spe_dist.export.load_pretraining_model(OUTPUT)    with the heads of TBO and SPO, to train on
 """
 

@@ -67,7 +67,7 @@ model, tokenizer = AutoModel.from_pretrained(FOLDER), AutoTokenizer.from_pretrai
 With the span and pair vectors, in plain PyTorch (spans are half-open and count words):
 
 ```python
-from spe_dist.model.spe import SpanPairEncoder
+from spe_dist import SpanPairEncoder
 spe = SpanPairEncoder.from_pretrained(FOLDER)
 words = "Anna Berg of the city council moved to Lund .".split()
 {spe_use}

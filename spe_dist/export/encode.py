@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,9 +25,7 @@ from torch import Tensor
 from spe_dist.data.text.vocabulary import PieceEncoder
 from spe_dist.errors import ConfigError, DataError
 from spe_dist.model.pair import SPANS
-
-if TYPE_CHECKING:
-    from spe_dist.model.spe import SpanPairEncoder
+from spe_dist.model.spe import SpeModel
 
 Span = tuple[int, int]
 Pair = tuple[Span, Span]
@@ -45,7 +43,7 @@ class Encoded:
 
 @torch.no_grad()
 def encode(
-    spe: SpanPairEncoder,
+    spe: SpeModel,
     tokenizer: Any,
     sentences: Sequence[Sequence[str]],
     spans: Sequence[Sequence[Span]] | None = None,
@@ -78,7 +76,7 @@ def encode(
 
 
 def _encode_batch(
-    spe: SpanPairEncoder, tokenizer: Any, encoder: PieceEncoder, sentences: list[Sequence[str]], first: int
+    spe: SpeModel, tokenizer: Any, encoder: PieceEncoder, sentences: list[Sequence[str]], first: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """([CLS] state, word states) of each sentence: one pass of the encoder over all of them."""
     ids_T: list[int] = []
@@ -104,7 +102,7 @@ def _encode_batch(
         yield states_TD[start], states_TD[torch.tensor(own, dtype=torch.int64, device=device)]
 
 
-def _span_vectors(spe: SpanPairEncoder, word_states_WD: Tensor, spans: Sequence[Span]) -> Tensor:
+def _span_vectors(spe: SpeModel, word_states_WD: Tensor, spans: Sequence[Span]) -> Tensor:
     """[S, H]. The span encoder takes spans that partition its words: each span gets its own copy of them."""
     assert spe.span_encoder is not None
     if not spans:
@@ -115,7 +113,7 @@ def _span_vectors(spe: SpanPairEncoder, word_states_WD: Tensor, spans: Sequence[
     return spe.span_encoder(word_states_WD[index_W], borders_S1)
 
 
-def _pair_vectors(spe: SpanPairEncoder, word_states_WD: Tensor, cls_D: Tensor, pairs: Sequence[Pair]) -> Tensor:
+def _pair_vectors(spe: SpeModel, word_states_WD: Tensor, cls_D: Tensor, pairs: Sequence[Pair]) -> Tensor:
     """[P, H]: each pair cuts the sentence into five spans."""
     assert spe.pair_encoder is not None
     n_words = word_states_WD.shape[0]
@@ -128,14 +126,14 @@ def _pair_vectors(spe: SpanPairEncoder, word_states_WD: Tensor, cls_D: Tensor, p
 
 
 def _check(
-    spe: SpanPairEncoder,
+    spe: SpeModel,
     tokenizer: Any,
     sentences: Sequence[Sequence[str]],
     spans: Sequence[Sequence[Span]] | None,
     pairs: Sequence[Sequence[Pair]] | None,
 ) -> None:
     if tokenizer is None:
-        raise ConfigError("this model has no tokenizer; set spe.origin by loading an export that has one, or pass one")
+        raise ConfigError("this model has no tokenizer; load an export that has one, or set `spe.tokenizer`")
     if spans is not None and spe.span_encoder is None:
         raise ConfigError("this model was trained without SPO and CSPO and has no span encoder; leave `spans` out")
     if pairs is not None and spe.pair_encoder is None:

@@ -2,40 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, BertConfig
+from transformers import BertConfig
 
 from spe_dist.config.loading import resolve
 from spe_dist.config.pretraining import Config
-from spe_dist.errors import CheckpointError, ConfigError
+from spe_dist.errors import CheckpointError
 from spe_dist.export.folder import read_folder, tokenizer_files, write_folder
 from spe_dist.export.parts import POOLER, SPE, Parts, exported_settings, seeded_pooler
 from spe_dist.model.encoder import PackedBertEncoder
 from spe_dist.model.heads import TokenBoundaryHead
-from spe_dist.model.spe import PretrainingModel, SpanPairEncoder, build_pretraining_model, build_span_pair_encoder
+from spe_dist.model.spe import PretrainingModel, SpeModel, build_pretraining_model, build_spe_model
 
 
-def load_span_pair_encoder(folder: str | Path) -> SpanPairEncoder:
-    """The span pair encoder of an exported folder: float32, on the CPU, in eval mode. Raises CheckpointError.
-
-    It remembers what it came from (`origin`), so that it encodes words and can be saved again.
-    """
-    parts = read_folder(folder)
-    spe = span_pair_encoder_of(parts)
-    tokenizer = AutoTokenizer.from_pretrained(str(folder)) if has_tokenizer(Path(folder)) else None
-    spe.origin = replace(parts, weights={}, tokenizer=tokenizer)
-    return spe
-
-
-def span_pair_encoder_of(parts: Parts) -> SpanPairEncoder:
+def spe_model_of(parts: Parts) -> SpeModel:
     """The module that `parts` describe, with their weights."""
     with torch.random.fork_rng(devices=[]):  # start values are overwritten, the caller's random numbers stay
-        spe = build_span_pair_encoder(parts.config, empty_encoder(parts))
+        spe = build_spe_model(parts.config, empty_encoder(parts))
     fill(spe, {k.removeprefix(SPE): v for k, v in parts.weights.items() if k.startswith(SPE)}, "span pair encoder")
     return spe.eval()
 
@@ -63,26 +50,12 @@ def save_pretraining_model(
     write_folder(_parts_of(model.state_dict(), model.spe, exported_settings(config), tokenizer), folder, overwrite)
 
 
-def save_span_pair_encoder(spe: SpanPairEncoder, folder: str | Path, overwrite: bool = False) -> None:
-    """Write a span pair encoder that came from an exported folder, say after fine-tuning, as one again.
-
-    Raises ConfigError for one that was built in memory: its settings are not known here.
-    """
-    if spe.origin is None:
-        raise ConfigError(
-            "this span pair encoder was not loaded from an exported folder and does not know its settings; "
-            "save its pre-training model with spe_dist.export.save_pretraining_model(model, config, tokenizer, folder)"
-        )
-    weights = {f"{SPE}{name}": tensor for name, tensor in spe.state_dict().items()}
-    write_folder(replace(spe.origin, weights=_on_cpu(weights)), folder, overwrite)
-
-
 def has_tokenizer(folder: Path) -> bool:
     return any(file.name in ("tokenizer.json", "vocab.txt") for file in tokenizer_files(folder))
 
 
-def _parts_of(state: dict[str, Tensor], spe: SpanPairEncoder, settings: dict[str, Any], tokenizer: Any) -> Parts:
-    weights = _on_cpu(state)
+def _parts_of(state: dict[str, Tensor], spe: SpeModel, settings: dict[str, Any], tokenizer: Any) -> Parts:
+    weights = on_cpu(state)
     bert_config = spe.encoder.config.to_dict()
     trained = any(name.startswith(POOLER) for name in weights)
     return Parts(
@@ -95,7 +68,7 @@ def _parts_of(state: dict[str, Tensor], spe: SpanPairEncoder, settings: dict[str
     )
 
 
-def _on_cpu(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def on_cpu(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().to("cpu", torch.float32) for name, tensor in state.items()}
 
 

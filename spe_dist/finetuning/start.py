@@ -31,7 +31,7 @@ from spe_dist.export.loading import empty_encoder, fill, has_tokenizer
 from spe_dist.export.parts import ENCODER, POOLER, SPE, Parts
 from spe_dist.extraction.joint.folder import is_extractor, network_settings
 from spe_dist.model.loading import load_encoder, read_bert_config
-from spe_dist.model.spe import SpanPairEncoder, build_span_pair_encoder
+from spe_dist.model.spe import SpeModel, build_spe_model
 
 SPAN_ENCODER = "span encoder"
 MODULES = {"encoder": "sentence encoder", "span_encoder": SPAN_ENCODER, "pair_encoder": "span pair encoder"}
@@ -46,7 +46,7 @@ SHORTEST_WINDOW = 8  # pieces: [CLS], a word with context on both sides, [SEP]
 class Start:
     """The network before its first step, in float32 on the CPU, and where its parts come from."""
 
-    spe: SpanPairEncoder
+    spe: SpeModel
     tokenizer: Any
     settings: dict[str, Any]  # of the network, by leaf name of pre-training's ModelConfig
     loaded: tuple[str, ...]  # names of the parts, for people
@@ -197,11 +197,11 @@ def _own_tokenizer(model: ModelConfig, parts: Parts) -> Any:
     return given
 
 
-def _build(network: Config, encoder: Any, config: FinetuneConfig) -> SpanPairEncoder:
+def _build(network: Config, encoder: Any, config: FinetuneConfig) -> SpeModel:
     network = replace(network, train=replace(network.train, kernels=config.train.kernels))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
-        return build_span_pair_encoder(network, encoder)
+        return build_spe_model(network, encoder)
 
 
 def _settings(model: ModelConfig, weights: dict[str, Tensor], theirs: dict[str, Any]) -> dict[str, Any]:
@@ -225,7 +225,7 @@ def _network_part(model: ModelConfig) -> dict[str, Any]:
     return {name: getattr(model, name) for name in names}
 
 
-def _encoder_sizes(spe: SpanPairEncoder) -> dict[str, int]:
+def _encoder_sizes(spe: SpeModel) -> dict[str, int]:
     bert = spe.encoder.config
     sizes = (bert.hidden_size, bert.num_hidden_layers, bert.num_attention_heads, bert.intermediate_size)
     return dict(zip(ENCODER_SIZES, sizes, strict=True))

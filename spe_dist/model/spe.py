@@ -13,10 +13,7 @@ Legend of the shape suffixes:
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -30,10 +27,6 @@ from spe_dist.model.heads import ContrastiveHead, PermutationHead, TokenBoundary
 from spe_dist.model.kernels import compile_layers
 from spe_dist.model.pair import SPANS, PairEncoder
 from spe_dist.model.span import SpanEncoder
-
-if TYPE_CHECKING:
-    from spe_dist.export.encode import Encoded, Pair, Span
-    from spe_dist.export.parts import Parts
 
 
 @dataclass(frozen=True)
@@ -57,10 +50,11 @@ class PretrainingOutputs:
     anchor: Tensor  # 0-dim, zero: ties heads without examples to the graph, so that every rank has every gradient
 
 
-class SpanPairEncoder(nn.Module):
-    """Sentence encoder, span encoder and span pair encoder; what is kept after pre-training."""
+class SpeModel(nn.Module):
+    """Sentence encoder, span encoder and span pair encoder; what is kept after pre-training.
 
-    origin: Parts | None = None  # settings and tokenizer of the exported folder that it was loaded from
+    `spe_dist.export.SpanPairEncoder` is the same for people who have words: it loads, encodes and saves.
+    """
 
     def __init__(
         self,
@@ -93,38 +87,8 @@ class SpanPairEncoder(nn.Module):
         """What is compared: the contrastive head's output, or the span pair vector itself where there is no head."""
         return pair_vectors_QH if self.contrastive_head is None else self.contrastive_head(pair_vectors_QH)
 
-    @classmethod
-    def from_pretrained(cls, folder: str | Path) -> SpanPairEncoder:
-        """The model of an exported folder (tools/convert_checkpoint.py), in eval mode. Raises CheckpointError."""
-        from spe_dist.export import load_span_pair_encoder
 
-        return load_span_pair_encoder(folder)
-
-    def save_pretrained(self, folder: str | Path, overwrite: bool = False) -> None:
-        """Write a model that came from an exported folder as one again. Raises CheckpointError or ConfigError."""
-        from spe_dist.export import save_span_pair_encoder
-
-        save_span_pair_encoder(self, folder, overwrite)
-
-    def encode(
-        self,
-        sentences: Sequence[Sequence[str]],
-        spans: Sequence[Sequence[Span]] | None = None,
-        pairs: Sequence[Sequence[Pair]] | None = None,
-        batch_sentences: int = 32,
-    ) -> Encoded:
-        """Vectors of words, spans and span pairs of sentences given as words: see `spe_dist.export.encode`."""
-        from spe_dist.export.encode import encode
-
-        tokenizer = None if self.origin is None else self.origin.tokenizer
-        return encode(self, tokenizer, sentences, spans, pairs, batch_sentences)
-
-    def encode_pair(self, words: Sequence[str], s1: Span, s2: Span) -> Tensor:
-        """The vector [H] of one span pair; spans are half-open, count words, and s1 stands before s2."""
-        return self.encode([words], pairs=[[(s1, s2)]]).pair_vectors[0][0]
-
-
-class KeyEncoder(SpanPairEncoder):
+class KeyEncoder(SpeModel):
     """f_k of CSPO: no gradient, parameter names as in `PretrainingModel.spe`."""
 
     normalize: bool = True
@@ -150,7 +114,7 @@ class PretrainingModel(nn.Module):
 
     def __init__(
         self,
-        spe: SpanPairEncoder,
+        spe: SpeModel,
         tbo_head: TokenBoundaryHead | None = None,
         spo_head: PermutationHead | None = None,
     ):
@@ -213,7 +177,7 @@ def views_only(batch: PackedBatch) -> PackedBatch:
     )
 
 
-def build_span_pair_encoder(config: Config, encoder: PackedBertEncoder) -> SpanPairEncoder:
+def build_spe_model(config: Config, encoder: PackedBertEncoder) -> SpeModel:
     """The parts that the objectives of `config` need, around `encoder`; weights from the ambient generator."""
     model, kernels, hidden_size = config.model, config.train.kernels, encoder.config.hidden_size
     span_encoder = pair_encoder = contrastive_head = None
@@ -236,7 +200,7 @@ def build_span_pair_encoder(config: Config, encoder: PackedBertEncoder) -> SpanP
         encoder.pooler = None
     elif encoder.pooler is None:
         raise ConfigError("cls_source=pooler, but the encoder has no pooler; use cls_source=state")
-    return SpanPairEncoder(encoder, span_encoder, pair_encoder, contrastive_head)
+    return SpeModel(encoder, span_encoder, pair_encoder, contrastive_head)
 
 
 def build_pretraining_model(config: Config, encoder: PackedBertEncoder) -> PretrainingModel:
@@ -252,7 +216,7 @@ def build_pretraining_model(config: Config, encoder: PackedBertEncoder) -> Pretr
     tbo_head = spo_head = None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
-        spe = build_span_pair_encoder(config, encoder)
+        spe = build_spe_model(config, encoder)
         if objectives.tbo:
             tbo_head = TokenBoundaryHead(
                 encoder.config.hidden_size,

@@ -13,7 +13,7 @@ from project import ROOT
 from transformers import AutoModel, AutoTokenizer
 
 from spe_dist.cli import export
-from spe_dist.export import load, load_pretraining_model
+from spe_dist.export import SpanPairEncoder, load_pretraining_model
 
 TOOL = ROOT / "tools" / "convert_checkpoint.py"
 
@@ -70,7 +70,7 @@ def test_step_folder_checkpoints_folder_and_run_folder_mean_the_same(made, run, 
 def test_key_encoder_is_exported_and_refused_without_cspo(made, checkpoints, run, tmp_path):
     assert run(made.run, "--encoder", "key", tmp_path / "key")[0] == 0, "options may stand between the paths"
     name = "span_encoder.mlp.linear.weight"
-    assert torch.equal(load(tmp_path / "key").state_dict()[name], made.average[name])
+    assert torch.equal(SpanPairEncoder.from_pretrained(tmp_path / "key").module.state_dict()[name], made.average[name])
     without = checkpoints.make_checkpoint(tmp_path / "plain", cspo=False)
     status, _, err = run(without.run, tmp_path / "none", "--encoder", "key")
     assert status == 2 and "cspo" in err and not (tmp_path / "none").exists()
@@ -172,7 +172,7 @@ def test_checkpoints_of_the_predecessor_are_imported_by_the_command(predecessor,
     common = ("--from_pspe", tmp_path / "pretrained_model", "--attention_heads", 4)
     status, _, err = run(*common, tmp_path / "bare")
     assert status == 0 and "no tokenizer" in err
-    assert load(tmp_path / "bare").encoder.config.num_attention_heads == 4
+    assert SpanPairEncoder.from_pretrained(tmp_path / "bare").module.encoder.config.num_attention_heads == 4
     for encoder in ("query", "key"):
         arguments = (*common, "--tokenizer", tmp_path / "vocab.txt", "--encoder", encoder, tmp_path / encoder)
         assert run(*arguments)[0] == 0

@@ -14,11 +14,10 @@ from transformers import AutoModel, AutoTokenizer, BertModel
 
 from spe_dist.config.pretraining import ModelConfig
 from spe_dist.errors import CheckpointError, ConfigError, DataError
-from spe_dist.export import load, load_pretraining_model, save_pretraining_model
+from spe_dist.export import SpanPairEncoder, load_pretraining_model, save_pretraining_model
 from spe_dist.export.checkpoint import read_checkpoint
 from spe_dist.export.folder import write_folder
 from spe_dist.model.loading import load_encoder
-from spe_dist.model.spe import SpanPairEncoder
 
 CLOSE = {"atol": 1e-5, "rtol": 0}
 SENTENCES = ["Anna Berg moved to Oslo .".split(), "the city council of Lund heads a choir".split(), ["Lund"]]
@@ -104,8 +103,8 @@ def test_exported_weights_are_the_masters_and_cast_to_the_weights_of_training(ex
 
 def test_key_export_holds_the_average(export):
     made, folder = export("key")
-    spe = load(folder)
-    assert all(torch.equal(spe.state_dict()[name], tensor) for name, tensor in made.average.items())
+    spe = SpanPairEncoder.from_pretrained(folder)
+    assert all(torch.equal(spe.module.state_dict()[name], tensor) for name, tensor in made.average.items())
     with pytest.raises(CheckpointError, match="tbo_head"):
         load_pretraining_model(folder)
     assert "momentum" in (folder / "README.md").read_text()
@@ -128,9 +127,9 @@ def test_models_without_some_parts_are_exported_and_loaded(export, off):
     made, folder = export(**off)
     assert not AutoModel.from_pretrained(folder, output_loading_info=True)[1]["missing_keys"]
     assert load_pretraining_model(folder).state_dict().keys() == made.model.state_dict().keys()
-    spe = load(folder)
+    spe = SpanPairEncoder.from_pretrained(folder)
     assert len(spe.encode(SENTENCES).word_states) == 3
-    if spe.pair_encoder is None:
+    if spe.module.pair_encoder is None:
         with pytest.raises(ConfigError, match="no span pair encoder"):
             spe.encode(SENTENCES, pairs=PAIRS)
 
@@ -150,12 +149,12 @@ def test_pooler_of_the_start_is_carried_along_and_a_seeded_one_is_marked(checkpo
 
 def test_a_changed_model_is_saved_and_loaded_again(export, tmp_path):
     _, folder = export()
-    spe = load(folder)
+    spe = SpanPairEncoder.from_pretrained(folder)
     with torch.no_grad():
-        spe.pair_encoder.score_linear.weight.mul_(-2)
+        spe.module.pair_encoder.score_linear.weight.mul_(-2)
     spe.save_pretrained(tmp_path / "again")
-    again = load(tmp_path / "again")
-    assert all(torch.equal(t, again.state_dict()[n]) for n, t in spe.state_dict().items())
+    again = SpanPairEncoder.from_pretrained(tmp_path / "again")
+    assert all(torch.equal(t, again.module.state_dict()[n]) for n, t in spe.module.state_dict().items())
     before, after = (model.encode(SENTENCES, pairs=PAIRS).pair_vectors for model in (spe, again))
     torch.testing.assert_close(after, before)
     pooler = [AutoModel.from_pretrained(path).pooler.dense.weight for path in (folder, tmp_path / "again")]
@@ -167,19 +166,17 @@ def test_a_model_in_memory_is_saved_with_its_settings(checkpoints, tmp_path):
     save_pretraining_model(made.model, made.config, made.tokenizer, tmp_path / "export")
     model = load_pretraining_model(tmp_path / "export")
     assert all(torch.equal(t, model.state_dict()[n]) for n, t in made.model.state_dict().items())
-    assert load(tmp_path / "export").encode_pair(SENTENCES[0], (0, 1), (2, 3)).shape == (20,)
-    with pytest.raises(ConfigError, match="save_pretraining_model"):
-        made.model.spe.save_pretrained(tmp_path / "other")
+    assert SpanPairEncoder.from_pretrained(tmp_path / "export").encode_pair(SENTENCES[0], (0, 1), (2, 3)).shape == (20,)
 
 
 def test_encoding_leaves_mode_gradients_and_random_numbers_alone(export):
     _, folder = export()
     state = torch.get_rng_state()
-    spe = load(folder)
+    spe = SpanPairEncoder.from_pretrained(folder)
     assert torch.equal(torch.get_rng_state(), state)
-    spe.train()
+    spe.module.train()
     first, second = (spe.encode(SENTENCES, pairs=PAIRS).pair_vectors[0] for _ in range(2))
-    assert spe.training and torch.equal(first, second) and not first.requires_grad
+    assert spe.module.training and torch.equal(first, second) and not first.requires_grad
     assert copy.deepcopy(spe).encode(SENTENCES).word_states[0].shape == (6, 32)
 
 
@@ -195,12 +192,12 @@ def test_encoding_leaves_mode_gradients_and_random_numbers_alone(export):
 def test_impossible_spans_are_errors_that_name_the_sentence(export, asked, message):
     _, folder = export()
     with pytest.raises(DataError, match=message):
-        load(folder).encode(SENTENCES, **asked)
+        SpanPairEncoder.from_pretrained(folder).encode(SENTENCES, **asked)
 
 
 def test_sentences_past_the_encoder_and_strings_are_errors(export):
     _, folder = export()
-    spe = load(folder)
+    spe = SpanPairEncoder.from_pretrained(folder)
     with pytest.raises(DataError, match="split it"):
         spe.encode([["x"] * 600])
     with pytest.raises(DataError, match="into words"):
@@ -215,12 +212,12 @@ def test_damaged_exports_are_named(export):
     whole = heads.read_bytes()
     heads.write_bytes(whole[:-100])
     with pytest.raises(CheckpointError, match="spe_heads"):
-        load(folder)
+        SpanPairEncoder.from_pretrained(folder)
     heads.unlink()
     with pytest.raises(CheckpointError, match="missing"):
-        load(folder)
+        SpanPairEncoder.from_pretrained(folder)
     with pytest.raises(CheckpointError, match="no exported folder"):
-        load(folder.parent)
+        SpanPairEncoder.from_pretrained(folder.parent)
 
 
 def test_an_exported_folder_is_used_without_deepspeed(export):
@@ -231,7 +228,7 @@ def test_an_exported_folder_is_used_without_deepspeed(export):
         "    def find_spec(self, name, *rest):\n"
         "        if name.split('.')[0] == 'deepspeed': raise AssertionError('deepspeed is imported')\n"
         "sys.meta_path.insert(0, Refuse())\n"
-        "from spe_dist.model.spe import SpanPairEncoder\n"
+        "from spe_dist import SpanPairEncoder\n"
         f"spe = SpanPairEncoder.from_pretrained({str(folder)!r})\n"
         "print(tuple(spe.encode_pair('Anna moved to Oslo'.split(), (0, 1), (3, 4)).shape))\n"
     )

@@ -9,9 +9,9 @@ import torch
 
 from spe_dist.data.batches.packed import PackedBatch
 from spe_dist.errors import CheckpointError, ConfigError
-from spe_dist.export import load, load_pretraining_model
+from spe_dist.export import SpanPairEncoder, load_pretraining_model
 from spe_dist.export.folder import write_folder
-from spe_dist.export.loading import pretraining_model_of, span_pair_encoder_of
+from spe_dist.export.loading import pretraining_model_of, spe_model_of
 from spe_dist.export.pspe import read_pspe
 from spe_dist.pretraining.objectives import span_permutation, token_boundary
 
@@ -85,7 +85,7 @@ def test_imported_model_gives_the_numbers_of_the_predecessor(predecessor, write,
 def test_kernels_are_flipped_and_not_only_copied(predecessor, write):
     sizes = predecessor.Sizes()
     checkpoint = predecessor.random_checkpoint(sizes)
-    imported = span_pair_encoder_of(read_pspe(write(checkpoint), attention_heads=4)).span_encoder.conv_layers
+    imported = spe_model_of(read_pspe(write(checkpoint), attention_heads=4)).span_encoder.conv_layers
     for index in range(3):
         theirs = checkpoint[f"span_pair_encoder.entity_span_extractor.cnn_encoder.conv_layer_{index}.weight"]
         assert torch.equal(imported[index].weight, theirs.flip(2))
@@ -153,12 +153,12 @@ def test_export_of_an_import_serves_as_any_other(predecessor, checkpoints, write
     checkpoint = predecessor.random_checkpoint(sizes)
     parts = read_pspe(write(checkpoint), attention_heads=4, tokenizer=str(vocabulary))
     write_folder(parts, tmp_path / "export")
-    spe, model = load(tmp_path / "export"), load_pretraining_model(tmp_path / "export")
+    spe, model = SpanPairEncoder.from_pretrained(tmp_path / "export"), load_pretraining_model(tmp_path / "export")
     assert model.tbo_head is not None and model.spo_head is not None
     words = checkpoints.WORDS
     ours = spe.encode_pair(words, (1, 2), (4, 5))
 
-    pieces = spe.origin.tokenizer(words, is_split_into_words=True)
+    pieces = spe.tokenizer(words, is_split_into_words=True)
     first_pieces = [pieces.word_ids().index(number) for number in range(len(words))]
     spans = [(0, 1), (1, 2), (2, 4), (4, 5), (5, len(words))]
     view = predecessor.View(pieces["input_ids"], first_pieces, spans)

@@ -10,7 +10,7 @@ from transformers import AutoModel
 from spe_dist import pretrain
 from spe_dist.cli import export
 from spe_dist.distributed.checkpoint import find_checkpoint
-from spe_dist.export import load, load_pretraining_model
+from spe_dist.export import SpanPairEncoder, load_pretraining_model
 from spe_dist.training.metrics import read_rows
 
 SETTINGS = {**PRETRAINING, "steps": 6, "momentum": 0.5, "evaluate_sentences": 16, "precision": "bfloat16"}
@@ -66,6 +66,6 @@ def test_a_run_in_bfloat16_learns_and_converted_holds_the_masters_of_deepspeed_a
         assert all(torch.equal(exported[name].bfloat16(), training[name]) for name in exported)
 
     average = torch.load(checkpoint / "moco.pt", weights_only=True)["average"]
-    key = load(tmp_path / "key").state_dict()
+    key = SpanPairEncoder.from_pretrained(tmp_path / "key").module.state_dict()
     assert key.keys() == average.keys() and all(torch.equal(key[name], average[name]) for name in key)
     assert any(not torch.equal(tensor, exported[f"spe.{name}"]) for name, tensor in key.items())

@@ -20,7 +20,7 @@ def extractor_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from spe_dist.extraction.joint.folder import network_settings, save_extractor
     from spe_dist.extraction.joint.model import JointModel
     from spe_dist.model.encoder import PackedBertEncoder
-    from spe_dist.model.spe import build_span_pair_encoder
+    from spe_dist.model.spe import build_spe_model
 
     pieces = [
         "[PAD]",
@@ -46,7 +46,7 @@ def extractor_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     labels = Labels(("A", "B", "C"), ("r", "s"))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
-        spe = build_span_pair_encoder(network_settings(settings), PackedBertEncoder(config))
+        spe = build_spe_model(network_settings(settings), PackedBertEncoder(config))
         model = JointModel(spe, labels, relation_size=16, dropout=0.0)
         for parameter in model.parameters():
             if parameter.dim() > 1:

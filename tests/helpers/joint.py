@@ -11,7 +11,7 @@ from spe_dist.data.text.vocabulary import tokenizer_from_pieces
 from spe_dist.extraction.corpora.corpus import Entity, Labels, Relation, Sentence
 from spe_dist.extraction.joint.model import JointModel
 from spe_dist.model.encoder import PackedBertEncoder
-from spe_dist.model.spe import build_span_pair_encoder
+from spe_dist.model.spe import build_spe_model
 
 LABELS = Labels(("loc", "org", "per"), ("in", "of"))
 WORDS = [f"w{i}" for i in range(40)]
@@ -37,7 +37,7 @@ def build_model(seed=0, dropout=0.0, cls_source="state", labels=LABELS, spread=8
         attention_probs_dropout_prob=dropout,
     )
     config = Config(model=ModelConfig(dropout=dropout, cls_source=cls_source, **SIZES))
-    spe = build_span_pair_encoder(config, PackedBertEncoder(bert))
+    spe = build_spe_model(config, PackedBertEncoder(bert))
     model = JointModel(spe, labels, 8, dropout, own_context_encoder=own_context)
     if model.context_encoder is not None:
         model.context_encoder.draw()

@@ -40,7 +40,7 @@ from spe_dist.export.folder import (
     save_tensors,
     write_json,
 )
-from spe_dist.export.loading import span_pair_encoder_of
+from spe_dist.export.loading import spe_model_of
 from spe_dist.export.parts import EXPORTED_SECTIONS, POOLER, SPE, Parts, seeded_pooler
 from spe_dist.extraction.corpora.corpus import Labels
 from spe_dist.extraction.joint.model import JointModel
@@ -128,7 +128,7 @@ def load_extractor(folder: str | Path, device: str | torch.device = "cpu") -> Lo
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder}/{EXTRACTOR} is incomplete ({error!r}); copy the folder again") from None
     with torch.random.fork_rng(devices=[]):  # start values are overwritten, the caller's random numbers stay
-        spe, dropout = span_pair_encoder_of(parts), parts.config.model.dropout
+        spe, dropout = spe_model_of(parts), parts.config.model.dropout
         model = JointModel(spe, labels, relation_size, dropout, own_context_encoder=own)
     _fill(model, load_tensors(folder / EXTRACTOR_HEADS), folder)
     return LoadedExtractor(model.to(device).eval(), load_tokenizer(folder), labels, settings, facts)

@@ -42,7 +42,7 @@ from spe_dist.extraction.joint.tags import TAGS, best_tags, span_scores, spans_o
 from spe_dist.model.dropout import Dropout
 from spe_dist.model.free_spans import WordTables
 from spe_dist.model.heads import Mlp, initialize
-from spe_dist.model.spe import SpanPairEncoder
+from spe_dist.model.spe import SpeModel
 from spe_dist.pretraining.objectives import Term
 
 PAIRS_AT_ONCE = 4096  # pairs that a prediction classifies together: bounds its memory, not what it finds
@@ -89,7 +89,7 @@ class JointModel(nn.Module):
 
     def __init__(
         self,
-        spe: SpanPairEncoder,
+        spe: SpeModel,
         labels: Labels,
         relation_size: int = 128,
         dropout: float = 0.1,
@@ -108,8 +108,7 @@ class JointModel(nn.Module):
                 "extraction needs a span encoder and a span pair encoder, and this model lacks one (it was pre-trained "
                 "without CSPO); start from its Transformer alone"
             )
-        self.spe = SpanPairEncoder(spe.encoder, spe.span_encoder, spe.pair_encoder)
-        self.spe.origin = spe.origin
+        self.spe = SpeModel(spe.encoder, spe.span_encoder, spe.pair_encoder)
         self.labels = labels
         span_size = spe.span_encoder.mlp.linear.out_features
         self.state_dropout = Dropout(dropout)

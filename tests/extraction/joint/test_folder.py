@@ -51,7 +51,7 @@ def test_transformers_loads_the_encoder_and_the_tokenizer(extractor_folder):
 
 
 def test_it_is_an_exported_folder_for_other_tools(extractor_folder):
-    from spe_dist.model.spe import SpanPairEncoder
+    from spe_dist.export import SpanPairEncoder
 
     spe = SpanPairEncoder.from_pretrained(extractor_folder)
     assert spe.encode_pair(["a", "b", "c"], (0, 1), (2, 3)).shape == (30,)

@@ -12,7 +12,7 @@ from spe_dist.extraction.joint.batch import collate
 from spe_dist.extraction.joint.examples import make_examples
 from spe_dist.extraction.joint.model import JointModel
 from spe_dist.extraction.joint.tags import best_tags, spans_of_tags
-from spe_dist.model.spe import SpanPairEncoder
+from spe_dist.model.spe import SpeModel
 
 BATCHES = {
     "several lengths": ([9, 1, 14, 0, 5, 22], 64),
@@ -201,7 +201,7 @@ def test_heads_start_as_method_says_and_a_contrastive_head_is_left_out(joint):
 
 
 def test_an_encoder_without_span_encoders_is_refused(joint):
-    bare = SpanPairEncoder(joint.build_model().spe.encoder)
+    bare = SpeModel(joint.build_model().spe.encoder)
     with pytest.raises(ConfigError, match="pre-trained without CSPO"):
         JointModel(bare, Labels(("a",), ()))
 

@@ -1,0 +1,70 @@
+"""A pre-trained model for people who have words and want vectors; plain PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spe_dist.data.text.vocabulary import load_tokenizer
+from spe_dist.export.encode import Encoded, Pair, Span, encode
+from spe_dist.export.folder import read_folder, write_folder
+from spe_dist.export.loading import has_tokenizer, on_cpu, spe_model_of
+from spe_dist.export.parts import SPE, Parts
+from spe_dist.model.spe import SpeModel
+
+
+class SpanPairEncoder:
+    """Vectors of words, spans and span pairs.
+
+    `module` is the network, an ordinary `nn.Module` to train on; `tokenizer` the one it was trained with, None where
+    the folder has none; `parts` its settings and where it came from, without weights.
+    """
+
+    def __init__(self, module: SpeModel, tokenizer: Any | None, parts: Parts) -> None:
+        self.module = module
+        self.tokenizer = tokenizer
+        self.parts = replace(parts, weights={}, tokenizer=tokenizer)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> SpanPairEncoder:
+        """The model of an exported or fine-tuned folder: float32, on the CPU, in eval mode.
+
+        Raises:
+            CheckpointError: the folder is not an exported one, or is damaged.
+        """
+        parts = read_folder(folder)
+        tokenizer = load_tokenizer(folder) if has_tokenizer(Path(folder)) else None
+        return cls(spe_model_of(parts), tokenizer, parts)
+
+    def to(self, device: str | torch.device) -> SpanPairEncoder:
+        """The same object, its weights on `device`."""
+        self.module.to(device)
+        return self
+
+    def save_pretrained(self, folder: str | Path, overwrite: bool = False) -> None:
+        """Write an exported folder, whole or not at all, say after further training of `module`.
+
+        Raises:
+            CheckpointError: the folder is not empty, or the disk is full.
+        """
+        weights = {f"{SPE}{name}": tensor for name, tensor in self.module.state_dict().items()}
+        write_folder(replace(self.parts, weights=on_cpu(weights)), folder, overwrite)
+
+    def encode(
+        self,
+        sentences: Sequence[Sequence[str]],
+        spans: Sequence[Sequence[Span]] | None = None,
+        pairs: Sequence[Sequence[Pair]] | None = None,
+        batch_sentences: int = 32,
+    ) -> Encoded:
+        """Vectors of words, spans and span pairs of sentences given as words: see `spe_dist.export.encode`."""
+        return encode(self.module, self.tokenizer, sentences, spans, pairs, batch_sentences)
+
+    def encode_pair(self, words: Sequence[str], s1: Span, s2: Span) -> Tensor:
+        """The vector [H] of one span pair; spans are half-open, count words, and s1 stands before s2."""
+        return self.encode([words], pairs=[[(s1, s2)]]).pair_vectors[0][0]
