@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from spe_dist.errors import SpeError
 
-USER_ERROR, INTERRUPTED = 2, 130
+USER_ERROR, STOPPED, INTERRUPTED = 2, 75, 130  # STOPPED: a run that was asked to stop and has saved
 
 
 def run_command(
