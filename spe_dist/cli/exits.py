@@ -5,12 +5,23 @@ from __future__ import annotations
 import errno
 import io
 import os
+import signal
 import sys
 from collections.abc import Callable
 
 from spe_dist.errors import SpeError
 
 USER_ERROR, STOPPED, INTERRUPTED = 2, 75, 130  # STOPPED: a run that was asked to stop and has saved
+
+
+def stopped_status() -> int:
+    """STOPPED, for a rank that has saved with all others; from here on it ignores SIGTERM.
+
+    A launcher takes the first rank that leaves with a status other than 0 for a failure and terminates the rest. Those
+    have saved too and are only tearing down Python: dying of the signal, they would give the run another status.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    return STOPPED
 
 
 def run_command(
