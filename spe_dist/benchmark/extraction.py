@@ -32,7 +32,7 @@ from spe_dist.finetuning.run import build_engine, build_model
 from spe_dist.finetuning.start import open_start
 from spe_dist.finetuning.step import WEIGHTS, FinetuneStep
 from spe_dist.model.prepacked import prepack
-from spe_dist.pretraining.objectives import total
+from spe_dist.training.terms import total
 from spe_dist.utils.memory import leave_loaded_objects_alone
 
 PRODUCT_S = 0.2  # time of each measurement of the plain product

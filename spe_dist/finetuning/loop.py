@@ -16,11 +16,11 @@ from spe_dist.extraction.scoring.scores import Scores
 from spe_dist.finetuning.data import TrainingData
 from spe_dist.finetuning.learning_rates import RateGroups, uncorrected_factor
 from spe_dist.finetuning.step import WEIGHTS, FinetuneStep
-from spe_dist.pretraining.step import StepOutcome
 from spe_dist.training.agreement import Agreement
 from spe_dist.training.journal import Journal
 from spe_dist.training.metrics import ratio
 from spe_dist.training.schedule import Schedule
+from spe_dist.training.terms import StepOutcome
 
 
 @dataclass(frozen=True)

@@ -50,12 +50,12 @@ from spe_dist.finetuning.results import (
 )
 from spe_dist.finetuning.start import SPAN_ENCODER, Start, check_windows, open_start
 from spe_dist.finetuning.step import WEIGHTS, FinetuneStep
-from spe_dist.model.kernels import make_adamw
 from spe_dist.pretraining.resume import CONFIG_FILE
 from spe_dist.training.agreement import Agreement
 from spe_dist.training.journal import Journal, Saving
 from spe_dist.training.memory import peak_memory_gib
 from spe_dist.training.metrics import MetricLog
+from spe_dist.training.optimizer import make_adamw, optimizer_device
 from spe_dist.training.progress import ProgressLine, duration
 from spe_dist.training.schedule import Schedule
 from spe_dist.utils.memory import leave_loaded_objects_alone
@@ -195,8 +195,7 @@ def build_engine(
     """The model in its engine, with a rate for each layer. A collective."""
     model = model.to(context.device)  # before the optimizer is made
     rates = rate_groups(model, model.spe.encoder.config.num_hidden_layers, config.optimizer)
-    offload = (ds_config["zero_optimization"].get("offload_optimizer") or {}).get("device", "none") != "none"
-    device = torch.device("cpu") if offload else context.device
+    device = optimizer_device(ds_config, context.device)
     return TrainingEngine(
         model, lambda _: make_adamw(rates.groups, config, device), ds_config, precision, context
     ), rates

@@ -9,8 +9,7 @@ from torch import Tensor
 from spe_dist.distributed.context import RankContext
 from spe_dist.distributed.engine import TrainingEngine
 from spe_dist.extraction.joint.batch import ExtractionBatch
-from spe_dist.pretraining.objectives import total
-from spe_dist.pretraining.step import StepOutcome, add_sums, seed_dropout
+from spe_dist.training.terms import StepOutcome, add_sums, seed_dropout, total
 
 WEIGHTS = {"detection": 1.0, "typing": 1.0, "relation": 1.0}  # METHOD: loss = detection + typing + relation
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import torch
+from torch import nn
 
 from spe_dist.config.pretraining import Config
 from spe_dist.distributed.context import RankContext
@@ -13,9 +13,9 @@ from spe_dist.distributed.deepspeed_config import Precision, product_dtype
 from spe_dist.distributed.engine import TrainingEngine
 from spe_dist.distributed.weights import weight_source
 from spe_dist.moco import KeyQueue, MomentumContrast, MomentumKeyEncoder
-from spe_dist.model.kernels import make_adamw, param_groups
 from spe_dist.model.loading import LoadedEncoder
-from spe_dist.model.spe import PretrainingModel, build_key_encoder, build_pretraining_model
+from spe_dist.model.spe import build_key_encoder, build_pretraining_model
+from spe_dist.training.optimizer import make_adamw, optimizer_device, param_groups
 
 
 def build_engine(
@@ -29,7 +29,11 @@ def build_engine(
     loaded.encoder.product_dtype = product_dtype(precision)
     model = build_pretraining_model(config, loaded.encoder)
     key_module = build_key_encoder(model, config) if config.objectives.cspo else None
-    make_optimizer = partial(_make_optimizer, config=config, offload=_offloads(ds_config), device=context.device)
+    device, weight_decay = optimizer_device(ds_config, context.device), config.optimizer.weight_decay
+
+    def make_optimizer(model: nn.Module) -> torch.optim.Optimizer:
+        return make_adamw(param_groups(model, weight_decay), config, device)
+
     engine = TrainingEngine(model, make_optimizer, ds_config, precision, context)
     if key_module is None:
         return engine, None
@@ -46,14 +50,3 @@ def build_engine(
         query,
     )
     return engine, MomentumContrast(keys, *queues)
-
-
-def _make_optimizer(
-    model: PretrainingModel, config: Config, offload: bool, device: torch.device
-) -> torch.optim.Optimizer:
-    groups = param_groups(model, config.optimizer.weight_decay)
-    return make_adamw(groups, config, torch.device("cpu") if offload else device)
-
-
-def _offloads(ds_config: dict[str, Any]) -> bool:
-    return (ds_config["zero_optimization"].get("offload_optimizer") or {}).get("device", "none") != "none"

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from spe_dist.config.pretraining import Config
-from spe_dist.pretraining.step import StepOutcome, TrainingStep
+from spe_dist.pretraining.step import TrainingStep
 from spe_dist.training.agreement import Agreement
 from spe_dist.training.journal import Journal
 from spe_dist.training.schedule import Schedule
+from spe_dist.training.terms import StepOutcome
 
 if TYPE_CHECKING:
     from spe_dist.data.batches.stream import StepBatch

@@ -1,8 +1,8 @@
 """The three objectives as named sums and counts (METHOD, CSPO and Total loss; paper 3.2).
 
-Each function returns a `Term`: the loss summed over its examples and their number. `total` divides by the counts of
-the whole global batch, so the result does not depend on how that batch is cut. Everything runs in float32 outside of
-autocast. Matrix products must be true float32: a run that lowers torch.set_float32_matmul_precision lowers them too.
+Each function returns a `Term`: the loss summed over its examples and their number; `spe_dist.training.terms.total`
+adds them up. Everything runs in float32 outside of autocast. Matrix products must be true float32: a run that lowers
+torch.set_float32_matmul_precision lowers them too.
 
 Legend of the shape suffixes:
     B sentences, M token boundary targets, P permuted spans, V vocabulary, O = 6 orders, C width of queries and keys,
@@ -11,47 +11,30 @@ Legend of the shape suffixes:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from spe_dist.model.heads import PERMUTATIONS
-
-
-@dataclass(frozen=True)
-class Term:
-    """One objective on one micro-batch. Sums add up over micro-batches and ranks; all but `loss_sum` are detached."""
-
-    loss_sum: Tensor  # float32, 0-dim
-    count: int
-    correct: Tensor  # float32, 0-dim: examples whose best score is the right one
-    extra: dict[str, Tensor] = field(default_factory=dict)  # further sums by name
+from spe_dist.training.terms import Term, classification
 
 
 def token_boundary(logits_MV: Tensor, label_M: Tensor) -> Term:
     """TBO: cross-entropy of the hidden pieces."""
-    loss_sum, correct_M = _cross_entropy(logits_MV, label_M)
-    return Term(loss_sum, label_M.shape[0], correct_M.float().sum())
+    return classification(logits_MV, label_M)
 
 
 def span_permutation(logits_PO: Tensor, label_P: Tensor) -> Term:
     """SPO: cross-entropy of the orders; `extra` has class_correct and class_count, [6] each."""
-    loss_sum, correct_P = _cross_entropy(logits_PO, label_P)
+    correct_P = logits_PO.detach().argmax(dim=1) == label_P
     zeros_O = torch.zeros(PERMUTATIONS, device=label_P.device)
     extra = {
         "class_correct": zeros_O.index_add(0, label_P, correct_P.float()),
         "class_count": zeros_O.index_add(0, label_P, torch.ones_like(label_P, dtype=torch.float32)),
     }
-    return Term(loss_sum, label_P.shape[0], correct_P.float().sum(), extra)
-
-
-def _cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    with torch.autocast(logits.device.type, enabled=False):
-        loss_sum = F.cross_entropy(logits.float(), labels, reduction="sum")
-    return loss_sum, logits.detach().argmax(dim=1) == labels
+    return replace(classification(logits_PO, label_P), extra=extra)
 
 
 def contrastive(
@@ -103,18 +86,3 @@ def contrastive_span_pair(pair: Term, context: Term) -> Term:
     assert pair.count == context.count
     extra = {name: (pair.extra[name] + context.extra[name]) / 2 for name in pair.extra}
     return Term((pair.loss_sum + context.loss_sum) / 2, pair.count, (pair.correct + context.correct) / 2, extra)
-
-
-def total(
-    terms: Mapping[str, Term],
-    weights: Mapping[str, float],
-    global_counts: Mapping[str, int | Tensor],
-    ranks: int,
-    accumulation: int,
-) -> Tensor:
-    """What a micro-batch backpropagates: ranks x accumulation x sum of weight x local sum / max(global count, 1).
-
-    The engine averages gradients over ranks and accumulation, which this undoes (METHOD, Total loss).
-    """
-    losses = [weights[name] * term.loss_sum / max(int(global_counts[name]), 1) for name, term in terms.items()]
-    return ranks * accumulation * torch.stack(losses).sum()

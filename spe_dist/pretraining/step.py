@@ -6,9 +6,7 @@ Legend of the shape suffixes:
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -19,23 +17,8 @@ from spe_dist.distributed.context import RankContext
 from spe_dist.distributed.engine import TrainingEngine
 from spe_dist.moco import KeyQueue, MomentumContrast
 from spe_dist.model.spe import PretrainingOutputs
-from spe_dist.pretraining.objectives import (
-    Term,
-    contrastive,
-    contrastive_span_pair,
-    span_permutation,
-    token_boundary,
-    total,
-)
-
-
-@dataclass(frozen=True)
-class StepOutcome:
-    """What one step did. `sums` are this rank's, on its device, to be added over ranks."""
-
-    applied: bool
-    counts: dict[str, int]  # over all ranks: tbo (masked pieces), spo (permuted spans), cspo (sentences)
-    sums: dict[str, Tensor]
+from spe_dist.pretraining.objectives import contrastive, contrastive_span_pair, span_permutation, token_boundary
+from spe_dist.training.terms import StepOutcome, Term, add_sums, seed_dropout, total
 
 
 class TrainingStep:
@@ -126,18 +109,3 @@ class TrainingStep:
             sum(batch.n_sentences for batch in micro_batches),
         )
         return dict(zip(("tbo", "spo", "cspo"), map(int, self.context.sum_numbers(local)), strict=True))
-
-
-def seed_dropout(seed: int, step: int, rank: int) -> None:
-    """Seed torch's generators for one step of one rank, so that dropout depends on nothing that ran before."""
-    digest = hashlib.sha256(f"dropout/{seed}/{step}/{rank}".encode()).digest()
-    torch.manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-
-
-def add_sums(sums: dict[str, Tensor], terms: dict[str, Term]) -> None:
-    """Add each term's sums as 1-d float64 tensors under `objective/sum`."""
-    for name, term in terms.items():
-        for key, value in {"loss": term.loss_sum, "correct": term.correct, **term.extra}.items():
-            value = value.detach().double().reshape(-1)
-            key = f"{name}/{key}"
-            sums[key] = sums[key] + value if key in sums else value

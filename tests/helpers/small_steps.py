@@ -90,7 +90,7 @@ def build_descent_step(
 ) -> TrainingStep:
     """The same with plain gradient descent at the learning rate that the step is called with."""
     untested = {"zero_allow_untested_optimizer": True, "zero_force_ds_cpu_optimizer": False}
-    with mock.patch.object(build_engine, "_make_optimizer", lambda model, **_: torch.optim.SGD(model.parameters())):
+    with mock.patch.object(build_engine, "make_adamw", lambda groups, *_: _plain_descent(groups)):
         return build_step(config, context, stage, accumulation, **untested, **given)
 
 
@@ -100,3 +100,7 @@ def micro_batches(config: Config, context: RankContext, step: int, accumulation:
     size = global_batch // context.ranks // accumulation
     first = step * global_batch + context.rank * (global_batch // context.ranks)
     return [make_batch(config, first + i * size, size) for i in range(accumulation)]
+
+
+def _plain_descent(groups: list[dict[str, Any]]) -> torch.optim.SGD:
+    return torch.optim.SGD([parameter for group in groups for parameter in group["params"]])

@@ -1,4 +1,4 @@
-"""Choice of fused kernels: apex found, refused, explained; AdamW and its groups."""
+"""Choice of fused kernels: apex found, refused, explained."""
 
 import importlib
 import sys
@@ -8,9 +8,8 @@ import torch
 
 from spe_dist.errors import ConfigError
 from spe_dist.model import kernels
-from spe_dist.model.kernels import describe, find_apex, layer_norm_class, make_adamw, param_groups
-from spe_dist.model.loading import load_encoder
-from spe_dist.model.spe import build_pretraining_model
+from spe_dist.model.kernels import describe, find_apex, layer_norm_class
+from spe_dist.training.optimizer import make_adamw
 
 
 @pytest.fixture
@@ -74,49 +73,6 @@ def test_every_part_names_its_kernel_and_the_reason(small_config):
     rows = {row.part: row for row in describe(small_config(), "cpu")}
     assert {"attention", "LayerNorm", "bias-GELU", "AdamW"} <= set(rows)
     assert all(row.kernel and row.why for row in rows.values())
-
-
-def test_biases_and_layer_norms_do_not_decay(small_config):
-    config = small_config()
-    model = build_pretraining_model(config, load_encoder(None, config.model, 50, 0).encoder)
-    decay, plain = param_groups(model, 0.01)
-    assert (decay["weight_decay"], plain["weight_decay"]) == (0.01, 0.0)
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    assert len(decay["params"]) + len(plain["params"]) == len(names)
-    for parameter in plain["params"]:
-        assert names[id(parameter)].endswith(".bias") or "norm" in names[id(parameter)].lower()
-    for parameter in decay["params"]:
-        assert names[id(parameter)].endswith(".weight") and "norm" not in names[id(parameter)].lower()
-
-
-def test_fused_adamw_equals_the_formula(small_config):
-    config = small_config()
-    torch.manual_seed(0)
-    weight = torch.nn.Parameter(torch.randn(50))
-    plain, moment, square = weight.detach().double().clone(), 0.0, 0.0
-    optimizer = make_adamw([{"params": [weight], "weight_decay": 0.01}], config, "cpu")
-    settings = config.optimizer
-    for step in range(1, 6):
-        gradient = torch.randn(50)
-        weight.grad = gradient
-        optimizer.step()
-        gradient = gradient.double()
-        plain -= settings.learning_rate * 0.01 * plain
-        moment = settings.adam_beta1 * moment + (1 - settings.adam_beta1) * gradient
-        square = settings.adam_beta2 * square + (1 - settings.adam_beta2) * gradient**2
-        corrected = (square / (1 - settings.adam_beta2**step)) ** 0.5 + settings.adam_eps
-        plain -= settings.learning_rate * moment / (1 - settings.adam_beta1**step) / corrected
-    torch.testing.assert_close(weight.detach().double(), plain, rtol=0, atol=1e-6)
-
-
-def test_adamw_steps_parameters_that_replaced_those_it_was_built_with(small_config):
-    """As DeepSpeed's ZeRO does: flat float32 partitions in place of a group's parameters."""
-    optimizer = make_adamw([{"params": [torch.nn.Parameter(torch.zeros(3, 4).bfloat16())]}], small_config(), "cpu")
-    flat = torch.zeros(6, requires_grad=True)
-    optimizer.param_groups[0]["params"] = [flat]
-    flat.grad = torch.ones(6)
-    optimizer.step()
-    assert (flat < 0).all() and optimizer.state[flat]["exp_avg"].dtype == torch.float32
 
 
 @pytest.mark.gpu

@@ -14,12 +14,12 @@ from spe_dist.errors import CheckpointError, TrainingFailure
 from spe_dist.pretraining import build
 from spe_dist.pretraining.loop import Trainer
 from spe_dist.pretraining.resume import choose_start, compare_settings
-from spe_dist.pretraining.step import StepOutcome
 from spe_dist.training.agreement import Agreement
 from spe_dist.training.journal import Journal, Position, Saving
 from spe_dist.training.metrics import MetricLog, read_rows
 from spe_dist.training.progress import ProgressLine
 from spe_dist.training.schedule import Schedule
+from spe_dist.training.terms import StepOutcome
 
 
 @dataclass

@@ -5,14 +5,8 @@ import math
 import pytest
 import torch
 
-from spe_dist.pretraining.objectives import (
-    Term,
-    contrastive,
-    contrastive_span_pair,
-    span_permutation,
-    token_boundary,
-    total,
-)
+from spe_dist.pretraining.objectives import contrastive, contrastive_span_pair, span_permutation, token_boundary
+from spe_dist.training.terms import Term, total
 
 
 def plain_cross_entropy(rows, labels):

@@ -9,11 +9,11 @@ from spe_dist.distributed.checkpoint import Checkpoints
 from spe_dist.distributed.context import RankContext
 from spe_dist.distributed.fence import Fence
 from spe_dist.errors import CheckpointError
-from spe_dist.pretraining.step import StepOutcome
 from spe_dist.training.agreement import Agreement
 from spe_dist.training.journal import Journal, Position, Saving
 from spe_dist.training.metrics import MetricLog, read_rows
 from spe_dist.training.progress import ProgressLine
+from spe_dist.training.terms import StepOutcome
 
 
 def test_a_start_that_lost_its_folder_adds_no_row_to_those_of_the_next(tmp_path):

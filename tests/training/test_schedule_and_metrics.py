@@ -5,12 +5,12 @@ import torch
 
 from spe_dist.config.pretraining import OptimizerConfig
 from spe_dist.distributed.context import RankContext
-from spe_dist.pretraining.step import seed_dropout
 from spe_dist.training.curves import draw_curves, smooth
 from spe_dist.training.journal import Position
 from spe_dist.training.metrics import MetricLog, read_rows
 from spe_dist.training.progress import Pace, duration
 from spe_dist.training.schedule import Schedule
+from spe_dist.training.terms import seed_dropout
 
 
 def test_learning_rate_rises_to_the_peak_and_falls_to_zero_after_the_last_step():

@@ -22,7 +22,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spe_dist.errors import ConfigError
@@ -43,7 +42,7 @@ from spe_dist.model.dropout import Dropout
 from spe_dist.model.free_spans import WordTables
 from spe_dist.model.heads import Mlp, initialize
 from spe_dist.model.spe import SpeModel
-from spe_dist.pretraining.objectives import Term
+from spe_dist.training.terms import Term, classification
 
 PAIRS_AT_ONCE = 4096  # pairs that a prediction classifies together: bounds its memory, not what it finds
 
@@ -140,9 +139,9 @@ class JointModel(nn.Module):
         pairs, class_P = with_gold_pairs(batch, spans, gold, all_pairs(batch, spans, is_entity_S))
         relation_logits_PZ, relation_anchor = self._classify(batch, read, spans, vectors_SH, pairs)
         terms = {
-            "detection": _term(read.tag_logits_G5, batch.tags_G),
-            "typing": _term(type_logits_SY, gold.class_S),
-            "relation": _term(relation_logits_PZ, class_P),
+            "detection": classification(read.tag_logits_G5, batch.tags_G),
+            "typing": classification(type_logits_SY, gold.class_S),
+            "relation": classification(relation_logits_PZ, class_P),
         }
         return JointOutputs(terms, read.anchor + typing_anchor + relation_anchor)
 
@@ -258,10 +257,3 @@ def _decode_tags(batch: ExtractionBatch, scores_G5: Tensor) -> Tensor:
 def _decode(batch: ExtractionBatch, logits_G5: Tensor) -> tuple[Tensor, Tensor]:
     """Start and end, in G, of the spans that the best valid tags say."""
     return spans_of_tags(_decode_tags(batch, torch.log_softmax(logits_G5.float(), dim=1)))
-
-
-def _term(logits: Tensor, labels: Tensor) -> Term:
-    """Cross-entropy as a float32 sum, outside of autocast."""
-    with torch.autocast(logits.device.type, enabled=False):
-        loss_sum = F.cross_entropy(logits.float(), labels, reduction="sum")
-    return Term(loss_sum, labels.shape[0], (logits.detach().argmax(dim=1) == labels).float().sum())

@@ -1,0 +1,71 @@
+"""What a training step is made of: named losses as sums and counts, their total, and what a step gives back.
+
+A loss is summed over its examples; `total` divides by the counts of the whole global batch, so that the result does
+not depend on how that batch is cut over ranks and micro-batches.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Term:
+    """One loss on one micro-batch. Sums add up over micro-batches and ranks; all but `loss_sum` are detached."""
+
+    loss_sum: Tensor  # float32, 0-dim
+    count: int
+    correct: Tensor  # float32, 0-dim: examples whose best score is the right one
+    extra: dict[str, Tensor] = field(default_factory=dict)  # further sums by name
+
+
+@dataclass(frozen=True)
+class StepOutcome:
+    """What one step did. `sums` are this rank's, on its device, to be added over ranks."""
+
+    applied: bool
+    counts: dict[str, int]  # examples of each term over all ranks
+    sums: dict[str, Tensor]
+
+
+def classification(logits_NC: Tensor, label_N: Tensor) -> Term:
+    """Cross-entropy of N examples over C classes, in float32 outside of autocast."""
+    with torch.autocast(logits_NC.device.type, enabled=False):
+        loss_sum = F.cross_entropy(logits_NC.float(), label_N, reduction="sum")
+    return Term(loss_sum, label_N.shape[0], (logits_NC.detach().argmax(dim=1) == label_N).float().sum())
+
+
+def total(
+    terms: Mapping[str, Term],
+    weights: Mapping[str, float],
+    global_counts: Mapping[str, int | Tensor],
+    ranks: int,
+    accumulation: int,
+) -> Tensor:
+    """What a micro-batch backpropagates: ranks x accumulation x sum of weight x local sum / max(global count, 1).
+
+    The engine averages gradients over ranks and accumulation, which this undoes (METHOD, Total loss).
+    """
+    losses = [weights[name] * term.loss_sum / max(int(global_counts[name]), 1) for name, term in terms.items()]
+    return ranks * accumulation * torch.stack(losses).sum()
+
+
+def add_sums(sums: dict[str, Tensor], terms: dict[str, Term]) -> None:
+    """Add each term's sums as 1-d float64 tensors under `objective/sum`."""
+    for name, term in terms.items():
+        for key, value in {"loss": term.loss_sum, "correct": term.correct, **term.extra}.items():
+            value = value.detach().double().reshape(-1)
+            key = f"{name}/{key}"
+            sums[key] = sums[key] + value if key in sums else value
+
+
+def seed_dropout(seed: int, step: int, rank: int) -> None:
+    """Seed torch's generators for one step of one rank, so that dropout depends on nothing that ran before."""
+    digest = hashlib.sha256(f"dropout/{seed}/{step}/{rank}".encode()).digest()
+    torch.manual_seed(int.from_bytes(digest[:8], "little") >> 1)
