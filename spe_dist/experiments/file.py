@@ -18,10 +18,10 @@ import yaml
 
 from spe_dist.config.yaml_file import StrictLoader, fit, nearest
 from spe_dist.errors import ConfigError
+from spe_dist.extraction.scoring.matching import METRICS
 
 Settings = Mapping[str, Any]
 PLACEHOLDER = re.compile(r"\{([\w./-]+)\}")
-METRICS = ("entity", "relation", "ent_rel")
 
 
 @dataclass(frozen=True)

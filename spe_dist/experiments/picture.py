@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from spe_dist.experiments.file import METRICS, Experiment, Table
+from spe_dist.experiments.file import Experiment, Table
 from spe_dist.experiments.pieces import Cell
-from spe_dist.experiments.table import METRIC_NAMES, CellScores, Layout
+from spe_dist.experiments.table import CellScores, PrintedTable
+from spe_dist.extraction.scoring.matching import METRICS
+from spe_dist.extraction.scoring.table import METRIC_NAMES
 
 ROW_INCH, CHARACTER_INCH, GAP_INCH, MARGIN_INCH = 0.26, 0.088, 0.22, 0.2
 DPI = 150
 SPREAD = 1.02
 
 
-def draw_table(layout: Layout, path: Path) -> None:
+def draw_table(layout: PrintedTable, path: Path) -> None:
     """Draw a table between rules, the best figures bold, a thin rule between groups."""
     rows = [layout.header(), *(layout.texts(line) for line in layout.lines)]
     widths = [max(len(row[i]) for row in rows) * CHARACTER_INCH + GAP_INCH for i in range(len(rows[0]))]
     width = max(sum(widths), len(layout.title) * CHARACTER_INCH * 1.15, 5.0)
-    wrapped = _wrap(layout.caption, int(width / CHARACTER_INCH * 1.15))
+    wrapped = textwrap.wrap(layout.caption, int(width / CHARACTER_INCH * 1.15))
     height = (len(rows) + len(wrapped) + 2) * ROW_INCH
     figure, canvas = _figure(width + 2 * MARGIN_INCH, height + 2 * MARGIN_INCH)
     panel = figure.add_axes((0, 0, 1, 1))
@@ -71,8 +74,8 @@ def draw_curves(experiment: Experiment, key: str, results: Mapping[Cell, CellSco
             aside = SPREAD ** (number - (len(curves) - 1) / 2)  # so that bars do not hide each other
             panel.errorbar(
                 [share * aside for share in shares],
-                [s.mean((metric, "f1")) for s in scores],
-                yerr=[s.deviation((metric, "f1")) or 0.0 for s in scores],
+                [_percent(s.mean((metric, "f1"))) for s in scores],
+                yerr=[_percent(s.deviation((metric, "f1"))) for s in scores],
                 label=experiment.label(row),
                 color=f"C{number}",
                 marker="os^Dv<>p*h"[number % 10],
@@ -87,7 +90,7 @@ def draw_curves(experiment: Experiment, key: str, results: Mapping[Cell, CellSco
         panel.set_title(METRIC_NAMES[metric])
         panel.set_xlabel("share of the training data")
         panel.grid(alpha=0.3)
-    panels[0].set_ylabel("F1 in per cent")
+    panels[0].set_ylabel("F1 (%)")
     panels[-1].legend(fontsize="small", loc="lower right")
     corpus = experiment.corpora[table.corpus].name or table.corpus
     seeds = f"; bars: standard deviation over {len(experiment.seeds)} seeds" if len(experiment.seeds) > 1 else ""
@@ -102,15 +105,13 @@ def _points(table: Table, row: str, results: Mapping[Cell, CellScores]) -> list[
     return [(cell.share, results[cell]) for cell in cells if results[cell].by_seed]
 
 
+def _percent(fraction: float | None) -> float:
+    return 100 * (fraction or 0.0)
+
+
 def _figure(width: float, height: float) -> tuple[Any, Any]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=DPI)
     return figure, FigureCanvasAgg(figure)
-
-
-def _wrap(text: str, width: int) -> list[str]:
-    import textwrap
-
-    return textwrap.wrap(text, width) or [""]

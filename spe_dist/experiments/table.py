@@ -1,8 +1,8 @@
 """The tables of a plan: mean and standard deviation over seeds, in the paper's layout, as Markdown and CSV.
 
-F1 and, where a table asks for it, precision and recall, in per cent. The deviation is that of a sample (n - 1). The
-best mean of each column and training share is bold, as in the paper, among rows with all seeds. Seeds without scores
-are named.
+F1 and, where a table asks for it, precision and recall: fractions of 1 in CellScores, per cent in tables, CSV and the
+published figures of an experiment's file. The deviation is that of a sample (n - 1). The best mean of each column and
+training share is bold, as in the paper, among rows with all seeds. Seeds without scores are named.
 """
 
 from __future__ import annotations
@@ -16,26 +16,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spe_dist.errors import DataError
-from spe_dist.experiments.file import METRICS, Experiment, Table
+from spe_dist.experiments.file import Experiment, Table
 from spe_dist.experiments.pieces import Cell, Plan, cells_of
 from spe_dist.experiments.record import Requests
 from spe_dist.experiments.runner import piece_state
+from spe_dist.extraction.scoring.matching import METRICS
+from spe_dist.extraction.scoring.table import METRIC_NAMES
 from spe_dist.utils import tables
 
-METRIC_NAMES = {"entity": "Entity", "relation": "Relation", "ent_rel": "Ent + Rel"}
 FIGURES = ("precision", "recall", "f1")
 FIGURE_NAMES = {"precision": "P", "recall": "R", "f1": "F1"}
 NONE = "-"
 
 Column = tuple[str, str]  # metric and figure
-Scores = Mapping[Column, float]  # in per cent
+Fractions = Mapping[Column, float]  # of 1
 
 
 @dataclass(frozen=True)
 class CellScores:
     """The scores of a cell by seed, and the seeds that have none, with the reason."""
 
-    by_seed: Mapping[int, Scores]
+    by_seed: Mapping[int, Fractions]
     missing: Mapping[int, str]
 
     def mean(self, column: Column) -> float | None:
@@ -62,7 +63,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Layout:
+class PrintedTable:
     """A table as lines of text, for Markdown and pictures alike."""
 
     title: str
@@ -84,14 +85,14 @@ class Layout:
         return [*group, line.label, *figures, *extra]
 
     def _extra_heads(self) -> list[str]:
-        return ["Published"] * self.has_published + ["Seeds"] * self.has_missing
+        return ["Published F1 (%)"] * self.has_published + ["Seeds"] * self.has_missing
 
 
 def read_scores(plan: Plan, requests: Requests, split: str) -> dict[Cell, CellScores]:
     """What the finished fine-tunings of each cell scored on `split` (dev or test). Raises DataError."""
     results = {}
     for cell, pieces in plan.cells.items():
-        by_seed: dict[int, Scores] = {}
+        by_seed: dict[int, Fractions] = {}
         missing: dict[int, str] = {}
         for seed, piece_id in pieces.items():
             piece = plan.pieces[piece_id]
@@ -104,15 +105,15 @@ def read_scores(plan: Plan, requests: Requests, split: str) -> dict[Cell, CellSc
     return results
 
 
-def _read_file(path: Path, split: str) -> Scores:
+def _read_file(path: Path, split: str) -> Fractions:
     try:
         scores = json.loads(path.read_text(encoding="utf-8"))[split]
-        return {(metric, figure): 100.0 * scores[metric][figure] for metric in METRICS for figure in FIGURES}
+        return {(metric, figure): scores[metric][figure] for metric in METRICS for figure in FIGURES}
     except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise DataError(f"{path} has no scores of {split} ({error!r}); remove its folder and run again") from None
 
 
-def lay_out(experiment: Experiment, key: str, results: Mapping[Cell, CellScores], split: str = "test") -> Layout:
+def lay_out(experiment: Experiment, key: str, results: Mapping[Cell, CellScores], split: str = "test") -> PrintedTable:
     """The table `key` as text."""
     table = experiment.tables[key]
     columns = columns_of(table)
@@ -133,10 +134,10 @@ def lay_out(experiment: Experiment, key: str, results: Mapping[Cell, CellScores]
                 )
             )
     corpus = experiment.corpora[table.corpus].name or table.corpus
-    return Layout(
+    return PrintedTable(
         title=table.title or f"Results on the {corpus} {split} data",
         caption=_caption(experiment, table, split),
-        heads=tuple(_head(table, column) for column in columns),
+        heads=tuple(_head(column) for column in columns),
         lines=tuple(lines),
         grouped=len(table.shares) > 1,
         has_published=bool(table.published),
@@ -149,9 +150,8 @@ def columns_of(table: Table) -> list[Column]:
     return [(metric, figure) for metric in METRICS for figure in figures]
 
 
-def _head(table: Table, column: Column) -> str:
-    name = METRIC_NAMES[column[0]]
-    return name if table.metrics == "f1" else f"{name} {FIGURE_NAMES[column[1]]}"
+def _head(column: Column) -> str:
+    return f"{METRIC_NAMES[column[0]]} {FIGURE_NAMES[column[1]]} (%)"
 
 
 def _full_mean(scores: CellScores, column: Column) -> float | None:
@@ -161,7 +161,7 @@ def _full_mean(scores: CellScores, column: Column) -> float | None:
 
 def _best(means: Sequence[float | None]) -> set[int]:
     """Which have the highest mean as it is printed; none where there is nothing to compare."""
-    printed = [None if mean is None else round(mean, 1) for mean in means]
+    printed = [None if mean is None else round(100 * mean, 1) for mean in means]
     known = [value for value in printed if value is not None]
     return (
         {i for i, value in enumerate(printed) if value is not None and value == max(known)} if len(known) > 1 else set()
@@ -172,7 +172,7 @@ def _figure(scores: CellScores, column: Column) -> str:
     mean, deviation = scores.mean(column), scores.deviation(column)
     if mean is None:
         return NONE
-    return f"{mean:.1f}" if deviation is None else f"{mean:.1f} ± {deviation:.1f}"
+    return f"{100 * mean:.1f}" if deviation is None else f"{100 * mean:.1f} ± {100 * deviation:.1f}"
 
 
 def _seeds(scores: CellScores) -> str:
@@ -183,10 +183,10 @@ def _seeds(scores: CellScores) -> str:
     reasons: dict[str, list[int]] = {}
     for seed, reason in scores.missing.items():
         reasons.setdefault(reason, []).append(seed)
-    told = "; ".join(
+    listed = "; ".join(
         f"{', '.join(map(str, seeds))} {_REASONS.get(reason, reason)}" for reason, seeds in reasons.items()
     )
-    return f"{done} of {total}: {told}"
+    return f"{done} of {total}: {listed}"
 
 
 _REASONS = {"new": "missing", "started": "unfinished", "stopped": "unfinished"}
@@ -211,19 +211,16 @@ def _literature(table: Table, columns: Sequence[Column]) -> Iterator[Line]:
 
 
 def _caption(experiment: Experiment, table: Table, split: str) -> str:
-    what = "F1" if table.metrics == "f1" else "Precision, recall and F1"
     corpus = experiment.corpora[table.corpus].name or table.corpus
     count = len(experiment.seeds)
     seeds = f"mean ± standard deviation over {count} seeds" if count > 1 else "one seed"
-    text = f"{what} in per cent on the {corpus} {split} data, {seeds}."
-    return text + (" Published: F1 of the three." if table.published else "")
+    return f"On the {corpus} {split} data, {seeds}."
 
 
-def markdown(layout: Layout) -> str:
+def markdown(layout: PrintedTable) -> str:
     """A Markdown table with aligned columns: text to the left, figures to the right."""
     rows = [layout.header(), *(layout.texts(line, bold="**") for line in layout.lines)]
-    left = {0, int(layout.grouped)} | ({len(rows[0]) - 1} if layout.has_missing else set())
-    columns = "".join("<" if i in left else ">" for i in range(len(rows[0])))
+    columns = "<" * (1 + layout.grouped) + ">" * (len(layout.heads) + layout.has_published) + "<" * layout.has_missing
     body = "\n".join(tables.markdown(rows, columns))
     return f"### {layout.title}\n\n{body}\n\n{layout.caption}\n"
 
@@ -243,6 +240,6 @@ def to_csv(experiment: Experiment, results: Mapping[Cell, CellScores], split: st
             seeds = [" ".join(map(str, sorted(part))) for part in (scores.by_seed, scores.missing)]
             writer.writerow(
                 [key, cell.corpus, split, f"{cell.share:g}", cell.row, experiment.label(cell.row), *seeds]
-                + ["" if figure is None else f"{figure:.3f}" for figure in figures]
+                + ["" if figure is None else f"{100 * figure:.3f}" for figure in figures]
             )
     return text.getvalue()

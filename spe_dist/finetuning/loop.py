@@ -12,7 +12,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from spe_dist.config.finetuning import FinetuneConfig
+from spe_dist.extraction.scoring.matching import METRICS
 from spe_dist.extraction.scoring.scores import Scores
+from spe_dist.extraction.scoring.table import f1_line
 from spe_dist.finetuning.data import TrainingData
 from spe_dist.finetuning.learning_rates import RateGroups, uncorrected_factor
 from spe_dist.finetuning.step import WEIGHTS, FinetuneStep
@@ -144,7 +146,7 @@ class Finetuner:
         if is_best:
             self.keep_model(epoch, scores)
         if scores is not None:
-            text = f"epoch {epoch:,} of {self.data.epochs:,}: dev {describe(scores)}"
+            text = f"epoch {epoch:,} of {self.data.epochs:,}: dev {f1_line(scores.f1s)}"
             figures = evaluation_figures(epoch, scores, time.monotonic() - began)
             self.journal.write_evaluation(figures, f"{text}{', best so far' if is_best else ''}")
 
@@ -169,13 +171,7 @@ def finish_row(row: dict[str, Any], sums: Mapping[str, Sequence[float]], ranks: 
 def evaluation_figures(epoch: int, scores: Scores, seconds: float) -> dict[str, Any]:
     """The figures of an evaluation on dev, as fractions of 1."""
     figures: dict[str, Any] = {"epoch": epoch, "dev/seconds": seconds}
-    for name in ("entity", "relation", "ent_rel"):
-        counts = getattr(scores, name)
+    for name in METRICS:
+        counts = scores.total(name)
         figures |= {f"dev/{name}_{part}": getattr(counts, part) for part in ("precision", "recall", "f1")}
     return figures | {"dev/entity_f1_plus_ent_rel_f1": scores.exact_f1_sum}
-
-
-def describe(scores: Scores) -> str:
-    """F1 in percent on one line."""
-    figures = (("entity", scores.entity), ("relation", scores.relation), ("Ent+Rel", scores.ent_rel))
-    return "F1 " + ", ".join(f"{name} {100 * counts.f1:.2f}" for name, counts in figures)

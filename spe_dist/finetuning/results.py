@@ -19,10 +19,12 @@ from typing import Any
 from spe_dist.config.finetuning import FinetuneConfig
 from spe_dist.extraction.formats import write_corpus
 from spe_dist.extraction.joint.folder import load_extractor
+from spe_dist.extraction.scoring.matching import METRICS
+from spe_dist.extraction.scoring.table import f1_line, scores_table
 from spe_dist.finetuning.curves import draw_curves
 from spe_dist.finetuning.data import Corpora
 from spe_dist.finetuning.evaluation import Evaluation
-from spe_dist.finetuning.loop import Best, describe
+from spe_dist.finetuning.loop import Best
 from spe_dist.training.journal import Position
 from spe_dist.training.progress import duration
 from spe_dist.utils.wording import how_many
@@ -65,7 +67,7 @@ def write_results(
         predicted, scores = evaluated
         document[name] = scores.to_json()
         context.run_on_main(partial(write_corpus, predicted, output / f"predictions_{name}.json", predicted.format))
-        lines += ["", f"{name} ({how_many(corpus.n_sentences, 'sentence')}), {describe(scores)}", scores.table()]
+        lines += ["", f"{name}: {scores_table(scores)}"]
     document |= {
         "epochs": training.epochs,
         "steps": training.position.step,
@@ -108,8 +110,7 @@ def describe_finished(output: Path, document: dict[str, Any]) -> str:
     parts = [f"{output} is finished: best epoch {document['best_epoch']} of {document['epochs']}"]
     for name in ("dev", "test"):
         if document.get(name):
-            figures = (document[name][key]["f1"] for key in ("entity", "relation", "ent_rel"))
-            parts.append(f"{name} F1 {' / '.join(f'{100 * f1:.2f}' for f1 in figures)} (entity / relation / Ent+Rel)")
+            parts.append(f"{name} {f1_line({metric: document[name][metric]['f1'] for metric in METRICS})}")
     return "; ".join(parts)
 
 

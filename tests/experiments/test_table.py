@@ -74,15 +74,15 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Experiment, P
 def test_means_and_sample_deviations_are_those_worked_out_by_hand(made: tuple) -> None:
     _, plan, requests = made
     scores = read_scores(plan, requests, "test")[Cell("news", "bert", 100)]
-    assert scores.mean(("entity", "f1")) == pytest.approx(83.0)
-    assert scores.deviation(("entity", "f1")) == pytest.approx(13.0**0.5)  # (9 + 1 + 16) / 2
-    assert scores.mean(("relation", "precision")) == pytest.approx(64.0)
-    assert read_scores(plan, requests, "dev")[Cell("news", "bert", 100)].mean(("entity", "f1")) == pytest.approx(88.0)
+    assert scores.mean(("entity", "f1")) == pytest.approx(0.83)
+    assert scores.deviation(("entity", "f1")) == pytest.approx(13.0**0.5 / 100)  # (9 + 1 + 16) / 2
+    assert scores.mean(("relation", "precision")) == pytest.approx(0.64)
+    assert read_scores(plan, requests, "dev")[Cell("news", "bert", 100)].mean(("entity", "f1")) == pytest.approx(0.88)
 
 
 def test_one_seed_has_no_deviation_and_none_has_no_mean() -> None:
-    one = CellScores({0: {("entity", "f1"): 50.0}}, {1: "new"})
-    assert one.mean(("entity", "f1")) == 50.0 and one.deviation(("entity", "f1")) is None
+    one = CellScores({0: {("entity", "f1"): 0.5}}, {1: "new"})
+    assert one.mean(("entity", "f1")) == 0.5 and one.deviation(("entity", "f1")) is None
     assert CellScores({}, {0: "new"}).mean(("entity", "f1")) is None
 
 
@@ -93,13 +93,13 @@ def test_a_table_is_printed_as_in_the_paper(made: tuple) -> None:
         text
         == """### Main results
 
-| Model      |         Entity |       Relation |      Ent + Rel |       Published |
-| ---------- | -------------: | -------------: | -------------: | --------------: |
-| Miwa, 2016 |           80.0 |              - |           50.0 |                 |
-| BERT       | **83.0 ± 3.6** | **63.0 ± 3.6** | **53.0 ± 3.6** | 87.3 / 65.4 / - |
-| Random     |     71.0 ± 1.0 |     51.0 ± 1.0 |     41.0 ± 1.0 |               - |
+| Model      |  Entity F1 (%) | Relation F1 (%) | Ent+Rel F1 (%) | Published F1 (%) |
+| ---------- | -------------: | --------------: | -------------: | ---------------: |
+| Miwa, 2016 |           80.0 |               - |           50.0 |                  |
+| BERT       | **83.0 ± 3.6** |  **63.0 ± 3.6** | **53.0 ± 3.6** |  87.3 / 65.4 / - |
+| Random     |     71.0 ± 1.0 |      51.0 ± 1.0 |     41.0 ± 1.0 |                - |
 
-F1 in per cent on the News test data, mean ± standard deviation over 3 seeds. Published: F1 of the three.
+On the News test data, mean ± standard deviation over 3 seeds.
 """
     )
 
@@ -111,14 +111,14 @@ def test_shares_are_groups_and_missing_seeds_are_named(made: tuple) -> None:
         text
         == """### Results on the News dev data
 
-|      | Model  |         Entity |       Relation |      Ent + Rel | Seeds                   |
-| ---- | ------ | -------------: | -------------: | -------------: | ----------------------- |
-| 10%  | BERT   |     56.5 ± 2.1 |     36.5 ± 2.1 |     26.5 ± 2.1 | 2 of 3: 2 missing       |
-|      | Random |              - |              - |              - | 0 of 3: 0, 1, 2 missing |
-| 100% | BERT   | **88.0 ± 3.6** | **68.0 ± 3.6** | **58.0 ± 3.6** | 3                       |
-|      | Random |     76.0 ± 1.0 |     56.0 ± 1.0 |     46.0 ± 1.0 | 3                       |
+|      | Model  |  Entity F1 (%) | Relation F1 (%) | Ent+Rel F1 (%) | Seeds                   |
+| ---- | ------ | -------------: | --------------: | -------------: | ----------------------- |
+| 10%  | BERT   |     56.5 ± 2.1 |      36.5 ± 2.1 |     26.5 ± 2.1 | 2 of 3: 2 missing       |
+|      | Random |              - |               - |              - | 0 of 3: 0, 1, 2 missing |
+| 100% | BERT   | **88.0 ± 3.6** |  **68.0 ± 3.6** | **58.0 ± 3.6** | 3                       |
+|      | Random |     76.0 ± 1.0 |      56.0 ± 1.0 |     46.0 ± 1.0 | 3                       |
 
-F1 in per cent on the News dev data, mean ± standard deviation over 3 seeds.
+On the News dev data, mean ± standard deviation over 3 seeds.
 """
     )
 
@@ -126,7 +126,7 @@ F1 in per cent on the News dev data, mean ± standard deviation over 3 seeds.
 def test_precision_recall_and_f1_are_shown_where_a_table_asks_for_them(made: tuple) -> None:
     experiment, plan, requests = made
     layout = lay_out(experiment, "all", read_scores(plan, requests, "test"))
-    assert layout.heads[:3] == ("Entity P", "Entity R", "Entity F1") and len(layout.heads) == 9
+    assert layout.heads[:3] == ("Entity P (%)", "Entity R (%)", "Entity F1 (%)") and len(layout.heads) == 9
     assert layout.lines[0].cells[:3] == ("72.0 ± 1.0", "70.0 ± 1.0", "71.0 ± 1.0")
     assert not layout.lines[0].best
 

@@ -19,7 +19,7 @@ from spe_dist.extraction.scoring.comparison import (
 )
 from spe_dist.extraction.scoring.counts import Counts, Group, Name
 from spe_dist.extraction.scoring.matching import METRICS
-from spe_dist.extraction.scoring.table import METRIC_NAMES, p_text, percent
+from spe_dist.extraction.scoring.table import METRIC_NAMES, p_text, percent, percent_range, points
 
 GOLD_PARTS = (Found.BOTH, Found.ONLY_A, Found.ONLY_B, Found.NEITHER)
 WRONG_PARTS = (Found.WRONG_BOTH, Found.WRONG_A, Found.WRONG_B)
@@ -40,7 +40,7 @@ def _summary(both: SideBySide) -> str:
     )
     return (
         f"<p>A is <b>{a}</b>, B is <b>{b}</b>. {both.a.sentences:,} sentences; {escape(both.a.direction)}. "
-        "F1 in percent. "
+        "Differences are in percentage points. "
         f"Intervals are 95% bootstraps over {both.a.units.description}; p-values are of approximate randomisation over "
         "the same units, and not corrected for the number of comparisons.</p>"
         + (f'<ul class="dim">{notes}</ul>' if notes else "")
@@ -66,16 +66,17 @@ def _scores(both: SideBySide) -> str:
     for metric in METRICS:
         cells = [METRIC_NAMES[metric]]
         for scores, intervals in zip((both.a, both.b), both.intervals, strict=True):
-            counts: Counts = getattr(scores, metric)
-            low, high = intervals[metric, None]
+            counts = scores.total(metric)
             cells += [percent(counts.precision), percent(counts.recall)]
-            cells.append(f"<b>{percent(counts.f1)}</b> <span class='dim'>{percent(low)} to {percent(high)}</span>")
+            cells.append(
+                f"<b>{percent(counts.f1)}</b> <span class='dim'>{percent_range(*intervals[metric, None])}</span>"
+            )
         rows.append([*cells, *_difference(both, (metric, None))])
     if both.a.with_direction is not None and both.b.with_direction is not None:
         for metric in ("relation", "ent_rel"):
             cells = [f"{METRIC_NAMES[metric]}, all with direction"]
             for directed in (both.a.with_direction, both.b.with_direction):
-                counts = getattr(directed, metric)
+                counts = directed.total(metric)
                 cells += [percent(counts.precision), percent(counts.recall), percent(counts.f1)]
             rows.append([*cells, "", "", ""])
     return f"<h2>Scores</h2>{_table(head, rows)}"
@@ -83,8 +84,8 @@ def _scores(both: SideBySide) -> str:
 
 def _difference(both: SideBySide, name: Name) -> list[str]:
     compared = both.comparisons[name]
-    signed = [f"{100 * value:+.1f}" for value in (compared.difference, compared.low, compared.high)]
-    return [f"<b>{signed[0]}</b>", f"{signed[1]} to {signed[2]}", p_text(compared.p_value)]
+    difference, interval = points(compared.difference, compared.low, compared.high)
+    return [f"<b>{difference}</b>", interval, p_text(compared.p_value)]
 
 
 def _types(both: SideBySide) -> str:

@@ -53,7 +53,18 @@ from spe_dist.extraction.scoring.matching import (
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of one set of predictions. `with_direction` holds those with direction where symmetric types are named."""
+    """Counts of one set of predictions, and from them precision, recall and F1 as fractions of 1.
+
+    Attributes:
+        entity, relation, ent_rel: counts over all types; `entity.f1`, `ent_rel.recall`, ...
+        entity_by_type, relation_by_type, ent_rel_by_type: counts by type.
+        by_entities: by the number of distinct gold entities in the sentence.
+        by_length: by the number of words in the sentence.
+        symmetric: relation types that were scored without direction.
+        with_direction: where there are such types, the scores of all relations with their direction.
+        notices: what did not count as it stands in the files, by reason.
+        units: counts by document or sentence, for `significance`.
+    """
 
     entity: Counts
     relation: Counts
@@ -61,8 +72,8 @@ class Scores:
     entity_by_type: dict[str, Counts]
     relation_by_type: dict[str, Counts]
     ent_rel_by_type: dict[str, Counts]
-    by_entities: dict[str, Group]  # by distinct gold entities in the sentence
-    by_length: dict[str, Group]  # by words of the sentence
+    by_entities: dict[str, Group]
+    by_length: dict[str, Group]
     sentences: int
     documents: int
     symmetric: tuple[str, ...] = ()
@@ -76,13 +87,23 @@ class Scores:
         return self.entity.f1 + self.ent_rel.f1
 
     @property
+    def f1s(self) -> dict[str, float]:
+        """F1 by metric."""
+        return {metric: self.total(metric).f1 for metric in METRICS}
+
+    @property
     def direction(self) -> str:
         """The convention in words."""
         if not self.symmetric:
             return "relations with direction (the default)"
         return f"relations with direction, but {', '.join(self.symmetric)} without"
 
+    def total(self, metric: str) -> Counts:
+        """The counts of a metric, over all types."""
+        return getattr(self, metric)
+
     def by_type(self, metric: str) -> dict[str, Counts]:
+        """The counts of a metric by type, in alphabetical order."""
         return getattr(self, f"{metric}_by_type")
 
     def to_json(self) -> dict[str, Any]:
@@ -92,7 +113,7 @@ class Scores:
             "documents": self.documents,
             "direction": self.direction,
             "symmetric": list(self.symmetric),
-            **{metric: getattr(self, metric).to_json() for metric in METRICS},
+            **{metric: self.total(metric).to_json() for metric in METRICS},
             **{
                 f"{metric}_by_type": {name: counts.to_json() for name, counts in self.by_type(metric).items()}
                 for metric in METRICS
@@ -103,18 +124,25 @@ class Scores:
             "with_direction": None if self.with_direction is None else self.with_direction.to_json(),
         }
 
-    def table(self, by_type: bool = True, by_group: bool = False) -> str:
-        """Aligned text in percent, as in Tables 2, 8 and 9; with `by_group` also the curves of Figure 5."""
-        from spe_dist.extraction.scoring.table import scores_table
-
-        return scores_table(self, by_type=by_type, by_group=by_group)
-
 
 def score(gold: Corpus, predicted: Corpus, symmetric: Collection[str] = ()) -> Scores:
-    """Compare predictions with gold, sentence by sentence in order.
+    """Score predictions against gold, sentence by sentence in order.
 
-    `symmetric` names relation types whose direction does not matter; `Scores.with_direction` then has the scores of the
-    usual convention too. Raises DataError where the two corpora do not hold the same sentences.
+        gold, predicted = read_corpus("test.json"), read_corpus("predicted.json", predictions=True)
+        scores = score(gold, predicted)
+        print(f"{scores.entity.f1:.1%}", scores.relation_by_type["Live_In"].recall)
+
+    Args:
+        gold: the corpus as it should be marked.
+        predicted: the same sentences as a system marked them. Documents may be divided differently.
+        symmetric: relation types whose direction does not matter. `Scores.with_direction` then has the scores with
+            direction too.
+
+    Returns:
+        Counts, and fractions of 1. `scoring.table.scores_table` makes a table of them.
+
+    Raises:
+        DataError: the two corpora do not hold the same sentences.
     """
     check_aligned(gold, predicted)
     directed = _score(gold, predicted, ()) if symmetric else None

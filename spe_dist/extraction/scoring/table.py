@@ -1,8 +1,11 @@
-"""Scores as aligned text, in percent."""
+"""Scores as text, in per cent: aligned tables, one line, and words where nothing is found.
+
+Scores are fractions of 1 everywhere else; only here, on pages and in logs are they shown with "%".
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from spe_dist.extraction.scoring.counts import Counts, Group, Name
 from spe_dist.extraction.scoring.matching import METRICS
@@ -19,18 +22,53 @@ Intervals = Mapping[Name, tuple[float, float]]
 
 
 def percent(fraction: float, is_empty: bool = False) -> str:
-    return "-" if is_empty else f"{100 * fraction:.1f}"
+    """A fraction as people read it, "64.1%"; a dash where there is nothing to measure."""
+    return "-" if is_empty else f"{100 * fraction:.1f}%"
+
+
+def percent_range(low: float, high: float) -> str:
+    """An interval of fractions, "60.2 - 68.0%"."""
+    return f"{100 * low:.1f} - {percent(high)}"
+
+
+def points(difference: float, low: float, high: float) -> tuple[str, str]:
+    """A difference of two fractions and its interval, in percentage points: "+1.9", "-0.3 to +4.0"."""
+    value, start, end = (f"{100 * number:+.1f}" for number in (difference, low, high))
+    return value, f"{start} to {end}"
+
+
+def p_text(p_value: float) -> str:
+    """A p-value: two digits, four where it is below 0.01."""
+    return f"{p_value:.4f}" if p_value < 0.01 else f"{p_value:.2f}"
+
+
+def f1_line(f1s: Mapping[str, float]) -> str:
+    """F1 by metric on one line, as logs have it: "F1: Entity 64.1%, Relation 40.0%, Ent+Rel 39.2%"."""
+    return "F1: " + ", ".join(f"{title} {percent(f1s[metric])}" for metric, title in METRIC_NAMES.items())
 
 
 def scores_table(
     scores: Scores, by_type: bool = True, by_group: bool = False, intervals: Intervals | None = None
 ) -> str:
-    """The three scores, then each type's, then the groups; both conventions where symmetric types are named."""
+    """Precision, recall and F1 in per cent, with counts, as in Tables 2, 8 and 9 of the paper.
+
+    Args:
+        by_type: also a table of each metric's types. A metric without a right prediction has a sentence in its place.
+        by_group: also F1 by number of entities and by length of the sentences (Figure 5).
+        intervals: of F1, by metric and type (`confidence_intervals`), for a column of their own.
+
+    Returns:
+        Tables with blank lines between them. Where relation types are named as symmetric, the totals stand there
+        twice: without their direction, then with it.
+    """
     parts = [_totals(scores, intervals)]
     if scores.with_direction is not None:
         parts.append(_totals(scores.with_direction, None))
+    found_nothing = nothing_found(scores)
+    parts += ["\n".join(found_nothing.values())] if found_nothing else []
     if by_type:
-        parts += [_types(scores, metric, intervals) for metric in METRICS if scores.by_type(metric)]
+        shown = [metric for metric in METRICS if scores.by_type(metric) and metric not in found_nothing]
+        parts += [_types(scores, metric, intervals) for metric in shown]
     if by_group:
         parts.append(_groups("entities in the sentence", scores.by_entities))
         parts.append(_groups("words in the sentence", scores.by_length))
@@ -39,8 +77,28 @@ def scores_table(
     return "\n\n".join(parts)
 
 
+def nothing_found(scores: Scores) -> dict[str, str]:
+    """A sentence for each metric that has gold or predictions, but no right prediction."""
+    return {
+        metric: f"{METRIC_NAMES[metric]}: {_no_match(metric, counts)}"
+        for metric in METRICS
+        for counts in [scores.total(metric)]
+        if not counts.tp and not counts.is_empty
+    }
+
+
+def _no_match(metric: str, counts: Counts) -> str:
+    nouns = ("entity", "entities") if metric == "entity" else ("relation", "relations")
+    gold, predicted = how_many(counts.gold, *nouns), how_many(counts.predicted, *nouns)
+    if not counts.predicted:
+        return f"nothing is predicted; all {gold} of the gold {'is' if counts.gold == 1 else 'are'} missed"
+    if not counts.gold:
+        return f"{predicted} predicted, but the gold has none"
+    return f"{predicted} predicted, none of them right; the gold has {gold}"
+
+
 def _totals(scores: Scores, intervals: Intervals | None) -> str:
-    rows = [(METRIC_NAMES[metric], (metric, None), getattr(scores, metric)) for metric in METRICS]
+    rows = [(METRIC_NAMES[metric], (metric, None), scores.total(metric)) for metric in METRICS]
     return f"{scores.direction}; {how_many(scores.sentences, 'sentence')}\n{_counts_table('', rows, intervals)}"
 
 
@@ -49,21 +107,19 @@ def _types(scores: Scores, metric: str, intervals: Intervals | None) -> str:
     return _counts_table(f"{METRIC_NAMES[metric]} by type", rows, intervals)
 
 
-def _counts_table(title: str, rows: Sequence[tuple[str, Name, Counts]], intervals: Intervals | None) -> str:
+def _counts_table(title: str, rows: Iterable[tuple[str, Name, Counts]], intervals: Intervals | None) -> str:
     lines = [[title, *NUMBERS, *(["95% interval"] if intervals else []), *COUNTS]]
     for label, name, counts in rows:
         numbers = [percent(value, counts.is_empty) for value in (counts.precision, counts.recall, counts.f1)]
         if intervals:
-            low, high = intervals[name]
-            numbers.append(f"{100 * low:.1f} - {100 * high:.1f}")
+            numbers.append(percent_range(*intervals[name]))
         lines.append([label, *numbers, *(f"{count:,}" for count in (counts.tp, counts.predicted, counts.gold))])
     return "\n".join(aligned(lines))
 
 
 def _groups(title: str, groups: Mapping[str, Group]) -> str:
     """F1 of each group, beside how much there is to find."""
-    head = [title, "sentences", *(f"{METRIC_NAMES[metric]} F1" for metric in METRICS), "gold relations"]
-    lines = [head]
+    lines = [[title, "sentences", *(f"{METRIC_NAMES[metric]} F1" for metric in METRICS), "gold relations"]]
     for name, group in groups.items():
         f1s = [percent(counts.f1, counts.is_empty) for counts in (group.entity, group.relation, group.ent_rel)]
         lines.append([name, f"{group.sentences:,}", *f1s, f"{group.relation.gold:,}"])
@@ -73,30 +129,23 @@ def _groups(title: str, groups: Mapping[str, Group]) -> str:
 def comparison_table(
     comparisons: Mapping[Name, Comparison], names: tuple[str, str] = ("baseline", "predictions"), by_type: bool = True
 ) -> str:
-    """Both systems' F1, the difference with its 95% interval, and the p-value of "there is no difference"."""
-    blocks = []
-    for title, chosen in _blocks(list(comparisons), by_type):
-        lines = [[title, *names, "difference", "95% interval", "p"]]
-        for label, name in chosen:
-            c = comparisons[name]
-            signed = [f"{100 * value:+.1f}" for value in (c.difference, c.low, c.high)]
-            lines.append(
-                [label, percent(c.a), percent(c.b), signed[0], f"{signed[1]} to {signed[2]}", p_text(c.p_value)]
-            )
-        blocks.append("\n".join(aligned(lines)))
-    return "\n\n".join(blocks)
+    """F1 of two systems, the difference in points with its 95% interval, and the p-value of "there is no difference".
+
+    Args:
+        comparisons: of `significance.compare`, by metric and type.
+        names: what the columns of the two systems are called.
+        by_type: also a table of the types of each metric of which either system finds anything.
+    """
+    tables = [("F1", [(METRIC_NAMES[metric], comparisons[metric, None]) for metric in METRICS])]
+    for metric in METRICS if by_type else ():
+        types = [(kind, c) for (of, kind), c in comparisons.items() if of == metric and kind is not None]
+        if any(c.a or c.b for _, c in types):
+            tables.append((f"{METRIC_NAMES[metric]} by type", types))
+    return "\n\n".join(_compared(title, names, rows) for title, rows in tables)
 
 
-def p_text(p_value: float) -> str:
-    return f"{p_value:.4f}" if p_value < 0.01 else f"{p_value:.2f}"
-
-
-def _blocks(names: Sequence[Name], by_type: bool) -> list[tuple[str, list[tuple[str, Name]]]]:
-    """Title and rows (label, name) of the totals and of each metric's types."""
-    blocks: list[tuple[str, list[tuple[str, Name]]]]
-    blocks = [("F1", [(METRIC_NAMES[metric], (metric, None)) for metric in METRICS])]
-    if by_type:
-        for metric in METRICS:
-            rows: list[tuple[str, Name]] = [(kind, (m, kind)) for m, kind in names if m == metric and kind is not None]
-            blocks += [(f"{METRIC_NAMES[metric]} by type", rows)] if rows else []
-    return blocks
+def _compared(title: str, names: Sequence[str], rows: Iterable[tuple[str, Comparison]]) -> str:
+    lines = [[title, *names, "difference (points)", "95% interval", "p"]]
+    for label, c in rows:
+        lines.append([label, percent(c.a), percent(c.b), *points(c.difference, c.low, c.high), p_text(c.p_value)])
+    return "\n".join(aligned(lines))

@@ -125,7 +125,7 @@ def test_both_conventions_are_shown_where_a_type_is_symmetric():
     text = re.sub(r"<[^>]+>", " ", comparison_page(systems(symmetric=["lives_in"]), "t"))
     flat = " ".join(text.split())
     assert "but lives_in without" in flat
-    assert "Relation, all with direction 50.0 50.0 50.0 0.0 0.0 0.0" in flat
+    assert "Relation, all with direction 50.0% 50.0% 50.0% 0.0% 0.0% 0.0%" in flat
     assert "with direction" not in comparison_page(systems(), "t").split("Scores")[1]
 
 

@@ -11,6 +11,7 @@ from spe_dist.extraction.corpora.corpus import Corpus, CrossEntity, CrossRelatio
 from spe_dist.extraction.formats import read_corpus
 from spe_dist.extraction.scoring.counts import ACROSS, Counts
 from spe_dist.extraction.scoring.scores import Scores, score
+from spe_dist.extraction.scoring.table import scores_table
 
 WORDS = tuple("Kim Lee of Acme Corp lives in Oslo".split())
 KIM, LEE = Entity(0, 1, "Person"), Entity(1, 2, "Person")
@@ -156,7 +157,7 @@ def test_empty_gold_has_zero_everywhere():
 def test_nothing_to_find_and_nothing_found_is_zero_and_shown_as_a_dash():
     scores = scores_of(((), ()), ((), ()))
     assert {(c.precision, c.recall, c.f1) for c in three(scores)} == {(0.0, 0.0, 0.0)}
-    assert scores.table().splitlines()[2].split() == ["Entity", "-", "-", "-", "0", "0", "0"]
+    assert scores_table(scores).splitlines()[2].split() == ["Entity", "-", "-", "-", "0", "0", "0"]
     assert score(Corpus(()), Corpus(())).entity == Counts(0, 0, 0)
 
 
@@ -249,11 +250,12 @@ def test_json_says_numbers_convention_and_notices():
 
 
 def test_table_shows_percent_and_both_conventions():
-    text = scores_of(GOLD, ((KIM, ACME, OSLO), (WORKS,)), symmetric=["lives_in"]).table(by_group=True)
+    scores = scores_of(GOLD, ((KIM, ACME, OSLO), (WORKS,)), symmetric=["lives_in"])
+    text = scores_table(scores, by_group=True)
     assert "relations with direction, but lives_in without; 1 sentence" in text
     assert "\nrelations with direction (the default); 1 sentence" in text
     line = next(line for line in text.splitlines() if line.startswith("Relation "))
-    assert line.split() == ["Relation", "100.0", "50.0", "66.7", "1", "1", "2"]
+    assert line.split() == ["Relation", "100.0%", "50.0%", "66.7%", "1", "1", "2"]
 
 
 def test_other_words_name_the_sentence_and_the_first_difference():
