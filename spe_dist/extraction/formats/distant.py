@@ -18,11 +18,10 @@ from typing import Any
 
 from spe_dist.extraction.corpora.corpus import UNPLACED, Document, Entity, Relation, Sentence, single_spaced
 from spe_dist.extraction.formats.grouping import (
-    DOCUMENT_FIELDS,
     Keyed,
-    document_key,
     extra_beside_ids,
     group,
+    keyed,
     ungroup,
 )
 from spe_dist.extraction.formats.node import Node
@@ -33,12 +32,13 @@ from spe_dist.extraction.formats.notices import (
     argument_positions,
     note_further_fields,
     note_words,
-    typed_entities,
+    read_probability,
+    with_probability,
     without_fragments,
 )
 from spe_dist.extraction.formats.texts import is_unusual, read_words, text_fields
 
-OWN_FIELDS = ("sentText", "entityMentions", "relationMentions", "tokens", DOCUMENT_FIELDS, UNPLACED)
+OWN_FIELDS = ("sentText", "entityMentions", "relationMentions", "tokens", UNPLACED)
 ENTITY_FIELDS = ("start", "label", "text", "probability")
 RELATION_FIELDS = ("em1Text", "em2Text", "em1Start", "em2Start", "label", "probability", "is_noise")
 UNTYPED = "entity"  # type of all entities where the file lists none
@@ -79,7 +79,6 @@ class _SentenceReader:
         self.unplaced: dict[str, list[Any]] = defaultdict(list)
 
     def read(self) -> Keyed:
-        fields = self.record.fields()
         self.lists_entities = self.record.has("entityMentions")
         mentions = self.record.child("entityMentions").items() if self.lists_entities else []
         are_numbers = self._starts_are_numbers(mentions)
@@ -87,19 +86,17 @@ class _SentenceReader:
             self._entity(node, are_numbers)
         relations = [self._relation(node) for node in self.record.child("relationMentions").items()]
         placed = [relation for relation in relations if relation is not None]
-        extra = {name: value for name, value in fields.items() if name not in OWN_FIELDS}
-        self.notices[OWN_UNPLACED] += UNPLACED in fields
-        if self.unplaced:
-            extra[UNPLACED] = dict(self.unplaced)
-        sentence = Sentence(
+        self.notices[OWN_UNPLACED] += self.record.has(UNPLACED)
+        return keyed(
+            self.record,
             self.words,
-            typed_entities(self.entities, placed, self.notices),
-            tuple(placed),
-            origin=self.record.place,
-            extra=extra,
+            self.entities,
+            placed,
+            self.notices,
+            own_fields=OWN_FIELDS,
+            key_fields=("articleId",),
+            kept={UNPLACED: dict(self.unplaced)} if self.unplaced else None,
         )
-        document = self.record.child(DOCUMENT_FIELDS) if DOCUMENT_FIELDS in fields else None
-        return Keyed(document_key(self.record, "articleId"), sentence, document)
 
     def _starts_are_numbers(self, mentions: list[Node]) -> bool:
         """Whether each `start` is the number of its mention and not all of them are positions of their texts: then
@@ -126,8 +123,7 @@ class _SentenceReader:
             self.notices[SEVERAL] += len(starts) > 1
             taken = {entity.start for entity in self.by_text[single_spaced(text)] if entity.type == name}
             start = next((position for position in starts if position not in taken), starts[0])
-        probability = node.child("probability").probability() if node.has("probability") else None
-        self._add(text, Entity(start, ends[start], name, probability=probability))
+        self._add(text, Entity(start, ends[start], name, probability=read_probability(node)))
 
     def _add(self, text: str, entity: Entity) -> Entity:
         self.entities.append(entity)
@@ -149,8 +145,7 @@ class _SentenceReader:
                 self._keep_arguments(texts, node)
             return None
         head, tail = (self._argument(text, node, role) for text, role in zip(texts, ("em1", "em2"), strict=True))
-        probability = node.child("probability").probability() if node.has("probability") else None
-        return Relation(name, head, tail, probability)
+        return Relation(name, head, tail, read_probability(node))
 
     def _keep_arguments(self, texts: list[str], node: Node) -> None:
         """The entities that a relation names in a file without entity mentions, also where its words miss one."""
@@ -253,7 +248,7 @@ def write(documents: Iterable[Document], losses: Losses) -> Iterator[dict[str, A
 
 def _mention(words: Sequence[str], entity: Entity) -> dict[str, Any]:
     mention = {"start": entity.start, "label": entity.type, "text": " ".join(words[entity.start : entity.end])}
-    return mention if entity.probability is None else {**mention, "probability": entity.probability}
+    return with_probability(mention, entity)
 
 
 def _relations(
@@ -277,7 +272,5 @@ def _relations(
             losses[OTHER_TYPE] += first_at[text, argument.start] != argument
         losses[NO_PLACE] += relation.type in NO_RELATION
         mention["label"] = relation.type
-        if relation.probability is not None:
-            mention["probability"] = relation.probability
-        mentions.append(mention)
+        mentions.append(with_probability(mention, relation))
     return mentions

@@ -7,13 +7,14 @@ document's first sentence: ours, other tools pass over it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from spe_dist.extraction.corpora.corpus import CrossEntity, CrossRelation, Document, Sentence
+from spe_dist.extraction.corpora.corpus import CrossEntity, CrossRelation, Document, Entity, Relation, Sentence
 from spe_dist.extraction.formats.node import Node
-from spe_dist.extraction.formats.notices import TEXTS, Losses
+from spe_dist.extraction.formats.notices import TEXTS, Losses, typed_entities
 
 DOCUMENT_FIELDS = "document_fields"
 
@@ -25,6 +26,31 @@ class Keyed:
     key: str
     sentence: Sentence
     document: Node | None = None
+
+
+def keyed(
+    record: Node,
+    words: tuple[str, ...],
+    entities: Sequence[Entity],
+    relations: Sequence[Relation],
+    notices: Counter[str],
+    *,
+    own_fields: Collection[str],
+    key_fields: Sequence[str],
+    kept: Mapping[str, Any] | None = None,
+) -> Keyed:
+    """The sentence of a record. Fields that are not `own_fields` of the format, and `kept`, become its `extra`."""
+    fields = record.fields()
+    extra = {name: value for name, value in fields.items() if name not in own_fields and name != DOCUMENT_FIELDS}
+    sentence = Sentence(
+        words,
+        typed_entities(entities, relations, notices),
+        tuple(relations),
+        origin=record.place,
+        extra={**extra, **(kept or {})},
+    )
+    document = record.child(DOCUMENT_FIELDS) if DOCUMENT_FIELDS in fields else None
+    return Keyed(document_key(record, *key_fields), sentence, document)
 
 
 def document_key(record: Node, *names: str) -> str:

@@ -85,6 +85,16 @@ def argument_positions(sentence: Sentence, losses: Losses) -> tuple[list[Entity]
     return entities, [(position(relation.head), position(relation.tail)) for relation in sentence.relations]
 
 
+def read_probability(node: Node) -> float | None:
+    """The probability of an entity or relation; None where none is given."""
+    return node.child("probability").probability() if node.has("probability") else None
+
+
+def with_probability(entry: dict[str, Any], item: Entity | Relation) -> dict[str, Any]:
+    """An entry to write, with the probability of its entity or relation if there is one."""
+    return entry if item.probability is None else {**entry, "probability": item.probability}
+
+
 def note_further_fields(node: Node, known: Sequence[str], kind: str, notices: Counter[str]) -> None:
     """Count fields of an entity or relation that there is no place for."""
     if len(node.fields()) > len(known) or not node.fields().keys() <= set(known):

@@ -18,13 +18,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, pairwise
 from typing import Any
 
-from spe_dist.extraction.corpora.corpus import Document, Entity, Relation, Sentence, joined
+from spe_dist.extraction.corpora.corpus import Document, Entity, Relation, joined
 from spe_dist.extraction.formats.grouping import (
-    DOCUMENT_FIELDS,
     Keyed,
-    document_key,
     extra_beside_ids,
     group,
+    keyed,
     ungroup,
 )
 from spe_dist.extraction.formats.node import Node, shown
@@ -34,11 +33,12 @@ from spe_dist.extraction.formats.notices import (
     argument_positions,
     note_further_fields,
     note_words,
-    typed_entities,
+    read_probability,
+    with_probability,
 )
 from spe_dist.extraction.formats.texts import read_words, same_text, text_fields
 
-OWN_FIELDS = ("sentText", "entityMentions", "relationMentions", "tokens", DOCUMENT_FIELDS)
+OWN_FIELDS = ("sentText", "entityMentions", "relationMentions", "tokens")
 ENTITY_FIELDS = ("emId", "text", "offset", "label", "probability")
 RELATION_FIELDS = ("em1Id", "em1Text", "em2Id", "em2Text", "label", "probability")
 OTHER_TEXT = "mentions whose text differs from the words at their offset (the offset is taken)"
@@ -72,16 +72,8 @@ class _Reader:
                 identity.fail("another entity of the sentence has this id", "give each entity an id of its own")
             entities[identity.value] = self._entity(node, words, borders)
         relations = [self._relation(node, entities, words) for node in record.child("relationMentions").items()]
-        fields = record.fields()
-        sentence = Sentence(
-            words,
-            typed_entities(list(entities.values()), relations, self.notices),
-            tuple(relations),
-            origin=record.place,
-            extra={name: value for name, value in fields.items() if name not in OWN_FIELDS},
-        )
-        document = record.child(DOCUMENT_FIELDS) if DOCUMENT_FIELDS in fields else None
-        return Keyed(document_key(record, "articleId"), sentence, document)
+        listed = list(entities.values())
+        return keyed(record, words, listed, relations, self.notices, own_fields=OWN_FIELDS, key_fields=("articleId",))
 
     def _without_empty(self, words: tuple[str, ...], mentions: list[Node]) -> tuple[tuple[str, ...], Sequence[int]]:
         """The words that hold something, and their border by the border that an offset gives."""
@@ -117,7 +109,7 @@ class _Reader:
             parts[-1][1],
             node.child("label").label_or_none(),
             tuple(parts) if len(parts) > 1 else (),
-            _probability(node),
+            read_probability(node),
         )
 
     def _relation(self, node: Node, entities: dict[Any, Entity], words: tuple[str, ...]) -> Relation:
@@ -136,7 +128,7 @@ class _Reader:
                 self._compare(node.child(f"{role}Text"), covered, f"of entity {shown(identity.value)}")
             arguments.append(entity)
         note_further_fields(node, RELATION_FIELDS, "relations", self.notices)
-        return Relation(node.child("label").label(), arguments[0], arguments[1], _probability(node))
+        return Relation(node.child("label").label(), arguments[0], arguments[1], read_probability(node))
 
     def _compare(self, text: Node, words: list[str], where: str) -> None:
         self.n_mentions += 1
@@ -158,25 +150,19 @@ def words_at(words: tuple[str, ...], node: Node) -> list[str]:
     return [word for start, end in zip(borders[::2], borders[1::2], strict=False) for word in words[start:end]]
 
 
-def _probability(node: Node) -> float | None:
-    return node.child("probability").probability() if node.has("probability") else None
-
-
 def write(documents: Iterable[Document], losses: Losses) -> Iterator[dict[str, Any]]:
     """One record for each sentence."""
     for key, index, sentence, fields in ungroup(documents, losses):
         entities, positions = argument_positions(sentence, losses)
         texts = [_text(sentence.words, entity) for entity in entities]
         mentions = [
-            _with(
-                entity.probability,
-                {"emId": f"E{number}", "text": text, "offset": _offset(entity), "label": entity.type},
+            with_probability(
+                {"emId": f"E{number}", "text": text, "offset": _offset(entity), "label": entity.type}, entity
             )
             for number, (entity, text) in enumerate(zip(entities, texts, strict=True), 1)
         ]
         relations = [
-            _with(
-                relation.probability,
+            with_probability(
                 {
                     "em1Id": f"E{head + 1}",
                     "em1Text": texts[head],
@@ -184,6 +170,7 @@ def write(documents: Iterable[Document], losses: Losses) -> Iterator[dict[str, A
                     "em2Text": texts[tail],
                     "label": relation.type,
                 },
+                relation,
             )
             for relation, (head, tail) in zip(sentence.relations, positions, strict=True)
         ]
@@ -204,7 +191,3 @@ def _text(words: tuple[str, ...], entity: Entity) -> str:
 
 def _offset(entity: Entity) -> list[int]:
     return [border for part in entity.fragments or (entity.span,) for border in part]
-
-
-def _with(probability: float | None, entry: dict[str, Any]) -> dict[str, Any]:
-    return entry if probability is None else {**entry, "probability": probability}

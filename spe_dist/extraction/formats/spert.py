@@ -13,8 +13,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from spe_dist.extraction.corpora.corpus import Document, Entity, Relation, Sentence
-from spe_dist.extraction.formats.grouping import DOCUMENT_FIELDS, Keyed, document_key, group, ungroup
+from spe_dist.extraction.corpora.corpus import Document, Entity, Relation
+from spe_dist.extraction.formats.grouping import Keyed, group, keyed, ungroup
 from spe_dist.extraction.formats.node import Node
 from spe_dist.extraction.formats.notices import (
     Losses,
@@ -22,11 +22,12 @@ from spe_dist.extraction.formats.notices import (
     argument_positions,
     note_further_fields,
     note_words,
-    typed_entities,
+    read_probability,
+    with_probability,
     without_fragments,
 )
 
-OWN_FIELDS = ("tokens", "entities", "relations", "doc_key", DOCUMENT_FIELDS)
+OWN_FIELDS = ("tokens", "entities", "relations", "doc_key")
 ENTITY_FIELDS = ("type", "start", "end", "probability")
 RELATION_FIELDS = ("type", "head", "tail", "probability")
 
@@ -41,19 +42,7 @@ def _sentence(record: Node, notices: Counter[str]) -> Keyed:
     note_words(words, notices)
     entities = [_entity(node, len(words), notices) for node in record.child("entities").items()]
     relations = [_relation(node, entities, notices) for node in record.child("relations").items()]
-    fields = record.fields()
-    sentence = Sentence(
-        words,
-        typed_entities(entities, relations, notices),
-        tuple(relations),
-        origin=record.place,
-        extra={name: value for name, value in fields.items() if name not in OWN_FIELDS},
-    )
-    return Keyed(
-        document_key(record, "doc_key", "orig_id"),
-        sentence,
-        record.child(DOCUMENT_FIELDS) if DOCUMENT_FIELDS in fields else None,
-    )
+    return keyed(record, words, entities, relations, notices, own_fields=OWN_FIELDS, key_fields=("doc_key", "orig_id"))
 
 
 def _entity(node: Node, words: int, notices: Counter[str]) -> Entity:
@@ -64,7 +53,7 @@ def _entity(node: Node, words: int, notices: Counter[str]) -> Entity:
             "give 0 <= start < end <= words: the first word alone is start 0, end 1",
         )
     note_further_fields(node, ENTITY_FIELDS, "entities", notices)
-    return Entity(start, end, name, probability=_probability(node))
+    return Entity(start, end, name, probability=read_probability(node))
 
 
 def _relation(node: Node, entities: list[Entity], notices: Counter[str]) -> Relation:
@@ -77,11 +66,7 @@ def _relation(node: Node, entities: list[Entity], notices: Counter[str]) -> Rela
             )
         arguments.append(entities[position.integer()])
     note_further_fields(node, RELATION_FIELDS, "relations", notices)
-    return Relation(node.child("type").label(), arguments[0], arguments[1], _probability(node))
-
-
-def _probability(node: Node) -> float | None:
-    return node.child("probability").probability() if node.has("probability") else None
+    return Relation(node.child("type").label(), arguments[0], arguments[1], read_probability(node))
 
 
 def write(documents: Iterable[Document], losses: Losses) -> Iterator[dict[str, Any]]:
@@ -91,9 +76,9 @@ def write(documents: Iterable[Document], losses: Losses) -> Iterator[dict[str, A
         entities, positions = argument_positions(sentence, losses)
         record: dict[str, Any] = {
             "tokens": list(sentence.words),
-            "entities": [_with(e.probability, {"type": e.type, "start": e.start, "end": e.end}) for e in entities],
+            "entities": [with_probability({"type": e.type, "start": e.start, "end": e.end}, e) for e in entities],
             "relations": [
-                _with(relation.probability, {"type": relation.type, "head": head, "tail": tail})
+                with_probability({"type": relation.type, "head": head, "tail": tail}, relation)
                 for relation, (head, tail) in zip(sentence.relations, positions, strict=True)
             ],
         }
@@ -101,7 +86,3 @@ def write(documents: Iterable[Document], losses: Losses) -> Iterator[dict[str, A
         if key != ("" if orig_id is None else str(orig_id)):
             record["doc_key"] = key
         yield add_extra({**record, **fields}, sentence.extra, losses)
-
-
-def _with(probability: float | None, entry: dict[str, Any]) -> dict[str, Any]:
-    return entry if probability is None else {**entry, "probability": probability}
