@@ -33,7 +33,7 @@ from spe_dist.finetuning.start import open_start
 from spe_dist.finetuning.step import WEIGHTS, FinetuneStep
 from spe_dist.model.prepacked import prepack
 from spe_dist.training.terms import total
-from spe_dist.utils.memory import leave_loaded_objects_alone
+from spe_dist.utils.memory import freeze_garbage_collector
 
 PRODUCT_S = 0.2  # time of each measurement of the plain product
 STEPS_BETWEEN = 4  # steps between two of them
@@ -82,7 +82,7 @@ class Setup:
         labels = Labels.of(corpus.sentences)
         model = build_model(config, labels, opened).to(context.device)
         examples = make_examples(corpus.sentences, opened.tokenizer, labels, opened.positions)
-        leave_loaded_objects_alone()
+        freeze_garbage_collector()
         return cls(config, context, corpus, model, opened.tokenizer, opened.positions, examples)
 
     @property

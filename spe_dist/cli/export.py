@@ -83,7 +83,7 @@ def convert(options: argparse.Namespace) -> None:
     from spe_dist.export.checkpoint import read_checkpoint
     from spe_dist.export.folder import SPE_CONFIG, save_state_dict, write_folder
     from spe_dist.export.pspe import read_pspe
-    from spe_dist.utils.safe_folder import check_free_file, check_free_name
+    from spe_dist.utils.files import check_free_file, check_free_name
 
     disable_progress_bar()
     if output:

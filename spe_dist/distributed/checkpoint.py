@@ -17,7 +17,6 @@ is whole, and if it was damaged later its checksums tell. Resume takes the newes
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import time
@@ -28,7 +27,7 @@ from typing import Any
 from spe_dist.distributed.context import RankContext
 from spe_dist.distributed.fence import Fence
 from spe_dist.errors import CheckpointError, SpeError
-from spe_dist.utils.files import file_sha256
+from spe_dist.utils.files import file_sha256, flush, write_atomically
 
 STATE_FILE = "state.json"
 POINTER_FILE = "latest"
@@ -135,22 +134,20 @@ class Checkpoints:
         )
         mine = {}
         for name in names[self.context.rank :: self.context.ranks]:
-            _sync(folder / name)
+            flush(folder / name)
             mine[name] = file_sha256(folder / name)
         return {name: value for part in self.context.all_gather_object(mine) for name, value in part.items()}
 
     def _publish(self, temporary: Path, final: Path, state: dict[str, Any]) -> None:
-        _write_synced(temporary / STATE_FILE, json.dumps(state, indent=1, sort_keys=True))
+        write_atomically(temporary / STATE_FILE, json.dumps(state, indent=1, sort_keys=True))
         for folder in sorted({file.parent for file in temporary.rglob("*")}):
-            _sync(folder)
+            flush(folder)
         self._check_fence()
         if final.exists():
             shutil.rmtree(final)
         temporary.rename(final)
-        _sync(self.folder)
-        pointer = self.folder / f".{POINTER_FILE}"
-        _write_synced(pointer, final.name)
-        pointer.rename(self.folder / POINTER_FILE)
+        flush(self.folder)
+        write_atomically(self.folder / POINTER_FILE, final.name)
         for old in self._superseded(final):
             shutil.rmtree(old)
 
@@ -210,18 +207,3 @@ def _first_damage(path: Path, names: Iterable[str], expected: dict[str, str]) ->
         if file_sha256(path / name) != expected[name]:
             return f"{name} does not match its checksum"
     return None
-
-
-def _write_synced(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from spe_dist.errors import CheckpointError
+from spe_dist.utils.files import write_atomically
 
 OWNER_FILE = ".owner.json"
 
@@ -57,12 +58,7 @@ class Fence:
 
     def _write(self) -> None:
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.file.with_name(f"{OWNER_FILE}.{self.owner['token']}")
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump(self.owner, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.file)
+        write_atomically(self.file, json.dumps(self.owner))
 
     def check(self) -> None:
         """Raises CheckpointError unless this start is still the owner."""

@@ -21,7 +21,7 @@ from spe_dist import __version__
 from spe_dist.errors import DataError
 from spe_dist.experiments.pieces import Piece, Plan
 from spe_dist.experiments.settings import NEUTRAL
-from spe_dist.utils.files import file_sha256
+from spe_dist.utils.files import file_sha256, write_atomically
 
 RECORD_FILE = "piece.json"
 LOG_FILE = "log.txt"
@@ -61,9 +61,7 @@ def write_record(piece: Piece, record: Record) -> None:
         "command": piece.command(),
         "request": record.request,
     }
-    partial = piece.folder / f".{RECORD_FILE}"
-    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(piece.folder / RECORD_FILE)
+    write_atomically(piece.folder / RECORD_FILE, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 class Requests:
@@ -85,7 +83,7 @@ class Requests:
 
     def save(self) -> None:
         self.output.mkdir(parents=True, exist_ok=True)
-        (self.output / HASHES_FILE).write_text(json.dumps(self.hashes, indent=1) + "\n", encoding="utf-8")
+        write_atomically(self.output / HASHES_FILE, json.dumps(self.hashes, indent=1) + "\n")
 
     def _request(self, piece: Piece) -> dict[str, Any]:
         settings = {

@@ -23,7 +23,7 @@ from spe_dist.data.text.vocabulary import save_tokenizer
 from spe_dist.errors import CheckpointError, ConfigError
 from spe_dist.export.card import model_card
 from spe_dist.export.parts import ENCODER, POOLER, Parts
-from spe_dist.utils.safe_folder import check_free_file, check_free_name, check_space, written_whole
+from spe_dist.utils.files import atomic_file, atomic_folder, check_free_file, check_free_name, check_space
 
 FORMAT_VERSION = 1
 SPE_CONFIG = "spe_config.json"
@@ -44,7 +44,7 @@ def write_folder(parts: Parts, output: str | Path, overwrite: bool = False) -> N
     output = Path(output)
     check_free_name(output, overwrite, SPE_CONFIG)
     check_space(output, parts.bytes)
-    with written_whole(output) as folder:
+    with atomic_folder(output) as folder:
         fill_folder(parts, folder)
         (folder / CARD).write_text(model_card(parts), encoding="utf-8")
 
@@ -109,13 +109,8 @@ def save_state_dict(parts: Parts, file: str | Path, overwrite: bool = False) -> 
     check_free_file(file, overwrite)
     check_space(file, parts.bytes)
     file.absolute().parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.writing")
-    try:
-        torch.save({name: tensor.contiguous() for name, tensor in parts.weights.items()}, temporary)
-        temporary.replace(file)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with atomic_file(file) as written:
+        torch.save({name: tensor.contiguous() for name, tensor in parts.weights.items()}, written)
 
 
 def tokenizer_files(folder: Path) -> list[Path]:

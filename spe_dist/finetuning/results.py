@@ -8,7 +8,6 @@ predictions_test.json
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from spe_dist.finetuning.evaluation import Evaluation
 from spe_dist.finetuning.loop import Best
 from spe_dist.training.journal import Position
 from spe_dist.training.progress import duration
+from spe_dist.utils.files import write_atomically
 from spe_dist.utils.wording import how_many
 
 SCORES_FILE = "scores.json"
@@ -85,9 +85,7 @@ def write_results(
 
     def write() -> Path | None:
         curves = draw_curves(output)
-        temporary = output / f".{SCORES_FILE}"
-        temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-        os.replace(temporary, output / SCORES_FILE)
+        write_atomically(output / SCORES_FILE, json.dumps(document, indent=1) + "\n")
         return curves
 
     curves = context.run_on_main(write)

@@ -29,7 +29,7 @@ from spe_dist.finetuning.data import Corpora, TrainingData, fingerprint
 from spe_dist.finetuning.loop import Best
 from spe_dist.pretraining.resume import CONFIG_FILE, choose_checkpoint
 from spe_dist.training.journal import Position
-from spe_dist.utils.safe_folder import written_whole
+from spe_dist.utils.files import atomic_folder
 
 BEST_FOLDER = "best"
 SENTENCES = {
@@ -139,7 +139,7 @@ def checkpoint_writer(
 def restore_model(checkpoint: Path, model_folder: Path) -> None:
     """Bring OUTPUT/model to what it was when the checkpoint was written. For rank 0."""
     if (checkpoint / BEST_FOLDER).is_dir():
-        with written_whole(model_folder) as folder:
+        with atomic_folder(model_folder) as folder:
             shutil.copytree(checkpoint / BEST_FOLDER, folder, copy_function=_link, dirs_exist_ok=True)
     elif model_folder.is_dir():
         shutil.rmtree(model_folder)

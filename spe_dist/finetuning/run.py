@@ -53,13 +53,12 @@ from spe_dist.finetuning.step import WEIGHTS, FinetuneStep
 from spe_dist.pretraining.resume import CONFIG_FILE
 from spe_dist.training.agreement import Agreement
 from spe_dist.training.journal import Journal, Saving
-from spe_dist.training.memory import peak_memory_gib
 from spe_dist.training.metrics import MetricLog
 from spe_dist.training.optimizer import make_adamw, optimizer_device
 from spe_dist.training.progress import ProgressLine, duration
 from spe_dist.training.schedule import Schedule
-from spe_dist.utils.memory import leave_loaded_objects_alone
-from spe_dist.utils.safe_folder import check_free_name
+from spe_dist.utils.files import check_free_name
+from spe_dist.utils.memory import freeze_garbage_collector, peak_memory_gib
 from spe_dist.utils.wording import how_many
 
 
@@ -158,7 +157,7 @@ def run_finetuning(
         evaluate=evaluate,
         keep_model=keep_model,
     )
-    leave_loaded_objects_alone()
+    freeze_garbage_collector()
     ended = trainer.run()
     log.close()
     if ended:

@@ -47,6 +47,7 @@ from spe_dist.model.spe import KeyEncoder, PretrainingOutputs, views_only
 from spe_dist.pretraining.count_model import CountModel
 from spe_dist.pretraining.held_out import HeldOutPass, HeldOutSentences
 from spe_dist.pretraining.objectives import span_permutation, token_boundary
+from spe_dist.utils.files import write_atomically
 
 Forward = Callable[[PackedBatch], PretrainingOutputs]
 
@@ -232,7 +233,7 @@ def count_yardsticks(train: Store, held_out: Store, config: Config, folder: Path
     }
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps({"key": key, "figures": figures}, indent=1), encoding="utf-8")
+        write_atomically(file, json.dumps({"key": key, "figures": figures}, indent=1))
     return figures
 
 

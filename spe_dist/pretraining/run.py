@@ -28,7 +28,7 @@ from spe_dist.training.journal import Journal, Saving
 from spe_dist.training.metrics import MetricLog
 from spe_dist.training.progress import ProgressLine, duration
 from spe_dist.training.schedule import Schedule
-from spe_dist.utils.memory import leave_loaded_objects_alone
+from spe_dist.utils.memory import freeze_garbage_collector
 
 
 def run_pretraining(
@@ -79,7 +79,7 @@ def run_pretraining(
         data_state=data.order.state_dict,
         evaluate=build.evaluator(config, data, plan, engine, moco, context, agreement),
     )
-    leave_loaded_objects_alone()
+    freeze_garbage_collector()
     finished = trainer.run()
     log.close()
     batches.close()

@@ -13,10 +13,10 @@ from spe_dist.distributed.checkpoint import Checkpoints
 from spe_dist.distributed.engine import TrainingEngine
 from spe_dist.errors import TrainingFailure
 from spe_dist.training.agreement import Agreement
-from spe_dist.training.memory import peak_memory_gib
 from spe_dist.training.metrics import MetricLog
 from spe_dist.training.progress import Pace, ProgressLine
 from spe_dist.training.terms import StepOutcome
+from spe_dist.utils.memory import peak_memory_gib
 
 
 @dataclass(frozen=True)

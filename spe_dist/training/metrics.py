@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from spe_dist.distributed.context import RankContext
+from spe_dist.utils.files import write_atomically
 
 METRICS_FILE = "metrics.jsonl"
 Finish = Callable[[dict[str, Any], Mapping[str, Sequence[float]], int], dict[str, Any]]
@@ -131,9 +131,7 @@ def read_rows(path: Path, kind: str | None = None) -> list[dict[str, Any]]:
 def _keep_rows(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
     rows = list(filter(keep, read_rows(path)))
     if path.is_file():
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        os.replace(temporary, path)
+        write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def ratio(total: float, count: float) -> float:

@@ -1,14 +1,23 @@
-"""What several rooms do with files."""
+"""Files and folders that appear whole or not at all, and what is asked of a path before it is written to."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import secrets
+import shutil
 import stat
-from contextlib import suppress
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from spe_dist.errors import CheckpointError
+
 STANDARD_OUTPUT = 1  # its file descriptor
+SPARE_BYTES = 16 << 20
+WRITING_SUFFIX = ".writing"
 
 
 def file_sha256(path: Path) -> str:
@@ -18,7 +27,7 @@ def file_sha256(path: Path) -> str:
 
 
 def shared_name(source: str) -> str:
-    """What others are told a model or tokenizer came from: a hub name as it is, of a path the last part alone."""
+    """The name under which a model's or tokenizer's source is published: that of the hub, or a path's last part."""
     path = Path(source).expanduser()
     is_path = path.is_absolute() or source.startswith(".") or len(path.parts) > 2 or path.exists()
     return path.name if is_path else source
@@ -45,3 +54,154 @@ def goes_to_stream(path: Path) -> bool:
     with suppress(OSError):  # standard output may be closed
         return path.is_symlink() and os.path.samestat(status, os.fstat(STANDARD_OUTPUT))
     return False
+
+
+@contextmanager
+def atomic_file(path: Path, keep_as: Path | None = None) -> Iterator[Path]:
+    """A file beside `path` to write to. It is flushed and takes the name when the block ends without an exception.
+
+    Otherwise it is removed and `path` stays what it was. A link, device or pipe is written to as it is.
+
+    Args:
+        path: the file's final name, in a folder that exists.
+        keep_as: the name to write to until the file is whole; what is written so far is then kept when the block fails.
+    """
+    if not can_be_replaced(path):
+        yield path
+        return
+    aside = keep_as or path.with_name(f".{path.name}.{secrets.token_hex(4)}{WRITING_SUFFIX}")
+    try:
+        yield aside
+        _open_to_others(aside)
+        flush(aside)
+        os.replace(aside, path)
+    finally:
+        if keep_as is None:
+            with suppress(OSError):
+                aside.unlink()
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file that is whole or not there; text is UTF-8 with line ends as they are."""
+    with atomic_file(path) as aside:
+        aside.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+@contextmanager
+def atomic_folder(output: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `output`, in place of what lies there, when the block ends without an exception.
+
+    Otherwise it is removed.
+
+    Raises:
+        CheckpointError: nothing can be written beside `output`.
+    """
+    output = output.absolute()
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=WRITING_SUFFIX, dir=output.parent))
+    except OSError as error:
+        raise CheckpointError(f"cannot write beside {output}: {error.strerror}; choose another OUTPUT") from None
+    try:
+        temporary.chmod(0o777 & ~_umask())
+        yield temporary
+        for path in sorted(temporary.rglob("*")):
+            _open_to_others(path)
+            flush(path)
+        flush(temporary)
+        _swap(temporary, output)
+        flush(output.parent)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def remove_unfinished(folder: Path, name: str = "*") -> None:
+    """Remove what killed processes left while they wrote `name` (a pattern) in a folder; nobody may write it now."""
+    for path in folder.glob(f".{name}.*{WRITING_SUFFIX}"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def flush(path: Path) -> None:
+    """Have a file's content, or a folder's names, written to the disk."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        if path.is_dir():  # some file systems refuse to open one
+            return
+        raise
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems that cannot
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def check_space(folder: Path, needed_bytes: int) -> None:
+    """Raises CheckpointError where the disk of `folder` has less than `needed_bytes` free."""
+    existing = next(p for p in [folder.absolute(), *folder.absolute().parents] if p.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed_bytes + SPARE_BYTES:
+        raise CheckpointError(
+            f"{existing} has {free / 1e6:,.0f} MB free, but writing {folder} takes {needed_bytes / 1e6:,.0f} MB; "
+            "free some space or choose another place"
+        )
+
+
+def check_free_name(output: Path, overwrite: bool, marker: str) -> None:
+    """Check that writing the folder `output` destroys nothing.
+
+    An empty folder may be filled. With `overwrite` a folder is replaced only if it holds the file `marker`, that is,
+    if it is an earlier export and not somebody's other work.
+
+    Raises:
+        CheckpointError: something would be destroyed.
+    """
+    if not output.exists() and not output.is_symlink():
+        return
+    if not output.is_dir() or output.is_symlink():
+        raise CheckpointError(f"{output} exists and is no folder; choose another OUTPUT")
+    if not any(output.iterdir()):
+        return
+    if not overwrite:
+        raise CheckpointError(f"{output} exists; choose another OUTPUT, or give --overwrite to replace an export")
+    if not (output / marker).exists():
+        raise CheckpointError(f"{output} is no earlier export (no {marker} in it): not replaced; choose another OUTPUT")
+
+
+def check_free_file(file: Path, overwrite: bool) -> None:
+    """Raises CheckpointError where writing `file` would destroy something."""
+    if file.is_dir() or (file.exists() and not overwrite):
+        raise CheckpointError(f"{file} exists; choose another file, or give --overwrite")
+
+
+def _open_to_others(path: Path) -> None:
+    """Give a file that its library made for its owner alone, as safetensors does, the user's usual permissions."""
+    if path.is_file() and stat.S_IMODE(path.stat().st_mode) == 0o600:
+        path.chmod(0o666 & ~_umask())
+
+
+def _swap(temporary: Path, output: Path) -> None:
+    if not output.exists():
+        os.rename(temporary, output)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".old", dir=output.parent))
+    os.rename(output, old / output.name)
+    try:
+        os.rename(temporary, output)
+    except OSError:
+        os.rename(old / output.name, output)
+        old.rmdir()
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _umask() -> int:
+    value = os.umask(0)
+    os.umask(value)
+    return value

@@ -1,17 +1,19 @@
-"""Memory on a CPU, where each step of training or prediction asks for the large tensors that the last one gave back.
+"""Memory of a process: how its allocators are set, its garbage collector, its peak.
+
+On a CPU each step of training or prediction asks for the large tensors that the last one gave back.
 
 - glibc by itself gives larger tensors and the top of its heap back to the kernel as soon as they are freed, and gets
   pages back that the kernel has cleared. Here what is freed of the heap is kept, and tensors of up to 32 MiB come from
   it. Those above keep mappings of their own: in the heap, hundreds of megabytes that are freed and asked for again find
   their place taken by some small tensor, and it grows for hours.
-- Tensors of 2 MiB and more ask for huge pages, since what is mapped anew in every step is cleared page by page.
+- Tensors of 2 MiB and more ask for huge pages, since what is mapped again in every step is cleared page by page.
 - One heap serves all threads: those that reduce gradients would have heaps of their own, which glibc unmaps whenever
   they are empty, tens of megabytes several times a step.
 - oneDNN keeps the last 1,024 kernels that it has made, for each shape another one, and some are as large as a MiB. They
   lie between freed tensors, so the heap grows. It keeps fewer, which are still several steps' worth.
 
-Python's garbage collector, on any device: it would look through all that was imported and loaded again and again, while
-other ranks wait for this one.
+On any device Python's garbage collector would search all that was imported and loaded again and again, while other
+ranks wait for this one.
 """
 
 from __future__ import annotations
@@ -19,7 +21,12 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import resource
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 HUGE_PAGES_OF_TORCH = "THP_MEM_ALLOC_ENABLE"  # read by torch at the first tensor
 KERNELS_OF_ONEDNN = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"  # read by oneDNN at the first kernel
@@ -34,9 +41,9 @@ OPTIONS = {
 
 
 def tune_memory() -> list[str]:
-    """Tell torch, oneDNN and glibc; call it before threads start and before the first tensor.
+    """Set the allocators of torch, oneDNN and glibc; to be called before threads start and before the first tensor.
 
-    What the user set by environment stays. Gives the environment variables in whose place glibc was told.
+    What the user set by environment variables stays. Returns the names of the variables in whose place glibc was set.
     """
     os.environ.setdefault(HUGE_PAGES_OF_TORCH, "1")
     os.environ.setdefault(KERNELS_OF_ONEDNN, str(KEPT_KERNELS))
@@ -49,8 +56,18 @@ def tune_memory() -> list[str]:
     return [name for name, option in OPTIONS.items() if name not in os.environ and mallopt(*option)]
 
 
-def leave_loaded_objects_alone() -> None:
-    """Take all that exists now out of the garbage collector's sight; for commands, when what they need is loaded."""
+def freeze_garbage_collector() -> None:
+    """Exclude all objects that exist now from garbage collection; for commands, once what they need is loaded."""
     gc.unfreeze()  # of an earlier run in this process
     gc.collect()
     gc.freeze()
+
+
+def peak_memory_gib(device: torch.device) -> float:
+    """Peak so far of allocated GPU memory, or of this process's resident memory on a CPU, in GiB."""
+    if device.type == "cuda":
+        from torch import cuda
+
+        return cuda.max_memory_allocated(device) / 2**30
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

@@ -14,7 +14,7 @@ from project import ROOT
 from spe_dist.benchmark.extraction import Setup, measure_prediction, measure_training
 from spe_dist.distributed.context import start_ranks
 from spe_dist.distributed.launch import detect
-from spe_dist.utils.memory import leave_loaded_objects_alone
+from spe_dist.utils.memory import freeze_garbage_collector
 
 CORPUS = [
     {
@@ -91,13 +91,13 @@ def test_only_what_was_made_after_loading_is_collected_until_the_next_run_begins
     loaded = Node()
     loaded.itself = loaded
     loaded_is_there = weakref.ref(loaded)
-    leave_loaded_objects_alone()
+    freeze_garbage_collector()
     made = Node()
     made.itself = made
     made_is_there = weakref.ref(made)
     del loaded, made
     gc.collect()
     assert loaded_is_there() is not None and made_is_there() is None
-    leave_loaded_objects_alone()
+    freeze_garbage_collector()
     assert loaded_is_there() is None
     gc.unfreeze()

@@ -32,14 +32,14 @@ from spe_dist.data.build.plan import (
 )
 from spe_dist.data.build.report import Progress, closing_table, warnings_of
 from spe_dist.data.build.runs import RunsSummary, count_words, make_all_runs
-from spe_dist.data.build.sorted_runs import BINS, write_atomically
+from spe_dist.data.build.sorted_runs import BINS
 from spe_dist.data.build.stages import PartSettings, ShardTask, count_bins, make_shard, read_entry
 from spe_dist.data.shards.manifest import MANIFEST_NAME, SPLITS, TOKENIZER_FOLDER, Manifest, ShardEntry, TokenizerEntry
 from spe_dist.data.text.documents import TextReader, choose_unit, take_sample
 from spe_dist.data.text.files import find_files, refuse_pipes, tell_left_out_files
 from spe_dist.data.text.words import choose_words
 from spe_dist.errors import ConfigError, DataError
-from spe_dist.utils.files import file_sha256, shared_name
+from spe_dist.utils.files import atomic_folder, file_sha256, shared_name, write_atomically
 from spe_dist.utils.parallel import available_processes, map_in_order
 
 LOCK_TIMEOUT_S = 10.0  # workers of a run that was killed hold its lock for a moment
@@ -140,7 +140,7 @@ def _build(
     name = shared_name(tokenizer_source) if tokenizer_source else "trained"
     source = {"request": plan.content, "unit": unit, "words": words, "lines": runs.lines}
     manifest = _manifest(output, tokenizer, name, settings.max_pieces, runs, records, source)
-    write_atomically(output / MANIFEST_NAME, manifest.to_json().encode())
+    write_atomically(output / MANIFEST_NAME, manifest.to_json())
     shutil.rmtree(scratch)
     say(closing_table(manifest), flush=True)
     for warning in warnings_of(manifest):
@@ -161,10 +161,8 @@ def _write_tokenizer(output: Path, tokenizer: Any, settings: BuildSettings, part
         counts = count_words(parts_folder, n_parts)
         tokenizer = train_vocabulary(counts, settings.train_vocab, bool(settings.do_lower_case))
         check_tokenizer(tokenizer, "the trained vocabulary")
-    part = parts_folder.with_name(TOKENIZER_FOLDER)
-    shutil.rmtree(part, ignore_errors=True)
-    save_tokenizer(tokenizer, part)
-    part.replace(folder)
+    with atomic_folder(folder) as written:
+        save_tokenizer(tokenizer, written)
     return tokenizer
 
 

@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from spe_dist.data.build.sorted_runs import write_atomically
 from spe_dist.data.shards.manifest import MANIFEST_NAME, SPLITS, TOKENIZER_FOLDER, Manifest
 from spe_dist.data.text.documents import FormatChoice, UnitChoice
 from spe_dist.data.text.words import WordsChoice
 from spe_dist.errors import ConfigError, DataError
+from spe_dist.utils.files import remove_unfinished, write_atomically
 
 SCRATCH_FOLDER = ".build"
 PLAN_NAME = "plan.json"
@@ -107,13 +107,15 @@ def begin_or_continue(output: Path, plan: Plan, files: Sequence[Path]) -> tuple[
             difference = "an input file has changed since"
         if difference:
             raise DataError(f"{output} holds an unfinished build of another request ({difference}); {_REMEDY}")
+        for folder in (output, scratch / "parts", scratch / "shards"):
+            remove_unfinished(folder)
         return scratch, True
     leftover = [path.name for path in _own_files(output) if path != scratch]
     if leftover:
         raise DataError(f"{output} holds {leftover[0]} but no {MANIFEST_NAME}; {_REMEDY}")
     (scratch / "parts").mkdir(parents=True, exist_ok=True)
     (scratch / "shards").mkdir(exist_ok=True)
-    write_atomically(path, json.dumps(content).encode())
+    write_atomically(path, json.dumps(content))
     return scratch, False
 
 
@@ -123,6 +125,7 @@ _REMEDY = "choose another output folder, or overwrite it (--overwrite)"
 def remove_build(output: Path) -> None:
     """Remove what builds write, the manifest first; other files stay."""
     (output / MANIFEST_NAME).unlink(missing_ok=True)
+    remove_unfinished(output)
     for path in _own_files(output):
         if path.is_dir():
             shutil.rmtree(path)

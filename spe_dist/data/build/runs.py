@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from spe_dist.data.build.report import Progress
-from spe_dist.data.build.sorted_runs import write_atomically
 from spe_dist.data.build.stages import PartSettings, make_runs, read_word_counts, record_path, run_path
 from spe_dist.data.text.documents import Skips, check_bad_lines
 from spe_dist.data.text.files import Part, read_parts
 from spe_dist.data.text.words import spacy_splitter
 from spe_dist.errors import DataError
+from spe_dist.utils.files import write_atomically
 from spe_dist.utils.parallel import map_in_order
 
 ENOUGH_BAD_LINES = 1_000  # from which a build fails before it has seen all lines
@@ -63,7 +63,7 @@ def make_all_runs(settings: PartSettings, processes: int, max_bad_share: float, 
             "check the files and the text field"
         )
     summary = RunsSummary(n_parts, skips.lines, sentences, dict(skips.counts), dict(noticed))
-    write_atomically(done, json.dumps(asdict(summary)).encode())
+    write_atomically(done, json.dumps(asdict(summary)))
     return summary
 
 

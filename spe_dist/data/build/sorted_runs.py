@@ -11,12 +11,13 @@ Legend of the shape suffixes: N sentences
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+
+from spe_dist.utils.files import write_atomically
 
 BIN_BITS = 12
 BINS = 1 << BIN_BITS  # ranges of keys, the finest cut of the corpus into shards
@@ -55,10 +56,3 @@ def read_run(path: Path, first_bin: int, end_bin: int) -> tuple[np.ndarray, list
         data = file.read(borders[-1] - borders[0])
     start = borders[0]
     return keys_N, [data[a - start : b - start].decode("utf-8") for a, b in pairwise(borders)]
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """A file that is whole or not there, also where two processes write the same one."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_bytes(data)
-    part.replace(path)

@@ -17,14 +17,14 @@ from typing import Any, Literal
 import numpy as np
 
 from spe_dist.data.batches.randomness import keys
-from spe_dist.data.build.sorted_runs import bin_sizes, read_run, write_atomically, write_run
+from spe_dist.data.build.sorted_runs import bin_sizes, read_run, write_run
 from spe_dist.data.shards.blocks import Block, write_shard
 from spe_dist.data.shards.manifest import BlockEntry, ShardEntry
 from spe_dist.data.text.documents import Skips, TextReader
 from spe_dist.data.text.files import Part
 from spe_dist.data.text.vocabulary import PieceEncoder
 from spe_dist.data.text.words import make_splitter
-from spe_dist.utils.files import file_sha256
+from spe_dist.utils.files import file_sha256, write_atomically
 
 MIN_WORDS = 3
 TOO_SHORT = f"sentences under {MIN_WORDS} words"
@@ -114,12 +114,12 @@ def make_runs(task: tuple[Part, PartSettings]) -> dict[str, Any]:
         "noticed": dict(noticed),
         "sentences": sum(len(split_texts) for split_texts in texts.values()),
     }
-    write_atomically(record_path(settings.folder, part.index), json.dumps(record).encode())
+    write_atomically(record_path(settings.folder, part.index), json.dumps(record))
     return record
 
 
 def write_word_counts(path: Path, counts: Counter[str]) -> None:
-    write_atomically(path, "".join(f"{word}\t{count}\n" for word, count in counts.items()).encode())
+    write_atomically(path, "".join(f"{word}\t{count}\n" for word, count in counts.items()))
 
 
 def read_word_counts(path: Path) -> Iterator[tuple[str, int]]:
@@ -156,7 +156,7 @@ def make_shard(task: ShardTask) -> dict[str, Any]:
         "skipped": dict(sentences.skipped),
         "noticed": dict(sentences.noticed),
     }
-    write_atomically(task.record, json.dumps(record).encode())
+    write_atomically(task.record, json.dumps(record))
     return record
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from spe_dist.data.shards.manifest import BlockEntry, ShardEntry
 from spe_dist.errors import DataError
-from spe_dist.utils.files import file_sha256
+from spe_dist.utils.files import atomic_file, file_sha256
 
 ARRAYS = ("piece_ids", "piece_offsets", "first_pieces", "word_offsets")
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)
@@ -108,25 +108,27 @@ def write_shard(path: Path, blocks: Iterable[tuple[int, Block]]) -> ShardEntry:
     """
     from webdataset import TarWriter
 
-    part = path.with_name(path.name + ".part")
     entries: list[BlockEntry] = []
     offset = TAR_BLOCK_BYTES
-    with open(part, "wb") as file, TarWriter(file, user="", group="", mode=0o444, mtime=0, encoder=False) as writer:
-        for index, block in blocks:
-            data = block.to_bytes()
-            writer.write({"__key__": member_name(index).removesuffix(".npz"), "npz": data})
-            entries.append(
-                BlockEntry(
-                    member=member_name(index),
-                    offset=offset,
-                    bytes=len(data),
-                    crc32=zlib.crc32(data),
-                    sentences=block.n_sentences,
-                    words=block.n_words,
-                    pieces=block.n_pieces,
+    with atomic_file(path) as written:
+        with (
+            open(written, "wb") as file,
+            TarWriter(file, user="", group="", mode=0o444, mtime=0, encoder=False) as writer,
+        ):
+            for index, block in blocks:
+                data = block.to_bytes()
+                writer.write({"__key__": member_name(index).removesuffix(".npz"), "npz": data})
+                entries.append(
+                    BlockEntry(
+                        member=member_name(index),
+                        offset=offset,
+                        bytes=len(data),
+                        crc32=zlib.crc32(data),
+                        sentences=block.n_sentences,
+                        words=block.n_words,
+                        pieces=block.n_pieces,
+                    )
                 )
-            )
-            offset += -(-len(data) // TAR_BLOCK_BYTES) * TAR_BLOCK_BYTES + TAR_BLOCK_BYTES
-    digest, size = file_sha256(part), part.stat().st_size
-    part.replace(path)
+                offset += -(-len(data) // TAR_BLOCK_BYTES) * TAR_BLOCK_BYTES + TAR_BLOCK_BYTES
+        digest, size = file_sha256(written), written.stat().st_size
     return ShardEntry(name=path.name, sha256=digest, bytes=size, blocks=tuple(entries))

@@ -20,6 +20,7 @@ from typing import IO, Any, TypeVar
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from spe_dist.errors import DataError
+from spe_dist.utils.files import atomic_file, remove_unfinished
 
 ATTEMPTS = 4
 FIRST_PAUSE_S = 0.5
@@ -80,6 +81,7 @@ def fetch_file(url: str, target: Path, sha256: str, size: int | None = None) -> 
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(str(target) + ".lock"):
         if not _present(target, size):
+            remove_unfinished(target.parent, target.name)
             _with_attempts(url, lambda: _download(url, target, sha256))
 
 
@@ -93,19 +95,15 @@ def _read_all(url: str) -> bytes:
 
 
 def _download(url: str, target: Path, sha256: str) -> None:
-    part = target.with_name(f"{target.name}.part-{os.getpid()}")
     digest, received = hashlib.sha256(), 0
-    try:
-        with _open(url) as stream, open(part, "wb") as file:
+    with atomic_file(target) as written:
+        with _open(url) as stream, open(written, "wb") as file:
             while chunk := stream.read(CHUNK_BYTES):
                 file.write(chunk)
                 digest.update(chunk)
                 received += len(chunk)
         if digest.hexdigest() != sha256:
             raise _Damaged(f"its {received:,} bytes have another checksum than the manifest says")
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 class _Damaged(OSError):

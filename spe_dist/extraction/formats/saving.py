@@ -6,15 +6,13 @@ import bz2
 import gzip
 import json
 import lzma
-import os
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Literal
 
 from spe_dist.data.text.files import COMPRESSED_SUFFIXES
 from spe_dist.errors import DataError
-from spe_dist.utils.files import can_be_replaced, goes_to_stream
+from spe_dist.utils.files import atomic_file, goes_to_stream
 
 
 def save_records(records: Iterable[Any], path: Path, as_list: bool, overwrite: bool) -> None:
@@ -24,19 +22,15 @@ def save_records(records: Iterable[Any], path: Path, as_list: bool, overwrite: b
     device or pipe is written to as it is; where nothing in it is overwritten, `overwrite` is not needed.
     """
     stem = path.with_suffix("") if path.suffix in COMPRESSED_SUFFIXES else path
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         if path.is_dir():
             raise DataError(f"{path} is a folder; name a file in it")
         is_stream = goes_to_stream(path)
         if path.exists() and not (overwrite or is_stream):
             raise DataError(f"{path} exists; name another file, or allow it to be overwritten (--overwrite)")
-        is_plain = can_be_replaced(path)
-        with _open(temporary if is_plain else path, path.suffix, "at" if is_stream else "wt") as file:
+        with atomic_file(path) as written, _open(written, path.suffix, "at" if is_stream else "wt") as file:
             for text in _texts(records, as_list and stem.suffix != ".jsonl"):
                 file.write(text)
-        if is_plain:
-            os.replace(temporary, path)
     except (BrokenPipeError, DataError):
         raise
     except OSError as error:
@@ -44,9 +38,6 @@ def save_records(records: Iterable[Any], path: Path, as_list: bool, overwrite: b
         raise DataError(f"{path} cannot be written ({reason}); check the folder, its permissions and space") from None
     except (ValueError, TypeError, RecursionError) as error:
         raise DataError(f"{path} cannot be written ({error}); remove the value that JSON has no form for") from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
 
 
 def _open(path: Path, suffix: str, mode: Literal["at", "wt"]) -> IO[str]:

@@ -44,7 +44,7 @@ from spe_dist.export.loading import spe_model_of
 from spe_dist.export.parts import EXPORTED_SECTIONS, POOLER, SPE, Parts, seeded_pooler
 from spe_dist.extraction.corpora.corpus import Labels
 from spe_dist.extraction.joint.model import JointModel
-from spe_dist.utils.safe_folder import check_free_name, check_space, written_whole
+from spe_dist.utils.files import atomic_folder, check_free_name, check_space
 
 FORMAT_VERSION = 1
 # Settings of the extraction itself; those of the network stand in spe_config.json as in every exported folder.
@@ -88,7 +88,7 @@ def save_extractor(
         "facts": dict(facts),
     }
     try:
-        with written_whole(output) as temporary:
+        with atomic_folder(output) as temporary:
             fill_folder(parts, temporary)
             save_tensors(heads, temporary / EXTRACTOR_HEADS)
             write_json(temporary / EXTRACTOR, told)

@@ -27,8 +27,8 @@ from spe_dist.extraction.predicting.extractor import Extractor
 from spe_dist.extraction.predicting.json_input import NO_TEXT
 from spe_dist.extraction.predicting.records import above, to_line, to_record
 from spe_dist.extraction.predicting.text_input import InputSettings, Located, Place, find_inputs, read_inputs
-from spe_dist.utils.files import can_be_replaced
-from spe_dist.utils.memory import leave_loaded_objects_alone, tune_memory
+from spe_dist.utils.files import atomic_file
+from spe_dist.utils.memory import freeze_garbage_collector, tune_memory
 from spe_dist.utils.wording import how_many
 
 PROGRESS_SECONDS = 10.0
@@ -47,7 +47,7 @@ def predict_files(options: argparse.Namespace) -> None:
     extractor = Extractor.from_pretrained(
         options.model, options.device, batch_pieces=options.batch_pieces, bfloat16=options.bfloat16
     )
-    leave_loaded_objects_alone()
+    freeze_garbage_collector()
     report = Report(options.quiet, options.html_sentences if options.html else 0)
     predict = _predict_corpus if options.format == "corpus" else _predict_lines
     predict(options, extractor, report)
@@ -119,13 +119,13 @@ def _predict_lines(options: argparse.Namespace, extractor: Extractor, report: Re
         except SpeError as error:
             failure.append(error)
 
-    with _opened(options.output, failure, report) as file:
+    with _opened(options.output, report) as file:
         for place, predicted in extractor.predict_tagged(located(), lambda place: (place.file, place.document)):
             sentence = above(predicted, options.min_probability)
             file.write(to_line(to_record(sentence, place)).encode() + b"\n")
             report.add(sentence, _where(place))
-    if failure:
-        raise failure[0]
+        if failure:
+            raise failure[0]
 
 
 def _predict_corpus(options: argparse.Namespace, extractor: Extractor, report: Report) -> None:
@@ -177,27 +177,30 @@ def _check_outputs(options: argparse.Namespace, files: Sequence[Path]) -> None:
 
 
 @contextlib.contextmanager
-def _opened(output: str | None, failure: list[SpeError], report: Report) -> Iterator[BinaryIO]:
+def _opened(output: str | None, report: Report) -> Iterator[BinaryIO]:
     """Standard output, or a file that gets its name when it is complete and nothing has failed."""
     path = Path(output or "standard output")
-    is_plain = output is not None and can_be_replaced(path)
-    written = path.with_name(path.name + PART_SUFFIX) if is_plain else path
+    part = path.with_name(path.name + PART_SUFFIX)
     try:
-        with open(written, "wb") if output is not None else contextlib.nullcontext(sys.stdout.buffer) as file:
-            yield file
-            file.flush()
-        if is_plain and not failure:
-            os.replace(written, path)
+        if output is None:
+            yield sys.stdout.buffer
+            sys.stdout.buffer.flush()
+        else:
+            with atomic_file(path, keep_as=part) as written, open(written, "wb") as file:
+                yield file
     except BrokenPipeError:
         raise
     except KeyboardInterrupt:
-        if is_plain:
-            report.tell(f"what was predicted until now, {how_many(report.sentences, 'sentence')}, stands in {written}")
+        if part.is_file():
+            report.tell(f"what was predicted until now, {how_many(report.sentences, 'sentence')}, is in {part}")
         raise
     except OSError as error:
-        raise DataError(f"{written} cannot be written: {error.strerror}; free space or name another place") from error
-    if failure and is_plain and written.stat().st_size:
-        failure[0] = DataError(f"{failure[0]} (what stands before it is predicted in {written})")
+        raise DataError(f"{path} cannot be written: {error.strerror}; free space or name another place") from error
+    except SpeError as error:
+        if not part.is_file() or not part.stat().st_size:
+            part.unlink(missing_ok=True)
+            raise
+        raise DataError(f"{error} (what stands before it is predicted in {part})") from error
 
 
 def _where(place: Place) -> str:

@@ -64,7 +64,7 @@ def test_the_entry_tells_where_each_block_lies(shard):
         data = path.read_bytes()[found.offset : found.offset + found.bytes]
         assert data == block.to_bytes() and zlib.crc32(data) == found.crc32
         assert (found.sentences, found.words, found.pieces) == (block.n_sentences, block.n_words, block.n_pieces)
-    assert not list(path.parent.glob("*.part"))
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
 def test_webdataset_reads_and_decodes_a_shard(shard):

@@ -181,7 +181,7 @@ def test_shards_behind_http_are_fetched_once_and_equal_the_local_ones(served, sh
     )
     store.check_files()
     assert store.verify().ok and requests.count("held_out-00000.tar") == 1
-    assert not list((tmp_path / "cache").rglob("*.part*"))
+    assert not list((tmp_path / "cache").rglob("*.writing"))
 
 
 def test_readers_at_the_same_time_fetch_a_shard_once(served, tmp_path):

@@ -97,7 +97,7 @@ def test_an_interrupted_run_tells_where_its_predictions_are(run, text_file, tmp_
 
     monkeypatch.setattr(Extractor, "predict_tagged", interrupted)
     status, _, err = run(text_file, "--output", tmp_path / "out.jsonl")
-    assert status == 130 and "until now, 1 sentence, stands in" in err
+    assert status == 130 and "until now, 1 sentence, is in" in err
     assert (tmp_path / "out.jsonl.part").read_text() == expected.splitlines(keepends=True)[0]
 
 
