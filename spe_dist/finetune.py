@@ -23,6 +23,7 @@ if __package__ in (None, ""):  # run by its path: make `spe_dist` importable, an
 from spe_dist.cli.options.training import exit_status, training_parser
 from spe_dist.config.finetuning import PRESETS, FinetuneConfig, validate
 from spe_dist.config.loading import load_config, parse_command_line
+from spe_dist.config.shared import check_batch_divides
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,13 +58,12 @@ def _train(config: FinetuneConfig, deepspeed_file: str | None) -> int:
         load_deepspeed_config,
     )
     from spe_dist.distributed.launch import detect
-    from spe_dist.finetuning.data import check_batch
     from spe_dist.finetuning.run import run_finetuning
 
     ds_config = load_deepspeed_config(deepspeed_file)
     context = start_ranks(detect(), config.train.timeout_s)
     batch = config.train.batch_sentences
-    check_batch(batch, context.ranks)
+    check_batch_divides("batch_sentences", batch, context.ranks)
     plan = BatchPlan(batch, context.ranks, 1, batch // context.ranks, "batch_sentences")
     precision = choose_precision(config, ds_config, context.device.type, fast_cpu="mixed")
     check_same_precision(context.all_gather_object(precision))

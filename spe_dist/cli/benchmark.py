@@ -39,7 +39,7 @@ def run_loader(options: argparse.Namespace) -> None:
     """Print sentences/s over all steps, the first (which fills the block cache) included."""
     import torch
 
-    from spe_dist.data.batches.stream import step_loader
+    from spe_dist.data.batches.loader import step_loader
     from spe_dist.data.shards.store import ShardStore
 
     torch.set_num_threads(1)

@@ -17,6 +17,26 @@ def setting(default: Any, help: str) -> Any:
     return field(default=default, metadata={"help": help})
 
 
+def check_batch_divides(name: str, batch_sentences: int, ranks: int, micro_batch_sentences: int = 1) -> None:
+    """Check that every rank gets as many sentences of a batch as any other, in whole micro-batches.
+
+    Raises:
+        ConfigError: it does not come out even; `name` is the setting that gives the batch.
+    """
+    if micro_batch_sentences < 1:
+        raise ConfigError(f"micro_batch_sentences={micro_batch_sentences} is not positive; choose at least 1")
+    unit = ranks * micro_batch_sentences
+    if batch_sentences > 0 and batch_sentences % unit == 0:
+        return
+    below = batch_sentences // unit * unit
+    nearest = f"{below} or {below + unit}" if below > 0 else f"{unit}"
+    parts = f"{ranks} ranks" + (f" x micro-batches of {micro_batch_sentences}" if micro_batch_sentences > 1 else "")
+    remedy = f"choose a multiple of {unit}, such as {nearest}"
+    if batch_sentences > 0 and batch_sentences % ranks == 0:
+        remedy += f", or a divisor of {batch_sentences // ranks} as micro_batch_sentences"
+    raise ConfigError(f"{name}={batch_sentences} is not divisible by {parts}; {remedy}")
+
+
 # Settings that an encoder loaded by name brings itself.
 ENCODER_SIZES = ("hidden_size", "layers", "attention_heads", "intermediate_size")
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 
 from spe_dist.config.pretraining import Config
-from spe_dist.config.shared import EngineSettings
+from spe_dist.config.shared import EngineSettings, check_batch_divides
 from spe_dist.errors import ConfigError
 
 Precision = Literal["float16", "bfloat16", "mixed", "float32"]
@@ -47,22 +47,18 @@ class BatchPlan:
 
 
 def plan_batches(config: Config, ranks: int, device_type: str) -> BatchPlan:
-    """The cut of the global batch. Raises ConfigError when it does not divide."""
+    """The cut of the global batch.
+
+    Raises:
+        ConfigError: it does not divide.
+    """
     global_batch, micro_batch = config.train.global_batch_sentences, config.train.micro_batch_sentences
-    if global_batch % ranks:
-        raise ConfigError(
-            f"global_batch_sentences={global_batch} is not divisible by {ranks} ranks; "
-            f"choose a multiple of {ranks}, e.g. {max(ranks, global_batch // ranks * ranks)}"
-        )
+    check_batch_divides("global_batch_sentences", global_batch, ranks)
     share = global_batch // ranks
     if micro_batch == 0:
         limit = share if device_type == "cuda" else 32
         micro_batch = max(size for size in range(1, min(limit, share) + 1) if share % size == 0)
-    if share % micro_batch:
-        raise ConfigError(
-            f"global_batch_sentences={global_batch} over {ranks} ranks is {share} sentences a rank, not divisible by "
-            f"micro_batch_sentences={micro_batch}; choose a divisor of {share}, or 0 to let it be chosen"
-        )
+    check_batch_divides("global_batch_sentences", global_batch, ranks, micro_batch)
     return BatchPlan(global_batch, ranks, share // micro_batch, micro_batch)
 
 

@@ -177,15 +177,6 @@ def prepare_training(config: FinetuneConfig, corpora: Corpora, tokenizer: Any, m
     return TrainingData(examples, corpora.chosen_N, config, epochs, notices)
 
 
-def check_batch(batch_sentences: int, ranks: int) -> None:
-    """A batch divides by the ranks. Raises ConfigError."""
-    if batch_sentences % ranks:
-        raise ConfigError(
-            f"batch_sentences={batch_sentences} is not divisible by {ranks} ranks; choose a multiple of {ranks}, e.g. "
-            f"{max(ranks, batch_sentences // ranks * ranks)}"
-        )
-
-
 def check_ranks(data: TrainingData, ranks: int) -> None:
     """Every rank has a sentence in every step. Raises ConfigError."""
     if data.n_sentences // data.steps_per_epoch < ranks:

@@ -15,7 +15,6 @@ import torch
 
 from spe_dist.config.finetuning import FinetuneConfig
 from spe_dist.config.loading import to_yaml
-from spe_dist.data.batches.randomness import Purpose, derive_seed
 from spe_dist.distributed.checkpoint import Checkpoints
 from spe_dist.distributed.context import RankContext
 from spe_dist.distributed.deepspeed_config import BatchPlan, Precision, has_float32_weights, product_dtype
@@ -59,6 +58,7 @@ from spe_dist.training.progress import ProgressLine, duration
 from spe_dist.training.schedule import Schedule
 from spe_dist.utils.files import check_free_name
 from spe_dist.utils.memory import freeze_garbage_collector, peak_memory_gib
+from spe_dist.utils.randomness import Purpose, derive_seed
 from spe_dist.utils.wording import how_many
 
 

@@ -12,8 +12,8 @@ import math
 
 import numpy as np
 
-from spe_dist.data.batches import randomness
-from spe_dist.data.batches.randomness import Purpose
+from spe_dist.utils import randomness
+from spe_dist.utils.randomness import Purpose
 
 
 def choose_share(n_sentences: int, share: float, seed: int) -> np.ndarray:

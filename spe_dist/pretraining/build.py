@@ -18,10 +18,10 @@ from safetensors.torch import save_file
 
 from spe_dist.config.loading import to_yaml
 from spe_dist.config.pretraining import Config
-from spe_dist.data.batches.loader import WorkerLoader
+from spe_dist.data.batches.loader import WorkerLoader, step_loader
 from spe_dist.data.batches.order import Order
 from spe_dist.data.batches.packing import longest_sequence
-from spe_dist.data.batches.stream import StepBatch, step_loader
+from spe_dist.data.batches.stream import StepBatch
 from spe_dist.data.shards.store import ShardStore
 from spe_dist.data.text.vocabulary import load_tokenizer, vocabulary_sha256
 from spe_dist.distributed.context import RankContext

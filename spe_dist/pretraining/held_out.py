@@ -17,13 +17,13 @@ import numpy as np
 import torch
 
 from spe_dist.config.pretraining import CorruptionConfig
-from spe_dist.data.batches import randomness
 from spe_dist.data.batches.corruption import corrupt, draw_spans
 from spe_dist.data.batches.packed import PackedBatch
 from spe_dist.data.batches.packing import pack
-from spe_dist.data.batches.randomness import Purpose
 from spe_dist.data.batches.stream import Store, special_pieces
 from spe_dist.data.shards.reader import SentenceReader
+from spe_dist.utils import randomness
+from spe_dist.utils.randomness import Purpose
 
 GROUP_SIZES = (32, 16, 8, 4, 2)
 ENOUGH_GROUPED = 1_024  # sentences in groups that make a figure reliable to about a percent

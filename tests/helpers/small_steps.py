@@ -15,13 +15,13 @@ from spe_dist.config.pretraining import Config
 from spe_dist.data.batches.corruption import SentenceBatch, corrupt
 from spe_dist.data.batches.packed import PackedBatch
 from spe_dist.data.batches.packing import SpecialPieces, pack
-from spe_dist.data.batches.ragged import borders
 from spe_dist.distributed.context import RankContext, start_ranks
 from spe_dist.distributed.deepspeed_config import BatchPlan, Precision, complete
 from spe_dist.distributed.launch import detect
 from spe_dist.model.loading import load_encoder
 from spe_dist.pretraining import build_engine
 from spe_dist.pretraining.step import TrainingStep
+from spe_dist.utils.ragged import borders
 
 VOCABULARY = 60
 SMALL = {

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from spe_dist.data.text.documents import Skips
-from spe_dist.extraction.predicting.text_input import InputSettings, Located, read_inputs
+from spe_dist.extraction.predicting.inputs import read_inputs
+from spe_dist.extraction.predicting.text_input import InputSettings, Located
 
 
 def read(path: Path, skips: Skips | None = None, **settings: Any) -> list[Located]:

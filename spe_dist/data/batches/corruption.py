@@ -22,30 +22,17 @@ from functools import lru_cache
 import numpy as np
 
 from spe_dist.config.pretraining import CorruptionConfig
-from spe_dist.data.batches import randomness
-from spe_dist.data.batches.ragged import borders, exclusive_cumsum, ranges
-from spe_dist.data.batches.randomness import Purpose
+from spe_dist.data.shards.reader import SentenceBatch
 from spe_dist.errors import ConfigError, DataError
+from spe_dist.utils import randomness
+from spe_dist.utils.ragged import borders, exclusive_cumsum, ranges
+from spe_dist.utils.randomness import Purpose
 
 # Order `label` puts the parts (0 first word, 1 middle words, 2 last word) in the sequence ORDERS[label]; 0 = unchanged:
 # 1 = (first, last, middle), 2 = (middle, first, last), 3 = (middle, last, first), 4 = (last, first, middle),
 # 5 = (last, middle, first).
 ORDERS = np.array(list(itertools.permutations(range(3))))
 SPANS = 5
-
-
-@dataclass(frozen=True)
-class SentenceBatch:
-    """N sentences as they lie in blocks: no [CLS] or [SEP]."""
-
-    piece_ids_T: np.ndarray
-    piece_borders_N1: np.ndarray  # int64: borders of the sentences in T
-    first_piece_W: np.ndarray  # int64: index into T of each word's first piece
-    word_borders_N1: np.ndarray  # int64: borders of the sentences in W
-
-    @property
-    def n_sentences(self) -> int:
-        return len(self.word_borders_N1) - 1
 
 
 @dataclass(frozen=True)

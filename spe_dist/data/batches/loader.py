@@ -1,4 +1,7 @@
-"""Loader processes of a rank: a torch DataLoader around `StepBuilder` that starts safely, ends cleanly, says why.
+"""The steps of a rank, one after the other, built in place or by loader processes.
+
+The processes are a torch DataLoader around `StepBuilder` that starts safely, ends cleanly and reports errors as they
+are.
 
 Start: worker processes are forked, which takes no time, unless CUDA is in use here. A forked child must not touch CUDA
 and, with RDMA networks, may corrupt memory that its parent has registered; then a fork server, a fresh process that
@@ -6,7 +9,7 @@ has imported torch but never CUDA, makes the workers. That one imports the main 
 trains needs the usual `if __name__ == "__main__"`.
 
 Signals: schedulers and launchers send a stop to a rank's children too. Workers have these signals blocked and end with
-their rank: told by it, or within seconds after it died.
+their rank: at its request, or within seconds after it died.
 
 Transport: steps travel through a pipe as one array of integers. No shared memory, which containers keep small and
 which a killed process leaves behind; a step of 256 sentences is about 200 kB.
@@ -22,7 +25,7 @@ import os
 import signal
 import warnings
 import weakref
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, fields
 from multiprocessing import resource_tracker
 from typing import Any
@@ -31,12 +34,55 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from spe_dist.config.pretraining import CorruptionConfig
+from spe_dist.data.batches.order import Order
 from spe_dist.data.batches.packed import PackedBatch
-from spe_dist.data.batches.stream import StepBatch, StepBuilder
+from spe_dist.data.batches.stream import StepBatch, StepBuilder, Store
 from spe_dist.errors import ConfigError, SpeError
 
 _NARROW = [field.name for field in fields(PackedBatch) if field.name not in ("sentence_ids_B", "max_seqlen")]
 _BLOCKED = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP}
+
+
+def step_loader(
+    store: Store,
+    corruption: CorruptionConfig,
+    *,
+    global_batch: int,
+    micro_batch: int,
+    rank: int,
+    ranks: int,
+    seed: int,
+    streams: int,
+    start_step: int,
+    end_step: int | None = None,
+    loader_workers: int = 0,
+    prefetch_steps: int = 4,
+    pin_memory: bool = False,
+) -> Generator[StepBatch, None, None] | WorkerLoader:
+    """This rank's part of steps start_step .. end_step - 1 (no end: for ever).
+
+    With loader workers it is a `WorkerLoader`, whose `close` ends them (so does the iterator's end, its collection and
+    the end of the program). `streams` 0 chooses.
+
+    Raises:
+        ConfigError: the batch does not divide.
+        DataError: there are too few sentences, or shards are damaged; the latter when their step is due.
+    """
+    order = Order(store.block_sentences, seed, streams, global_batch)
+    builder = StepBuilder(store, corruption, order, micro_batch, rank, ranks)
+    if loader_workers:
+        return WorkerLoader(builder, start_step, end_step, loader_workers, prefetch_steps, pin_memory)
+    return _in_place(builder, start_step, end_step, pin_memory)
+
+
+def _in_place(
+    builder: StepBuilder, start_step: int, end_step: int | None, pin_memory: bool
+) -> Generator[StepBatch, None, None]:
+    steps = itertools.count(start_step) if end_step is None else range(start_step, end_step)
+    for step in steps:
+        batch = builder.build(step)
+        yield batch.pin_memory() if pin_memory else batch
 
 
 @dataclass

@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from spe_dist.data.batches import randomness
-from spe_dist.data.batches.randomness import Purpose
 from spe_dist.errors import CheckpointError, ConfigError, DataError
+from spe_dist.utils import randomness
+from spe_dist.utils.randomness import Purpose
 
 MAX_STREAMS = 256
 _EPOCHS_KEPT = 4

@@ -20,7 +20,7 @@ import torch
 from spe_dist.config.pretraining import CorruptionConfig
 from spe_dist.data.batches.corruption import SPANS, Corrupted
 from spe_dist.data.batches.packed import PackedBatch
-from spe_dist.data.batches.ragged import borders, exclusive_cumsum, ranges
+from spe_dist.utils.ragged import borders, exclusive_cumsum, ranges
 
 PAIR, CONTEXT = 0, 1
 SHOWN_25 = np.array([[False, True, False, True, False], [True, False, True, False, True]])  # by view and span

@@ -16,7 +16,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from spe_dist.data.batches.randomness import keys
 from spe_dist.data.build.sorted_runs import bin_sizes, read_run, write_run
 from spe_dist.data.shards.blocks import Block, write_shard
 from spe_dist.data.shards.manifest import BlockEntry, ShardEntry
@@ -25,6 +24,7 @@ from spe_dist.data.text.files import Part
 from spe_dist.data.text.vocabulary import PieceEncoder
 from spe_dist.data.text.words import make_splitter
 from spe_dist.utils.files import file_sha256, write_atomically
+from spe_dist.utils.randomness import keys
 
 MIN_WORDS = 3
 TOO_SHORT = f"sentences under {MIN_WORDS} words"

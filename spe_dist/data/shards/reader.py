@@ -6,13 +6,27 @@ Legend of the shape suffixes: N sentences, T pieces, W words; N1 = N + 1 borders
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-from spe_dist.data.batches.corruption import SentenceBatch
-from spe_dist.data.batches.ragged import borders
 from spe_dist.data.shards.blocks import Block
+from spe_dist.utils.ragged import borders
+
+
+@dataclass(frozen=True)
+class SentenceBatch:
+    """N sentences as they lie in blocks: no [CLS] or [SEP]."""
+
+    piece_ids_T: np.ndarray
+    piece_borders_N1: np.ndarray  # int64: borders of the sentences in T
+    first_piece_W: np.ndarray  # int64: index into T of each word's first piece
+    word_borders_N1: np.ndarray  # int64: borders of the sentences in W
+
+    @property
+    def n_sentences(self) -> int:
+        return len(self.word_borders_N1) - 1
 
 
 class BlockSource(Protocol):

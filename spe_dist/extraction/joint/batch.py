@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spe_dist.data.batches.batch_tensors import BatchTensors
-from spe_dist.data.batches.ragged import borders, ranges
+from spe_dist.data.batches.packed import BatchTensors
 from spe_dist.extraction.joint.examples import Example
+from spe_dist.utils.ragged import borders, ranges
 
 
 @dataclass(frozen=True)

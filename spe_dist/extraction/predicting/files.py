@@ -24,9 +24,10 @@ from spe_dist.extraction.corpora.corpus import Sentence
 from spe_dist.extraction.drawing.sentence import colours_of_sentences, draw_sentence, page
 from spe_dist.extraction.formats import read_corpus, write_corpus
 from spe_dist.extraction.predicting.extractor import Extractor
+from spe_dist.extraction.predicting.inputs import find_inputs, read_inputs
 from spe_dist.extraction.predicting.json_input import NO_TEXT
 from spe_dist.extraction.predicting.records import above, to_line, to_record
-from spe_dist.extraction.predicting.text_input import InputSettings, Located, Place, find_inputs, read_inputs
+from spe_dist.extraction.predicting.text_input import InputSettings, Located, Place
 from spe_dist.utils.files import atomic_file
 from spe_dist.utils.memory import freeze_garbage_collector, tune_memory
 from spe_dist.utils.wording import how_many

@@ -11,19 +11,15 @@ and sentences by line breaks.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, count, pairwise
-from pathlib import Path
+from itertools import chain, pairwise
 from statistics import median
 from typing import Literal, NamedTuple
 
-from spe_dist.data.text.documents import Skips
-from spe_dist.data.text.files import find_files
-from spe_dist.data.text.lines import STANDARD_INPUT, Line, read_lines, shown_name, take_sample
+from spe_dist.data.text.lines import Line
 from spe_dist.data.text.sentences import cut_words, split_sentences
 from spe_dist.data.text.words import SpaceSplitter, Word
-from spe_dist.errors import DataError
 from spe_dist.extraction.corpora.corpus import Sentence
 
 MAX_UNIT_CHARACTERS = 200_000
@@ -33,8 +29,6 @@ LOWER_CASE_SHARE_OF_WRAPPED = 0.15  # of the lines that follow another one: thos
 
 _LINE_END = re.compile(r"[.!?:;][\"'\u2019\u201d)\]]*\s*$")
 _INNER_END = re.compile(r"[^\W\d_]{2}[\"')\]]*[.!?]+[\"')\]]*\s+[\"'(\[]*[A-Z]")
-_JSON = re.compile(r'(?:\[\s*)?\{\s*(?:"|$)|\[\s*\]?$')
-_JSON_STRINGS = re.compile(r'\[\s*"(?:[^"\\\n]|\\.)*"\s*(?:,\s*(?:["{\[\d-]|true|false|null)|\]\s*\Z)')
 _BULLET = re.compile(r"\s*(?:[-*\u2022\u2013]|\(?\d{1,3}[.)])\s")
 
 FormatChoice = Literal["auto", "text", "json"]
@@ -70,49 +64,6 @@ class Located(NamedTuple):
     sentence: Sentence
 
 
-def read_inputs(
-    inputs: Sequence[str],
-    settings: InputSettings = InputSettings(),
-    skips: Skips | None = None,
-    tell: Callable[[str], None] = lambda _: None,
-) -> Iterator[Located]:
-    """All sentences of files, folders, globs and standard input ("-"), in order.
-
-    skips: counts what was left out. tell: is given what was decided about each input.
-    Raises DataError naming file and line for what cannot be read, unless `skip_bad`.
-    """
-    from spe_dist.extraction.predicting.json_input import JsonReader
-
-    skips = Skips() if skips is None else skips
-    documents = count()
-    for path in find_inputs(inputs):
-        lines = read_lines(path, skips, settings.skip_bad)
-        sample, lines = take_sample(lines)
-        if _is_json(sample, settings.format, path):
-            reader = JsonReader(str(path), settings, skips, documents)
-            yield from reader.read(chain(sample, lines))
-            continue
-        short, reason = choose_lines(sample, settings)
-        tell(f"{shown_name(path)}: {reason}")
-        yield from _read_text(str(path), chain(sample, lines), settings.tokenised, short, documents)
-
-
-def find_inputs(inputs: Sequence[str]) -> list[Path]:
-    """All files that arguments name, "-" as it is. Raises DataError for one that names none."""
-    if list(inputs).count(STANDARD_INPUT) > 1:
-        raise DataError("standard input (-) is given twice; it can be read once")
-    return [p for name in inputs for p in ([Path(name)] if name == STANDARD_INPUT else find_files([name]))]
-
-
-def _is_json(sample: Sequence[Line], format: FormatChoice, path: Path) -> bool:
-    if format != "auto":
-        return format == "json"
-    if any(suffix in (".jsonl", ".ndjson", ".json") for suffix in path.suffixes):
-        return True
-    text = "\n".join(line.text for line in sample).lstrip()
-    return bool(_JSON.match(text.partition("\n")[0].rstrip()) or _JSON_STRINGS.match(text))
-
-
 def choose_lines(sample: Sequence[Line], settings: InputSettings) -> tuple[int | None, str]:
     """(short, the decision in words) from the first lines of a text.
 
@@ -136,7 +87,7 @@ def choose_lines(sample: Sequence[Line], settings: InputSettings) -> tuple[int |
     return None, "text with lines that end with a sentence (--lines wrapped if sentences go on in the next line)"
 
 
-def _read_text(
+def read_text(
     file: str, lines: Iterable[Line], tokenised: bool, short: int | None, documents: Iterator[int]
 ) -> Iterator[Located]:
     """Documents are what blank lines part."""

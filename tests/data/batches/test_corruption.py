@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spe_dist.config.pretraining import CorruptionConfig
-from spe_dist.data.batches import randomness
 from spe_dist.data.batches.corruption import (
     ORDERS,
     Corrupted,
@@ -25,10 +24,11 @@ from spe_dist.data.batches.corruption import (
     split_rest,
     tbo_budgets,
 )
-from spe_dist.data.batches.ragged import borders
-from spe_dist.data.batches.randomness import Purpose
 from spe_dist.data.shards.reader import SentenceReader
 from spe_dist.errors import ConfigError, DataError
+from spe_dist.utils import randomness
+from spe_dist.utils.ragged import borders
+from spe_dist.utils.randomness import Purpose
 
 CONFIG = CorruptionConfig()
 DRAWS = 60_000

@@ -13,8 +13,8 @@ from spe_dist.config.pretraining import CorruptionConfig
 from spe_dist.data.batches.corruption import Corrupted, SentenceBatch, corrupt
 from spe_dist.data.batches.packed import PackedBatch
 from spe_dist.data.batches.packing import SpecialPieces, longest_sequence, pack
-from spe_dist.data.batches.ragged import borders
 from spe_dist.data.shards.reader import SentenceReader
+from spe_dist.utils.ragged import borders
 
 SPECIAL = SpecialPieces(cls_id=2, sep_id=3, mask_id=4)
 DATA = SHARED / "data"

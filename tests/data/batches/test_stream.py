@@ -21,9 +21,10 @@ from project import ROOT
 
 from spe_dist.config.pretraining import CorruptionConfig
 from spe_dist.data.batches import loader
+from spe_dist.data.batches.loader import step_loader
 from spe_dist.data.batches.order import Order
 from spe_dist.data.batches.packed import PackedBatch
-from spe_dist.data.batches.stream import StepBatch, StepBuilder, check_batch, step_loader
+from spe_dist.data.batches.stream import StepBatch, StepBuilder
 from spe_dist.data.shards.store import ShardStore
 from spe_dist.errors import ConfigError, DataError
 
@@ -196,19 +197,6 @@ def test_errors_of_the_settings_come_before_any_process(memory_store):
         load(store, global_batch=120)
 
 
-@pytest.mark.parametrize(
-    ("global_batch", "micro_batch", "ranks", "message"),
-    [
-        (256, 24, 3, r"256 is not divisible .* 3 x 24; the nearest values that are: 216 or 288"),
-        (4, 4, 2, r"the nearest values that are: 8$"),
-        (8, 0, 2, r"micro_batch_sentences=0 is not positive"),
-    ],
-)
-def test_a_batch_that_does_not_divide_names_the_nearest_that_do(global_batch, micro_batch, ranks, message):
-    with pytest.raises(ConfigError, match=message):
-        check_batch(global_batch, micro_batch, ranks)
-
-
 def test_closing_or_dropping_a_loader_ends_its_processes_and_leaves_no_shared_memory(random_shards):
     store = ShardStore.open(str(random_shards))
     steps = load(store, end=None, workers=2)
@@ -258,7 +246,7 @@ PROGRAM = """
     import os, signal, sys, time
     from spe_dist.config.pretraining import CorruptionConfig
     from spe_dist.data.shards.store import ShardStore
-    from spe_dist.data.batches.stream import step_loader
+    from spe_dist.data.batches.loader import step_loader
 
     steps = step_loader(ShardStore.open(sys.argv[1]), CorruptionConfig(), global_batch=24, micro_batch=24, rank=0,
                         ranks=1, seed=0, streams=0, start_step=0, loader_workers=2)

@@ -21,7 +21,8 @@ from texts import check_offsets, read
 from spe_dist.data.text.documents import UNDECODABLE, Skips
 from spe_dist.data.text.sentences import split_sentences
 from spe_dist.errors import DataError
-from spe_dist.extraction.predicting.text_input import read_inputs, sentences_of, sentences_of_text
+from spe_dist.extraction.predicting.inputs import read_inputs
+from spe_dist.extraction.predicting.text_input import sentences_of, sentences_of_text
 
 TEXT_FOLDER = SHARED / "data/text"
 ODD = "A \x00\x01b\x0b\x0cc \U0001f600\U0001f1e9\U0001f1ea e\u0301\u2028 \x85x \u200b\u202ey \ufeffz. Next\r\none."

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spe_dist.data.batches.randomness import Purpose, below, derive_seed, draws, keys, uniform
+from spe_dist.utils.randomness import Purpose, below, derive_seed, draws, keys, uniform
 
 
 def chi_square_is_plausible(counts: np.ndarray, expected: np.ndarray) -> bool:

@@ -1,0 +1,66 @@
+"""What users give to predict on: files, folders, globs and standard input, each read as text or as JSON."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, count
+from pathlib import Path
+
+from spe_dist.data.text.documents import Skips
+from spe_dist.data.text.files import find_files
+from spe_dist.data.text.lines import STANDARD_INPUT, Line, read_lines, shown_name, take_sample
+from spe_dist.errors import DataError
+from spe_dist.extraction.predicting.json_input import JsonReader
+from spe_dist.extraction.predicting.text_input import FormatChoice, InputSettings, Located, choose_lines, read_text
+
+_JSON = re.compile(r'(?:\[\s*)?\{\s*(?:"|$)|\[\s*\]?$')
+_JSON_STRINGS = re.compile(r'\[\s*"(?:[^"\\\n]|\\.)*"\s*(?:,\s*(?:["{\[\d-]|true|false|null)|\]\s*\Z)')
+
+
+def read_inputs(
+    inputs: Sequence[str],
+    settings: InputSettings | None = None,
+    skips: Skips | None = None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Iterator[Located]:
+    """All sentences of files, folders, globs and standard input ("-"), in order.
+
+    skips: counts what was left out. tell: is given what was decided about each input.
+
+    Raises:
+        DataError: something cannot be read and `skip_bad` is not set; the message names file and line.
+    """
+    settings = settings or InputSettings()
+    skips = Skips() if skips is None else skips
+    documents = count()
+    for path in find_inputs(inputs):
+        lines = read_lines(path, skips, settings.skip_bad)
+        sample, lines = take_sample(lines)
+        if _is_json(sample, settings.format, path):
+            reader = JsonReader(str(path), settings, skips, documents)
+            yield from reader.read(chain(sample, lines))
+            continue
+        short, reason = choose_lines(sample, settings)
+        tell(f"{shown_name(path)}: {reason}")
+        yield from read_text(str(path), chain(sample, lines), settings.tokenised, short, documents)
+
+
+def find_inputs(inputs: Sequence[str]) -> list[Path]:
+    """All files that arguments name, "-" as it is.
+
+    Raises:
+        DataError: an argument names none.
+    """
+    if list(inputs).count(STANDARD_INPUT) > 1:
+        raise DataError("standard input (-) is given twice; it can be read once")
+    return [p for name in inputs for p in ([Path(name)] if name == STANDARD_INPUT else find_files([name]))]
+
+
+def _is_json(sample: Sequence[Line], format: FormatChoice, path: Path) -> bool:
+    if format != "auto":
+        return format == "json"
+    if any(suffix in (".jsonl", ".ndjson", ".json") for suffix in path.suffixes):
+        return True
+    text = "\n".join(line.text for line in sample).lstrip()
+    return bool(_JSON.match(text.partition("\n")[0].rstrip()) or _JSON_STRINGS.match(text))
