@@ -1,4 +1,8 @@
-"""Measure parts of the system on this machine."""
+"""Measure parts of the system on this machine.
+
+spe benchmark loader --shards DIR
+spe benchmark extraction --train FILE --start NAME
+"""
 
 from __future__ import annotations
 
@@ -7,32 +11,72 @@ import os
 import resource
 import sys
 import time
+from collections.abc import Sequence
 
 from spe_dist.cli.exits import run_command
 from spe_dist.cli.options.numbers import number, whole_number
+from spe_dist.cli.options.parser import Parser, choose_command, help_on_commands
 from spe_dist.config.pretraining import CorruptionConfig
 
+COMMANDS = {
+    "loader": "sentences a second from shards to packed micro-batches, on one core",
+    "extraction": "sentences a second of fine-tuning and of prediction",
+}
 
-def add_loader(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser(
-        "loader",
-        help="sentences a second from shards to packed micro-batches, on one core",
-        description="Reads shards, corrupts and packs in this process alone, on one core.",
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; its exit status is explained in `spe_dist.cli.exits`."""
+    return run_command(lambda: _run(sys.argv[1:] if argv is None else argv))
+
+
+def _run(argv: Sequence[str]) -> None:
+    help_text = help_on_commands("spe benchmark", __doc__ or "", COMMANDS)
+    name = choose_command("spe benchmark", argv, list(COMMANDS), help_text)
+    if name == "loader":
+        run_loader(loader_parser().parse(argv[1:]))
+    elif name == "extraction":
+        run_extraction(extraction_parser().parse(argv[1:]))
+
+
+def loader_parser() -> Parser:
+    """The options of `spe benchmark loader`."""
+    doc = "Reads shards, corrupts and packs in this process alone, on one core."
+    parser = Parser("spe benchmark loader", "--shards DIR [options]", doc)
+    add = parser.add_argument
+    add("--shards", required=True, metavar="DIR", help="folder or URL of shards")
+    add("--sentences", type=whole_number(1), default=200_000, metavar="N", help="sentences to time")
+    add("--global_batch", type=whole_number(1), default=256, metavar="N", help="sentences a step")
+    add("--micro_batch", type=whole_number(1), default=256, metavar="N", help="sentences a micro-batch")
+    add("--view_masks", choices=("each", "one"), default="one", help="as in pre-training")
+    add("--permutations", type=whole_number(1, 6), default=1, metavar="N", help="n_p of the paper")
+    add("--seed", type=whole_number(), default=0, metavar="N", help="of order and corruption")
+    return parser
+
+
+def extraction_parser() -> Parser:
+    """The options of `spe benchmark extraction`."""
+    doc = (
+        "Trains the joint model on a corpus for some steps, then predicts the corpus from its file.\n\n"
+        "Both are compared with the rate of a plain matrix product that is measured in between."
     )
-    parser.add_argument("--shards", required=True, help="folder or URL of shards")
-    parser.add_argument(
-        "--sentences", type=whole_number(1), default=200_000, help="sentences to time (default: %(default)s)"
+    parser = Parser("spe benchmark extraction", "--train FILE [options]", doc)
+    add = parser.add_argument
+    add("--train", required=True, metavar="FILE", help="corpus in any format that fine-tuning reads")
+    add("--start", metavar="NAME|FOLDER", help="what fine-tuning starts from [random weights]")
+    add("--tokenizer", metavar="NAME|FOLDER", help="tokenizer, where the start has none")
+    add("--batch_sentences", type=whole_number(1), default=32, metavar="N", help="sentences a step")
+    add("--batch_pieces", type=whole_number(1), default=4096, metavar="N", help="pieces a prediction")
+    add("--steps", type=whole_number(1), default=60, metavar="N", help="steps to time")
+    add("--seconds", type=number(0.1), default=10.0, metavar="X", help="prediction to time")
+    add("--gold", type=number(0, 1), default=1.0, metavar="X", help="P(gold) of scheduled sampling")
+    add(
+        "--bfloat16",
+        action=argparse.BooleanOptionalAction,
+        help="matrix products in bfloat16: mixed precision in training [where the device is fast at it]",
     )
-    parser.add_argument(
-        "--global_batch", type=whole_number(1), default=256, help="sentences a step (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--micro_batch", type=whole_number(1), default=256, help="sentences a micro-batch (default: %(default)s)"
-    )
-    parser.add_argument("--view_masks", choices=("each", "one"), default="one", help="default: %(default)s")
-    parser.add_argument("--permutations", type=whole_number(1), default=1, help="n_p (default: %(default)s)")
-    parser.add_argument("--seed", type=whole_number(), default=0)
-    parser.set_defaults(run=run_loader)
+    add("--threads", type=whole_number(), metavar="N", help="threads of torch [as fine-tuning has]")
+    add("--cpu", action="store_true", help="the CPU even where there is a GPU")
+    return parser
 
 
 def run_loader(options: argparse.Namespace) -> None:
@@ -74,37 +118,6 @@ def run_loader(options: argparse.Namespace) -> None:
     print(f"wall time        {wall_s:.1f} s = {sentences / wall_s:,.0f} sentences/s")
     print(f"CPU time         {cpu_s:.1f} s = {sentences / cpu_s:,.0f} sentences a CPU second")
     print(f"peak memory      {peak_mib:,.0f} MiB")
-
-
-def add_extraction(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser(
-        "extraction",
-        help="sentences a second of fine-tuning and of prediction",
-        description="Trains the joint model on a corpus for some steps, then predicts the corpus from its file, and "
-        "holds both against the rate of a plain matrix product that is measured in between.",
-    )
-    parser.add_argument("--train", required=True, metavar="FILE", help="corpus in any format that fine-tuning reads")
-    parser.add_argument("--start", metavar="NAME|FOLDER", help="what fine-tuning starts from; none: random weights")
-    parser.add_argument("--tokenizer", metavar="NAME|FOLDER", help="tokenizer, where the start has none")
-    parser.add_argument(
-        "--batch_sentences", type=whole_number(1), default=32, help="sentences a step (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--batch_pieces", type=whole_number(1), default=4096, help="pieces a prediction (default: %(default)s)"
-    )
-    parser.add_argument("--steps", type=whole_number(1), default=60, help="steps to time (default: %(default)s)")
-    parser.add_argument("--seconds", type=number(0.1), default=10.0, help="prediction to time (default: %(default)s)")
-    parser.add_argument(
-        "--gold", type=number(0, 1), default=1.0, help="P(gold) of scheduled sampling (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--bfloat16",
-        action=argparse.BooleanOptionalAction,
-        help="matrix products in bfloat16: mixed precision in training (default: where the device is fast at it)",
-    )
-    parser.add_argument("--threads", type=whole_number(), default=0, help="threads; 0: as fine-tuning has (default)")
-    parser.add_argument("--cpu", action="store_true", help="the CPU even where there is a GPU")
-    parser.set_defaults(run=run_extraction)
 
 
 def run_extraction(options: argparse.Namespace) -> None:
@@ -150,16 +163,3 @@ def run_extraction(options: argparse.Namespace) -> None:
     found = (prediction.entities / prediction.sentences, prediction.relations / prediction.sentences)
     print(f"  found          {found[0]:.2f} entities and {found[1]:.2f} relations a sentence")
     stop_ranks()
-
-
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="WHAT")
-    add_loader(commands)
-    add_extraction(commands)
-    options = parser.parse_args(arguments)
-    return run_command(lambda: options.run(options))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

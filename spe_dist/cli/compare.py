@@ -1,7 +1,7 @@
 """Compare two systems on the same gold, as one self-contained HTML page.
 
-    compare.py --gold FILE --a FILE --b FILE --output page.html
-    compare.py --gold FILE --a FILE --b FILE --names BERT,SPE --output page.html
+    spe compare --gold FILE --a FILE --b FILE --output page.html
+    spe compare --gold FILE --a FILE --b FILE --names BERT,SPE --output page.html
 
 The page has both scores with the difference, its interval and p-value; which gold entities and relations both, one or
 neither of them finds, and what each makes up, by type; and sentences drawn as gold, A and B have them, with filters.
@@ -15,43 +15,46 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from spe_dist.cli.exits import run_command
 from spe_dist.cli.options.numbers import whole_number
+from spe_dist.cli.options.parser import Parser
 from spe_dist.cli.options.scoring import scoring_parser
-from spe_dist.config.loading import parse_command_line
 from spe_dist.errors import ConfigError
-from spe_dist.extraction.drawing.comparison_page import comparison_page
-from spe_dist.extraction.formats import read_corpus
-from spe_dist.extraction.scoring.comparison import SideBySide, compare_systems
-from spe_dist.extraction.scoring.matching import check_symmetric
-from spe_dist.extraction.scoring.table import comparison_table
+
+if TYPE_CHECKING:  # scoring takes numpy, which --help does without
+    from spe_dist.extraction.scoring.comparison import SideBySide
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
+    """The options of `spe compare`."""
     parser = scoring_parser(
-        "compare.py", "--gold FILE --a FILE --b FILE --output FILE [options]", __doc__, least_draws=1
+        "spe compare", "--gold FILE --a FILE --b FILE --output FILE [options]", __doc__, min_draws=1
     )
     parser.add_argument("--a", required=True, metavar="FILE", help="predictions of one system, the baseline")
     parser.add_argument("--b", required=True, metavar="FILE", help="predictions of the other")
     parser.add_argument("--output", required=True, metavar="FILE", help="the page, HTML")
     parser.add_argument("--names", metavar="A,B", help="what the page calls the two [the names of their files]")
     parser.add_argument("--title", help='the page\'s title ["A and B"]')
-    parser.add_argument(
-        "--sentences", type=whole_number(), default=300, metavar="N", help="most sentences to draw [300]"
-    )
+    parser.add_argument("--sentences", type=whole_number(), default=300, metavar="N", help="sentences to draw, at most")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 written, 2 a user's error."""
+    """Run the command; its exit status is explained in `spe_dist.cli.exits`."""
     return run_command(lambda: _run(sys.argv[1:] if argv is None else argv))
 
 
 def _run(argv: Sequence[str]) -> None:
-    options = parse_command_line(build_parser(), argv)
+    options = build_parser().parse(argv)
     names = _names(options)
     _check(options)
+    from spe_dist.extraction.drawing.comparison_page import comparison_page
+    from spe_dist.extraction.formats import read_corpus
+    from spe_dist.extraction.scoring.comparison import compare_systems
+    from spe_dist.extraction.scoring.matching import check_symmetric
+
     gold = read_corpus(options.gold)
     a, b = (read_corpus(path, predictions=True) for path in (options.a, options.b))
     check_symmetric(options.symmetric, gold, a, b)
@@ -86,11 +89,9 @@ def _write(path: Path, html: str) -> None:
 
 
 def report(both: SideBySide, options: argparse.Namespace) -> str:
+    from spe_dist.extraction.scoring.table import comparison_table
+
     size = Path(options.output).stat().st_size / 1e6
     drawn = min(options.sentences, len(both.sentences))
     table = comparison_table(both.comparisons, both.names, by_type=False)
     return f"{table}\n\n{options.output}: {drawn:,} of {len(both.sentences):,} sentences drawn, {size:.1f} MB"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,7 +1,7 @@
 """Look into corpora of entities and relations, and convert them between formats.
 
-spe corpus inspect train.json dev.json test.json
-spe corpus convert scierc/train.json train_spert.json --to spert
+    spe corpus inspect train.json dev.json test.json
+    spe corpus convert scierc/train.json train_spert.json --to spert
 
 Formats are told apart by content: dygie (DyGIE, SciERC, PURE), spert (SpERT), pspe (PSPE, UniRE), nyt (distant
 supervision: CoType, ARNOR).
@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from spe_dist.cli.exits import run_command
+from spe_dist.cli.options.parser import Parser, choose_command, help_on_commands
 from spe_dist.extraction.corpora.known import Check, check, plain, recognise
 from spe_dist.extraction.corpora.statistics import (
     ENTITY_COUNTS,
@@ -134,33 +135,45 @@ def counted(reasons: Mapping[str, int]) -> list[str]:
     return [f"{count:,} {reason}" for reason, count in sorted(reasons.items())]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
-    return run_command(lambda: options.run(options))
+COMMANDS = {"inspect": "count what files hold", "convert": "write a corpus in another format"}
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    inspecting = commands.add_parser("inspect", help="count what files hold", description=inspect.__doc__)
-    inspecting.set_defaults(run=inspect)
-    inspecting.add_argument("files", nargs="+", metavar="FILE", help="the parts of a corpus, one column each")
-    inspecting.add_argument("--json", action="store_true", help="print the counts as JSON")
-    converting = commands.add_parser("convert", help="write a corpus in another format", description=convert.__doc__)
-    converting.set_defaults(run=convert)
-    converting.add_argument("input", metavar="INPUT")
-    converting.add_argument("output", metavar="OUTPUT", help="ends in .gz, .xz, .zst or .bz2 to be compressed")
-    converting.add_argument("--to", required=True, choices=FORMATS, help="format of the output")
-    converting.add_argument("--overwrite", action="store_true", help="replace the output where it exists")
-    for command in (inspecting, converting):
-        command.add_argument(
-            "--format", default="auto", choices=("auto", *FORMATS), help="format of the input (default: by content)"
-        )
-        command.add_argument(
-            "--predictions", action="store_true", help="dygie: read predicted_ner and predicted_relations, not the gold"
-        )
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; its exit status is explained in `spe_dist.cli.exits`."""
+    return run_command(lambda: _run(sys.argv[1:] if argv is None else argv))
+
+
+def _run(argv: Sequence[str]) -> int:
+    name = choose_command("spe corpus", argv, list(COMMANDS), help_on_commands("spe corpus", __doc__ or "", COMMANDS))
+    if name == "inspect":
+        return inspect(inspect_parser().parse(argv[1:]))
+    return convert(convert_parser().parse(argv[1:])) if name else 0
+
+
+def inspect_parser() -> Parser:
+    """The options of `spe corpus inspect`."""
+    parser = Parser("spe corpus inspect", "FILE ... [options]", inspect.__doc__)
+    parser.add_argument("files", nargs="+", metavar="FILE", help="the parts of a corpus, one column each")
+    parser.add_argument("--json", action="store_true", help="print the counts as JSON")
+    _add_input_options(parser)
     return parser
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def convert_parser() -> Parser:
+    """The options of `spe corpus convert`."""
+    parser = Parser("spe corpus convert", "INPUT OUTPUT --to FORMAT [options]", convert.__doc__)
+    parser.add_argument("input", metavar="INPUT", help="the corpus")
+    parser.add_argument("output", metavar="OUTPUT", help="ends in .gz, .xz, .zst or .bz2 to be compressed")
+    parser.add_argument("--to", required=True, choices=FORMATS, help="format of the output")
+    parser.add_argument("--overwrite", action="store_true", help="replace the output where it exists")
+    _add_input_options(parser)
+    return parser
+
+
+def _add_input_options(parser: Parser) -> None:
+    parser.add_argument(
+        "--format", default="auto", choices=("auto", *FORMATS), help="format of the input; auto: by content"
+    )
+    parser.add_argument(
+        "--predictions", action="store_true", help="dygie: read predicted_ner and predicted_relations, not the gold"
+    )

@@ -6,18 +6,19 @@ of its last checkpoint, then a table of what was learned on the held-out sentenc
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+from spe_dist.cli.exits import run_command
+from spe_dist.cli.options.parser import Parser
 
+ROOT = Path(__file__).resolve().parents[2]
 CPU_RANKS = 2
 
 # What is claimed, the figure, its yardstick, the yardstick's name, and whether a higher figure is better.
@@ -33,12 +34,12 @@ def count_ranks() -> int:
     """As many GPUs as there are and the demo's batch divides by, else two CPU ranks (and DeepSpeed is told so)."""
     import torch
 
-    from spe_dist.config.pretraining import PRESETS
+    from spe_dist.config.presets import PRETRAINING
 
     gpus = torch.cuda.device_count()
     if not gpus:
         os.environ["DS_ACCELERATOR"] = "cpu"
-    batch = PRESETS["demo"]["global_batch_sentences"]
+    batch = PRETRAINING["demo"]["global_batch_sentences"]
     return max((ranks for ranks in range(1, gpus + 1) if batch % ranks == 0), default=CPU_RANKS)
 
 
@@ -90,11 +91,16 @@ def try_export(folder: Path) -> str:
     return f"AutoModel.from_pretrained('{folder}') encodes {sentence!r} as {tuple(states.shape)}"
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--output", default="runs/demo", help="folder of the run, emptied first (default: %(default)s)")
-    parser.add_argument("settings", nargs="*", help="further arguments for pretrain.py, after --")
-    options = parser.parse_args()
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; its exit status is explained in `spe_dist.cli.exits`."""
+    return run_command(lambda: _run(sys.argv[1:] if argv is None else argv))
+
+
+def _run(argv: Sequence[str]) -> int:
+    parser = Parser("spe demo", "[--output FOLDER] [-- SETTINGS OF spe pretrain]", __doc__)
+    parser.add_argument("--output", default="runs/demo", metavar="FOLDER", help="folder of the run, emptied first")
+    parser.add_argument("settings", nargs="*", metavar="SETTINGS", help="further arguments for spe pretrain, after --")
+    options = parser.parse(argv)
     from spe_dist.distributed.ports import free_port
     from spe_dist.training.metrics import METRICS_FILE, read_rows
 
@@ -121,7 +127,3 @@ def main() -> int:
     print(f"loss curves     {output / 'curves.png'}   (also: tensorboard --logdir {output / 'tensorboard'})")
     print(f"checkpoints     {output / 'checkpoints'}")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

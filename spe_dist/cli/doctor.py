@@ -1,12 +1,11 @@
 """What this machine offers to training, and what stands in its way.
 
-spe doctor            report; exit status 1 where something has to be mended
+spe doctor            report; exit status 1 where there are problems
 spe doctor --clean    first remove what killed runs have left (nothing that a live process uses)
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import importlib
 import os
@@ -14,7 +13,7 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -22,9 +21,12 @@ from pathlib import Path
 from packaging.specifiers import SpecifierSet
 
 from spe_dist import __version__
+from spe_dist.cli.exits import DONE, FAILED, run_command
+from spe_dist.cli.options.parser import Parser
 from spe_dist.distributed import launch
 from spe_dist.errors import LaunchError
 from spe_dist.utils.tables import aligned
+from spe_dist.utils.wording import how_many
 
 # As in pyproject.toml.
 SUPPORTED_PYTHON = ">=3.11,<3.14"
@@ -32,14 +34,14 @@ SUPPORTED = {"torch": ">=2.10,<3", "deepspeed": ">=0.19.8,<0.20", "transformers"
 SHARED_MEMORY = Path("/dev/shm")
 LEFTOVERS = "deepspeed_allreduce_buffer_*"
 STALE_LOCK_S = 180.0
-LEAST_FREE_GIB = 2.0
-LEAST_SHARED_MEMORY_GIB = 0.25
+MIN_FREE_GIB = 2.0
+MIN_SHARED_MEMORY_GIB = 0.25
 GIB = 2**30
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report. `remedy` is only there where something has to be mended."""
+    """One line of the report. `remedy` is only there where there is a problem."""
 
     topic: str
     text: str
@@ -70,7 +72,7 @@ def devices() -> list[Finding]:
     try:
         import torch
     except ImportError as error:
-        return [Finding("device", f"unknown: {error}", "mend torch first")]
+        return [Finding("device", f"unknown: {error}", "repair torch first")]
     from spe_dist.distributed.deepspeed_config import cpu_has_bfloat16
 
     fast = "bfloat16 in hardware" if cpu_has_bfloat16() else "no bfloat16 in hardware: precision auto is float32"
@@ -103,13 +105,13 @@ def _cores() -> int:
 
 
 def kernels() -> list[Finding]:
-    """Which kernel each part uses and why; an `apex` that is not NVIDIA's is something to mend."""
+    """Which kernel each part uses and why; an `apex` that is not NVIDIA's is a problem."""
     try:
         module = importlib.import_module("spe_dist.model.kernels")
         found = [Finding(f"kernel: {row.part}", f"{row.kernel} ({row.why})") for row in module.describe()]
         apex = module.find_apex()
     except ImportError as error:
-        return [Finding("kernels", f"unknown: {error}", "mend the libraries first")]
+        return [Finding("kernels", f"unknown: {error}", "repair the libraries first")]
     if apex.kind == "unrelated":
         found.append(Finding("apex", apex.detail, f"pip uninstall apex; {module.APEX_REMEDY}"))
     return found
@@ -223,9 +225,9 @@ def disks(folder: Path | None = None) -> list[Finding]:
     """Free space where checkpoints, temporary files and shared memory go."""
     found = []
     for place, least in (
-        (folder or Path.cwd(), LEAST_FREE_GIB),
-        (Path(os.environ.get("TMPDIR", "/tmp")), LEAST_FREE_GIB),
-        (SHARED_MEMORY, LEAST_SHARED_MEMORY_GIB),
+        (folder or Path.cwd(), MIN_FREE_GIB),
+        (Path(os.environ.get("TMPDIR", "/tmp")), MIN_FREE_GIB),
+        (SHARED_MEMORY, MIN_SHARED_MEMORY_GIB),
     ):
         try:
             free = shutil.disk_usage(place).free / GIB
@@ -258,7 +260,7 @@ CHECKS: tuple[Callable[[], list[Finding]], ...] = (versions, devices, kernels, c
 
 
 def report(findings: Iterable[Finding]) -> str:
-    """One aligned line a finding; what has to be mended starts with `!` and is followed by its remedy."""
+    """One aligned line a finding; a problem starts with `!` and is followed by its remedy."""
     rows = []
     for finding in findings:
         rows.append((f"{'!' if finding.remedy else ' '} {finding.topic}", finding.text))
@@ -267,23 +269,21 @@ def report(findings: Iterable[Finding]) -> str:
     return "\n".join(aligned(rows, "<"))
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Exit status 1 where something has to be mended."""
-    parser = argparse.ArgumentParser(
-        prog="spe doctor", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; exit status 1 where there are problems."""
+    return run_command(lambda: _run(sys.argv[1:] if argv is None else argv))
+
+
+def _run(argv: Sequence[str]) -> int:
+    parser = Parser("spe doctor", "[--clean]", __doc__)
     parser.add_argument("--clean", action="store_true", help="remove stale locks and shared memory of killed runs")
-    options = parser.parse_args(arguments)
-    print(f"spe_dist {__version__} on {platform.node()}, {platform.system()} {platform.release()}")
+    options = parser.parse(argv)
+    print(f"spe-dist {__version__} on {platform.node()}, {platform.system()} {platform.release()}")
     if options.clean:
         for file in clean():
             print(f"removed {file}")
     findings = [finding for check in CHECKS for finding in check()]
     print(report(findings))
     problems = sum(bool(finding.remedy) for finding in findings)
-    print(f"{problems} thing(s) to mend" if problems else "nothing to mend")
-    return 1 if problems else 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+    print(how_many(problems, "problem") if problems else "no problems")
+    return FAILED if problems else DONE

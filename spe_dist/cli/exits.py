@@ -1,4 +1,17 @@
-"""How every command of this project ends: its exit status, and one line for an error that the user can mend."""
+"""How every command ends: its exit status, and one line for an error that the user can correct.
+
+    0    done
+    1    failed: training went wrong or lost a rank, shards are damaged, a piece of an experiment failed, or
+         `spe doctor` found problems
+    2    a user's error, reported in one line
+    75   stopped as asked (a signal, the file OUTPUT/STOP, a time limit): all is saved, the work is not finished, and
+         the same command (for a training with --resume auto) continues it
+    130  ended at once by Ctrl-C, without saving what was not saved before
+
+A script that goes on only after 0 never takes a part for the whole: `spe pretrain ... && spe export ...`. Of several
+ranks only rank 0 ends with 75, after the others, which end with 0. What launchers make of it (deepspeed 0.19.8, torch
+2.13, Slurm 22.05): see `spe_dist.distributed.stop`.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +20,15 @@ import io
 import os
 import signal
 import sys
+import time
+import traceback
 from collections.abc import Callable
 
-from spe_dist.errors import SpeError
+from spe_dist.errors import DivergenceError, SpeError, TrainingFailure
 
-USER_ERROR, STOPPED, INTERRUPTED = 2, 75, 130  # STOPPED: a run that was asked to stop and has saved
+DONE, FAILED, USER_ERROR, STOPPED, INTERRUPTED = 0, 1, 2, 75, 130  # 75: EX_TEMPFAIL of sysexits.h, "try again later"
+OTHER_RANKS_WAIT_S = 3.0  # for the launcher, which ends the others once rank 0 has said the same
+TRAIN_EXTRA = ("deepspeed", "webdataset", "tensorboard", "matplotlib", "ninja")  # as in pyproject.toml
 
 
 def stopped_status() -> int:
@@ -39,18 +56,15 @@ def run_command(
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        status = command() or 0
+        status = _status_of(command)
         _flush()
     except BrokenPipeError:
         _drop_output()
-        return 0
+        return DONE
     except errors as error:
-        try:
-            _flush()
-        except OSError:  # the error matters more
-            _drop_output()
-        print(f"error: {error}", file=sys.stderr)
-        return USER_ERROR
+        return _user_error(str(error))
+    except ModuleNotFoundError as error:
+        return _user_error(missing_extra(error))
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
@@ -63,6 +77,64 @@ def run_command(
     return status
 
 
+def run_training(program: Callable[[], int]) -> int:
+    """Run a training program, and return its exit status as the table above has it."""
+    try:
+        return _status_of(program)
+    except (SpeError, TrainingFailure, DivergenceError) as error:
+        if _rank() != "0":
+            time.sleep(OTHER_RANKS_WAIT_S)
+        _report(str(error))
+        return USER_ERROR if isinstance(error, SpeError) else FAILED
+    except ModuleNotFoundError as error:
+        _report(missing_extra(error))
+        return USER_ERROR
+    except RuntimeError as error:
+        if not _connection_lost(error):
+            raise
+        traceback.print_exc()
+        _report(
+            "the connection to another rank is lost: that rank has ended, as its own last lines may tell, or did not "
+            "answer within timeout_s. Checkpoints are kept; continue with --resume auto"
+        )
+        return FAILED
+    except KeyboardInterrupt:
+        if _rank() == "0":
+            sys.stdout.flush()
+            print(
+                "interrupted without saving; checkpoints made before are kept, and the same command with --resume auto "
+                "goes on from the newest",
+                file=sys.stderr,
+            )
+        return INTERRUPTED
+
+
+def _status_of(command: Callable[[], int | None]) -> int:
+    try:
+        return command() or DONE
+    except SystemExit as ended:  # of argparse, once the help is printed
+        if ended.code:
+            raise
+        return DONE
+
+
+def missing_extra(error: ModuleNotFoundError) -> str:
+    """What to install, in one line. Raises the error where it is not a package of the extra `train` that is missing."""
+    name = (error.name or "").partition(".")[0]
+    if name not in TRAIN_EXTRA:
+        raise error
+    return f"this needs {name}, which is not installed; pip install 'spe-dist[train]'"
+
+
+def _user_error(message: str) -> int:
+    try:
+        _flush()
+    except OSError:  # the error matters more
+        _drop_output()
+    print(f"error: {message}", file=sys.stderr)
+    return USER_ERROR
+
+
 def _flush() -> None:
     if sys.stdout is not None:
         sys.stdout.flush()
@@ -71,3 +143,18 @@ def _flush() -> None:
 def _drop_output() -> None:
     """Send what standard output still holds nowhere: writing it would fail again when Python ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _connection_lost(error: RuntimeError) -> bool:
+    """Whether a collective failed because its other ranks have gone. gloo has no type of error of its own."""
+    backend = sys.modules.get("torch.distributed")
+    return "gloo" in str(error) or (backend is not None and isinstance(error, backend.DistError))
+
+
+def _rank() -> str:
+    return os.environ.get("RANK", "0")
+
+
+def _report(message: str) -> None:
+    sys.stdout.flush()
+    print(f"{f'rank {_rank()}: ' if _rank() != '0' else ''}error: {message}", file=sys.stderr, flush=True)

@@ -1,8 +1,8 @@
 """Run the experiments of a file, and print their tables.
 
-    spe experiments run spe_dist/experiments/files/demo.yaml
-    spe experiments run spe_dist/experiments/files/paper.yaml --set ace05=DATA/ace05 --only spe --dry_run
-    spe experiments table spe_dist/experiments/files/demo.yaml --split dev
+    spe experiments run demo
+    spe experiments run paper --set ace05=DATA/ace05 --only spe --dry_run
+    spe experiments table demo --split dev
 
 `run` makes what is missing: shards, pre-training, exports, fine-tuning for each row, training share and seed. Finished
 pieces are skipped, half-done ones resumed; a failed one is reported and the others go on. Ctrl-C lets what runs save
@@ -18,44 +18,82 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from spe_dist import experiments
 from spe_dist.cli.exits import run_command
 from spe_dist.cli.options.numbers import whole_number
+from spe_dist.cli.options.parser import Parser, choose_command, help_on_commands
 from spe_dist.errors import ConfigError
+from spe_dist.utils.wording import nearest
 
 VALUES_FILE = "values.json"
+FILES = Path(experiments.__file__).parent / "files"
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").splitlines()[0],
-        epilog="\n".join((__doc__ or "").splitlines()[2:]),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="run|table")
-    run = commands.add_parser("run", help="make what is missing, then print the tables")
-    table = commands.add_parser("table", help="print the tables of what is finished")
-    for command in (run, table):
-        add = command.add_argument
-        add("file", type=Path, metavar="FILE.yaml", help="experiment file, as in spe_dist/experiments/files/")
-        add("--set", action="append", default=[], metavar="NAME=VALUE", help="one of the file's `values`")
-        add("--only", action="append", default=[], metavar="NAME", help=ONLY)
-        add("--seeds", type=_seeds, default=(), metavar="N,N,..", help="in place of those of the file")
-        add("--split", choices=("dev", "test"), default="test", help="which scores the tables show [test]")
-    run.add_argument("--jobs", type=int, metavar="N", help="pieces that run at once [the file's `jobs`, else 1]")
-    run.add_argument("--devices", default="", metavar="0,1,..", help=DEVICES)
-    run.add_argument("--renew", action="store_true", help="remove pieces made with other settings and make them anew")
-    run.add_argument("--dry_run", action="store_true", help="print the pieces, their state and commands; run nothing")
-    return parser
-
-
+COMMANDS = {"run": "make what is missing, then print the tables", "table": "print the tables of what is finished"}
 ONLY = "rows, corpora or tables by name, or pieces of work by pattern, such as 'rows/spe/*'; may be repeated [all]"
 DEVICES = "GPUs, of which each piece without a launcher sees one; as many pieces run at once unless --jobs says fewer"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 all finished, 1 a piece failed, 2 a user's error, 130 stopped."""
-    options = build_parser().parse_args(arguments)
-    return run_command(lambda: run(options) if options.command == "run" else print_tables(options))
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; its exit status is explained in `spe_dist.cli.exits`."""
+    return run_command(lambda: _run(sys.argv[1:] if argv is None else argv))
+
+
+def _run(argv: Sequence[str]) -> int:
+    help_text = help_on_commands("spe experiments", __doc__ or "", COMMANDS)
+    name = choose_command("spe experiments", argv, list(COMMANDS), help_text)
+    if name == "run":
+        return run(run_parser().parse(argv[1:]))
+    return print_tables(table_parser().parse(argv[1:])) if name else 0
+
+
+def run_parser() -> Parser:
+    """The options of `spe experiments run`."""
+    parser = Parser("spe experiments run", "FILE.yaml|NAME [options]", __doc__)
+    _add_common_options(parser)
+    add = parser.add_argument
+    add("--jobs", type=whole_number(1), metavar="N", help="pieces that run at once [the file's `jobs`, else 1]")
+    add("--devices", default="", metavar="0,1,..", help=DEVICES)
+    add("--renew", action="store_true", help="remove pieces made with other settings, and make them again")
+    add("--dry_run", action="store_true", help="print the pieces, their state and commands; run nothing")
+    return parser
+
+
+def table_parser() -> Parser:
+    """The options of `spe experiments table`."""
+    parser = Parser("spe experiments table", "FILE.yaml|NAME [options]", __doc__)
+    _add_common_options(parser)
+    return parser
+
+
+def _add_common_options(parser: Parser) -> None:
+    add = parser.add_argument
+    add("file", metavar="FILE.yaml|NAME", help=f"experiment file, or one of the package's: {', '.join(known_files())}")
+    add("--set", action="append", default=[], metavar="NAME=VALUE", help="one of the file's `values`")
+    add("--only", action="append", default=[], metavar="NAME", help=ONLY)
+    add("--seeds", type=_seeds, default=(), metavar="N,N,..", help="in place of those of the file [the file's]")
+    add("--split", choices=("dev", "test"), default="test", help="which scores the tables show")
+
+
+def known_files() -> list[str]:
+    """Names of the experiment files that the package brings."""
+    return sorted(path.stem for path in FILES.glob("*.yaml"))
+
+
+def find_file(name: str) -> Path:
+    """The experiment file of a path, or of the name of one that the package brings.
+
+    Raises:
+        ConfigError: where there is neither.
+    """
+    if Path(name).exists():
+        return Path(name)
+    if name.removesuffix(".yaml") in known_files():
+        return FILES / f"{name.removesuffix('.yaml')}.yaml"
+    known = known_files()
+    raise ConfigError(
+        f"experiment file {name} does not exist; the package has {', '.join(known)}{nearest(name, known)}"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -65,7 +103,7 @@ def run(options: argparse.Namespace) -> int:
     from spe_dist.experiments.runner import Runner, alone_in, describe_plan, refuse_changed
 
     given = parse_values(options.set)
-    experiment = read_experiment(options.file, given, options.seeds)
+    experiment = read_experiment(find_file(options.file), given, options.seeds)
     plan = make_plan(experiment, options.only)
     output = output_folder(experiment)
     requests = Requests(plan, output)
@@ -93,10 +131,10 @@ def print_tables(options: argparse.Namespace) -> int:
     from spe_dist.experiments.report import write_report
 
     given = parse_values(options.set)
-    experiment = read_experiment(options.file, given)
+    experiment = read_experiment(find_file(options.file), given)
     earlier = remembered(output_folder(experiment))
     known = {name: value for name, value in earlier.items() if name in experiment.values}
-    experiment = read_experiment(options.file, known | given, options.seeds)
+    experiment = read_experiment(find_file(options.file), known | given, options.seeds)
     for line in write_report(experiment, options.only, options.split):
         print(line)
     return 0
@@ -123,7 +161,3 @@ def remembered(output: Path) -> dict[str, str]:
         return json.loads((output / VALUES_FILE).read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError):
         return {}
-
-
-if __name__ == "__main__":
-    sys.exit(main())

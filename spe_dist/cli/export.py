@@ -1,7 +1,7 @@
 """Turn a training checkpoint into plain PyTorch: a BertModel for transformers, the SPE parts beside it.
 
-    convert_checkpoint.py CHECKPOINT OUTPUT
-    convert_checkpoint.py --from_pspe FILE OUTPUT
+    spe export CHECKPOINT OUTPUT
+    spe export --from_pspe FILE OUTPUT
 
 CHECKPOINT is a run's output folder (its latest checkpoint is taken), its folder of checkpoints, or one of these. One
 process on a CPU does it; neither a launcher nor DeepSpeed nor a GPU takes part, whatever the checkpoint was trained on.
@@ -16,22 +16,18 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from spe_dist.cli.exits import run_command
+from spe_dist.cli.options.numbers import whole_number
+from spe_dist.cli.options.parser import Parser
 from spe_dist.errors import ConfigError, SpeError
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line; which of the paths are needed depends on --from_pspe and --torch."""
-    summary, _, details = (__doc__ or "").partition("\n\n")
-    command = argparse.ArgumentParser(
-        usage="convert_checkpoint.py [options] CHECKPOINT OUTPUT\n"
-        "       convert_checkpoint.py [options] --from_pspe FILE OUTPUT",
-        description=summary,
-        epilog=details,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def build_parser() -> Parser:
+    """The options of `spe export`; which of the paths are needed depends on --from_pspe and --torch."""
+    command = Parser("spe export", "CHECKPOINT OUTPUT [options], or --from_pspe FILE OUTPUT", __doc__)
     command.add_argument(
         "paths", nargs="*", type=Path, metavar="CHECKPOINT OUTPUT", help="what to read, and the folder to write"
     )
@@ -40,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
         choices=("query", "key"),
         default="query",
         help="query: the trained encoder (float32 masters); key: the momentum encoder (its average), without the heads "
-        "of TBO and SPO (only an imported --from_pspe has them there) [query]",
+        "of TBO and SPO (only an imported --from_pspe has them there)",
     )
     command.add_argument(
         "--torch",
@@ -52,7 +48,10 @@ def parser() -> argparse.ArgumentParser:
     pspe = command.add_argument_group("checkpoints of the predecessor's code (Receiling/PSPE)")
     pspe.add_argument("--from_pspe", type=Path, metavar="FILE", help="read the state_dict of its pre-training model")
     pspe.add_argument(
-        "--attention_heads", type=int, metavar="N", help="of its BERT, which FILE does not tell [hidden size / 64]"
+        "--attention_heads",
+        type=whole_number(1),
+        metavar="N",
+        help="of its BERT; FILE does not hold them [hidden size / 64]",
     )
     pspe.add_argument(
         "--tokenizer",
@@ -106,10 +105,7 @@ def convert(options: argparse.Namespace) -> None:
         print(f"{options.torch}: one state_dict")
 
 
-def main(arguments: list[str] | None = None) -> int:
-    options = parser().parse_intermixed_args(arguments)
-    return run_command(lambda: convert(options), errors=(SpeError, OSError))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; its exit status is explained in `spe_dist.cli.exits`."""
+    given = sys.argv[1:] if argv is None else argv
+    return run_command(lambda: convert(build_parser().parse(given)), errors=(SpeError, OSError))

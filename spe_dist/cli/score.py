@@ -1,8 +1,8 @@
 """Score predictions: entity, relation and Ent+Rel precision, recall and F1, as in the paper.
 
-    score.py --gold FILE --predictions FILE
-    score.py --gold FILE --predictions FILE --baseline FILE      two systems, with a paired test
-    score.py --gold FILE --predictions FILE --symmetric SPOUSE,SIBLING
+    spe score --gold FILE --predictions FILE
+    spe score --gold FILE --predictions FILE --baseline FILE      two systems, with a paired test
+    spe score --gold FILE --predictions FILE --symmetric SPOUSE,SIBLING
 
 All files may have any format that spe corpus knows, gold another one than predictions; they must hold the same
 sentences in the same order. No model takes part.
@@ -18,27 +18,27 @@ alone; --bootstrap 0 for none); the paired test is approximate randomisation ove
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spe_dist.cli.exits import run_command
+from spe_dist.cli.options.parser import Parser
 from spe_dist.cli.options.scoring import scoring_parser
-from spe_dist.config.loading import parse_command_line
-from spe_dist.extraction.corpora.corpus import Corpus
-from spe_dist.extraction.formats import read_corpus
-from spe_dist.extraction.scoring.counts import Name
-from spe_dist.extraction.scoring.matching import check_symmetric
-from spe_dist.extraction.scoring.scores import Scores, score
-from spe_dist.extraction.scoring.significance import Comparison, compare, confidence_intervals
-from spe_dist.extraction.scoring.table import Intervals, comparison_table, scores_table
+
+if TYPE_CHECKING:  # scoring takes numpy, which --help does without
+    from spe_dist.extraction.corpora.corpus import Corpus
+    from spe_dist.extraction.scoring.counts import Name
+    from spe_dist.extraction.scoring.scores import Scores
+    from spe_dist.extraction.scoring.significance import Comparison
+    from spe_dist.extraction.scoring.table import Intervals
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
+    """The options of `spe score`."""
     parser = scoring_parser(
-        "score.py", "--gold FILE --predictions FILE [--baseline FILE] [options]", __doc__, least_draws=0
+        "spe score", "--gold FILE --predictions FILE [--baseline FILE] [options]", __doc__, min_draws=0
     )
     parser.add_argument(
         "--predictions", required=True, metavar="FILE", help="the same sentences as a system marked them"
@@ -52,12 +52,17 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 scored, 2 a user's error."""
+    """Run the command; its exit status is explained in `spe_dist.cli.exits`."""
     return run_command(lambda: _run(sys.argv[1:] if argv is None else argv))
 
 
 def _run(argv: Sequence[str]) -> None:
-    options = parse_command_line(build_parser(), argv)
+    options = build_parser().parse(argv)
+    from spe_dist.extraction.formats import read_corpus
+    from spe_dist.extraction.scoring.matching import check_symmetric
+    from spe_dist.extraction.scoring.scores import score
+    from spe_dist.extraction.scoring.significance import compare, confidence_intervals
+
     gold = read_corpus(options.gold)
     predicted = read_corpus(options.predictions, predictions=True)
     baseline = read_corpus(options.baseline, predictions=True) if options.baseline else None
@@ -83,6 +88,8 @@ def to_text(
     by_group: bool,
 ) -> str:
     """What a reader wants to see: the files, the tables, then what reading and scoring had to note."""
+    from spe_dist.extraction.scoring.table import comparison_table, scores_table
+
     notes = [
         f"note: {count:,} {why} ({name})" for name, corpus in files.items() for why, count in corpus.notices.items()
     ]
@@ -118,7 +125,3 @@ def to_json(
         for name, corpus in files.items()
     }
     return {"files": described, "interval_units": scores.units.description, **numbers}
-
-
-if __name__ == "__main__":
-    sys.exit(main())

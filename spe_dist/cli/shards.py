@@ -1,7 +1,8 @@
-"""Look into shards: compare them with their manifest, or show a sentence as training sees it.
+"""Make shards of raw text, compare them with their manifest, or show a sentence as training sees it.
 
-spe shards verify DIR
-spe shards show DIR --sentence 12345
+spe shards make --input wiki/*.txt.xz books/ --output SHARDS --tokenizer bert-base-cased
+spe shards verify SHARDS
+spe shards show SHARDS --sentence 12345
 """
 
 from __future__ import annotations
@@ -10,67 +11,202 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from spe_dist.cli import make_shards
 from spe_dist.cli.exits import run_command
+from spe_dist.cli.options.numbers import number, whole_number
+from spe_dist.cli.options.parser import Parser, choose_command, help_on_commands
 from spe_dist.config.pretraining import CorruptionConfig
-from spe_dist.data.shards.store import ShardStore
+from spe_dist.data.build.settings import BuildSettings
 from spe_dist.errors import DataError
+from spe_dist.utils.wording import how_many
+
+COMMANDS = {
+    "make": "make shards of raw text",
+    "verify": "compare all shards with their manifest",
+    "show": "show a sentence by its number",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; its exit status is explained in `spe_dist.cli.exits`."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    interrupted = "interrupted"
+    if given[:1] == ["make"]:
+        interrupted = "interrupted; the same command continues"
+    return run_command(lambda: _run(given), interrupted=interrupted)
+
+
+def _run(argv: Sequence[str]) -> int:
+    name = choose_command("spe shards", argv, list(COMMANDS), help_on_commands("spe shards", __doc__ or "", COMMANDS))
+    if name == "make":
+        return make(make_parser().parse(argv[1:]))
+    if name == "verify":
+        return verify(verify_parser().parse(argv[1:]))
+    return show(show_parser().parse(argv[1:])) if name else 0
+
+
+def make(options: argparse.Namespace) -> int:
+    """Make shards of raw text: words, pieces, blocks in WebDataset tars, and a manifest.
+
+    Input is plain, .gz, .xz or .zst text or JSON lines. Sentences are shuffled over the whole corpus, 0.5% are held
+    out. An interrupted run continues when the command is repeated.
+    """
+    from spe_dist.data.build.make import make_shards
+
+    settings = vars(options)
+    inputs, output = settings.pop("input"), settings.pop("output")
+    make_shards(inputs, output, **settings)
+    return 0
 
 
 def verify(options: argparse.Namespace) -> int:
-    """Read everything and print what was checked; exit status 1 where something is wrong."""
+    """Compare all shards with their manifest; exit status 1 where something is wrong."""
+    from spe_dist.data.shards.store import ShardStore
+
     store = ShardStore.open(options.shards, cache_dir=options.cache_dir)
     report = store.verify()
     for split, shards in store.manifest.splits.items():
         sentences, blocks = store.manifest.n_sentences(split), sum(len(shard.blocks) for shard in shards)
-        print(f"{split}: {len(shards):,} shards, {blocks:,} blocks, {sentences:,} sentences in the manifest")
+        print(
+            f"{split}: {how_many(len(shards), 'shard')}, {how_many(blocks, 'block')}, "
+            f"{how_many(sentences, 'sentence')} in the manifest"
+        )
     print(report)
     return 0 if report.ok else 1
 
 
 def show(options: argparse.Namespace) -> int:
-    """Print one sentence with its spans, permutation, targets and both views."""
+    """Show a sentence by its number, with its spans, permutation, targets and both views."""
     from spe_dist.data.batches.inspect import describe_sentence
+    from spe_dist.data.shards.store import ShardStore
 
     stores = [ShardStore.open(options.shards, split, options.cache_dir) for split in ("train", "held_out")]
     number = options.sentence
     holding = [store for store in stores if 0 <= number - store.first_sentence_id < store.n_sentences]
     if not holding:
         total = sum(store.n_sentences for store in stores)
-        raise DataError(f"--sentence {number} does not exist in {options.shards}; its ids are 0 to {total - 1}")
+        raise DataError(f"--sentence {number} does not exist in {options.shards}; its numbers are 0 to {total - 1}")
     config = CorruptionConfig(view_masks=options.view_masks, permutations=options.permutations)
     print(describe_sentence(holding[0], number, config, seed=options.seed, epoch=options.epoch))
     return 0
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if given[:1] == ["make"]:
-        return make_shards.main(given[1:])
-    options = _parser().parse_args(given)
-    return run_command(lambda: options.run(options))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    commands.add_parser("make", help="make shards of raw text", add_help=False)
-    verifying = commands.add_parser("verify", help="compare all shards with their manifest", description=verify.__doc__)
-    verifying.set_defaults(run=verify)
-    showing = commands.add_parser("show", help="show a sentence by its id", description=show.__doc__)
-    showing.set_defaults(run=show)
-    for command in (verifying, showing):
-        command.add_argument("shards", metavar="DIR", help="folder or URL of shards")
-        command.add_argument("--cache_dir", help="where shards of a URL are kept (default: the user's cache folder)")
-    defaults = CorruptionConfig()
-    add = showing.add_argument
-    add("--sentence", type=int, required=True, metavar="ID", help="training sentences first, then the held-out ones")
-    add("--seed", type=int, default=0, help="seed of the run (default: %(default)s)")
-    add("--epoch", type=int, default=0, help="epoch, from 0 (default: %(default)s)")
-    add("--view_masks", choices=("each", "one"), default=defaults.view_masks, help="default: %(default)s")
-    add("--permutations", type=int, default=defaults.permutations, help="n_p of the paper (default: %(default)s)")
+def make_parser() -> Parser:
+    """The options of `spe shards make`."""
+    parser = Parser("spe shards make", "--input FILES --output DIR --tokenizer NAME [options]", make.__doc__)
+    defaults = BuildSettings()
+    add, rest = parser.add_argument, parser.less_used
+    add("--input", nargs="+", required=True, metavar="FILES", help="text files, folders or globs")
+    add("--output", required=True, metavar="DIR", help="folder for shards, tokenizer and manifest.json")
+    add("--tokenizer", metavar="NAME|FOLDER|FILE", help="WordPiece tokenizer: a name, a folder or a vocab.txt")
+    add(
+        "--train_vocab",
+        type=whole_number(1),
+        metavar="N",
+        help="or train a vocabulary of N pieces on the input",
+    )
+    add(
+        "--do_lower_case",
+        type=_boolean,
+        metavar="true|false",
+        help="lower-case the text [as the tokenizer says, or as its vocabulary is; a trained one: false]",
+    )
+    add(
+        "--unit",
+        choices=("auto", "sentences", "documents"),
+        default=defaults.unit,
+        help="one sentence a line, or documents that are split into sentences; auto looks whether lines of a sample "
+        "hold several sentences or break off inside them",
+    )
+    add(
+        "--words",
+        choices=("auto", "spaces", "tokenizer"),
+        default=defaults.words,
+        help="words stand between spaces (tokenised text only), or are found by spaCy's English tokenizer; auto looks "
+        "whether punctuation of a sample is attached to words",
+    )
+    rest(
+        add(
+            "--format",
+            choices=("auto", "text", "jsonl"),
+            default=defaults.format,
+            help="auto: by each file's first line",
+        )
+    )
+    rest(add("--text_field", default=defaults.text_field, metavar="NAME", help="key of the text in JSON lines"))
+    rest(add("--seed", type=whole_number(), default=defaults.seed, metavar="N", help="seed of the shuffle"))
+    add("--held_out", type=number(), default=defaults.held_out, metavar="X", help="share of sentences held out")
+    add(
+        "--max_pieces",
+        type=whole_number(),
+        default=defaults.max_pieces,
+        metavar="N",
+        help="longest sentence in pieces, [CLS] and [SEP] included; longer ones are skipped",
+    )
+    rest(
+        add(
+            "--block_sentences",
+            type=whole_number(),
+            default=defaults.block_sentences,
+            metavar="N",
+            help="sentences of a block, about",
+        )
+    )
+    rest(
+        add(
+            "--shard_sentences",
+            type=whole_number(),
+            default=defaults.shard_sentences,
+            metavar="N",
+            help="sentences of a shard, about",
+        )
+    )
+    add(
+        "--processes",
+        type=whole_number(1),
+        metavar="N",
+        help="worker processes [one a core; for small inputs one]",
+    )
+    rest(
+        add(
+            "--max_bad_share",
+            type=number(0, 1),
+            default=0.01,
+            metavar="X",
+            help="share of undecodable lines from which the build fails",
+        )
+    )
+    add("--overwrite", action="store_true", help="remove an earlier build of another request from DIR")
+    rest(add("--quiet", action="store_true", help="print nothing but warnings and errors"))
     return parser
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def verify_parser() -> Parser:
+    """The options of `spe shards verify`."""
+    parser = Parser("spe shards verify", "DIR [options]", verify.__doc__)
+    _add_shards(parser)
+    return parser
+
+
+def show_parser() -> Parser:
+    """The options of `spe shards show`."""
+    parser = Parser("spe shards show", "DIR --sentence N [options]", show.__doc__)
+    _add_shards(parser)
+    defaults = CorruptionConfig()
+    add = parser.add_argument
+    add("--sentence", type=int, required=True, metavar="N", help="training sentences come first, then those held out")
+    add("--seed", type=whole_number(), default=0, metavar="N", help="seed of the run")
+    add("--epoch", type=whole_number(), default=0, metavar="N", help="epoch, from 0")
+    add("--view_masks", choices=("each", "one"), default=defaults.view_masks, help="as in pre-training")
+    add("--permutations", type=whole_number(1, 6), default=defaults.permutations, metavar="N", help="n_p of the paper")
+    return parser
+
+
+def _add_shards(parser: Parser) -> None:
+    parser.add_argument("shards", metavar="DIR", help="folder or URL of shards")
+    parser.add_argument("--cache_dir", metavar="DIR", help="where shards of a URL are kept [the user's cache folder]")
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+    return text.lower() == "true"

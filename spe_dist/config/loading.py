@@ -6,31 +6,33 @@ key, a value of the wrong type and a misspelt choice are errors that name the ne
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import difflib
 import inspect
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from spe_dist.config.pretraining import PRESETS, Config, validate
+from spe_dist.config.presets import PRESETS
+from spe_dist.config.pretraining import Config
+from spe_dist.config.yaml_file import read_yaml
 from spe_dist.errors import ConfigError
+from spe_dist.utils.wording import nearest
 
 
 @dataclasses.dataclass(frozen=True)
 class Leaf:
-    """One setting: its section, name, type, default and help text."""
+    """One setting: its section, name, type, default, help text, and whether `--help` shows it."""
 
     section: str
     name: str
     type: Any
     default: Any
     help: str
+    common: bool
 
 
 def leaves(config_class: type = Config) -> dict[str, Leaf]:
@@ -41,7 +43,8 @@ def leaves(config_class: type = Config) -> dict[str, Leaf]:
         own = list(inspect.get_annotations(section_type))
         for f in sorted(dataclasses.fields(section_type), key=lambda f: (*own, f.name).index(f.name)):
             assert f.name not in found, f"leaf {f.name} stands in two sections"
-            found[f.name] = Leaf(section_name, f.name, hints[f.name], f.default, f.metadata["help"])
+            help, common = f.metadata["help"], f.metadata["common"]
+            found[f.name] = Leaf(section_name, f.name, hints[f.name], f.default, help, common)
     return found
 
 
@@ -52,7 +55,7 @@ def resolve(overrides: Iterable[Mapping[str, Any]], config_class: type = Config)
     for mapping in overrides:
         for name, value in mapping.items():
             if name not in known:
-                raise ConfigError(f"unknown setting {name!r}{_nearest(name, known)}")
+                raise ConfigError(f"unknown setting {name!r}{nearest(name, known)}")
             values[known[name].section][name] = convert(known[name], value)
     hints = typing.get_type_hints(config_class)
     return config_class(**{section: hints[section](**chosen) for section, chosen in values.items()})
@@ -72,14 +75,7 @@ def describe_differences(changed: Mapping[str, tuple[Any, Any]]) -> str:
 
 def load_yaml(path: str | Path, config_class: type = Config) -> dict[str, Any]:
     """Leaf-name mapping of a YAML file, nested by section or flat. Raises ConfigError."""
-    try:
-        document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"settings file {path} does not exist; check --config") from None
-    except OSError as error:
-        raise ConfigError(f"settings file {path} cannot be read: {error.strerror}; check --config") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"settings file {path} is not valid YAML: {error}") from None
+    document = read_yaml(path, "settings file", "check --config")
     return flatten(document or {}, str(path), config_class)
 
 
@@ -94,7 +90,7 @@ def flatten(document: Any, source: str, config_class: type = Config) -> dict[str
         inside = value.items() if key in sections and isinstance(value, dict) else [(key, value)]
         for name, leaf_value in inside:
             if name not in known:
-                raise ConfigError(f"{source}: unknown setting {name!r}{_nearest(str(name), [*known, *sections])}")
+                raise ConfigError(f"{source}: unknown setting {name!r}{nearest(str(name), [*known, *sections])}")
             if key in sections and isinstance(value, dict) and known[name].section != key:
                 raise ConfigError(f"{source}: {name!r} belongs to section {known[name].section!r}, not {key!r}")
             if name in flat:
@@ -124,7 +120,7 @@ def convert(leaf: Leaf, value: Any) -> Any:
         choices = typing.get_args(target)
         if value not in choices:
             raise ConfigError(
-                f"{leaf.name}={value!r}: choose one of {', '.join(choices)}{_nearest(str(value), choices)}"
+                f"{leaf.name}={value!r}: choose one of {', '.join(choices)}{nearest(str(value), choices)}"
             )
         return value
     if typing.get_origin(target) is tuple:
@@ -165,71 +161,20 @@ def _scalar(name: str, target: type, value: Any) -> Any:
 _TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else ""
-
-
-class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors are ConfigErrors, with the nearest known option."""
-
-    def error(self, message: str) -> typing.NoReturn:
-        raise ConfigError(message)
-
-
-def add_settings(parser: argparse.ArgumentParser, config_class: type = Config) -> None:
-    """One option for every setting, grouped by section, with its default in the help text."""
-    sections = typing.get_type_hints(config_class)
-    groups = {s: parser.add_argument_group(s, (t.__doc__ or "").splitlines()[0]) for s, t in sections.items()}
-    for leaf in leaves(config_class).values():
-        options: dict[str, Any] = {"metavar": _metavar(leaf), "default": argparse.SUPPRESS}
-        if leaf.type is bool:
-            options |= {"nargs": "?", "const": True}
-        help_text = f"{leaf.help} [{_text(leaf.default)}]".replace("%", "%%")
-        groups[leaf.section].add_argument(f"--{leaf.name}", help=help_text, **options)
-
-
-def _text(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return str(value).lower()
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def _metavar(leaf: Leaf) -> str:
-    if typing.get_origin(leaf.type) is typing.Literal:
-        return "|".join(typing.get_args(leaf.type))
-    if typing.get_origin(leaf.type) is tuple:
-        return "N,N,.." if typing.get_args(leaf.type)[0] is int else "TEXT,TEXT,.."
-    if leaf.type is bool:
-        return "true|false"
-    return {int: "N", float: "X"}.get(leaf.type, "TEXT")
-
-
-def parse_command_line(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
-    """Parsed arguments, options before, behind and between positional ones; an unknown one is a ConfigError."""
-    namespace, unknown = parser.parse_known_intermixed_args(list(argv))
-    if unknown:
-        known = [option for action in parser._actions for option in action.option_strings]
-        word = unknown[0].split("=")[0]
-        raise ConfigError(f"unknown argument {unknown[0]!r}{_nearest(word, known)}; --help lists all")
-    return namespace
-
-
 def load_config(
-    *,
-    preset: str | None,
-    yaml_file: str | None,
-    given: Mapping[str, Any],
-    config_class: type = Config,
-    presets: Mapping[str, Mapping[str, Any]] = PRESETS,
-    check: Callable[[Any], None] = validate,
+    *, preset: str | None, yaml_file: str | None, given: Mapping[str, Any], config_class: type = Config
 ) -> Any:
-    """The checked config of a run: defaults, then preset, then YAML file, then what the command line gave."""
+    """The checked config of a run: defaults, then preset, then YAML file, then what the command line gave.
+
+    Raises:
+        ConfigError: for an unknown preset or setting, a wrong value, and a contradiction.
+    """
+    presets = PRESETS[config_class]
     if preset is not None and preset not in presets:
-        raise ConfigError(f"unknown preset {preset!r}; choose one of {', '.join(presets)}{_nearest(preset, presets)}")
+        raise ConfigError(f"unknown preset {preset!r}; choose one of {', '.join(presets)}{nearest(preset, presets)}")
     config = resolve(
         [presets[preset] if preset else {}, load_yaml(yaml_file, config_class) if yaml_file else {}, given],
         config_class,
     )
-    check(config)
+    config.validate()
     return config

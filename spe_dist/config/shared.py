@@ -5,16 +5,57 @@ Where one of them has another default or another help text, its own config class
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Protocol
 
 from spe_dist.errors import ConfigError
 
 
-def setting(default: Any, help: str) -> Any:
-    """A dataclass field with the text that `--help` shows."""
-    return field(default=default, metadata={"help": help})
+@dataclass(frozen=True)
+class Bounds:
+    """The range of a number: from `low` to `high`, each included unless it is open."""
+
+    low: float = 0.0
+    high: float = math.inf
+    low_open: bool = False
+    high_open: bool = False
+
+    def contain(self, value: float) -> bool:
+        above = value > self.low or (value == self.low and not self.low_open)
+        return above and (value < self.high or (value == self.high and not self.high_open))
+
+    def __str__(self) -> str:
+        if self.high == math.inf:
+            return f"{'above' if self.low_open else 'at least'} {self.low:g}"
+        return f"in {'(' if self.low_open else '['}{self.low:g}, {self.high:g}{')' if self.high_open else ']'}"
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    low: float = 0.0,
+    above: float | None = None,
+    high: float = math.inf,
+    below: float | None = None,
+    why: str = "",
+    common: bool = False,
+) -> Any:
+    """A dataclass field with the text that `--help` shows, and the range of a number.
+
+    Args:
+        default: its value where nobody sets it.
+        help: one phrase; the default is added to it.
+        low: least value of a number; `above` instead: it must be larger than that.
+        high: largest value of a number; `below` instead: it must be smaller than that.
+        why: the reason for the range, where its error should give one.
+        common: shown by `--help`; the others by `--help-all`.
+    """
+    bounds = Bounds(
+        low if above is None else above, high if below is None else below, above is not None, below is not None
+    )
+    return field(default=default, metadata={"help": help, "bounds": bounds, "why": why, "common": common})
 
 
 def check_batch_divides(name: str, batch_sentences: int, ranks: int, micro_batch_sentences: int = 1) -> None:
@@ -45,16 +86,16 @@ ENCODER_SIZES = ("hidden_size", "layers", "attention_heads", "intermediate_size"
 class NetworkConfig:
     """Encoder, span encoder and span pair encoder, in pre-training and fine-tuning alike."""
 
-    hidden_size: int = setting(768, "width of a randomly started encoder")
-    layers: int = setting(12, "layers of a randomly started encoder")
-    attention_heads: int = setting(12, "attention heads of a randomly started encoder")
-    intermediate_size: int = setting(3072, "feed-forward width of a randomly started encoder")
-    dropout: float = setting(0.1, "dropout of encoder and heads")
+    hidden_size: int = setting(768, "width of a randomly started encoder", low=1)
+    layers: int = setting(12, "layers of a randomly started encoder", low=1)
+    attention_heads: int = setting(12, "attention heads of a randomly started encoder", low=1)
+    intermediate_size: int = setting(3072, "feed-forward width of a randomly started encoder", low=1)
+    dropout: float = setting(0.1, "dropout of encoder and heads", below=1)
     cnn_kernels: tuple[int, ...] = setting((2, 3, 4), "kernel widths of the span encoder, in words")
-    cnn_channels: int = setting(100, "filters for each kernel width")
-    span_size: int = setting(300, "width of a span vector")
-    attention_size: int = setting(500, "width of the span pair encoder's attention")
-    position_size: int = setting(100, "width of a relative position embedding in the span pair encoder")
+    cnn_channels: int = setting(100, "filters for each kernel width", low=1)
+    span_size: int = setting(300, "width of a span vector", low=1)
+    attention_size: int = setting(500, "width of the span pair encoder's attention", low=1)
+    position_size: int = setting(100, "width of a relative position embedding in the span pair encoder", low=1)
     pair_activation: Literal["tanh", "gelu"] = setting("tanh", "activation of the span pair attention (paper: tanh)")
     cls_source: Literal["state", "pooler"] = setting("state", "what the span pair attention takes as h_cls")
 
@@ -63,12 +104,14 @@ class NetworkConfig:
 class OptimizerConfig:
     """AdamW, clipping and the schedule."""
 
-    learning_rate: float = setting(1e-4, "peak learning rate")
-    warmup_steps: int = setting(0, "applied steps of linear warm-up; 0: warmup_fraction of the run")
-    warmup_fraction: float = setting(0.1, "share of the run that warms up, where warmup_steps is 0")
-    adam_beta1: float = setting(0.9, "AdamW beta 1")
-    adam_beta2: float = setting(0.999, "AdamW beta 2")
-    adam_eps: float = setting(1e-6, "AdamW epsilon")
+    learning_rate: float = setting(1e-4, "peak learning rate", above=0, common=True)
+    warmup_steps: int = setting(0, "applied steps of linear warm-up; 0: warmup_fraction of the run", common=True)
+    warmup_fraction: float = setting(
+        0.1, "share of the run that warms up, where warmup_steps is 0", high=1, common=True
+    )
+    adam_beta1: float = setting(0.9, "AdamW beta 1", below=1)
+    adam_beta2: float = setting(0.999, "AdamW beta 2", below=1)
+    adam_eps: float = setting(1e-6, "AdamW epsilon", above=0)
     weight_decay: float = setting(0.01, "weight decay; none on biases and LayerNorm")
     max_grad_norm: float = setting(1.0, "gradient clipping by global norm; 0: off")
 
@@ -77,21 +120,24 @@ class OptimizerConfig:
 class RunConfig:
     """The run itself; each kind of run says more precisely what some of these are to it."""
 
-    output: str = setting("runs/run", "folder of the run")
+    output: str = setting("runs/run", "folder of the run", common=True)
     precision: Literal["auto", "float16", "bfloat16", "mixed", "float32"] = setting(
         "auto",
         "auto: float16 on a GPU, bfloat16 on a CPU that has it, else float32; mixed: float32 but for the encoder's "
         "matrix products, which are in bfloat16",
+        common=True,
     )
-    seed: int = setting(0, "seed of all draws")
+    seed: int = setting(0, "seed of all draws", common=True)
     checkpoint_every_minutes: float = setting(0.0, "minutes between checkpoints; 0: none by time")
-    keep_checkpoints: int = setting(3, "newest checkpoints that are kept")
+    keep_checkpoints: int = setting(3, "newest checkpoints that are kept", low=1)
     resume: str = setting(
-        "never", "'auto': newest valid checkpoint of the output folder, else start; 'never'; or a checkpoint's folder"
+        "never",
+        "'auto': newest valid checkpoint of the output folder, else start; 'never'; or a checkpoint's folder",
+        common=True,
     )
-    log_every_steps: int = setting(10, "steps between rows of metrics.jsonl and TensorBoard")
-    max_skipped_steps: int = setting(20, "skipped steps in a row (overflow) that stop the run")
-    timeout_s: float = setting(1_800.0, "seconds after which a collective without answer ends the run")
+    log_every_steps: int = setting(10, "steps between rows of metrics.jsonl and TensorBoard", low=1)
+    max_skipped_steps: int = setting(20, "skipped steps in a row (overflow) that stop the run", low=1)
+    timeout_s: float = setting(1_800.0, "seconds after which a collective without answer ends the run", above=0)
     kernels: Literal["auto", "torch", "apex"] = setting(
         "auto", "fused kernels: the best that is present, or one source"
     )
@@ -107,27 +153,23 @@ class EngineSettings(Protocol):
     def train(self) -> RunConfig: ...
 
 
-# lowest, highest, lowest allowed, highest allowed
-Range = tuple[float, float, bool, bool]
+def check_bounds(config: Any) -> None:
+    """Check the numbers of all sections against the bounds that their settings declare.
 
-
-def check_ranges(config: Any, ranges: Mapping[str, Range], positive: Collection[str]) -> None:
-    """Numbers of all sections: inside `ranges` where named there, above 0 where in `positive`, else 0 or more."""
+    Raises:
+        ConfigError: for the first one outside, with its value and its range.
+    """
     for section in vars(config).values():
-        for name, value in vars(section).items():
+        for declared in fields(section):
+            value = getattr(section, declared.name)
             if isinstance(value, bool) or not isinstance(value, int | float):
                 continue
-            if value != value or value in (float("inf"), float("-inf")):
-                raise ConfigError(f"{name}={value}: must be a finite number")
-            low, high, low_allowed, high_allowed = ranges.get(name, (0, float("inf"), name not in positive, True))
-            if (
-                value < low
-                or value > high
-                or (value == low and not low_allowed)
-                or (value == high and not high_allowed)
-            ):
-                bounds = f"{'[' if low_allowed else '('}{low}, {high}{']' if high_allowed else ')'}"
-                raise ConfigError(f"{name}={value}: must lie in {bounds}")
+            if not math.isfinite(value):
+                raise ConfigError(f"{declared.name}={value}: must be a finite number")
+            bounds, why = declared.metadata["bounds"], declared.metadata["why"]
+            if not bounds.contain(value):
+                reason = f" ({why})" if why else ""
+                raise ConfigError(f"{declared.name}={value}: must be {bounds}{reason}")
 
 
 def check_network(network: NetworkConfig, start: str | None) -> None:

@@ -1,37 +1,61 @@
-"""YAML into dataclasses, strictly: every key is known, stands once and has the type that it is declared with."""
+"""The one way in which YAML files are read, strictly, and documents as dataclasses.
+
+Every key stands once, is known and has the type that it is declared with. `--config` and experiment files read so.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
 from spe_dist.errors import ConfigError
+from spe_dist.utils.wording import nearest_or_all
 
 KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-
-
-def nearest(name: Any, known: Iterable[Any]) -> str:
-    """The end of a message: the known word most like `name`, else all of them."""
-    known = list(map(str, known))
-    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known) or 'none'}"
 
 
 class StrictLoader(yaml.SafeLoader):
     """YAML in which a key that stands twice in a mapping is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", node.start_mark)
+        seen: set[Any] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    twice = f"the key {key.value!r} stands twice"
+                    raise yaml.constructor.ConstructorError(None, None, twice, key.start_mark)
+                seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: str | Path, what: str, remedy: str) -> Any:
+    """The document of a YAML file; None where it is empty.
+
+    Args:
+        path: the file.
+        what: what an error calls it, such as "settings file".
+        remedy: what an error advises where the file cannot be read.
+
+    Raises:
+        ConfigError: where the file is missing, unreadable, not YAML, or has a key that stands twice in a mapping.
+    """
+    try:
+        return yaml.load(Path(path).read_text(encoding="utf-8"), StrictLoader)
+    except FileNotFoundError:
+        raise ConfigError(f"{what} {path} does not exist; {remedy}") from None
+    except OSError as error:
+        raise ConfigError(f"{what} {path} cannot be read: {error.strerror}; {remedy}") from None
+    except yaml.MarkedYAMLError as error:
+        place = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError(f"{what} {path}{place}: {error.problem}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{what} {path} is not valid YAML: {' '.join(str(error).split())}") from None
 
 
 def fit(value: Any, wanted: Any, place: str) -> Any:
@@ -53,7 +77,7 @@ def fit(value: Any, wanted: Any, place: str) -> Any:
         return tuple(fit(part, arguments[0], place) for part in parts)
     if origin is Literal:
         if value not in arguments:
-            raise ConfigError(f"{place}: {value!r}{nearest(str(value), arguments)}")
+            raise ConfigError(f"{place}: {value!r}{nearest_or_all(value, arguments)}")
         return value
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
@@ -77,7 +101,7 @@ def _fit_dataclass(value: Any, wanted: Any, place: str) -> Any:
     fields = {f.name: f for f in dataclasses.fields(wanted)}
     for key in mapping:
         if key not in fields:
-            raise ConfigError(f"{place}: unknown key {key!r}{nearest(key, fields)}")
+            raise ConfigError(f"{place}: unknown key {key!r}{nearest_or_all(key, fields)}")
     for name, described in fields.items():
         optional = described.default is not dataclasses.MISSING or described.default_factory is not dataclasses.MISSING
         if name not in mapping and not optional:

@@ -1,6 +1,6 @@
 """The paper's tables as a command: an experiment file says what is compared, a runner makes what is missing.
 
-file.py      the experiment file, read by strict_yaml.py
+file.py      the experiment file, read strictly
 settings.py  which settings each kind of work knows
 pieces.py    the pieces of work that its tables need
 plan.py      which pieces the chosen rows need, and what each piece needs

@@ -14,11 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
-from spe_dist.config.yaml_file import StrictLoader, fit, nearest
+from spe_dist.config.yaml_file import fit, read_yaml
 from spe_dist.errors import ConfigError
 from spe_dist.extraction.scoring.matching import METRICS
+from spe_dist.utils.wording import nearest_or_all
 
 Settings = Mapping[str, Any]
 PLACEHOLDER = re.compile(r"\{([\w./-]+)\}")
@@ -145,19 +144,12 @@ class Experiment:
 
 def read_experiment(path: str | Path, given: Mapping[str, str] | None = None, seeds: Sequence[int] = ()) -> Experiment:
     """The checked experiment of a file, `given` values and `seeds`, if any, in place of its own. Raises ConfigError."""
-    try:
-        document = yaml.load(Path(path).read_text(encoding="utf-8"), StrictLoader)
-    except FileNotFoundError:
-        raise ConfigError(f"experiment file {path} does not exist") from None
-    except OSError as error:
-        raise ConfigError(f"experiment file {path} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"experiment file {path} is not valid YAML: {error}") from None
+    document = read_yaml(path, "experiment file", "check its name")
     experiment: Experiment = fit(document, Experiment, str(path))
     values = dict(experiment.values)
     for name, value in (given or {}).items():
         if name not in values:
-            raise ConfigError(f"--set {name}=...: {path} has no such value{nearest(name, values)}")
+            raise ConfigError(f"--set {name}=...: {path} has no such value{nearest_or_all(name, values)}")
         values[name] = value
     experiment = dataclasses.replace(experiment, values=values)
     _check(experiment, str(path))
@@ -259,4 +251,4 @@ def _known(name: str | int, known: Iterable[Any], place: str) -> None:
     if name == "":
         raise ConfigError(f"{place} is missing; choose one of {', '.join(known) or '(none is defined)'}")
     if name not in set(known):
-        raise ConfigError(f"{place}: there is no {name!r}{nearest(name, known)}")
+        raise ConfigError(f"{place}: there is no {name!r}{nearest_or_all(name, known)}")

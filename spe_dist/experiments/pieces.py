@@ -20,12 +20,12 @@ from typing import Any
 
 from spe_dist.experiments.file import Table
 
-MODULES = {  # what each kind of piece runs
-    "demo": "spe_dist.demo.corpus",
-    "shards": "spe_dist.cli.make_shards",
-    "pretrain": "spe_dist.pretrain",
-    "export": "spe_dist.cli.export",
-    "finetune": "spe_dist.finetune",
+COMMANDS = {  # what each kind of piece runs: a module, and what its arguments begin with
+    "demo": ("spe_dist.demo.corpus",),
+    "shards": ("spe_dist", "shards", "make"),
+    "pretrain": ("spe_dist.pretrain",),
+    "export": ("spe_dist", "export"),
+    "finetune": ("spe_dist.finetune",),
 }
 PRODUCT = "run"  # what a piece's command writes, inside the piece's folder
 
@@ -67,7 +67,7 @@ class Piece:
         """The command to run; a launcher, where there is one, starts the module on all ranks."""
         launcher = self.launcher.split() or [sys.executable]
         as_module = "--module" if any(Path(part).name == "deepspeed" for part in launcher) else "-m"
-        return [*launcher, as_module, MODULES[self.kind], *self.arguments, *self.extra]
+        return [*launcher, as_module, *COMMANDS[self.kind], *self.arguments, *self.extra]
 
 
 @dataclass

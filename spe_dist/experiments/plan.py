@@ -11,11 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from spe_dist.config.yaml_file import nearest
 from spe_dist.errors import ConfigError
 from spe_dist.experiments.file import PLACEHOLDER, Experiment, Row, Start
 from spe_dist.experiments.pieces import PRODUCT, Cell, Piece, Plan, cells_of
 from spe_dist.experiments.settings import as_arguments, check_settings
+from spe_dist.utils.wording import nearest_or_all
 
 EXPORTS = ("query", "key")
 PARTS = ("train", "dev", "test")
@@ -54,7 +54,9 @@ def choose_runs(experiment: Experiment, only: Sequence[str] = ()) -> Iterator[tu
     known = {name for names in cells.values() for name in names}
     for word in only:
         if word not in known and "/" not in word:
-            raise ConfigError(f"--only {word!r}: no row, corpus or table is called so{nearest(word, sorted(known))}")
+            raise ConfigError(
+                f"--only {word!r}: no row, corpus or table is called so{nearest_or_all(word, sorted(known))}"
+            )
     for seed in experiment.seeds:
         for cell, names in cells.items():
             if not only or any(word in names or fnmatch.fnmatch(cell.piece_id(seed), word) for word in only):
@@ -90,7 +92,7 @@ class _Planner:
             circle = " <- ".join([*self.way[self.way.index(piece_id) :], piece_id])
             raise ConfigError(f"these go round in a circle: {circle}; let one of them start from an encoder")
         if piece_id not in self.makers:
-            raise ConfigError(f"{{{piece_id}}} names no piece of work{nearest(piece_id, self.makers)}")
+            raise ConfigError(f"{{{piece_id}}} names no piece of work{nearest_or_all(piece_id, self.makers)}")
         self.way.append(piece_id)
         piece = self.makers[piece_id](piece_id)
         self.way.pop()
@@ -124,7 +126,7 @@ class _Planner:
             if name == "port":  # of a launcher: chosen when it starts
                 return match[0]
             if name not in self.experiment.values:
-                raise ConfigError(f"{text!r}: there is no value {name!r}{nearest(name, self.experiment.values)}")
+                raise ConfigError(f"{text!r}: there is no value {name!r}{nearest_or_all(name, self.experiment.values)}")
             value = self.experiment.values[name]
             if value is None:
                 self.missing.add(name)

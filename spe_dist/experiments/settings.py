@@ -10,12 +10,13 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from spe_dist.config import finetuning as extraction
+from spe_dist.config.finetuning import FinetuneConfig
 from spe_dist.config.loading import leaves, load_config
-from spe_dist.config.yaml_file import nearest
-from spe_dist.data.build.plan import BuildSettings
+from spe_dist.config.pretraining import Config
+from spe_dist.data.build.settings import BuildSettings
 from spe_dist.errors import ConfigError
 from spe_dist.experiments.file import PLACEHOLDER
+from spe_dist.utils.wording import nearest_or_all
 
 Settings = Mapping[str, Any]
 
@@ -46,7 +47,7 @@ def check_settings(kind: str, settings: Settings, place: str, start: str = "") -
         known = [*(f.name for f in dataclasses.fields(BuildSettings)), *SHARDS_BESIDE]
         for name in settings:
             if name not in known:
-                raise ConfigError(f"{place}: unknown setting {name!r}{nearest(name, known)}")
+                raise ConfigError(f"{place}: unknown setting {name!r}{nearest_or_all(name, known)}")
         return dict(settings)
     open_values = {name: v for name, v in settings.items() if isinstance(v, str) and PLACEHOLDER.search(v)}
     held_back = {name: value for name, value in open_values.items() if name != "tokenizer"}
@@ -59,18 +60,12 @@ def check_settings(kind: str, settings: Settings, place: str, start: str = "") -
 
 
 def _convert(kind: str, given: Settings, preset: str | None, start: str) -> dict[str, Any]:
-    if kind == "pretrain":
-        config, known = load_config(preset=preset, yaml_file=None, given=given), leaves()
-    else:
-        config = load_config(
-            preset=preset,
-            yaml_file=None,
-            given={**given, "train": "given", "start": start},
-            config_class=extraction.FinetuneConfig,
-            presets=extraction.PRESETS,
-            check=extraction.validate,
-        )
-        known = leaves(extraction.FinetuneConfig)
+    config_class = Config if kind == "pretrain" else FinetuneConfig
+    beside = {} if kind == "pretrain" else {"train": "given", "start": start}
+    config = load_config(preset=preset, yaml_file=None, given={**given, **beside}, config_class=config_class)
+    if kind == "finetune":
+        config.require_inputs()
+    known = leaves(config_class)
     return {name: getattr(getattr(config, known[name].section), name) for name in given}
 
 

@@ -1,8 +1,23 @@
-"""Numbers in sentences that people read."""
+"""Numbers and suggestions in sentences that people read."""
 
 from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
 
 
 def how_many(count: int, noun: str, plural: str | None = None) -> str:
     """The count with its noun: "1 sentence", "1,861 sentences". `plural`: of a noun that takes more than an s."""
     return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
+
+
+def nearest(name: object, known: Iterable[object]) -> str:
+    """The end of an error message: asks for the known word most like `name`; empty where none is like it."""
+    near = difflib.get_close_matches(str(name), list(map(str, known)), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def nearest_or_all(name: object, known: Iterable[object]) -> str:
+    """As `nearest`, but lists all known words where none is like `name`."""
+    words = list(map(str, known))
+    return nearest(name, words) or f"; known: {', '.join(words) or 'none'}"

@@ -40,7 +40,7 @@ def test_the_supported_versions_are_those_of_the_package():
         assert f"{name}{bounds}" in project["dependencies"]
 
 
-def test_a_library_out_of_bounds_or_absent_is_something_to_mend(monkeypatch):
+def test_a_library_out_of_bounds_or_absent_is_a_problem(monkeypatch):
     def version(name: str) -> str:
         if name == "deepspeed":
             raise doctor.metadata.PackageNotFoundError(name)
@@ -53,7 +53,7 @@ def test_a_library_out_of_bounds_or_absent_is_something_to_mend(monkeypatch):
     assert found["deepspeed"].text == "not installed" and "pip install" in found["deepspeed"].remedy
 
 
-def test_an_apex_that_is_not_nvidias_is_something_to_mend(monkeypatch, tmp_path):
+def test_an_apex_that_is_not_nvidias_is_a_problem(monkeypatch, tmp_path):
     (tmp_path / "apex.py").write_text("")
     monkeypatch.syspath_prepend(str(tmp_path))
     (apex,) = [finding for finding in doctor.kernels() if finding.topic == "apex"]
@@ -91,10 +91,10 @@ def test_a_lock_is_stale_when_it_is_old_and_nobody_holds_it(shared_memory, exten
     assert finding.topic == "leftovers" and not finding.remedy
 
 
-def test_a_full_disk_is_something_to_mend(monkeypatch, tmp_path):
-    monkeypatch.setattr(doctor, "LEAST_FREE_GIB", 10**9)
+def test_a_full_disk_is_a_problem(monkeypatch, tmp_path):
+    monkeypatch.setattr(doctor, "MIN_FREE_GIB", 10**9)
     assert doctor.disks(tmp_path)[0].remedy
-    monkeypatch.setattr(doctor, "LEAST_FREE_GIB", 0.0)
+    monkeypatch.setattr(doctor, "MIN_FREE_GIB", 0.0)
     assert not doctor.disks(tmp_path)[0].remedy
 
 
@@ -104,11 +104,11 @@ def test_launcher_variables_that_contradict_each_other_are_something_to_mend():
     assert "RANK=1" in finding.text and "WORLD_SIZE" in finding.remedy
 
 
-def test_the_exit_status_says_whether_something_is_to_be_mended(monkeypatch, capsys):
+def test_the_exit_status_says_whether_there_is_a_problem(monkeypatch, capsys):
     good, bad = doctor.Finding("torch", "fine"), doctor.Finding("long topic", "broken", "mend it")
     monkeypatch.setattr(doctor, "CHECKS", (lambda: [good],))
     assert doctor.main([]) == 0
-    assert "nothing to mend" in capsys.readouterr().out
+    assert "no problems" in capsys.readouterr().out
     monkeypatch.setattr(doctor, "CHECKS", (lambda: [good], lambda: [bad]))
     assert doctor.main([]) == 1
     assert "! long topic  broken\n              -> mend it\n" in capsys.readouterr().out

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 from project import ROOT
 
-from spe_dist.cli.exits import run_command
-from spe_dist.cli.options.training import exit_status
+from spe_dist.cli.exits import run_command, run_training
 from spe_dist.errors import ConfigError
 
 
@@ -48,7 +47,7 @@ def test_training_interrupted_before_it_could_save_says_so_once(rank, lines, mon
         raise KeyboardInterrupt
 
     monkeypatch.setenv("RANK", rank)
-    assert exit_status(interrupt) == 130
+    assert run_training(interrupt) == 130
     assert len(capsys.readouterr().err.splitlines()) == lines
 
 

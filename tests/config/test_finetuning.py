@@ -1,33 +1,25 @@
-"""Settings of fine-tuning: presets, checks, and that asking for help costs nothing."""
-
-import subprocess
-import sys
+"""Settings of fine-tuning: presets and checks."""
 
 import pytest
-from project import ROOT
 
-from spe_dist.config.finetuning import PRESETS, FinetuneConfig, validate
+from spe_dist.config.finetuning import FinetuneConfig
 from spe_dist.config.loading import leaves, load_config, load_yaml, resolve, to_yaml
-from spe_dist.config.pretraining import PRESETS as PRETRAINING_PRESETS
+from spe_dist.config.presets import FINETUNING, PRETRAINING
 from spe_dist.errors import ConfigError
 
 
 def load(preset=None, **given):
-    return load_config(
-        preset=preset,
-        yaml_file=None,
-        given={"train": "train.json", "start": "bert-base-cased", **given},
-        config_class=FinetuneConfig,
-        presets=PRESETS,
-        check=validate,
-    )
+    given = {"train": "train.json", "start": "bert-base-cased", **given}
+    config = load_config(preset=preset, yaml_file=None, given=given, config_class=FinetuneConfig)
+    config.require_inputs()
+    return config
 
 
 def test_every_setting_has_a_help_text():
     assert all(leaf.help for leaf in leaves(FinetuneConfig).values())
 
 
-@pytest.mark.parametrize("preset", [None, *PRESETS])
+@pytest.mark.parametrize("preset", [None, *FINETUNING])
 def test_presets_are_valid_and_hold_known_settings_only(preset):
     load(preset)
 
@@ -71,14 +63,6 @@ def test_wrong_settings_name_themselves(given, words):
 
 
 def test_a_preset_of_pretraining_is_unknown():
-    assert "demo" in PRETRAINING_PRESETS
+    assert "demo" in PRETRAINING
     with pytest.raises(ConfigError, match="unknown preset 'demo'"):
         load("demo")
-
-
-def test_help_needs_no_torch():
-    code = "import sys, spe_dist.finetune as f\ntry: f.main(['--help'])\n"
-    code += "except SystemExit: sys.exit('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "--head_learning_rate" in done.stdout

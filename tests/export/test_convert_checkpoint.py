@@ -182,5 +182,5 @@ def test_checkpoints_of_the_predecessor_are_imported_by_the_command(predecessor,
 
 
 def test_help_is_readable(tool):
-    text = tool.parser().format_help()
+    text = tool.build_parser().format_help()
     assert "--from_pspe FILE OUTPUT" in text and max(map(len, text.splitlines())) <= 124

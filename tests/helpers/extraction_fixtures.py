@@ -65,7 +65,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     for name in ("TRAIN", "TEXT"):
         (tmp_path / name).write_text(f"{name}\n")
-    monkeypatch.setattr(pieces, "MODULES", dict.fromkeys(pieces.MODULES, "fake_piece"))
+    monkeypatch.setattr(pieces, "COMMANDS", dict.fromkeys(pieces.COMMANDS, ("fake_piece",)))
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     monkeypatch.setattr(runner, "POLL_S", 0.01)
     monkeypatch.setenv("FAKE_ORDER", str(tmp_path / "order.txt"))

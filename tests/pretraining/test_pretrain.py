@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 from small_runs import PRETRAINING, ask_to_stop, command_line, comparable_rows, zero_stage
 
 from spe_dist import pretrain
+from spe_dist.cli.pretrain import demo_output
 from spe_dist.config.loading import resolve
 from spe_dist.distributed.checkpoint import find_checkpoint, list_checkpoints
 from spe_dist.training.metrics import read_rows
@@ -86,7 +87,7 @@ def fails(capsys, argv, *words):
 
 def test_a_demo_run_gets_a_folder_of_its_own_and_is_found_again_by_resume(tmp_path):
     def output(resume):
-        return pretrain.demo_output(resolve([{"output": str(tmp_path / "demo"), "resume": resume}])).name
+        return demo_output(resolve([{"output": str(tmp_path / "demo"), "resume": resume}])).name
 
     assert output("never") == output("auto") == "demo"
     for name, following in (("demo", "demo-2"), ("demo-2", "demo-3")):

@@ -1,29 +1,16 @@
-"""What the tools that score predictions have in common: their options."""
+"""What the commands that score predictions have in common: their options."""
 
 from __future__ import annotations
 
-import argparse
-
 from spe_dist.cli.options.numbers import whole_number
-from spe_dist.config.loading import Parser
+from spe_dist.cli.options.parser import Parser
 
-MOST_DRAWS = 1_000_000
+MAX_DRAWS = 1_000_000
 
 
-def scoring_parser(program: str, usage: str, description: str | None, least_draws: int) -> Parser:
-    """A parser with --gold and how scores are computed.
-
-    description: a docstring, its first paragraph the summary. least_draws: of --bootstrap; 0: it may be left out.
-    """
-    summary, _, details = (description or "").partition("\n\n")
-    parser = Parser(
-        prog=program,
-        usage=f"{program} {usage}",
-        description=summary,
-        epilog=details,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def scoring_parser(program: str, usage: str, doc: str | None, min_draws: int) -> Parser:
+    """A parser with --gold and how scores are computed. `min_draws`: of --bootstrap; 0: it may be left out."""
+    parser = Parser(program, usage, doc)
     parser.add_argument("--gold", required=True, metavar="FILE", help="the sentences as they should be marked")
     scores = parser.add_argument_group("scores")
     scores.add_argument(
@@ -35,12 +22,12 @@ def scoring_parser(program: str, usage: str, description: str | None, least_draw
     )
     scores.add_argument(
         "--bootstrap",
-        type=whole_number(least_draws, MOST_DRAWS),
+        type=whole_number(min_draws, MAX_DRAWS),
         default=1000,
         metavar="N",
-        help=f"draws for the 95%% intervals{'' if least_draws else '; 0: no intervals'} [1000]",
+        help=f"draws for the 95%% intervals{'' if min_draws else '; 0: no intervals'}",
     )
-    scores.add_argument("--seed", type=whole_number(), default=0, metavar="N", help="of all draws [0]")
+    scores.add_argument("--seed", type=whole_number(), default=0, metavar="N", help="of all draws")
     return parser
 
 

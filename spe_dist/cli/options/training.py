@@ -1,90 +1,72 @@
-"""What the entry points that train have in common: their options, and how they end in an error."""
+"""What the commands that train have in common: their options, and the config that they give."""
 
 from __future__ import annotations
 
 import argparse
-import os
-import sys
-import time
-import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from spe_dist import __version__
-from spe_dist.cli.exits import INTERRUPTED, USER_ERROR
-from spe_dist.config.loading import Parser, add_settings
-from spe_dist.config.pretraining import Config
-from spe_dist.errors import DivergenceError, SpeError, TrainingFailure
+from spe_dist.cli.options.parser import Parser
+from spe_dist.cli.options.settings import add_settings
+from spe_dist.config.loading import load_config
+from spe_dist.config.presets import PRESETS
 
-OTHER_RANKS_WAIT_S = 3.0  # for the launcher, which ends the others once rank 0 has said the same
+USAGE = "[--deepspeed NAME|FILE] [--preset NAME] [--config FILE] [--SETTING VALUE ...]"
+STATUS = """Exit status: 0 finished; 1 failed; 2 a user's error; 75 stopped as asked (signal, file OUTPUT/STOP, time
+limit) and saved, the same command with --resume auto continues; 130 ended at once by Ctrl-C."""
+SOURCES = "Later sources win: defaults (in brackets above), --preset, --config, command line."
 
 
-def training_parser(
-    program: str, description: str | None, presets: Mapping[str, Any], config_class: type = Config
-) -> Parser:
-    """Options of a training program: presets, files, and one option for every setting."""
+@dataclass(frozen=True)
+class TrainingOptions:
+    """A training command line: the config, and what is asked for beside it.
+
+    `given`: names of the settings that the command line itself has. `dry_run`: ranks to plan for, 0 for those of the
+    launcher, None where the run is to be made.
+    """
+
+    config: Any
+    deepspeed: str | None
+    preset: str | None
+    config_file: str | None
+    given: dict[str, Any]
+    print_config: bool
+    dry_run: int | None
+
+
+def training_parser(program: str, doc: str | None, config_class: type) -> Parser:
+    """Options of a training command: presets, files, and one option for every setting."""
     parser = Parser(
-        prog=program,
-        usage=f"{program} [--deepspeed FILE] [--preset NAME] [--config FILE] [--SETTING VALUE ...]",
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        argument_default=argparse.SUPPRESS,
-        epilog="Later sources win: defaults (in brackets above), --preset, --config, command line.",
+        program, USAGE, f"{(doc or '').strip()}\n\n{SOURCES}\n\n{STATUS}", argument_default=argparse.SUPPRESS
     )
-    parser.add_argument(
-        "--deepspeed", metavar="FILE", help="DeepSpeed config, e.g. ds_configs/zero2.json [ZeRO stage 1]"
-    )
-    parser.add_argument("--preset", metavar="|".join(presets), help="settings of a known run")
-    parser.add_argument("--config", metavar="FILE", help="YAML file with settings")
-    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # the deepspeed launcher appends it
-    parser.add_argument("--version", action="version", version=f"spe_dist {__version__}")
+    add = parser.add_argument
+    add("--deepspeed", metavar="NAME|FILE", help="zero1, zero2, zero2_offload, zero3 or a DeepSpeed JSON file [zero1]")
+    add("--preset", metavar="|".join(PRESETS[config_class]), help="settings of a known run")
+    add("--config", metavar="FILE", help="YAML file with settings")
+    add("--print_config", action="store_true", help="print all settings as YAML that --config reads, and end")
+    add("--local_rank", type=int, help=argparse.SUPPRESS)  # the deepspeed launcher appends it
     add_settings(parser, config_class)
     return parser
 
 
-def exit_status(program: Callable[[], int]) -> int:
-    """Run it. Exit status: 0 finished or stopped as asked, 1 training failed or lost a rank, 2 a user's error.
+def read_options(parser: Parser, argv: Sequence[str], config_class: type) -> TrainingOptions:
+    """The options of a training command line, its config checked.
 
-    130 where Ctrl-C ended it at once: before the run could save, or pressed a second time.
+    Raises:
+        ConfigError: for what is unknown, out of range or contradicts something else.
     """
-    try:
-        return program()
-    except (SpeError, TrainingFailure, DivergenceError) as error:
-        if _rank() != "0":
-            time.sleep(OTHER_RANKS_WAIT_S)
-        _report(str(error))
-        return USER_ERROR if isinstance(error, SpeError) else 1
-    except RuntimeError as error:
-        if not _connection_lost(error):
-            raise
-        traceback.print_exc()
-        _report(
-            "the connection to another rank is lost: that rank has ended, as its own last lines may tell, or did not "
-            "answer within timeout_s. Checkpoints are kept; continue with --resume auto"
-        )
-        return 1
-    except KeyboardInterrupt:
-        if _rank() == "0":
-            sys.stdout.flush()
-            print(
-                "interrupted without saving; checkpoints made before are kept, and the same command with --resume auto "
-                "goes on from the newest",
-                file=sys.stderr,
-            )
-        return INTERRUPTED
-
-
-def _connection_lost(error: RuntimeError) -> bool:
-    """Whether a collective failed for want of its other ranks. gloo has no type of error of its own."""
-    backend = sys.modules.get("torch.distributed")
-    return "gloo" in str(error) or (backend is not None and isinstance(error, backend.DistError))
-
-
-def _rank() -> str:
-    return os.environ.get("RANK", "0")
-
-
-def _report(message: str) -> None:
-    sys.stdout.flush()
-    print(f"{f'rank {_rank()}: ' if _rank() != '0' else ''}error: {message}", file=sys.stderr, flush=True)
+    given = vars(parser.parse(argv))
+    given.pop("local_rank", None)
+    beside = {name: given.pop(name, None) for name in ("deepspeed", "preset", "print_config", "dry_run")}
+    config_file = given.pop("config", None)
+    config = load_config(preset=beside["preset"], yaml_file=config_file, given=given, config_class=config_class)
+    return TrainingOptions(
+        config,
+        beside["deepspeed"],
+        beside["preset"],
+        config_file,
+        given,
+        bool(beside["print_config"]),
+        beside["dry_run"],
+    )

@@ -258,7 +258,7 @@ def test_an_empty_input_gives_no_line(run, tmp_path):
         (["text.txt", "--min_probability", "x"], "'x' is no number"),
         (["text.txt", "--threads", "x"], "'x' is no whole number"),
         (["text.txt", "--batch_pieces", "0"], "0 is too small; give at least 1"),
-        (["text.txt", "--lines", "some"], "invalid choice"),
+        (["text.txt", "--lines", "some"], "unknown choice"),
     ],
 )
 def test_a_wrong_command_line_is_an_error_with_the_remedy(run, text_file, monkeypatch, arguments, told):

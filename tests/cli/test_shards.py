@@ -1,4 +1,4 @@
-"""The commands as a user types them: make_shards.py, also killed in the middle, and shards.py."""
+"""spe shards as a user types it, also killed in the middle."""
 
 from __future__ import annotations
 

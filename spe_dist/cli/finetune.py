@@ -1,0 +1,65 @@
+"""Fine-tune the joint model that extracts entities and relations: one command for one process or many.
+
+    spe finetune --preset paper --train TRAIN --dev DEV --test TEST --start EXPORT --output O
+    spe finetune --preset small --train TRAIN --dev DEV --start ENCODER_FOLDER --output O
+    deepspeed --num_gpus 2 --module spe_dist.finetune --deepspeed zero2 --start bert-base-cased ...
+    torchrun --nproc_per_node 2 -m -- spe_dist.finetune --start ...     (without -- torchrun takes --start for its own)
+
+Starts: an exported SPE folder, a pre-training checkpoint (--start_encoder key: its momentum encoder), OUTPUT/model of
+another fine-tuning, any BERT-family checkpoint by name or folder, or none (with --tokenizer).
+Leaves OUTPUT/model (the best epoch on dev, one folder for spe predict), scores.json, predictions_dev.json,
+predictions_test.json, metrics.jsonl, tensorboard/ and curves.png. A stopped run goes on with --resume auto.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from spe_dist.cli.exits import DONE, run_training
+from spe_dist.cli.options.training import read_options, training_parser
+from spe_dist.config.finetuning import FinetuneConfig
+from spe_dist.config.loading import to_yaml
+from spe_dist.config.shared import check_batch_divides
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; its exit status is explained in `spe_dist.cli.exits`."""
+    return run_training(lambda: _run(sys.argv[1:] if argv is None else argv))
+
+
+def _run(argv: Sequence[str]) -> int:
+    parser = training_parser("spe finetune", __doc__, FinetuneConfig)
+    options = read_options(parser, argv, FinetuneConfig)
+    if options.print_config:
+        print(to_yaml(options.config), end="")
+        return DONE
+    options.config.require_inputs()
+    return _train(options.config, options.deepspeed)
+
+
+def _train(config: FinetuneConfig, deepspeed_file: str | None) -> int:
+    from spe_dist.distributed.context import start_ranks, stop_ranks
+    from spe_dist.distributed.deepspeed_config import (
+        BatchPlan,
+        check_same_precision,
+        choose_precision,
+        complete,
+        has_float32_weights,
+        load_deepspeed_config,
+    )
+    from spe_dist.distributed.launch import detect
+    from spe_dist.finetuning.run import run_finetuning
+
+    ds_config = load_deepspeed_config(deepspeed_file)
+    context = start_ranks(detect(), config.train.timeout_s)
+    batch = config.train.batch_sentences
+    check_batch_divides("batch_sentences", batch, context.ranks)
+    plan = BatchPlan(batch, context.ranks, 1, batch // context.ranks, "batch_sentences")
+    precision = choose_precision(config, ds_config, context.device.type, fast_cpu="mixed")
+    check_same_precision(context.all_gather_object(precision))
+    if deepspeed_file is None and context.ranks == 1 and has_float32_weights(precision):
+        ds_config = {"zero_optimization": {"stage": 0}}  # no second copy of weights and gradients
+    run_finetuning(config, complete(ds_config, config, plan, precision), plan, precision, context)
+    stop_ranks()  # not after an error: other ranks may wait in a collective, and the launcher ends them
+    return DONE

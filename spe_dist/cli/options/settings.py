@@ -1,0 +1,45 @@
+"""One option for every setting of a config class."""
+
+from __future__ import annotations
+
+import argparse
+import typing
+from typing import Any
+
+from spe_dist.cli.options.parser import Parser
+from spe_dist.config.loading import Leaf, leaves
+
+
+def add_settings(parser: Parser, config_class: type) -> None:
+    """Add the settings, grouped by section, with their defaults in the help text.
+
+    What the command line does not give is absent from the parsed arguments, so that presets and files may set it.
+    """
+    sections = typing.get_type_hints(config_class)
+    groups = {s: parser.add_argument_group(s, (t.__doc__ or "").splitlines()[0]) for s, t in sections.items()}
+    for leaf in leaves(config_class).values():
+        options: dict[str, Any] = {"metavar": _metavar(leaf), "default": argparse.SUPPRESS}
+        if leaf.type is bool:
+            options |= {"nargs": "?", "const": True}
+        help_text = f"{leaf.help} [{_text(leaf.default)}]".replace("%", "%%")
+        action = groups[leaf.section].add_argument(f"--{leaf.name}", help=help_text, **options)
+        if not leaf.common:
+            parser.less_used(action)
+
+
+def _text(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return ",".join(map(str, value)) or "none"
+    return str(value)
+
+
+def _metavar(leaf: Leaf) -> str:
+    if typing.get_origin(leaf.type) is typing.Literal:
+        return "|".join(typing.get_args(leaf.type))
+    if typing.get_origin(leaf.type) is tuple:
+        return "N,N,.." if typing.get_args(leaf.type)[0] is int else "TEXT,TEXT,.."
+    if leaf.type is bool:
+        return "true|false"
+    return {int: "N", float: "X"}.get(leaf.type, "TEXT")

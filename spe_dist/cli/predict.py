@@ -1,0 +1,90 @@
+"""Find entities and relations in text with a fine-tuned model: JSON lines out, one for each sentence.
+
+    spe predict runs/conll04/model notes.txt --output notes.jsonl --html notes.html
+    zcat news.txt.gz | spe predict runs/conll04/model > news.jsonl
+    spe predict runs/conll04/model test.json --format corpus --output predicted.json
+
+MODEL is the folder that fine-tuning writes (OUTPUT/model). An INPUT is a text file (UTF-8; blank lines part documents),
+JSON lines or a JSON list of texts, or of objects with text ("text") or words ("tokens", "words", "sentences"), a corpus
+of any format that fine-tuning reads, a folder or glob of such files, plain, .gz, .xz, .zst or .bz2; "-" or none is
+standard input. JSON is recognised by its name or content, but a bare string a line by its name alone.
+
+Output: {"file", "document", "line", "sentence", "text", "start", "end", "words", "word_offsets", "entities":
+[{"type", "text", "start", "end", "words", "probability"}], "relations": [{"type", "head", "tail", "probability"}]}.
+start, end: characters (Unicode code points), half-open: of the file where it is text, of the record's text where it is
+JSON. words of an entity: half-open range of "words". head, tail: positions in "entities".
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from spe_dist.cli.exits import run_command
+from spe_dist.cli.options.numbers import number, whole_number
+from spe_dist.cli.options.parser import Parser
+
+
+def build_parser() -> Parser:
+    """The options of `spe predict`."""
+    parser = Parser("spe predict", "MODEL [INPUT ...] [--output FILE] [--html FILE] [options]", __doc__)
+    add, rest = parser.add_argument, parser.less_used
+    add("model", metavar="MODEL", help="fine-tuned folder")
+    add("inputs", metavar="INPUT", nargs="*", help="files, folders or globs [-: standard input]")
+
+    add = parser.add_argument_group("output").add_argument
+    add("--output", metavar="FILE", help="JSON lines; appears when complete [standard output]")
+    add("--html", metavar="FILE", help="also a self-contained page with the sentences drawn")
+    add("--html_sentences", type=whole_number(0), default=200, metavar="N", help="sentences drawn at most")
+    add(
+        "--format",
+        choices=("jsonl", "corpus"),
+        default="jsonl",
+        help="jsonl, or corpus: the input's own corpus format, gold replaced, for spe score",
+    )
+    add("--min_probability", type=number(0, 1), default=0.0, metavar="X", help="leave out what is less probable")
+    add("--quiet", action="store_true", help="no progress and no summary")
+
+    add = parser.add_argument_group("input").add_argument
+    add("--input_format", choices=("auto", "text", "json"), default="auto", help="auto: by name and content")
+    add(
+        "--tokenised",
+        "--tokenized",
+        action="store_true",
+        help="text is one sentence a line, with its words between spaces",
+    )
+    rest(
+        add(
+            "--lines",
+            choices=("auto", "wrapped", "separate"),
+            default="auto",
+            help="whether a sentence of a text may go on in the next line; auto: as the first 256 KiB look",
+        ),
+        add("--text_field", default="text", metavar="NAME", help="field of JSON records that holds the text"),
+        add("--skip_bad", action="store_true", help="leave out lines that cannot be read, and count them"),
+    )
+
+    add = parser.add_argument_group("speed").add_argument
+    rest(add("--batch_pieces", type=whole_number(1), default=4096, metavar="N", help="word pieces of a batch"))
+    rest(add("--threads", type=whole_number(1), metavar="N", help="threads of torch [as torch chooses]"))
+    add("--device", default="auto", metavar="NAME", help="cpu, cuda or cuda:N [auto: a GPU where there is one]")
+    add(
+        "--bfloat16",
+        action=argparse.BooleanOptionalAction,
+        help="matrix products in bfloat16 [where the device has instructions for it]",
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; its exit status is explained in `spe_dist.cli.exits`."""
+    return run_command(lambda: _run(sys.argv[1:] if argv is None else argv))
+
+
+def _run(argv: Sequence[str]) -> None:
+    options = build_parser().parse(argv)
+    options.inputs = options.inputs or ["-"]
+    from spe_dist.extraction.predicting.files import predict_files
+
+    predict_files(options)

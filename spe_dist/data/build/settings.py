@@ -1,0 +1,42 @@
+"""What a build of shards is asked for. Imports nothing heavy: the command line shows these defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from spe_dist.data.text.documents import FormatChoice, UnitChoice
+from spe_dist.data.text.words import WordsChoice
+from spe_dist.errors import ConfigError
+
+MIN_MAX_PIECES = 5  # [CLS], three words, [SEP]
+MAX_MAX_PIECES = 32_767  # what the int16 positions of first pieces in a shard reach
+
+
+@dataclass(frozen=True)
+class BuildSettings:
+    """Everything but the inputs and the vocabulary that the shards' bytes depend on."""
+
+    unit: UnitChoice = "auto"
+    words: WordsChoice = "auto"
+    format: FormatChoice = "auto"
+    text_field: str = "text"
+    train_vocab: int | None = None
+    do_lower_case: bool | None = None
+    seed: int = 0
+    held_out: float = 0.005
+    block_sentences: int = 1_000
+    shard_sentences: int = 100_000
+    max_pieces: int = 128
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.held_out < 1:
+            raise ConfigError(f"held_out={self.held_out} is no share of the sentences; choose 0 <= held_out < 1")
+        if self.max_pieces < MIN_MAX_PIECES:
+            raise ConfigError(f"max_pieces={self.max_pieces} leaves no room for three words; choose 128, say")
+        if self.max_pieces > MAX_MAX_PIECES:
+            raise ConfigError(f"max_pieces={self.max_pieces}: shards hold sentences of at most {MAX_MAX_PIECES:,}")
+        if self.block_sentences < 1 or self.shard_sentences < self.block_sentences:
+            raise ConfigError(
+                f"block_sentences={self.block_sentences}, shard_sentences={self.shard_sentences}: a shard holds whole "
+                "blocks, of at least one sentence; choose shard_sentences >= block_sentences >= 1"
+            )
