@@ -28,7 +28,7 @@ from spe_dist.extraction.joint.batch import ExtractionBatch, collate
 from spe_dist.extraction.joint.examples import Example, ExampleMaker, make_examples
 from spe_dist.extraction.joint.model import JointModel
 from spe_dist.extraction.predicting.sentences import predict_sentences
-from spe_dist.finetuning.run import build_engine, build_model
+from spe_dist.finetuning.build import build_engine, build_model
 from spe_dist.finetuning.start import open_start
 from spe_dist.finetuning.step import WEIGHTS, FinetuneStep
 from spe_dist.model.prepacked import prepack

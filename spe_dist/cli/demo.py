@@ -102,7 +102,8 @@ def _run(argv: Sequence[str]) -> int:
     parser.add_argument("settings", nargs="*", metavar="SETTINGS", help="further arguments for spe pretrain, after --")
     options = parser.parse(argv)
     from spe_dist.distributed.ports import free_port
-    from spe_dist.training.metrics import METRICS_FILE, read_rows
+    from spe_dist.training.metrics import read_rows
+    from spe_dist.utils.run_files import METRICS_FILE
 
     output = Path(options.output)
     if (ROOT / output).exists():

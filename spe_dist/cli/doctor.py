@@ -108,7 +108,7 @@ def kernels() -> list[Finding]:
     """Which kernel each part uses and why; an `apex` that is not NVIDIA's is a problem."""
     try:
         module = importlib.import_module("spe_dist.model.kernels")
-        found = [Finding(f"kernel: {row.part}", f"{row.kernel} ({row.why})") for row in module.describe()]
+        found = [Finding(f"kernel: {row.part}", f"{row.kernel} ({row.why})") for row in module.choose_kernels()]
         apex = module.find_apex()
     except ImportError as error:
         return [Finding("kernels", f"unknown: {error}", "repair the libraries first")]

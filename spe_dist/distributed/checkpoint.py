@@ -4,14 +4,7 @@ A checkpoint is written into a hidden temporary folder on a file system that all
 SHA-256 checksums in state.json, and only then renamed; the pointer `latest` moves last. So a folder with its final name
 is whole, and if it was damaged later its checksums tell. Resume takes the newest valid one, not what `latest` says.
 
-    OUTPUT/checkpoints/latest                 the newest one's name
-    OUTPUT/checkpoints/step_00001000/
-        state.json      step, position in the data, ranks, stage, precision, checksums
-        config.yaml     the resolved settings
-        weights.safetensors   float32 masters by parameter name
-        moco.pt         queues, key average and its compensation in float32
-        engine/         DeepSpeed's files, one set a rank
-        start/          encoder config, tokenizer files, the pooler that the encoder came with
+`spe_dist.utils.run_files` names what lies in one.
 """
 
 from __future__ import annotations
@@ -28,9 +21,8 @@ from spe_dist.distributed.context import RankContext
 from spe_dist.distributed.fence import Fence
 from spe_dist.errors import CheckpointError, SpeError
 from spe_dist.utils.files import file_sha256, flush, write_atomically
+from spe_dist.utils.run_files import CHECKPOINTS_FOLDER, POINTER_FILE, STATE_FILE
 
-STATE_FILE = "state.json"
-POINTER_FILE = "latest"
 FULL_BYTES = 64 << 20  # less free space than this counts as a full disk: torch and safetensors hide the error code
 _NAME = re.compile(r"step_(\d{8,})")
 
@@ -187,7 +179,7 @@ def find_checkpoint(path: Path) -> Path:
     """
     if (path / STATE_FILE).is_file():
         return path
-    for folder in (path, path / "checkpoints"):
+    for folder in (path, path / CHECKPOINTS_FOLDER):
         found = list_checkpoints(folder)
         pointer = folder / POINTER_FILE
         if pointer.is_file() and (folder / pointer.read_text().strip()).is_dir():

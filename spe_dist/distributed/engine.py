@@ -22,8 +22,7 @@ from spe_dist.distributed.context import RankContext
 from spe_dist.distributed.deepspeed_config import DTYPES, Precision, fit_bucket
 from spe_dist.distributed.local_gradients import LocalGradients
 from spe_dist.errors import CheckpointError
-
-ENGINE_TAG = "engine"
+from spe_dist.utils.run_files import ENGINE_FOLDER
 
 
 def import_deepspeed(device_type: str) -> Any:
@@ -150,11 +149,11 @@ class TrainingEngine:
 
     def save(self, folder: Path) -> None:
         """DeepSpeed's own state of every rank, into folder/engine. Collective."""
-        self._engine.save_checkpoint(str(folder), tag=ENGINE_TAG, save_latest=False)
+        self._engine.save_checkpoint(str(folder), tag=ENGINE_FOLDER, save_latest=False)
 
     def load(self, folder: Path) -> None:
         """Restore what `save` wrote at the same number of ranks and the same stage. Collective."""
-        path, _ = self._engine.load_checkpoint(str(folder), tag=ENGINE_TAG)
+        path, _ = self._engine.load_checkpoint(str(folder), tag=ENGINE_FOLDER)
         if path is None:
             raise CheckpointError(f"{folder} holds no DeepSpeed state; resume from another checkpoint")
         self._keep_smallest_loss_scale()

@@ -22,6 +22,7 @@ from spe_dist.errors import DataError
 from spe_dist.experiments.pieces import Piece, Plan
 from spe_dist.experiments.settings import NEUTRAL
 from spe_dist.utils.files import file_sha256, write_atomically
+from spe_dist.utils.run_files import CHECKPOINTS_FOLDER, POINTER_FILE, SCORES_FILE, STATE_FILE
 
 RECORD_FILE = "piece.json"
 LOG_FILE = "log.txt"
@@ -163,10 +164,10 @@ def is_complete(piece: Piece) -> bool:
         if piece.kind == "export":
             return (product / "spe_config.json").is_file()
         if piece.kind == "pretrain":
-            newest = (product / "checkpoints" / "latest").read_text(encoding="utf-8").strip()
-            state = json.loads((product / "checkpoints" / newest / "state.json").read_text(encoding="utf-8"))
+            newest = (product / CHECKPOINTS_FOLDER / POINTER_FILE).read_text(encoding="utf-8").strip()
+            state = json.loads((product / CHECKPOINTS_FOLDER / newest / STATE_FILE).read_text(encoding="utf-8"))
             return state["step"] >= state["total_steps"]
-        return json.loads((product / "scores.json").read_text(encoding="utf-8")).get("finished") is True
+        return json.loads((product / SCORES_FILE).read_text(encoding="utf-8")).get("finished") is True
     except (OSError, json.JSONDecodeError, KeyError):
         return False
 

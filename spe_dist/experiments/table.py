@@ -23,6 +23,7 @@ from spe_dist.experiments.runner import piece_state
 from spe_dist.extraction.scoring.matching import METRICS
 from spe_dist.extraction.scoring.table import METRIC_NAMES
 from spe_dist.utils import tables
+from spe_dist.utils.run_files import SCORES_FILE
 
 FIGURES = ("precision", "recall", "f1")
 FIGURE_NAMES = {"precision": "P", "recall": "R", "f1": "F1"}
@@ -98,7 +99,7 @@ def read_scores(plan: Plan, requests: Requests, split: str) -> dict[Cell, CellSc
             piece = plan.pieces[piece_id]
             state, _ = piece_state(piece, requests)
             if state == "finished":
-                by_seed[seed] = _read_file(piece.product / "scores.json", split)
+                by_seed[seed] = _read_file(piece.product / SCORES_FILE, split)
             else:
                 missing[seed] = {"changed": "made with other settings"}.get(state, state)
         results[cell] = CellScores(by_seed, missing)

@@ -18,11 +18,8 @@ from spe_dist.errors import CheckpointError, ConfigError
 from spe_dist.export.folder import load_tensors
 from spe_dist.export.parts import POOLER, SPE, Encoder, Parts, PoolerOrigin, exported_settings, seeded_pooler
 from spe_dist.utils.files import file_sha256, shared_name
+from spe_dist.utils.run_files import CONFIG_FILE, MOCO_FILE, START_FOLDER, WEIGHTS_FILE
 
-CONFIG_FILE = "config.yaml"
-WEIGHTS_FILE = "weights.safetensors"
-MOCO_FILE = "moco.pt"
-START = "start"
 TOLD = ("view_masks", "normalize", "temperature", "momentum", "learning_rate", "global_batch_sentences", "seed")
 
 
@@ -40,15 +37,15 @@ def read_checkpoint(source: str | Path, encoder: Encoder = "query") -> Parts:
             f"{folder} was trained with cspo=false and has no momentum encoder; export it with --encoder query"
         )
     weights = _read_average(folder / MOCO_FILE) if encoder == "key" else load_tensors(folder / WEIGHTS_FILE)
-    bert_config = _read_bert_config(folder / START / "config.json")
-    pooler, origin = _read_pooler(folder / START, weights, bert_config, config.train.seed)
+    bert_config = _read_bert_config(folder / START_FOLDER / "config.json")
+    pooler, origin = _read_pooler(folder / START_FOLDER, weights, bert_config, config.train.seed)
     return Parts(
         weights=weights,
         settings=exported_settings(config) | _encoder_sizes(bert_config),
         bert_config=bert_config,
         pooler=pooler,
         pooler_origin=origin,
-        tokenizer=folder / START,
+        tokenizer=folder / START_FOLDER,
         encoder=encoder,
         facts=_facts(config, state, folder),
     )
@@ -83,7 +80,8 @@ def _foreign(path: Path) -> str:
 
 def _check_files(folder: Path, checksums: dict[str, str], encoder: Encoder) -> None:
     """Compare what will be read, and only that: the engine's own files can be many gigabytes."""
-    needed = {CONFIG_FILE, WEIGHTS_FILE, f"{START}/config.json"} | {n for n in checksums if n.startswith(f"{START}/")}
+    start = f"{START_FOLDER}/"
+    needed = {CONFIG_FILE, WEIGHTS_FILE, f"{start}config.json"} | {n for n in checksums if n.startswith(start)}
     if encoder == "key" and MOCO_FILE in checksums:
         needed.add(MOCO_FILE)
     for name in sorted(needed):

@@ -186,7 +186,7 @@ def check_ranks(data: TrainingData, ranks: int) -> None:
         )
 
 
-def fingerprint(sentences: Sequence[Sentence]) -> str:
+def sentences_sha256(sentences: Sequence[Sentence]) -> str:
     """SHA-256 of words, entities and relations: whether a resumed run has the data that it began with."""
     digest = hashlib.sha256()
     for sentence in sentences:

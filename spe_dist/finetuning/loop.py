@@ -18,9 +18,8 @@ from spe_dist.extraction.scoring.table import f1_line
 from spe_dist.finetuning.data import TrainingData
 from spe_dist.finetuning.learning_rates import RateGroups, uncorrected_factor
 from spe_dist.finetuning.step import WEIGHTS, FinetuneStep
-from spe_dist.training.agreement import Agreement
 from spe_dist.training.journal import Journal
-from spe_dist.training.metrics import ratio
+from spe_dist.training.metrics import add_losses, ratio
 from spe_dist.training.schedule import Schedule
 from spe_dist.training.terms import StepOutcome
 
@@ -51,7 +50,6 @@ class Finetuner:
         rates: RateGroups,
         schedule: Schedule,
         data: TrainingData,
-        agreement: Agreement,
         journal: Journal,
         best: Best,
         evaluate: Callable[[], Scores | None],
@@ -65,7 +63,6 @@ class Finetuner:
         self.rates = rates
         self.schedule = schedule
         self.data = data
-        self.agreement = agreement
         self.journal = journal
         self.best = best
         self.evaluate = evaluate
@@ -75,14 +72,14 @@ class Finetuner:
         """Train; True where training has ended, False where the run was asked to stop and has saved."""
         self.step.engine.train()
         self._end_epoch()  # of a run that was stopped between its last step and its evaluation
-        while not self._ended() and not self.agreement.stop:
+        while not self._ended() and not self.journal.agreement.stop:
             began = time.monotonic()
             position, context = self.journal.position, self.step.context
             batch, gold_entities, sentences = self.data.batch(position.step, context.rank, context.ranks)
             factor = self.schedule.rate(position.applied_steps)
             factor *= uncorrected_factor(position.applied_steps, self.config.optimizer)
             outcome = self.step(position.step, self.rates.rates(factor), batch, gold_entities)
-            self.agreement()
+            self.journal.agreement()
             local = {"pieces": float(batch.n_tokens), "gold_sentences": float(gold_entities.sum())}
             self._record(outcome, factor, sentences, local, time.monotonic() - began)
             self._between_steps()
@@ -116,12 +113,13 @@ class Finetuner:
         self.journal.add(outcome, step_s, row, local)
 
     def _between_steps(self) -> None:
-        if self.agreement.stop:  # whoever asked may not wait for an evaluation
+        if self.journal.agreement.stop:  # whoever asked may not wait for an evaluation
             return
         self._end_epoch()
         every, step = self.config.train.checkpoint_every_epochs, self.journal.position.step
         by_epochs = every and step % self.data.steps_per_epoch == 0 and self.epoch % every == 0
-        if (by_epochs or self.agreement.checkpoint_due) and not self._ended() and not self.agreement.stop:
+        agreement = self.journal.agreement
+        if (by_epochs or agreement.checkpoint_due) and not self._ended() and not agreement.stop:
             self._save()
 
     def _end_epoch(self) -> None:
@@ -137,7 +135,7 @@ class Finetuner:
         began = time.monotonic()
         scores = self.evaluate()
         if scores is None and self.config.data.dev is not None:
-            self.agreement()
+            self.journal.agreement()
             return
         # without dev the last epoch is the best one
         score = float(epoch) if scores is None else scores.exact_f1_sum
@@ -157,14 +155,11 @@ class Finetuner:
 def finish_row(row: dict[str, Any], sums: Mapping[str, Sequence[float]], ranks: int) -> dict[str, Any]:
     """A row of means for metrics.jsonl: losses and accuracies of each term, by their counts over all ranks."""
     counts = row.pop("counts")
+    add_losses(row, sums, counts, WEIGHTS)
     for name, count in counts.items():
-        row[f"{name}_loss"] = sums[f"{name}/loss"][0] / max(count, 1)
         row[f"{name}_accuracy"] = ratio(sums[f"{name}/correct"][0], count)
         row[f"{name}_examples"] = count
-    row["loss"] = sum(weight * row[f"{name}_loss"] for name, weight in WEIGHTS.items() if name in counts)
     row["gold_sentences"] = sums["gold_sentences"][0] / row["sentences"]
-    row["pieces_per_s"] = sums["pieces"][0] / row["step_s"]
-    row["peak_memory_gib"] = sums["peak_memory_gib"][0] / ranks
     return row
 
 

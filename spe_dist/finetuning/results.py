@@ -27,10 +27,8 @@ from spe_dist.finetuning.loop import Best
 from spe_dist.training.journal import Position
 from spe_dist.training.progress import duration
 from spe_dist.utils.files import write_atomically
+from spe_dist.utils.run_files import MODEL_FOLDER, SCORES_FILE
 from spe_dist.utils.wording import how_many
-
-SCORES_FILE = "scores.json"
-MODEL_FOLDER = "model"
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,6 @@
-"""Where a fine-tuning run begins: anew, or at a checkpoint that holds its position, its engine and its best model.
+"""What a fine-tuning run continues from: position, engine and best model of a checkpoint.
 
-    OUTPUT/checkpoints/step_00000058/
-        state.json      position, best epoch, what the run was started with, checksums
-        config.yaml     the settings
-        engine/         DeepSpeed's files, one set a rank
-        best/           the best model so far, as OUTPUT/model (hard links where the file system has them)
-
-They are removed when the run is finished.
+Checkpoints are removed when the run is finished.
 """
 
 from __future__ import annotations
@@ -14,111 +8,69 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from spe_dist.config.finetuning import FinetuneConfig
-from spe_dist.config.loading import describe_differences, differences, load_yaml, resolve, to_yaml
-from spe_dist.distributed.checkpoint import Checkpoints, read_state
+from spe_dist.config.loading import to_yaml
+from spe_dist.distributed.checkpoint import Checkpoints
 from spe_dist.distributed.context import RankContext
-from spe_dist.distributed.deepspeed_config import Precision
 from spe_dist.distributed.engine import TrainingEngine
 from spe_dist.errors import CheckpointError
-from spe_dist.finetuning.data import Corpora, TrainingData, fingerprint
+from spe_dist.finetuning.data import Corpora, TrainingData, sentences_sha256
 from spe_dist.finetuning.loop import Best
-from spe_dist.pretraining.resume import CONFIG_FILE, choose_checkpoint
-from spe_dist.training.journal import Position
+from spe_dist.training import resume
+from spe_dist.training.resume import ResumePoint, changed_settings, check_same_run
 from spe_dist.utils.files import atomic_folder
+from spe_dist.utils.run_files import BEST_FOLDER, CONFIG_FILE
 
-BEST_FOLDER = "best"
-SENTENCES = {
+REMEDIES = {
     "training sentences": "the same --train file and train_share",
     "dev sentences": "the same --dev file, by which its best epoch was chosen",
+    "total_steps": "epochs, epoch_scaling and train_share as they were",
 }
 
 
-@dataclass(frozen=True)
-class Resumed:
-    """Where the run begins."""
-
-    position: Position
-    best: Best
-    checkpoint: Path | None
-    notes: list[str]
-
-
 def run_state(
-    config: FinetuneConfig,
-    corpora: Corpora,
-    data: TrainingData,
-    ds_config: Mapping[str, Any],
-    precision: Precision,
-    ranks: int,
+    config: FinetuneConfig, corpora: Corpora, data: TrainingData, engine_state: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What a checkpoint and the run that resumes it must have in common, by the names that a user knows."""
     model = {name: value for name, value in vars(config.model).items() if name != "dropout"}
     return {
-        "ranks": ranks,
-        "precision": precision,  # before the stage that follows from it
-        "zero_stage": ds_config["zero_optimization"]["stage"],
+        **engine_state,
         "seed": config.train.seed,
         **{name: list(value) if isinstance(value, tuple) else value for name, value in model.items()},
         "max_pieces": config.data.max_pieces,
         "context_pieces": config.data.context_pieces,
         "batch_sentences": config.train.batch_sentences,
-        "training sentences": fingerprint(corpora.sentences),
-        "dev sentences": fingerprint(corpora.dev.sentences) if corpora.dev is not None else None,
+        "training sentences": sentences_sha256(corpora.sentences),
+        "dev sentences": sentences_sha256(corpora.dev.sentences) if corpora.dev is not None else None,
         "total_steps": data.total_steps,
     }
 
 
-def whatever_the_machine(state: Mapping[str, Any]) -> dict[str, Any]:
+def machine_independent(state: Mapping[str, Any]) -> dict[str, Any]:
     """Of `run_state`, what makes another result; the rest only matters for a checkpoint."""
     return {name: value for name, value in state.items() if name not in ("ranks", "zero_stage", "precision")}
 
 
 def choose_start(
-    config: FinetuneConfig, context: RankContext, checkpoints: Checkpoints, state: Mapping[str, Any]
-) -> Resumed:
-    """A new run in an empty folder, or the checkpoint to continue from. A collective; raises CheckpointError."""
-    path, notes = choose_checkpoint(config.train, context, checkpoints)
+    config: FinetuneConfig, context: RankContext, checkpoints: Checkpoints, asked: Mapping[str, Any]
+) -> tuple[ResumePoint, Best]:
+    """A new run in a free folder, or the checkpoint to continue from. A collective.
+
+    Raises:
+        CheckpointError: none is whole, or it belongs to another run.
+    """
+    start = resume.choose_start(config.train, context, checkpoints)
+    path = start.checkpoint
     if path is None:
-        return Resumed(Position(), Best(), None, notes)
-    saved = context.run_on_main(lambda: read_state(path))
-    if "best" not in saved:
-        raise CheckpointError(f"{path} is no checkpoint of a fine-tuning; to begin from it, give it as --start")
-    check_same_run(saved, state, path)
-    notes = [*notes, f"resuming {path.name} of {config.train.output}"]
+        return start, Best()
+    if "best" not in start.state:
+        raise CheckpointError(f"{path} is not a fine-tuning checkpoint; to begin from it, give it as --start")
+    check_same_run(start.state, asked, path, REMEDIES)
     changed = context.run_on_main(lambda: changed_settings(path, config))
-    if changed:
-        notes.append(f"settings changed since {path.name}: {changed}")
-    return Resumed(Position.of(saved), Best(**saved["best"]), path, notes)
-
-
-def changed_settings(folder: Path, config: FinetuneConfig) -> str:
-    """What `config` sets otherwise than the run whose settings lie in `folder`, in words; empty where nothing."""
-    if not (folder / CONFIG_FILE).exists():
-        return ""
-    saved = resolve([load_yaml(folder / CONFIG_FILE, FinetuneConfig)], FinetuneConfig)
-    return describe_differences(differences(saved, config))
-
-
-def check_same_run(saved: Mapping[str, Any], state: Mapping[str, Any], path: Path) -> None:
-    """CheckpointError where what `path` holds was made by another run than that of `state`, by what `saved` says."""
-    for name, mine in state.items():
-        if saved.get(name) == mine:
-            continue
-        if name in SENTENCES:
-            raise CheckpointError(
-                f"{path} was written with other {name}; resume with {SENTENCES[name]}, or start anew in another "
-                "--output"
-            )
-        remedy = "epochs, epoch_scaling and train_share as they were" if name == "total_steps" else f"{saved.get(name)}"
-        raise CheckpointError(
-            f"{path} was written with {name}={saved.get(name)}, this run has {mine}; resume with {remedy}, or start "
-            "anew in another --output"
-        )
+    return start.with_changes(changed), Best(**start.state["best"])
 
 
 def checkpoint_writer(

@@ -23,15 +23,16 @@ from spe_dist.config.finetuning import FinetuneConfig, ModelConfig
 from spe_dist.config.pretraining import Config
 from spe_dist.config.shared import ENCODER_SIZES
 from spe_dist.data.text.vocabulary import load_tokenizer, vocabulary_pieces, vocabulary_sha256
-from spe_dist.distributed.checkpoint import STATE_FILE, list_checkpoints
+from spe_dist.distributed.checkpoint import list_checkpoints
 from spe_dist.errors import CheckpointError, ConfigError, DataError
-from spe_dist.export.checkpoint import CONFIG_FILE, WEIGHTS_FILE, read_checkpoint
+from spe_dist.export.checkpoint import read_checkpoint
 from spe_dist.export.folder import SPE_CONFIG, read_folder
 from spe_dist.export.loading import empty_encoder, fill, has_tokenizer
 from spe_dist.export.parts import ENCODER, POOLER, SPE, Parts
 from spe_dist.extraction.joint.folder import is_extractor, network_settings
 from spe_dist.model.loading import load_encoder, read_bert_config
 from spe_dist.model.spe import SpeModel, build_spe_model
+from spe_dist.utils.run_files import CHECKPOINTS_FOLDER, CONFIG_FILE, MODEL_FOLDER, STATE_FILE, WEIGHTS_FILE
 
 SPAN_ENCODER = "span encoder"
 MODULES = {"encoder": "sentence encoder", "span_encoder": SPAN_ENCODER, "pair_encoder": "span pair encoder"}
@@ -58,7 +59,7 @@ class Start:
         """Longest sequence in pieces that the encoder has positions for."""
         return self.spe.encoder.config.max_position_embeddings
 
-    def describe(self) -> str:
+    def summary(self) -> str:
         loaded = f"{_listed(self.loaded)} from {self.source}" if self.loaded else "nothing is loaded"
         return f"start: {loaded}; random: {_listed((*self.random, 'heads of the extraction'))}"
 
@@ -105,8 +106,8 @@ def _read_parts(model: ModelConfig) -> Parts | None:
     path = Path(model.start).expanduser()
     if not path.exists() and (path.is_absolute() or model.start.startswith((".", "~"))):
         raise CheckpointError(f"start={model.start} does not exist; give a folder, a name on the hub, or none")
-    if is_extractor(path / "model"):
-        path = path / "model"
+    if is_extractor(path / MODEL_FOLDER):
+        path = path / MODEL_FOLDER
     if (path / SPE_CONFIG).is_file():
         parts = read_folder(path)
         if model.start_encoder == "key" and parts.encoder != "key":
@@ -115,8 +116,9 @@ def _read_parts(model: ModelConfig) -> Parts | None:
                 "itself, or export it with tools/convert_checkpoint.py --encoder key"
             )
         return parts
-    if (path / STATE_FILE).is_file() or list_checkpoints(path) or list_checkpoints(path / "checkpoints"):
-        step_folders = [path, *list_checkpoints(path), *list_checkpoints(path / "checkpoints")]
+    found = [*list_checkpoints(path), *list_checkpoints(path / CHECKPOINTS_FOLDER)]
+    if (path / STATE_FILE).is_file() or found:
+        step_folders = [path, *found]
         if not any((folder / WEIGHTS_FILE).is_file() for folder in step_folders):
             raise CheckpointError(
                 f"start={path} holds checkpoints of a fine-tuning that is not finished; resume it, or start from its "

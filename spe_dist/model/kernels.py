@@ -100,7 +100,7 @@ def compile_layers(encoder: nn.Module) -> None:
         layer.compile(dynamic=True)
 
 
-def describe(
+def choose_kernels(
     config: Config | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,

@@ -31,10 +31,8 @@ from spe_dist.errors import CheckpointError, ConfigError, DataError
 from spe_dist.moco import MomentumContrast
 from spe_dist.model.loading import LoadedEncoder, load_encoder
 from spe_dist.pretraining.evaluation import HeldOutEvaluation, count_yardsticks
-from spe_dist.pretraining.resume import CONFIG_FILE, MOCO_FILE
+from spe_dist.utils.run_files import CONFIG_FILE, MOCO_FILE, START_FOLDER, WEIGHTS_FILE
 
-START_FOLDER = "start"
-WEIGHTS_FILE = "weights.safetensors"
 # Bytes a parameter in a checkpoint: 16- or 32-bit weights, masters and two moments of Adam, masters once more by name,
 # key average and its compensation.
 CHECKPOINT_BYTES_PER_PARAMETER = 4 + 12 + 4 + 8

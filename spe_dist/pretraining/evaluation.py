@@ -48,11 +48,11 @@ from spe_dist.pretraining.count_model import CountModel
 from spe_dist.pretraining.held_out import HeldOutPass, HeldOutSentences
 from spe_dist.pretraining.objectives import span_permutation, token_boundary
 from spe_dist.utils.files import write_atomically
+from spe_dist.utils.run_files import YARDSTICKS_FILE
 
 Forward = Callable[[PackedBatch], PretrainingOutputs]
 
 COUNTED_BLOCKS = 5_000  # blocks of training sentences that the count model reads, at most; each is a random sample
-YARDSTICKS_FILE = "yardsticks.json"
 QUERIES_AT_ONCE = 1_024
 ROUNDING = 1e-6  # of the largest similarity: float32 keys of one sequence in two batches differ by less
 

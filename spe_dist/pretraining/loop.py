@@ -7,13 +7,13 @@ all-reduce; everything else follows from the step number and the agreed figures,
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from spe_dist.config.pretraining import Config
 from spe_dist.pretraining.step import TrainingStep
-from spe_dist.training.agreement import Agreement
 from spe_dist.training.journal import Journal
+from spe_dist.training.metrics import add_losses, ratio
 from spe_dist.training.schedule import Schedule
 from spe_dist.training.terms import StepOutcome
 
@@ -32,7 +32,6 @@ class Trainer:
         schedule: Schedule,
         batches: Iterator[StepBatch],
         accumulation: int,
-        agreement: Agreement,
         journal: Journal,
         data_state: Callable[[int], dict[str, Any]],
         evaluate: Callable[[], dict[str, float] | None],
@@ -43,7 +42,6 @@ class Trainer:
         self.schedule = schedule
         self.batches = batches
         self.accumulation = accumulation
-        self.agreement = agreement
         self.journal = journal
         self.data_state = data_state
         self.evaluate = evaluate
@@ -59,7 +57,7 @@ class Trainer:
         if self.step.moco is not None:
             self.step.moco.check_equal()
         self._evaluate()  # of a run that was stopped before it had
-        while self._steps_left > 0 and not self.agreement.stop:
+        while self._steps_left > 0 and not self.journal.agreement.stop:
             began = time.monotonic()
             batch = next(self.batches)
             waited_s = time.monotonic() - began
@@ -93,13 +91,13 @@ class Trainer:
     def _between_steps(self) -> None:
         train, step = self.config.train, self.journal.position.step
         first = self.journal.saved_step is None
-        if self.agreement.stop:  # whoever asked waits for a checkpoint only
+        if self.journal.agreement.stop:  # whoever asked waits for a checkpoint only
             return
         if train.check_every_steps and step % train.check_every_steps == 0 and self.step.moco is not None:
             self.step.moco.check_equal()
         self._evaluate()
         by_steps = train.checkpoint_every_steps and step % train.checkpoint_every_steps == 0
-        if self._steps_left > 0 and (first or by_steps or self.agreement.checkpoint_due):
+        if self._steps_left > 0 and (first or by_steps or self.journal.agreement.checkpoint_due):
             self._save()
 
     def _evaluate(self) -> None:
@@ -128,12 +126,32 @@ class Trainer:
         position, save_s = self.journal.position, self.journal.saving.checkpoints.last_save_s
         micro_batch_s = position.trained_s / position.step / self.accumulation
         if micro_batch_s + save_s > self.config.train.grace_time_s:
-            self.journal.progress.say(
+            self.journal.say(
                 f"warning: a micro-batch ({micro_batch_s:.1f} s) and a checkpoint ({save_s:.1f} s) take longer than "
                 f"grace_time_s={self.config.train.grace_time_s:g}: a run that is told to stop may be killed before it "
                 "is saved. Lower micro_batch_sentences, write to a faster disk, or have the job signalled earlier "
                 "(sbatch --signal=B:USR1@SECONDS) and raise grace_time_s"
             )
+
+
+def finish_row(row: dict[str, Any], sums: Mapping[str, Sequence[float]], ranks: int) -> dict[str, Any]:
+    """A row of means: `row` with counts (`masked_pieces`, `permuted_spans`, `sentences`), and sums over all ranks."""
+    counts = {"tbo": row["masked_pieces"], "spo": row["permuted_spans"], "cspo": row["sentences"]}
+    add_losses(row, sums, counts, row.pop("weights"))
+    if "tbo/correct" in sums:
+        row["tbo_accuracy"] = ratio(sums["tbo/correct"][0], counts["tbo"])
+    if "spo/correct" in sums:
+        row["spo_accuracy"] = ratio(sums["spo/correct"][0], counts["spo"])
+        for order, (correct, count) in enumerate(zip(sums["spo/class_correct"], sums["spo/class_count"], strict=True)):
+            row[f"spo_accuracy_order{order}"] = ratio(correct, count)
+    if "cspo/correct" in sums:
+        ranked = sums["cspo/ranked"][0]  # queries that had a negative
+        row["contrastive_top1"] = ratio(sums["cspo/correct"][0], ranked)
+        row["positive_similarity"] = ratio(sums["cspo/positive"][0], counts["cspo"])
+        row["negative_similarity"] = ratio(sums["cspo/negative"][0], ranked)
+        row["embedding_spread"] = ratio(sums["cspo/spread"][0], counts["cspo"])
+    row["data_wait_share"] = sums["data_wait_s"][0] / ranks / row["step_s"]
+    return row
 
 
 def describe_evaluation(figures: dict[str, float]) -> str:

@@ -7,9 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from spe_dist.training.metrics import METRICS_FILE, read_rows
-
-CURVES_FILE = "curves.png"
+from spe_dist.training.metrics import read_rows
+from spe_dist.utils.run_files import CURVES_FILE, METRICS_FILE
 
 Rows = Sequence[dict[str, Any]]
 

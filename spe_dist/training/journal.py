@@ -139,7 +139,12 @@ class Journal:
         """Write the row of an evaluation at this position, and print what it found."""
         self.saving.checkpoints.check_owner()
         self.log.write({"kind": "evaluation", "step": self.position.step, **figures})
-        self.progress.say(text)
+        self.say(text)
+
+    def say(self, *lines: str) -> None:
+        """Print lines on rank 0."""
+        for line in lines:
+            self.progress.say(line)
 
     def _describe_loss(self, row: Mapping[str, Any]) -> str:
         saved = f"step {self.saved_step} is saved" if self.saved_step else "nothing was saved yet"

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from spe_dist.distributed.context import RankContext
 from spe_dist.utils.files import write_atomically
+from spe_dist.utils.run_files import METRICS_FILE, TENSORBOARD_FOLDER
 
-METRICS_FILE = "metrics.jsonl"
 Finish = Callable[[dict[str, Any], Mapping[str, Sequence[float]], int], dict[str, Any]]
 
 
@@ -29,17 +29,18 @@ class MetricLog:
         self,
         folder: Path,
         context: RankContext,
+        finish: Finish,
         resume_step: int = 0,
-        finish: Finish | None = None,
         repeated: Callable[[dict[str, Any]], bool] = lambda _: False,
     ) -> None:
         """`resume_step`: rows of later steps are of a part that is trained again, and are removed. So are rows of
         which `repeated` says that they will be made again.
 
-        `finish` makes a row of means from a row with counts, sums over all ranks and the number of ranks.
+        `finish` makes a row of means from a row with counts, sums over all ranks and the number of ranks; pieces a
+        second and memory are added to it.
         """
         self.context = context
-        self._finish = finish or finish_pretraining
+        self._finish = finish
         self.path = folder / METRICS_FILE
         self._pending: list[tuple[dict[str, Any], dict[str, Tensor]]] = []
         self._board: Any = None
@@ -47,7 +48,7 @@ class MetricLog:
             from torch.utils.tensorboard import SummaryWriter
 
             _keep_rows(self.path, lambda row: row["step"] <= resume_step and not repeated(row))
-            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step + 1)
+            self._board = SummaryWriter(str(folder / TENSORBOARD_FOLDER), purge_step=resume_step + 1)
 
     def add(self, row: Mapping[str, Any], sums: Mapping[str, Tensor], local: Mapping[str, float]) -> None:
         """One step: figures that all ranks know, sums on the device, and this rank's own numbers to be added."""
@@ -65,8 +66,12 @@ class MetricLog:
         columns = {name: total.tolist() for name, total in zip(sizes, totals, strict=True)}
         rows = []
         for i, (row, _) in enumerate(self._pending):
-            rows.append(self._finish(row, {name: column[i] for name, column in columns.items()}, self.context.ranks))
-            self.write(rows[-1])
+            sums = {name: column[i] for name, column in columns.items()}
+            finished = self._finish(row, sums, self.context.ranks)
+            finished["pieces_per_s"] = sums["pieces"][0] / row["step_s"]
+            finished["peak_memory_gib"] = sums["peak_memory_gib"][0] / self.context.ranks
+            rows.append(finished)
+            self.write(finished)
         self._pending.clear()
         return rows
 
@@ -90,29 +95,17 @@ class MetricLog:
             self._board.close()
 
 
-def finish_pretraining(row: dict[str, Any], sums: Mapping[str, Sequence[float]], ranks: int) -> dict[str, Any]:
-    """A row of means: `row` with counts (`masked_pieces`, `permuted_spans`, `sentences`), and sums over all ranks."""
-    counts = {"tbo": row["masked_pieces"], "spo": row["permuted_spans"], "cspo": row["sentences"]}
+def add_losses(
+    row: dict[str, Any],
+    sums: Mapping[str, Sequence[float]],
+    counts: Mapping[str, int],
+    weights: Mapping[str, float],
+) -> None:
+    """Add to a row the mean loss of each term that was computed, and their weighted sum."""
     for name, count in counts.items():
         if f"{name}/loss" in sums:
             row[f"{name}_loss"] = sums[f"{name}/loss"][0] / max(count, 1)
-    row["loss"] = sum(weight * row.get(f"{name}_loss", 0.0) for name, weight in row.pop("weights").items())
-    if "tbo/correct" in sums:
-        row["tbo_accuracy"] = ratio(sums["tbo/correct"][0], counts["tbo"])
-    if "spo/correct" in sums:
-        row["spo_accuracy"] = ratio(sums["spo/correct"][0], counts["spo"])
-        for order, (correct, count) in enumerate(zip(sums["spo/class_correct"], sums["spo/class_count"], strict=True)):
-            row[f"spo_accuracy_order{order}"] = ratio(correct, count)
-    if "cspo/correct" in sums:
-        ranked = sums["cspo/ranked"][0]  # queries that had a negative
-        row["contrastive_top1"] = ratio(sums["cspo/correct"][0], ranked)
-        row["positive_similarity"] = ratio(sums["cspo/positive"][0], counts["cspo"])
-        row["negative_similarity"] = ratio(sums["cspo/negative"][0], ranked)
-        row["embedding_spread"] = ratio(sums["cspo/spread"][0], counts["cspo"])
-    row["pieces_per_s"] = sums["pieces"][0] / row["step_s"]
-    row["data_wait_share"] = sums["data_wait_s"][0] / ranks / row["step_s"]
-    row["peak_memory_gib"] = sums["peak_memory_gib"][0] / ranks
-    return row
+    row["loss"] = sum(weight * row.get(f"{name}_loss", 0.0) for name, weight in weights.items())
 
 
 def read_rows(path: Path, kind: str | None = None) -> list[dict[str, Any]]:

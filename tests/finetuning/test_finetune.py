@@ -116,9 +116,9 @@ def test_a_small_corpus_is_learned_by_heart_and_the_run_leaves_what_it_promises(
     assert {"config.yaml", "model", "curves.png", "tensorboard"} <= {path.name for path in output.iterdir()}
     assert not (output / "checkpoints").exists()
     same = run([*arguments(corpus, output, **given), "--resume=auto"])
-    assert "is finished" in same and "nothing is done" not in same
+    assert "is finished" in same and "no effect" not in same
     other = run([*arguments(corpus, output, **given), "--resume=auto", "--weight_decay=0.5"])
-    assert "is finished" in other and "asked for otherwise: weight_decay=0.5 (was 0.01);" in other
+    assert "is finished" in other and "no effect on a finished run: weight_decay=0.5 (was 0.01);" in other
     for other, words in (("--seed=5", "seed=0, this run has 5"), ("--train_share=0.5", "other training sentences")):
         (status, message), *_ = run_ranks(train, 1, [*arguments(corpus, output, **given), "--resume=auto", other])
         assert status == 2 and str(output) in message and words in message, message

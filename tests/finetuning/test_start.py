@@ -60,7 +60,7 @@ def test_a_pretrained_start_gives_encoder_span_and_pair_encoder_without_the_cont
     assert start.settings["cls_source"] == "pooler" and start.settings["pair_activation"] == "gelu"
     assert (start.settings["span_size"], start.settings["layers"]) == (20, 2)
     assert start.spe.encoder.config.hidden_dropout_prob == 0.3 and start.spe.span_encoder.dropout.p == 0.3
-    assert str(source) in start.describe() and "heads of the extraction" in start.describe()
+    assert str(source) in start.summary() and "heads of the extraction" in start.summary()
 
 
 def test_the_key_encoder_is_another_start_from_its_export_and_from_the_checkpoint(made, tmp_path):

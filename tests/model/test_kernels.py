@@ -8,7 +8,7 @@ import torch
 
 from spe_dist.errors import ConfigError
 from spe_dist.model import kernels
-from spe_dist.model.kernels import describe, find_apex, layer_norm_class
+from spe_dist.model.kernels import choose_kernels, find_apex, layer_norm_class
 from spe_dist.training.optimizer import make_adamw
 
 
@@ -36,7 +36,7 @@ def test_pips_unrelated_apex_is_noted_and_refused_where_it_is_asked_for(install,
     assert find_apex().kind == "unrelated"
     with pytest.raises(ConfigError, match=r"not NVIDIA's.*NVIDIA/apex"):
         layer_norm_class("apex")
-    assert any("not NVIDIA's" in row.why for row in describe(small_config()))
+    assert any("not NVIDIA's" in row.why for row in choose_kernels(small_config()))
 
 
 def test_an_apex_that_fails_to_import_is_no_reason_to_fail(install):
@@ -70,7 +70,7 @@ def test_nvidias_apex_is_used_on_a_gpu_only(install, monkeypatch):
 
 
 def test_every_part_names_its_kernel_and_the_reason(small_config):
-    rows = {row.part: row for row in describe(small_config(), "cpu")}
+    rows = {row.part: row for row in choose_kernels(small_config(), "cpu")}
     assert {"attention", "LayerNorm", "bias-GELU", "AdamW"} <= set(rows)
     assert all(row.kernel and row.why for row in rows.values())
 

@@ -7,17 +7,18 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from spe_dist.config.loading import resolve
+from spe_dist.config.loading import differences, resolve
 from spe_dist.distributed.checkpoint import Checkpoints, list_checkpoints, read_state
 from spe_dist.distributed.context import RankContext
 from spe_dist.errors import CheckpointError, TrainingFailure
 from spe_dist.pretraining import build
-from spe_dist.pretraining.loop import Trainer
-from spe_dist.pretraining.resume import choose_start, compare_settings
+from spe_dist.pretraining.loop import Trainer, finish_row
+from spe_dist.pretraining.resume import check_network, choose_start
 from spe_dist.training.agreement import Agreement
 from spe_dist.training.journal import Journal, Position, Saving
 from spe_dist.training.metrics import MetricLog, read_rows
 from spe_dist.training.progress import ProgressLine
+from spe_dist.training.resume import ResumePoint
 from spe_dist.training.schedule import Schedule
 from spe_dist.training.terms import StepOutcome
 
@@ -88,7 +89,7 @@ def run(tmp_path):
             settings=config.train,
             engine=step.engine,
             position=position,
-            log=MetricLog(tmp_path, context, position.step),
+            log=MetricLog(tmp_path, context, finish_row, position.step),
             progress=ProgressLine(steps),
             saving=Saving(
                 Checkpoints(tmp_path / "checkpoints", 10, context),
@@ -103,7 +104,6 @@ def run(tmp_path):
             schedule=Schedule(config.optimizer.learning_rate, 0, steps),
             batches=(SimpleNamespace(step=i, epoch=0, micro_batches=[]) for i in range(position.step, steps)),
             accumulation=1,
-            agreement=agreement,
             journal=journal,
             data_state=lambda steps: {"sentences_consumed": steps},
             evaluate=lambda: evaluate(journal.position.step, agreement) if evaluate else {},
@@ -250,8 +250,8 @@ def test_a_checkpoint_of_a_fine_tuning_is_refused(tmp_path):
     checkpoints = Checkpoints(tmp_path / "run" / "checkpoints", 1, context)
     written = checkpoints.save(3, {"step": 3, "best": {}}, lambda folder: (folder / "weights").write_text("w"))
     config = resolve([{"output": str(tmp_path / "run"), "resume": str(written)}])
-    with pytest.raises(CheckpointError, match="step_00000003 is no checkpoint of a pre-training"):
-        choose_start(config, context, checkpoints, None)
+    with pytest.raises(CheckpointError, match="step_00000003 is not a pre-training checkpoint"):
+        choose_start(config, context, checkpoints, None, {})
 
 
 @pytest.mark.parametrize(
@@ -265,18 +265,22 @@ def test_a_checkpoint_of_a_fine_tuning_is_refused(tmp_path):
 )
 def test_a_checkpoint_of_another_network_is_refused_by_the_setting_that_differs(tmp_path, given, word):
     with pytest.raises(CheckpointError, match=word):
-        compare_settings(resolve([]), resolve([given]), tmp_path)
+        check_network(differences(resolve([]), resolve([given])), resolve([given]), tmp_path)
 
 
-def test_what_a_resumed_run_sets_otherwise_is_told(tmp_path):
-    assert compare_settings(resolve([]), resolve([{"output": "moved", "resume": "auto"}]), tmp_path) == []
-    given = {"dropout": 0.0, "learning_rate": 1.0, "view_masks": "each"}
-    (line,) = compare_settings(resolve([]), resolve([given]), tmp_path / "step_7")
+def test_what_a_resumed_run_sets_otherwise_is_reported(tmp_path):
+    point = ResumePoint(tmp_path / "step_7", {}, ["resuming"])
+
+    def notes(saved, mine):
+        changed = check_network(differences(resolve([saved]), resolve([mine])), resolve([mine]), tmp_path)
+        return point.with_changes(changed).notes[1:]
+
+    assert notes({}, {"output": "moved", "resume": "auto"}) == []
+    (line,) = notes({}, {"dropout": 0.0, "learning_rate": 1.0, "view_masks": "each"})
     assert line.startswith("settings changed since step_7: ")
     for change in ("dropout=0.0 (was 0.1)", "learning_rate=1.0 (was 0.0001)", "view_masks=each (was one)"):
         assert change in line
-    moved = {"encoder": "elsewhere", "layers": 3}  # an encoder brings its own sizes
-    (line,) = compare_settings(resolve([{"encoder": "here"}]), resolve([moved]), tmp_path)
+    (line,) = notes({"encoder": "here"}, {"encoder": "elsewhere", "layers": 3})  # an encoder brings its own sizes
     assert line.endswith(": encoder=elsewhere (was here)")
 
 

@@ -175,7 +175,7 @@ def test_output_of_another_run_and_missing_shards_are_refused(run_ranks, demo_sh
     assert run_ranks(train, 1, elsewhere) == [2]
     assert "other holds another run" in capfd.readouterr().err
     assert run_ranks(train, 2, [*argv, "--resume=auto"]) == [2, 2]
-    assert "resume with 1 ranks" in capfd.readouterr().err
+    assert "ranks=1, this run has 2" in capfd.readouterr().err
     next(shards.glob("train-*.tar")).unlink()
     assert run_ranks(train, 1, [*argv, "--resume=auto"]) == [2]
     assert "is missing" in capfd.readouterr().err

@@ -23,16 +23,16 @@ def test_a_start_that_lost_its_folder_adds_no_row_to_those_of_the_next(tmp_path)
         settings=SimpleNamespace(log_every_steps=1, max_skipped_steps=20),
         engine=SimpleNamespace(grad_norm=lambda: 1.0, loss_scale=lambda: 1.0, precision="float32"),
         position=Position(),
-        log=MetricLog(tmp_path, context, 0, lambda row, sums, ranks: {**row, "loss": 1.0}),
+        log=MetricLog(tmp_path, context, lambda row, sums, ranks: {**row, "loss": 1.0}),
         progress=ProgressLine(10, enabled=False),
         saving=Saving(Checkpoints(tmp_path / "checkpoints", 2, context, fence), lambda folder: None, {}),
         agreement=Agreement(context, SimpleNamespace(requested=False, reason=""), 0),
     )
     fence.claim()
-    journal.add(StepOutcome(True, {}, {}), 0.1, {"sentences": 4}, {})
+    journal.add(StepOutcome(True, {}, {}), 0.1, {"sentences": 4}, {"pieces": 9.0})
     Fence(tmp_path).claim()
     with pytest.raises(CheckpointError, match="taken over"):
-        journal.add(StepOutcome(True, {}, {}), 0.1, {"sentences": 4}, {})
+        journal.add(StepOutcome(True, {}, {}), 0.1, {"sentences": 4}, {"pieces": 9.0})
     with pytest.raises(CheckpointError, match="taken over"):
         journal.write_evaluation({"heldout/tbo_nats": 1.0}, "held out")
     assert [row["step"] for row in read_rows(tmp_path / "metrics.jsonl")] == [1]

@@ -5,6 +5,7 @@ import torch
 
 from spe_dist.config.pretraining import OptimizerConfig
 from spe_dist.distributed.context import RankContext
+from spe_dist.pretraining.loop import finish_row
 from spe_dist.training.curves import draw_curves, smooth
 from spe_dist.training.journal import Position
 from spe_dist.training.metrics import MetricLog, read_rows
@@ -101,7 +102,7 @@ def add_row(log, step, loss=3.0):
 
 
 def test_rows_are_means_over_global_counts(tmp_path, context):
-    log = MetricLog(tmp_path, context)
+    log = MetricLog(tmp_path, context, finish_row)
     add_row(log, 1)
     log.flush()
     row = read_rows(log.path)[0]
@@ -113,30 +114,30 @@ def test_rows_are_means_over_global_counts(tmp_path, context):
 
 
 def test_rows_of_a_part_that_is_trained_again_are_replaced(tmp_path, context):
-    log = MetricLog(tmp_path, context)
+    log = MetricLog(tmp_path, context, finish_row)
     for step in (1, 2, 3):
         add_row(log, step)
     log.flush()
     log.close()
     with log.path.open("a") as file:
         file.write('{"step": 4, "cut')
-    log = MetricLog(tmp_path, context, resume_step=2)
+    log = MetricLog(tmp_path, context, finish_row, resume_step=2)
     add_row(log, 3, loss=30.0)
     log.flush()
     assert [(row["step"], row["tbo_loss"]) for row in read_rows(log.path)] == [(1, 1.5), (2, 1.5), (3, 15.0)]
 
 
 def test_an_evaluation_that_is_made_again_is_replaced(tmp_path, context):
-    log = MetricLog(tmp_path, context)
+    log = MetricLog(tmp_path, context, finish_row)
     for epoch, step in ((1, 2), (2, 4)):
         log.write({"kind": "evaluation", "step": step, "epoch": epoch, "dev/f1": 0.5})
     log.close()
-    MetricLog(tmp_path, context, resume_step=4, repeated=lambda row: row["epoch"] > 1).close()
+    MetricLog(tmp_path, context, finish_row, resume_step=4, repeated=lambda row: row["epoch"] > 1).close()
     assert [row["epoch"] for row in read_rows(log.path, "evaluation")] == [1]
 
 
 def test_numbers_that_json_cannot_hold_become_null(tmp_path, context):
-    log = MetricLog(tmp_path, context)
+    log = MetricLog(tmp_path, context, finish_row)
     log.write({"kind": "train", "step": 1, "grad_norm": float("nan")})
     assert json.loads(log.path.read_text()) == {"kind": "train", "step": 1, "grad_norm": None}
 
@@ -150,7 +151,7 @@ def test_smoothing_keeps_straight_lines_and_evens_out_noise():
 
 def test_curves_are_drawn_for_short_and_long_runs(tmp_path, context):
     assert draw_curves(tmp_path) is None
-    log = MetricLog(tmp_path, context)
+    log = MetricLog(tmp_path, context, finish_row)
     for step in range(1, 80):
         add_row(log, step)
     log.flush()

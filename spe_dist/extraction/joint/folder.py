@@ -45,6 +45,7 @@ from spe_dist.export.parts import EXPORTED_SECTIONS, POOLER, SPE, Parts, seeded_
 from spe_dist.extraction.corpora.corpus import Labels
 from spe_dist.extraction.joint.model import JointModel
 from spe_dist.utils.files import atomic_folder, check_free_name, check_space
+from spe_dist.utils.run_files import MODEL_FOLDER
 
 FORMAT_VERSION = 1
 # Settings of the extraction itself; those of the network stand in spe_config.json as in every exported folder.
@@ -178,8 +179,8 @@ def _fill(model: JointModel, heads: dict[str, Tensor], folder: Path) -> None:
 
 def _other_folder(folder: Path) -> str:
     """What the folder is instead, and the remedy."""
-    if is_extractor(folder / "model"):
-        return f"; it is the output of a run, give {folder / 'model'}"
+    if is_extractor(folder / MODEL_FOLDER):
+        return f"; it is the output of a run, give {folder / MODEL_FOLDER}"
     if (folder / "spe_config.json").is_file() or (folder / "config.json").is_file():
         return "; it is an encoder: fine-tune it with spe_dist/finetune.py --start and give OUTPUT/model"
     return "" if folder.exists() else ": it does not exist; give OUTPUT/model of a spe_dist/finetune.py run"

@@ -1,0 +1,113 @@
+"""Where a run begins: at step 0 in a free folder, or at a checkpoint that a run like it has written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from spe_dist.config.loading import describe_differences, differences, load_yaml, resolve
+from spe_dist.config.shared import RunConfig
+from spe_dist.distributed.checkpoint import Checkpoints, read_state
+from spe_dist.distributed.context import RankContext
+from spe_dist.distributed.deepspeed_config import Precision
+from spe_dist.errors import CheckpointError
+from spe_dist.training.journal import Position
+from spe_dist.utils.run_files import CONFIG_FILE
+
+
+@dataclass(frozen=True)
+class ResumePoint:
+    """A checkpoint to continue from and its state; at step 0 there is none."""
+
+    checkpoint: Path | None
+    state: Mapping[str, Any]
+    notes: list[str]  # to be printed
+
+    @property
+    def position(self) -> Position:
+        return Position.of(self.state) if self.checkpoint else Position()
+
+    def with_changes(self, changed: Mapping[str, tuple[Any, Any]]) -> ResumePoint:
+        """The same with a note on settings that changed: (the checkpoint's, this run's) by name."""
+        if not changed or self.checkpoint is None:
+            return self
+        note = f"settings changed since {self.checkpoint.name}: {describe_differences(changed)}"
+        return replace(self, notes=[*self.notes, note])
+
+
+def choose_start(settings: RunConfig, context: RankContext, checkpoints: Checkpoints) -> ResumePoint:
+    """What `resume` asks for. A collective.
+
+    Raises:
+        CheckpointError: there is no whole checkpoint, or the run would write over another one.
+    """
+    if settings.resume == "never":
+        _refuse_output_of_another_run(settings.output, context)
+        return ResumePoint(None, {}, [])
+    notes: list[str] = []
+    if settings.resume == "auto":
+        path, notes = checkpoints.newest_valid()
+        if path is None and notes:
+            raise CheckpointError(
+                f"no checkpoint in {checkpoints.folder} is whole ({'; '.join(notes)}); move the folder away to start "
+                "from step 0"
+            )
+        if path is None:
+            return ResumePoint(None, {}, [f"nothing to resume in {checkpoints.folder}: starting at step 0"])
+    else:
+        path = Path(settings.resume)
+        problem = checkpoints.problem_of(path)
+        if problem is not None:
+            raise CheckpointError(f"resume={settings.resume}: {problem}; give OUTPUT/checkpoints/step_N, or 'auto'")
+        if path.resolve().parent != checkpoints.folder.resolve():
+            _refuse_output_of_another_run(settings.output, context)
+    state = context.run_on_main(lambda: read_state(path))
+    return ResumePoint(path, state, [*notes, f"resuming from {path}, step {state['step']:,}"])
+
+
+def _refuse_output_of_another_run(output: str, context: RankContext) -> None:
+    if context.run_on_main(lambda: (Path(output) / CONFIG_FILE).exists()):
+        raise CheckpointError(
+            f"output={output} holds another run; continue it with --resume auto, or choose another --output"
+        )
+
+
+def engine_state(ds_config: Mapping[str, Any], precision: Precision, ranks: int) -> dict[str, Any]:
+    """What DeepSpeed's files in a checkpoint fit to."""
+    # precision comes first: the default stage follows from it, and a difference in it is the one to report
+    return {"ranks": ranks, "precision": precision, "zero_stage": ds_config["zero_optimization"]["stage"]}
+
+
+def check_same_run(
+    saved: Mapping[str, Any], asked: Mapping[str, Any], path: Path, remedies: Mapping[str, str] | None = None
+) -> None:
+    """Compare what a checkpoint or a finished run, `saved`, and this run, `asked`, must have in common.
+
+    `remedies`: what to resume with, by name, where a value says nothing to a reader.
+
+    Raises:
+        CheckpointError: the first value that differs, and the remedy.
+    """
+    for name, mine in asked.items():
+        value = saved.get(name)
+        if value == mine:
+            continue
+        found, remedy = f"{name}={value}, this run has {mine}", f"{name}={value}"
+        if remedies and name in remedies:
+            found, remedy = f"other {name}", remedies[name]
+        raise CheckpointError(
+            f"{path} was written with {found}; resume with {remedy}, or start a new run in another --output"
+        )
+
+
+def changed_settings(folder: Path, config: Any) -> dict[str, tuple[Any, Any]]:
+    """Settings of `config` that differ from those saved in `folder`: (saved, this run's); none where nothing is saved.
+
+    Raises:
+        ConfigError: the saved settings cannot be read.
+    """
+    if not (folder / CONFIG_FILE).exists():
+        return {}
+    return differences(resolve([load_yaml(folder / CONFIG_FILE, type(config))], type(config)), config)

@@ -1,0 +1,92 @@
+"""One start of a run, of either training: its output folder, who may write there, requests to stop, its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from spe_dist.config.loading import to_yaml
+from spe_dist.config.shared import EngineSettings
+from spe_dist.distributed.checkpoint import Checkpoints
+from spe_dist.distributed.context import RankContext
+from spe_dist.distributed.engine import TrainingEngine
+from spe_dist.distributed.fence import Fence
+from spe_dist.distributed.launch import node_name, placement_table
+from spe_dist.distributed.stop import StopRequest
+from spe_dist.training.agreement import Agreement
+from spe_dist.training.journal import Journal, Saving
+from spe_dist.training.metrics import MetricLog
+from spe_dist.training.progress import ProgressLine
+from spe_dist.training.resume import ResumePoint
+from spe_dist.utils.run_files import CHECKPOINTS_FOLDER, CONFIG_FILE
+
+
+class Run:
+    """What a start of a run needs beside its model and data. All ranks build one and call its methods together."""
+
+    def __init__(self, config: EngineSettings, context: RankContext) -> None:
+        self.config = config
+        self.context = context
+        self.output = Path(config.train.output)
+        self.stop = StopRequest(self.output if context.is_main else None)  # the file is looked for by one rank
+        self._fence = Fence(self.output)
+        keep = config.train.keep_checkpoints
+        self.checkpoints = Checkpoints(self.output / CHECKPOINTS_FOLDER, keep, context, self._fence)
+
+    def claim(self) -> None:
+        """Become the one start that may write into the output folder. Raises CheckpointError."""
+        self.context.run_on_main(self._fence.claim)
+
+    def write_settings(self) -> None:
+        """Write config.yaml into the output folder."""
+        self.context.run_on_main(lambda: (self.output / CONFIG_FILE).write_text(to_yaml(self.config), encoding="utf-8"))
+
+    def describe_machine(self, engine: TrainingEngine, model_note: str = "") -> list[str]:
+        """Lines on where the ranks are and what the engine holds."""
+        device = self.context.device
+        gpu = f" {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
+        ranks = self.context.all_gather_object((self.context.rank, node_name(), f"{device}{gpu}"))
+        return [
+            placement_table(ranks),
+            f"model: {engine.n_parameters():,} parameters{model_note}; ZeRO stage {engine.zero_stage}, "
+            f"{engine.precision}",
+        ]
+
+    def journal(
+        self,
+        *,
+        engine: TrainingEngine,
+        start: ResumePoint,
+        total_steps: int,
+        log: MetricLog,
+        terms: Iterable[str],
+        write_checkpoint: Callable[[Path], None],
+        run_state: Mapping[str, Any],
+        rates: str = "learning_rate",
+    ) -> Journal:
+        """The journal of this start. `run_state` goes into each checkpoint; the rest as `Journal` takes it."""
+        return Journal(
+            settings=self.config.train,
+            engine=engine,
+            position=start.position,
+            log=log,
+            progress=ProgressLine(total_steps, enabled=self.context.is_main, terms=tuple(terms)),
+            saving=Saving(self.checkpoints, write_checkpoint, run_state),
+            agreement=Agreement(self.context, self.stop, self.config.train.checkpoint_every_minutes),
+            rates=rates,
+        )
+
+    def stop_reason(self) -> str:
+        """Why the ranks have stopped, by the first of them that was asked to."""
+        return next(reason for reason in self.context.all_gather_object(self.stop.reason) if reason)
+
+    def end(self, journal: Journal, lines: Iterable[str], finished: bool) -> None:
+        """Print the closing lines and close the log. In a stopped run signals stay without effect: its ranks leave."""
+        journal.log.close()
+        journal.say(*lines)
+        self.context.barrier()
+        if finished:
+            self.stop.close()

@@ -1,0 +1,35 @@
+"""Names of the files that a training run leaves, declared once.
+
+OUTPUT/config.yaml           the settings
+OUTPUT/metrics.jsonl         a row a step and an evaluation; tensorboard/ shows the same
+OUTPUT/curves.png            the same as a picture
+OUTPUT/yardsticks.json       pre-training: what the held-out figures are compared with
+OUTPUT/scores.json           fine-tuning: scores of the finished run
+OUTPUT/model/                fine-tuning: the best model
+OUTPUT/checkpoints/latest    name of the newest one
+OUTPUT/checkpoints/step_00001000/
+    state.json               step, position in the data, ranks, stage, precision, checksums
+    config.yaml              the settings
+    weights.safetensors      pre-training: float32 masters by parameter name
+    moco.pt                  pre-training: queues, key average and its compensation in float32
+    engine/                  DeepSpeed's files, one set a rank
+    start/                   pre-training: encoder config, tokenizer files, the pooler that the encoder came with
+    best/                    fine-tuning: the best model so far
+"""
+
+CONFIG_FILE = "config.yaml"
+METRICS_FILE = "metrics.jsonl"
+TENSORBOARD_FOLDER = "tensorboard"
+CURVES_FILE = "curves.png"
+YARDSTICKS_FILE = "yardsticks.json"
+SCORES_FILE = "scores.json"
+MODEL_FOLDER = "model"
+
+CHECKPOINTS_FOLDER = "checkpoints"
+POINTER_FILE = "latest"
+STATE_FILE = "state.json"
+WEIGHTS_FILE = "weights.safetensors"
+MOCO_FILE = "moco.pt"
+ENGINE_FOLDER = "engine"
+START_FOLDER = "start"
+BEST_FOLDER = "best"
