@@ -50,9 +50,10 @@ test-slurm: $(INSTALLED)  ## the Slurm tests: root on a Debian machine, installs
 test-all: $(INSTALLED)  ## all tests but those of Slurm, the long ones too
 	@$(RUN) python -m pytest -n $(WORKERS) -m "not slurm" $(ARGS)
 
-lint: $(INSTALLED)  ## ruff, mypy, shellcheck
+lint: $(INSTALLED)  ## ruff, mypy, what may import what, shellcheck
 	@$(RUN) ruff check .
 	@$(RUN) mypy
+	@$(RUN) lint-imports
 	@if [ -n "$(SHELL_SCRIPTS)" ] && $(RUN) command -v shellcheck >/dev/null; then $(RUN) shellcheck $(SHELL_SCRIPTS); fi
 
 lock:  ## renew constraints.txt from the bounds in pyproject.toml
