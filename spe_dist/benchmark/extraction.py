@@ -27,7 +27,7 @@ from spe_dist.extraction.formats import read_corpus
 from spe_dist.extraction.joint.batch import ExtractionBatch, collate
 from spe_dist.extraction.joint.examples import Example, ExampleMaker, make_examples
 from spe_dist.extraction.joint.model import JointModel
-from spe_dist.extraction.predicting.sentences import predict_sentences
+from spe_dist.extraction.predicting.stream import predict_sentences
 from spe_dist.finetuning.build import build_engine, build_model
 from spe_dist.finetuning.start import open_start
 from spe_dist.finetuning.step import WEIGHTS, FinetuneStep

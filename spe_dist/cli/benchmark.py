@@ -131,7 +131,7 @@ def run_extraction(options: argparse.Namespace) -> None:
     import torch
 
     from spe_dist.benchmark.extraction import Setup, Timing, measure_prediction, measure_training
-    from spe_dist.extraction.predicting.sentences import fast_bfloat16
+    from spe_dist.extraction.predicting.stream import fast_bfloat16
 
     if options.threads:
         torch.set_num_threads(options.threads)

@@ -44,6 +44,10 @@ def build_parser() -> Parser:
         help="jsonl, or corpus: the input's own corpus format, gold replaced, for spe score",
     )
     add("--min_probability", type=number(0, 1), default=0.0, metavar="X", help="leave out what is less probable")
+    rest(
+        add("--min_probability_entities", type=number(0, 1), metavar="X", help="of entities [--min_probability]"),
+        add("--min_probability_relations", type=number(0, 1), metavar="X", help="of relations [--min_probability]"),
+    )
     add("--quiet", action="store_true", help="no progress and no summary")
 
     add = parser.add_argument_group("input").add_argument
@@ -66,8 +70,11 @@ def build_parser() -> Parser:
     )
 
     add = parser.add_argument_group("speed").add_argument
-    rest(add("--batch_pieces", type=whole_number(1), default=4096, metavar="N", help="word pieces of a batch"))
-    rest(add("--threads", type=whole_number(1), metavar="N", help="threads of torch [as torch chooses]"))
+    rest(
+        add("--batch_size", type=whole_number(1), metavar="N", help="sentences of a batch at most [as many as fit]"),
+        add("--batch_pieces", type=whole_number(1), default=4096, metavar="N", help="word pieces computed at a time"),
+        add("--threads", type=whole_number(1), metavar="N", help="batches computed at a time on a CPU [a core each]"),
+    )
     add("--device", default="auto", metavar="NAME", help="cpu, cuda or cuda:N [auto: a GPU where there is one]")
     add(
         "--bfloat16",

@@ -8,7 +8,6 @@ import html
 import os
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +25,7 @@ from spe_dist.extraction.formats import read_corpus, write_corpus
 from spe_dist.extraction.predicting.extractor import Extractor
 from spe_dist.extraction.predicting.inputs import find_inputs, read_inputs
 from spe_dist.extraction.predicting.json_input import NO_TEXT
-from spe_dist.extraction.predicting.records import above, to_line, to_record
+from spe_dist.extraction.predicting.results import NOTHING_FOUND, MinProbability, result_of
 from spe_dist.extraction.predicting.text_input import InputSettings, Located, Place
 from spe_dist.utils.files import atomic_file
 from spe_dist.utils.memory import freeze_garbage_collector, tune_memory
@@ -49,12 +48,15 @@ def predict_files(options: argparse.Namespace) -> None:
         options.model, options.device, batch_pieces=options.batch_pieces, bfloat16=options.bfloat16
     )
     freeze_garbage_collector()
+    limits = MinProbability.of(
+        options.min_probability, options.min_probability_entities, options.min_probability_relations
+    )
     report = Report(options.quiet, options.html_sentences if options.html else 0)
     predict = _predict_corpus if options.format == "corpus" else _predict_lines
-    predict(options, extractor, report)
+    predict(options, extractor, limits, report)
     if options.html:
         _write_page(Path(options.html), report)
-    report.finish(extractor.notices)
+    report.finish(extractor, limits)
 
 
 @dataclass
@@ -90,10 +92,10 @@ class Report:
         if not self.quiet:
             print(message, file=sys.stderr, flush=True)
 
-    def finish(self, notices: Counter[str]) -> None:
+    def finish(self, extractor: Extractor, limits: MinProbability) -> None:
         seconds = time.monotonic() - self.start_s
         left_out = self.skips.bad_lines + self.skips.counts[NO_TEXT]
-        for reason, count in (notices + self.skips.counts).items():
+        for reason, count in (extractor.notices + self.skips.counts).items():
             self.tell(f"{count:,} {reason}")
         if self.skips.first_bad:
             self.tell(f"first of what was left out: {self.skips.first_bad}")
@@ -102,12 +104,25 @@ class Report:
             f"{seconds:.1f} s: {self.sentences / max(seconds, 1e-9):,.0f} sentences/s; "
             f"{how_many(left_out, 'line')} left out"
         )
+        if self.sentences and not self.entities:
+            self.tell(f"{NOTHING_FOUND}: {_why_nothing(extractor, limits)}")
 
     def found(self) -> str:
+        if not self.entities:
+            return NOTHING_FOUND
         return f"{how_many(self.entities, 'entity', 'entities')}, {how_many(self.relations, 'relation')}"
 
 
-def _predict_lines(options: argparse.Namespace, extractor: Extractor, report: Report) -> None:
+def _why_nothing(extractor: Extractor, limits: MinProbability) -> str:
+    if limits.entities:
+        return f"no entity has a probability of {limits.entities:g} or more; lower --min_probability"
+    doubt = extractor.doubt()
+    if doubt:
+        return f"the model {doubt}"
+    return "the model marks no entity in this text; is it text of the kind that the model was trained on?"
+
+
+def _predict_lines(options: argparse.Namespace, extractor: Extractor, limits: MinProbability, report: Report) -> None:
     settings = InputSettings(
         options.input_format, options.tokenised, options.lines, options.text_field, options.skip_bad
     )
@@ -121,15 +136,17 @@ def _predict_lines(options: argparse.Namespace, extractor: Extractor, report: Re
             failure.append(error)
 
     with _opened(options.output, report) as file:
-        for place, predicted in extractor.predict_tagged(located(), lambda place: (place.file, place.document)):
-            sentence = above(predicted, options.min_probability)
-            file.write(to_line(to_record(sentence, place)).encode() + b"\n")
+        for place, predicted in extractor.predict_tagged(
+            located(), lambda place: (place.file, place.document), options.batch_size
+        ):
+            sentence = limits.apply(predicted)
+            file.write(result_of(sentence, place.start, place).to_json().encode() + b"\n")
             report.add(sentence, _where(place))
         if failure:
             raise failure[0]
 
 
-def _predict_corpus(options: argparse.Namespace, extractor: Extractor, report: Report) -> None:
+def _predict_corpus(options: argparse.Namespace, extractor: Extractor, limits: MinProbability, report: Report) -> None:
     """The input as a corpus of its own format, gold replaced by predictions."""
     [path] = find_inputs(options.inputs)
     corpus = read_corpus(path)
@@ -137,8 +154,8 @@ def _predict_corpus(options: argparse.Namespace, extractor: Extractor, report: R
         report.tell(f"{path}: {count:,} {reason}")
     tagged = ((number, sentence) for number, document in enumerate(corpus.documents) for sentence in document.sentences)
     found = []
-    for number, predicted in extractor.predict_tagged(tagged, lambda number: number):
-        sentence = above(predicted, options.min_probability)
+    for number, predicted in extractor.predict_tagged(tagged, lambda number: number, options.batch_size):
+        sentence = limits.apply(predicted)
         found.append(sentence)
         report.add(sentence, sentence.origin or f"document {number}")
     losses = write_corpus(corpus.with_sentences(found), options.output, corpus.format)

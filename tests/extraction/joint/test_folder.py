@@ -11,7 +11,7 @@ from spe_dist.errors import CheckpointError
 from spe_dist.extraction.corpora.corpus import Labels, Sentence
 from spe_dist.extraction.joint.examples import ExampleMaker
 from spe_dist.extraction.joint.folder import load_extractor, save_extractor
-from spe_dist.extraction.predicting.sentences import predict_sentences
+from spe_dist.extraction.predicting.stream import predict_sentences
 
 SENTENCES = [Sentence(("a", "bc", "d", ".")), Sentence(tuple("hello world , again".split()))]
 

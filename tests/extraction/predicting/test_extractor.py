@@ -9,17 +9,18 @@ from functools import partial
 from itertools import count, islice
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from project import ROOT
 
 from spe_dist import Extractor
 from spe_dist.errors import CheckpointError, ConfigError, DataError
-from spe_dist.extraction.corpora.corpus import Sentence
+from spe_dist.extraction.corpora.corpus import Corpus, Document
+from spe_dist.extraction.corpora.corpus import Sentence as CorpusSentence
 from spe_dist.extraction.predicting import extractor as extractor_module
 from spe_dist.extraction.predicting.extractor import choose_device
-from spe_dist.extraction.predicting.records import above, char_span, to_line, to_record
-from spe_dist.extraction.predicting.sentences import predict_sentences
+from spe_dist.extraction.predicting.stream import predict_sentences
 
 TEXT = "John Smith works for IBM in Boston. He likes it, but \U0001f600 she (Ann) went to Paris in 1990."
 LONG = " ".join(f"word{i}" for i in range(60)) + "."
@@ -30,22 +31,20 @@ def extractor(extractor_folder) -> Extractor:
     return Extractor.from_pretrained(extractor_folder, "cpu", bfloat16=False)
 
 
-def _found(sentence: Sentence):
-    """What was found, without probabilities, which depend on the batch in their last digits."""
-    return sentence.words, sentence.entities, sentence.relations
-
-
 def test_a_text_gives_its_sentences_with_places_and_probabilities(extractor):
     sentences = extractor.predict(TEXT)
     assert len(sentences) == 2
     assert sum(len(sentence.entities) for sentence in sentences) > 2 and any(s.relations for s in sentences)
     for sentence in sentences:
-        start = sentence.extra["start"]
-        assert TEXT[start : start + len(sentence.text)] == sentence.text
+        assert TEXT[sentence.start_char : sentence.end_char] == sentence.text
+        assert [TEXT[a:b] for a, b in sentence.word_offsets] == list(sentence.words)
         for entity in sentence.entities:
-            a, b = char_span(sentence, entity)
-            assert TEXT[start + a : start + b].split() and 0 < entity.probability <= 1
-        assert all(relation.head in sentence.entities for relation in sentence.relations)
+            assert TEXT[entity.start_char : entity.end_char] == entity.text and 0 < entity.probability <= 1
+            assert entity.text.split()[0] == sentence.words[entity.start_word]
+        for relation in sentence.relations:
+            assert any(relation.head is entity for entity in sentence.entities)
+            assert any(relation.tail is entity for entity in sentence.entities)
+            assert relation.type in extractor.labels.relation_types and 0 < relation.probability <= 1
 
 
 def test_half_a_surrogate_pair_is_read_as_a_question_mark(extractor):
@@ -59,8 +58,8 @@ def test_texts_give_lists_and_word_lists_give_sentences(extractor):
     words = [["John", "works"], [], ["a b", "c"]]
     sentences = extractor.predict(words)
     assert [sentence.words for sentence in sentences] == [("John", "works"), (), ("a b", "c")]
-    assert sentences[2].text == "a b c" and sentences[2].char_spans == ((0, 3), (4, 5))
-    assert [_found(s) for s in extractor.predict(sentences)] == [_found(s) for s in sentences]
+    assert sentences[2].text == "a b c" and sentences[2].word_offsets == ((0, 3), (4, 5))
+    assert extractor.predict([sentence.words for sentence in sentences]) == sentences
     assert extractor.predict("") == extractor.predict([]) == []
 
 
@@ -74,9 +73,7 @@ def test_predictions_are_the_same_streamed_or_not_in_any_batch(extractor, extrac
     others = [streamed, one_by_one, small.predict(texts)]
     monkeypatch.setattr(extractor_module, "predict_sentences", partial(predict_sentences, buffered_sentences=2))
     for other in (*others, extractor.predict(texts)):
-        assert [[_found(s) for s in sentences] for sentences in other] == [
-            [_found(s) for s in sentences] for sentences in together
-        ]
+        assert other == together
         for a, b in zip((s for x in other for s in x), (s for x in together for s in x), strict=True):
             assert [e.probability for e in a.entities] == pytest.approx([e.probability for e in b.entities], abs=1e-4)
 
@@ -92,7 +89,7 @@ def test_a_stream_without_end_gives_results_as_it_goes(extractor):
 @settings(max_examples=40)
 def test_entities_of_any_text_stand_where_their_offsets_say(extractor, text):
     for sentence in extractor.predict(text):
-        record = to_record(sentence)
+        record = sentence.to_dict()
         assert text[record["start"] : record["end"]] == record["text"]
         for entity in record["entities"]:
             first, end = entity["words"]
@@ -102,24 +99,72 @@ def test_entities_of_any_text_stand_where_their_offsets_say(extractor, text):
         for relation in record["relations"]:
             assert relation["head"] != relation["tail"]
             assert 0 <= relation["head"] < len(record["entities"]) > relation["tail"] >= 0
-        line = to_line(record)
+        line = sentence.to_json()
         assert json.loads(line) == record and len(line.splitlines()) == 1
+        assert len(str(sentence).splitlines()) == 1 + len(sentence.relations)
 
 
-def test_sentences_without_text_are_written_as_their_words_joined(extractor):
-    sentence = extractor.predict([Sentence(("John", "Smith", "went"))])[0]
-    assert sentence.text is None
-    assert to_record(sentence)["text"] == "John Smith went"
+@pytest.mark.parametrize("limit", [0.0, 0.15, 0.2, 0.5, 1.0])
+@pytest.mark.parametrize("other", [None, 0.0, 0.3])
+def test_limits_leave_out_the_less_probable_and_relations_without_their_entities(extractor, limit, other):
+    whole = extractor.predict([TEXT, LONG])
+    limited = extractor.predict([TEXT, LONG], min_probability=limit, min_probability_relations=other)
+    relation_limit = limit if other is None else other
+    for before, after in zip((s for x in whole for s in x), (s for x in limited for s in x), strict=True):
+        assert after.entities == tuple(e for e in before.entities if e.probability >= limit)
+        assert after.relations == tuple(
+            r for r in before.relations if r.probability >= relation_limit and {r.head, r.tail} <= set(after.entities)
+        )
 
 
-def test_a_limit_leaves_out_the_less_probable_and_relations_without_their_entities(extractor):
-    sentences = extractor.predict([TEXT, LONG] * 2)
-    for sentence in (s for found in sentences for s in found):
-        for limit in (0.0, 0.15, 0.2, 0.5, 1.0):
-            kept = above(sentence, limit)
-            assert set(kept.entities) == {e for e in sentence.entities if e.probability >= limit}
-            assert all(r.probability >= limit and {r.head, r.tail} <= set(kept.entities) for r in kept.relations)
-            to_record(kept)
+def test_a_batch_size_bounds_the_sentences_of_a_batch(extractor, monkeypatch):
+    sizes = []
+    predict = extractor.model.predict
+    monkeypatch.setattr(extractor.model, "predict", lambda batch: sizes.append(batch.n_examples) or predict(batch))
+    few = list(extractor.predict_stream([TEXT] * 5, batch_size=3))
+    assert sizes == [3, 3, 3, 1]
+    assert few == extractor.predict([TEXT] * 5) and sizes[4:] == [10]
+
+
+def test_a_corpus_comes_back_with_predictions_in_place_of_its_gold(extractor):
+    words = [("John", "Smith", "works", "for", "IBM", "."), ("Ann", "left", ".")]
+    gold = Corpus(tuple(Document(str(i), (CorpusSentence(w),)) for i, w in enumerate(words)), "x.json", "spert")
+    predicted = extractor.predict_corpus(gold)
+    assert (predicted.source, predicted.format) == ("x.json", "spert")
+    for sentence, found in zip(predicted.sentences, extractor.predict(words), strict=True):
+        assert [(e.start, e.end, e.type) for e in sentence.entities] == [
+            (e.start_word, e.end_word, e.type) for e in found.entities
+        ]
+        assert len(sentence.relations) == len(found.relations)
+    assert extractor.predict_corpus(gold, min_probability_entities=1).sentences == gold.sentences
+
+
+def test_several_threads_find_what_one_finds(extractor, extractor_folder):
+    texts = [TEXT, LONG, "He, too.", "", LONG + " " + TEXT] * 4
+    torch.set_num_threads(3)
+    try:
+        assert extractor.predict(texts) == Extractor.from_pretrained(extractor_folder, "cpu", bfloat16=False).predict(
+            texts
+        )
+        several = extractor.predict(texts)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(1)
+    assert several == extractor.predict(texts)
+
+
+def test_a_printed_extractor_names_its_model_and_types(extractor):
+    shown = repr(extractor)
+    assert shown.startswith("Extractor(") and "cpu, float32" in shown and "\n" not in shown
+    assert all(name in shown for name in (*extractor.labels.entity_types, *extractor.labels.relation_types))
+
+
+def test_a_printed_extractor_says_that_its_training_found_nothing(extractor, monkeypatch):
+    assert extractor.doubt() is None
+    monkeypatch.setattr(extractor, "facts", {"dev_entity_f1": 40.0, "dev_relation_f1": 0.0})
+    assert "found no relation of its dev corpus" in repr(extractor)
+    monkeypatch.setattr(extractor, "facts", {"dev_entity_f1": 0.0, "dev_relation_f1": 0.0})
+    assert "found no entity of its dev corpus" in repr(extractor)
 
 
 def test_what_is_no_text_and_what_is_no_model_are_errors(extractor, tmp_path):
@@ -131,6 +176,12 @@ def test_what_is_no_text_and_what_is_no_model_are_errors(extractor, tmp_path):
         extractor.predict({"text": "a"})
     with pytest.raises(DataError, match="was given int"):
         extractor.predict(5)
+    with pytest.raises(ConfigError, match="batch_size=0 must be 1 or more"):
+        extractor.predict("a", batch_size=0)
+    with pytest.raises(ConfigError, match="min_probability of relations=2 is no probability"):
+        extractor.predict_stream(["a"], min_probability_relations=2)
+    with pytest.raises(DataError, match=r"none\.txt does not exist"):
+        list(extractor.predict_files(tmp_path / "none.txt"))
     with pytest.raises(CheckpointError, match="no fine-tuned folder"):
         Extractor.from_pretrained(tmp_path)
     with pytest.raises(ConfigError, match="device='gpu' is unknown"):

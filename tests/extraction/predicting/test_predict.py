@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +18,7 @@ from spe_dist import predict
 from spe_dist.extraction.formats import read_corpus
 from spe_dist.extraction.predicting import files as predicting
 from spe_dist.extraction.predicting.extractor import Extractor
+from spe_dist.extraction.predicting.results import MinProbability
 
 TEXT = (
     "John Smith works for IBM.\nHe \U0001f600 likes Boston and Paris.\r\n\r\nA second document, with Ann Lee in it.\n"
@@ -180,6 +182,30 @@ def test_less_probable_findings_are_left_out(run, text_file):
     assert 0 < len(kept) < len(probabilities) and min(kept) >= limit - 1e-4
 
 
+def test_entities_and_relations_have_limits_of_their_own(run, text_file):
+    _, out, _ = run(text_file)
+    limit = min(r["probability"] for record in _records(out) for r in record["relations"]) + 1e-4
+    _, limited, _ = run(text_file, "--min_probability_relations", limit)
+    for whole, kept in zip(_records(out), _records(limited), strict=True):
+        assert kept["entities"] == whole["entities"]
+        assert kept["relations"] == [r for r in whole["relations"] if r["probability"] >= limit]
+    assert _records(limited) != _records(out)
+    _, out, _ = run(text_file, "--min_probability", 1, "--min_probability_entities", 0)
+    assert [record["entities"] for record in _records(out)] == [r["entities"] for r in _records(limited)]
+    assert not any(record["relations"] for record in _records(out))
+
+
+def test_a_model_that_finds_nothing_says_so_and_why(run, text_file, monkeypatch):
+    status, out, err = run(text_file, "--min_probability", 1)
+    assert status == 0 and len(_records(out)) == 3
+    assert "3 sentences, 23 words, nothing found in" in err
+    assert "nothing found: no entity has a probability of 1 or more; lower --min_probability" in err
+    monkeypatch.setattr(MinProbability, "apply", lambda _, sentence: replace(sentence, entities=(), relations=()))
+    assert "nothing found: the model marks no entity in this text" in run(text_file)[2]
+    monkeypatch.setattr(Extractor, "doubt", lambda _: "found no entity of its dev corpus")
+    assert "nothing found: the model found no entity of its dev corpus" in run(text_file)[2]
+
+
 def test_what_stands_before_a_bad_line_is_predicted_and_the_error_names_it(run, tmp_path):
     path, output = tmp_path / "bad.jsonl", tmp_path / "out.jsonl"
     path.write_text('{"text": "One here."}\n{"text": "Two here."}\n{"text": \n{"text": "Four here."}\n')
@@ -258,6 +284,8 @@ def test_an_empty_input_gives_no_line(run, tmp_path):
         (["text.txt", "--min_probability", "x"], "'x' is no number"),
         (["text.txt", "--threads", "x"], "'x' is no whole number"),
         (["text.txt", "--batch_pieces", "0"], "0 is too small; give at least 1"),
+        (["text.txt", "--batch_size", "0"], "0 is too small; give at least 1"),
+        (["text.txt", "--min_probability_relations", "-1"], "-1 is too small; give at least 0"),
         (["text.txt", "--lines", "some"], "unknown choice"),
     ],
 )

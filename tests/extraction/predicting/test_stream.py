@@ -11,7 +11,7 @@ from spe_dist.errors import ConfigError
 from spe_dist.extraction.corpora.corpus import Sentence
 from spe_dist.extraction.joint.batch import collate
 from spe_dist.extraction.joint.examples import ExampleMaker, make_examples
-from spe_dist.extraction.predicting.sentences import as_sentences, fast_bfloat16, predict_sentences
+from spe_dist.extraction.predicting.stream import as_sentences, fast_bfloat16, predict_sentences
 
 LENGTHS = [4, 0, 31, 1, 60, 9, 9, 45, 2, 17, 5]
 

@@ -10,6 +10,7 @@ import contextlib
 from collections import Counter, deque
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice, repeat
 
 import torch
@@ -19,7 +20,9 @@ from spe_dist.extraction.corpora.corpus import Entity, Labels, Relation, Sentenc
 from spe_dist.extraction.joint.batch import collate
 from spe_dist.extraction.joint.examples import Example, ExampleMaker
 from spe_dist.extraction.joint.model import BatchPrediction, JointModel
+from spe_dist.extraction.predicting.workers import BatchWorkers
 
+BATCH_PIECES = 4096
 BUFFERED_SENTENCES = 2048  # sentences that are sorted by length together
 
 OVERLONG_SPANS = "predicted spans that no window holds, left out"
@@ -41,18 +44,29 @@ def predict_sentences(
     maker: ExampleMaker,
     sentences: Iterable[Sentence],
     *,
-    batch_pieces: int = 4096,
+    batch_pieces: int = BATCH_PIECES,
+    batch_sentences: int | None = None,
     bfloat16: bool = False,
     documents: Iterable[Hashable] | None = None,
     notices: Counter[str] | None = None,
     buffered_sentences: int = BUFFERED_SENTENCES,
+    workers: BatchWorkers | None = None,
 ) -> Iterator[Sentence]:
     """Each sentence with what was predicted in place of its entities and relations, in the order of `sentences`.
 
-    `maker`: one without labels, which may serve many calls. A batch has at most `batch_pieces` pieces, or one sentence.
-    `documents`: the document of each sentence, which context does not leave; without it there is no context.
-    `bfloat16`: matrix products in bfloat16, which is fast where `fast_bfloat16` says so. `notices` takes counts of what
-    windows cut off. The model is in eval mode while this runs.
+    The model is in eval mode while this runs.
+
+    Args:
+        maker: one without labels, which may serve many calls.
+        batch_pieces: word pieces that are computed at a time at most, unless one sentence alone has more.
+        batch_sentences: sentences of a batch at most; None: as many as the pieces allow.
+        bfloat16: matrix products in bfloat16, which is fast where `fast_bfloat16` says so.
+        documents: the document of each sentence, which context does not leave; without it there is no context.
+        notices: takes counts of what windows cut off.
+        workers: compute several batches at a time; None: one at a time, in this thread.
+
+    Raises:
+        ConfigError: the maker's windows are longer than the encoder reads.
     """
     longest = model.spe.encoder.config.max_position_embeddings
     if maker.max_pieces > longest:
@@ -66,16 +80,15 @@ def predict_sentences(
     try:
         for chunk in _chunks(sentences, documents, buffered_sentences, context_words):
             examples = maker.examples(chunk.sentences, counts, chunk.documents)[chunk.first : chunk.end]
+            pieces = batch_pieces
+            if workers is not None:
+                pieces = workers.batch_pieces(batch_pieces, sum(example.n_pieces for example in examples))
+            batches = list(_batches(examples, pieces, batch_sentences or len(examples)))
+            predict = partial(_predict_batch, model, bfloat16, chunk.sentences)
             found: dict[int, Sentence] = {}
-            for batch_examples in _batches(examples, batch_pieces):
-                prediction = _predict(model, batch_examples, bfloat16)
-                counts[OVERLONG_SPANS] += prediction.overlong_spans
-                counts[APART_PAIRS] += prediction.apart_pairs
-                originals = [chunk.sentences[example.sentence] for example in batch_examples]
-                for example, predicted in zip(
-                    batch_examples, as_sentences(prediction, model.labels, originals), strict=True
-                ):
-                    found[example.sentence] = predicted
+            for predicted, cut_off in map(predict, batches) if workers is None else workers.map(predict, batches):
+                found |= predicted
+                counts += cut_off
             for number in range(chunk.first, chunk.end):
                 yield found.pop(number)
     finally:
@@ -84,11 +97,18 @@ def predict_sentences(
             notices.update(+counts)
 
 
-def _predict(model: JointModel, examples: Sequence[Example], bfloat16: bool) -> BatchPrediction:
+def _predict_batch(
+    model: JointModel, bfloat16: bool, sentences: Sequence[Sentence], examples: Sequence[Example]
+) -> tuple[dict[int, Sentence], Counter[str]]:
+    """(predictions by the number of their sentence, counts of what windows cut off)."""
     device = next(model.parameters()).device
     context = torch.autocast(device.type, dtype=torch.bfloat16) if bfloat16 else contextlib.nullcontext()
     with torch.inference_mode(), context:
-        return model.predict(collate(examples).to(device))
+        prediction = model.predict(collate(examples).to(device))
+    numbers = [example.sentence for example in examples]
+    predicted = as_sentences(prediction, model.labels, [sentences[number] for number in numbers])
+    cut_off = Counter({OVERLONG_SPANS: prediction.overlong_spans, APART_PAIRS: prediction.apart_pairs})
+    return dict(zip(numbers, predicted, strict=True)), cut_off
 
 
 def as_sentences(prediction: BatchPrediction, labels: Labels, originals: Sequence[Sentence]) -> list[Sentence]:
@@ -125,12 +145,12 @@ def as_sentences(prediction: BatchPrediction, labels: Labels, originals: Sequenc
     ]
 
 
-def _batches(examples: Sequence[Example], batch_pieces: int) -> Iterator[list[Example]]:
+def _batches(examples: Sequence[Example], batch_pieces: int, batch_sentences: int) -> Iterator[list[Example]]:
     """Longest first, so that what does not fit into memory fails at once."""
     batch: list[Example] = []
     pieces = 0
     for example in sorted(examples, key=lambda example: -example.n_pieces):
-        if batch and pieces + example.n_pieces > batch_pieces:
+        if batch and (pieces + example.n_pieces > batch_pieces or len(batch) == batch_sentences):
             yield batch
             batch, pieces = [], 0
         batch.append(example)
