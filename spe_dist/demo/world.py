@@ -12,6 +12,7 @@ shared), so that what a sentence of dev or test states is stated nowhere in trai
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from spe_dist.demo.patterns import ADJECTIVES, FIELDS, JOB_TOPICS, NOUNS, PLURALS
@@ -100,7 +101,7 @@ class Namer:
             text = text.rstrip("aeiouy") or text
         return (text + ending).capitalize()
 
-    def fresh(self, draw) -> tuple[str, ...]:
+    def fresh(self, draw: Callable[..., str]) -> tuple[str, ...]:
         """The first drawn name (words joined by spaces) that no other entity bears."""
         while (name := tuple(draw().split())) in self.taken:
             pass

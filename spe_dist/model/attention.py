@@ -19,6 +19,7 @@ import functools
 import importlib.util
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -129,12 +130,12 @@ class _Pad(torch.autograd.Function):
     """Heads of tokens to padded rows. Both directions only gather, which is fast and has one order of summation."""
 
     @staticmethod
-    def forward(ctx, x_THD: Tensor, layout: Layout) -> Tensor:
+    def forward(ctx: Any, x_THD: Tensor, layout: Layout) -> Tensor:
         ctx.layout, ctx.n_heads = layout, x_THD.shape[1]
         return x_THD.flatten(0, 1).index_select(0, layout.source_of_row_R)
 
     @staticmethod
-    def backward(ctx, grad_RD: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, grad_RD: Tensor) -> tuple[Tensor, None]:
         # Padding rows are masked as keys and unused as queries: their gradient is zero, nothing is lost.
         return grad_RD.index_select(0, ctx.layout.row_of_source_TH).unflatten(0, (-1, ctx.n_heads)), None
 
@@ -143,12 +144,12 @@ class _Unpad(torch.autograd.Function):
     """Padded rows back to heads of tokens."""
 
     @staticmethod
-    def forward(ctx, x_RD: Tensor, layout: Layout, n_heads: int) -> Tensor:
+    def forward(ctx: Any, x_RD: Tensor, layout: Layout, n_heads: int) -> Tensor:
         ctx.layout = layout
         return x_RD.index_select(0, layout.row_of_source_TH).unflatten(0, (-1, n_heads))
 
     @staticmethod
-    def backward(ctx, grad_THD: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad_THD: Tensor) -> tuple[Tensor, None, None]:
         grad_RD = grad_THD.flatten(0, 1).index_select(0, ctx.layout.source_of_row_R)
         if ctx.layout.real_R1 is not None:
             grad_RD.mul_(ctx.layout.real_R1.to(grad_RD.dtype))  # on a CPU many times as fast as filling by a mask

@@ -7,6 +7,8 @@ value, so the mean is exact. Other devices and compiled layers use torch's own d
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,7 +19,7 @@ DRAWS_PER_NUMBER = 4  # 16-bit numbers in a 64-bit one
 
 class _CpuDropout(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, p: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, p: float) -> Tensor:
         dropped_steps = round(p * STEPS)
         words = torch.empty(-(-x.numel() // DRAWS_PER_NUMBER), dtype=torch.int64).random_(-(2**63), None)
         draws = words.view(torch.int16)[: x.numel()].view(x.shape)
@@ -28,7 +30,7 @@ class _CpuDropout(torch.autograd.Function):
         return x * factor
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (factor,) = ctx.saved_tensors
         return grad * factor, None
 

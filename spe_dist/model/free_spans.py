@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -146,14 +147,14 @@ class _LargerNeighbour(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, values_NC: Tensor, distance: int) -> Tensor:
+    def forward(ctx: Any, values_NC: Tensor, distance: int) -> Tensor:
         first_NC, second_NC = values_NC[:-distance], values_NC[distance:]
         ctx.distance = distance
         ctx.save_for_backward(first_NC.clone().ge_(second_NC))
         return torch.maximum(first_NC, second_NC)
 
     @staticmethod
-    def backward(ctx, grad_NC: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, grad_NC: Tensor) -> tuple[Tensor, None]:
         (is_first_NC,) = ctx.saved_tensors
         of_first_NC = grad_NC * is_first_NC
         of_values_NC = F.pad(of_first_NC, (0, 0, 0, ctx.distance))

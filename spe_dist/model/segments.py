@@ -6,6 +6,8 @@ Legend of the shape suffixes:
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -19,13 +21,13 @@ class _SegmentMax(torch.autograd.Function):
     """segment_reduce with its own backward: torch's does not divide negative gradients among equal maxima."""
 
     @staticmethod
-    def forward(ctx, values_NC: Tensor, span_N: Tensor, lengths_S: Tensor) -> Tensor:
+    def forward(ctx: Any, values_NC: Tensor, span_N: Tensor, lengths_S: Tensor) -> Tensor:
         maxima_SC = torch.segment_reduce(values_NC, "max", lengths=lengths_S, axis=0, unsafe=True)
         ctx.save_for_backward(values_NC, maxima_SC, span_N, lengths_S)
         return maxima_SC
 
     @staticmethod
-    def backward(ctx, grad_SC: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad_SC: Tensor) -> tuple[Tensor, None, None]:
         values_NC, maxima_SC, span_N, lengths_S = ctx.saved_tensors
         is_maximum_NC = (values_NC == maxima_SC.index_select(0, span_N)).to(grad_SC.dtype)
         ties_SC = torch.segment_reduce(is_maximum_NC, "sum", lengths=lengths_S, axis=0, unsafe=True)

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -69,7 +70,7 @@ class _SumTaps(torch.autograd.Function):
     """windows_NC[n] = sum over taps j of taps_WKC[first_word_N[n] + j, j], words outside of the span left out."""
 
     @staticmethod
-    def forward(ctx, taps_WKC: Tensor, rows: WindowRows) -> Tensor:
+    def forward(ctx: Any, taps_WKC: Tensor, rows: WindowRows) -> Tensor:
         ctx.rows, ctx.n_taps = rows, taps_WKC.shape[1]
         n_words, n_taps, n_filters = taps_WKC.shape
         if n_words == 0:
@@ -83,7 +84,7 @@ class _SumTaps(torch.autograd.Function):
         return parts_NKC.sum(1)
 
     @staticmethod
-    def backward(ctx, grad_NC: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, grad_NC: Tensor) -> tuple[Tensor, None]:
         tap_K = torch.arange(ctx.n_taps, device=grad_NC.device)
         row_WK = ctx.rows.row_of_word_W[:, None] - tap_K
         return grad_NC.index_select(0, row_WK.flatten()).view(-1, ctx.n_taps, grad_NC.shape[1]), None
