@@ -22,6 +22,7 @@ from spe_dist.cli.options.numbers import whole_number
 from spe_dist.cli.options.parser import Parser
 from spe_dist.cli.options.scoring import scoring_parser
 from spe_dist.errors import ConfigError
+from spe_dist.utils.wording import how_many
 
 if TYPE_CHECKING:  # scoring takes numpy, which --help does without
     from spe_dist.extraction.scoring.comparison import SideBySide
@@ -94,4 +95,4 @@ def report(both: SideBySide, options: argparse.Namespace) -> str:
     size = Path(options.output).stat().st_size / 1e6
     drawn = min(options.sentences, len(both.sentences))
     table = comparison_table(both.comparisons, both.names, by_type=False)
-    return f"{table}\n\n{options.output}: {drawn:,} of {len(both.sentences):,} sentences drawn, {size:.1f} MB"
+    return f"{table}\n\n{options.output}: {drawn:,} of {how_many(len(both.sentences), 'sentence')} drawn, {size:.1f} MB"

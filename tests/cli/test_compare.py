@@ -35,7 +35,7 @@ def test_it_writes_a_page_and_prints_the_differences(files, tmp_path):
     done = run(*files, "--output", page, "--names", "BERT,SPE", "--bootstrap", "20")
     assert done.returncode == 0, done.stderr
     assert "Ent+Rel 0.0% 100.0% +100.0" in " ".join(done.stdout.split())
-    assert f"{page}: 1 of 1 sentences drawn" in done.stdout
+    assert f"{page}: 1 of 1 sentence drawn" in done.stdout
     text = page.read_text(encoding="utf-8")
     assert "<title>BERT and SPE</title>" in text and "Live_In" in text
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
-from html import escape
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from spe_dist.extraction.drawing.comparison_style import SCRIPT, STYLE
-from spe_dist.extraction.drawing.sentence import colours_of_sentences, draw_sentence, page
+from spe_dist.extraction.drawing.pages import has_probability, render
+from spe_dist.extraction.drawing.sentence import DrawnSentence, Kinds, drawn_sentence
 from spe_dist.extraction.scoring.comparison import (
     DRAWN_METRICS,
     ComparedSentence,
@@ -19,174 +18,113 @@ from spe_dist.extraction.scoring.comparison import (
 )
 from spe_dist.extraction.scoring.counts import Counts, Group, Name
 from spe_dist.extraction.scoring.matching import METRICS
+from spe_dist.extraction.scoring.scores import Scores
 from spe_dist.extraction.scoring.table import METRIC_NAMES, p_text, percent, percent_range, points
+from spe_dist.utils.wording import how_many
 
 GOLD_PARTS = (Found.BOTH, Found.ONLY_A, Found.ONLY_B, Found.NEITHER)
 WRONG_PARTS = (Found.WRONG_BOTH, Found.WRONG_A, Found.WRONG_B)
 
 
+@dataclass(frozen=True)
+class FindsRow:
+    """Who finds the gold of a metric, or of one of its types, in the order of GOLD_PARTS and WRONG_PARTS."""
+
+    metric: str
+    kind: str | None
+    gold: list[int]
+    wrong: list[int]
+
+
+@dataclass(frozen=True)
+class Article:
+    """A sentence as gold, and by each system: its name, how much it has right, the drawing."""
+
+    number: int
+    origin: str
+    tags: str
+    gold: DrawnSentence
+    systems: list[tuple[str, str, DrawnSentence]]
+
+
 def comparison_page(both: SideBySide, title: str, most_sentences: int = 300) -> str:
-    """Self-contained HTML. At most `most_sentences` are drawn; the page says how many are left out, and which."""
-    body = "\n".join([_summary(both), _scores(both), _types(both), _groups(both), _finds(both)])
-    return page(title, body + _sentences(both, most_sentences), style=STYLE, script=SCRIPT)
+    """The comparison of two systems as HTML that needs nothing but a browser.
 
-
-def _summary(both: SideBySide) -> str:
-    a, b = map(escape, both.names)
-    notes = "".join(
-        f"<li>{name}: {count:,} {escape(why)}</li>"
-        for name, scores in zip((a, b), (both.a, both.b), strict=True)
-        for why, count in scores.notices.items()
+    Args:
+        both: of `scoring.comparison.compare_systems`.
+        title: of the page, plain text.
+        most_sentences: how many sentences are drawn at most; the page says how many are left out, and which.
+    """
+    chosen = choose_sentences(both.sentences, most_sentences)
+    predicted = [sentence for s in chosen for sentence in (s.a, s.b)]
+    kinds, numbers = Kinds.of((s.gold for s in chosen), predicted), _numbers(both)
+    a, b = both.names
+    return render(
+        "comparison.html",
+        title=title,
+        both=both,
+        kinds=kinds,
+        has_probability=has_probability(predicted),
+        metric_names=METRIC_NAMES,
+        percent=percent,
+        percent_range=percent_range,
+        points_of=lambda compared: points(compared.difference, compared.low, compared.high),
+        p_text=p_text,
+        types_of=lambda metric: _types_of(both, metric),
+        gold_of=lambda name: max(_counts(scores, name).gold for scores in (both.a, both.b)),
+        f1_of=lambda scores, name: _counts(scores, name).f1,
+        groups=[("entities", _groups(both, "by_entities")), ("words", _groups(both, "by_length"))],
+        finds=list(_finds(both)),
+        not_drawn=_not_drawn(both, chosen),
+        shows={
+            "": "all",
+            "abxy": f"{a} and {b} differ",
+            "a": f"only {a} is right",
+            "b": f"only {b} is right",
+            "n": "neither finds it",
+            "xz": f"{a} is wrong",
+            "yz": f"{b} is wrong",
+        },
+        tag_options={
+            title: {kind: number for (of, kind), number in numbers.items() if of == metric}
+            for metric, title in zip(DRAWN_METRICS, ("Entities", "Relations (Ent+Rel)"), strict=True)
+        },
+        sentences=[_article(sentence, both, numbers, kinds) for sentence in chosen],
     )
-    return (
-        f"<p>A is <b>{a}</b>, B is <b>{b}</b>. {both.a.sentences:,} sentences; {escape(both.a.direction)}. "
-        "Differences are in percentage points. "
-        f"Intervals are 95% bootstraps over {both.a.units.description}; p-values are of approximate randomisation over "
-        "the same units, and not corrected for the number of comparisons.</p>"
-        + (f'<ul class="dim">{notes}</ul>' if notes else "")
-    )
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], class_name: str = "") -> str:
-    """Cells are HTML; the first of a row is its header."""
-    titles = "".join(f'<th scope="col">{cell}</th>' for cell in head)
-    lines = "".join(
-        f'<tr><th scope="row">{row[0]}</th>{"".join(f"<td>{cell}</td>" for cell in row[1:])}</tr>' for row in rows
-    )
-    return (
-        f'<div class="scroll"><table class="{class_name}"><thead><tr>{titles}</tr></thead>'
-        f"<tbody>{lines}</tbody></table></div>"
-    )
-
-
-def _scores(both: SideBySide) -> str:
-    a, b = map(escape, both.names)
-    head = ["", *(f"{name} {what}" for name in (a, b) for what in ("P", "R", "F1")), "difference", "95% interval", "p"]
-    rows = []
-    for metric in METRICS:
-        cells = [METRIC_NAMES[metric]]
-        for scores, intervals in zip((both.a, both.b), both.intervals, strict=True):
-            counts = scores.total(metric)
-            cells += [percent(counts.precision), percent(counts.recall)]
-            cells.append(
-                f"<b>{percent(counts.f1)}</b> <span class='dim'>{percent_range(*intervals[metric, None])}</span>"
-            )
-        rows.append([*cells, *_difference(both, (metric, None))])
-    if both.a.with_direction is not None and both.b.with_direction is not None:
-        for metric in ("relation", "ent_rel"):
-            cells = [f"{METRIC_NAMES[metric]}, all with direction"]
-            for directed in (both.a.with_direction, both.b.with_direction):
-                counts = directed.total(metric)
-                cells += [percent(counts.precision), percent(counts.recall), percent(counts.f1)]
-            rows.append([*cells, "", "", ""])
-    return f"<h2>Scores</h2>{_table(head, rows)}"
-
-
-def _difference(both: SideBySide, name: Name) -> list[str]:
-    compared = both.comparisons[name]
-    difference, interval = points(compared.difference, compared.low, compared.high)
-    return [f"<b>{difference}</b>", interval, p_text(compared.p_value)]
-
-
-def _types(both: SideBySide) -> str:
-    a, b = map(escape, both.names)
-    blocks = []
-    for metric in METRICS:
-        rows = []
-        for name in _kinds(both, metric):
-            counts_a, counts_b = (scores.by_type(metric).get(str(name[1]), Counts()) for scores in (both.a, both.b))
-            gold = max(counts_a.gold, counts_b.gold)
-            f1s = [percent(counts.f1) for counts in (counts_a, counts_b)]
-            rows.append([escape(str(name[1])), f"{gold:,}", *f1s, *_difference(both, name)])
-        head = [METRIC_NAMES[metric], "gold", f"{a} F1", f"{b} F1", "difference", "95% interval", "p"]
-        blocks.append(_table(head, rows))
-    return f"<details><summary>Scores by type</summary>{''.join(blocks)}</details>"
-
-
-def _kinds(both: SideBySide, metric: str) -> list[Name]:
+def _types_of(both: SideBySide, metric: str) -> list[Name]:
     return sorted((name for name in both.comparisons if name[0] == metric and name[1] is not None), key=str)
 
 
-def _groups(both: SideBySide) -> str:
-    """Ent+Rel F1 by number of entities and by length (Figure 5)."""
-    parts: Sequence[tuple[str, dict[str, Group], dict[str, Group]]] = (
-        ("entities", both.a.by_entities, both.b.by_entities),
-        ("words", both.a.by_length, both.b.by_length),
-    )
-    blocks = []
-    for title, groups_a, groups_b in parts:
-        names = list(dict.fromkeys([*groups_a, *groups_b]))
-        rows = [
-            [name, f"{group_a.sentences:,}", f"{group_a.ent_rel.gold:,}", *map(_group_f1, (group_a, group_b))]
-            for name in names
-            for group_a, group_b in [(groups_a.get(name, Group()), groups_b.get(name, Group()))]
-        ]
-        head = [title, "sentences", "gold relations", *(f"{escape(name)} Ent+Rel F1" for name in both.names)]
-        blocks.append(_table(head, rows))
-    return (
-        "<details><summary>Ent+Rel F1 by number of entities and by sentence length</summary>"
-        f"{''.join(blocks)}</details>"
-    )
+def _counts(scores: Scores, name: Name) -> Counts:
+    return scores.by_type(name[0]).get(str(name[1]), Counts())
 
 
-def _group_f1(group: Group) -> str:
-    return percent(group.ent_rel.f1, group.ent_rel.is_empty)
+def _groups(both: SideBySide, attribute: str) -> list[tuple[str, Group, Group]]:
+    """Groups of sentences that either system has (Figure 5)."""
+    a, b = (getattr(scores, attribute) for scores in (both.a, both.b))
+    return [(name, a.get(name, Group()), b.get(name, Group())) for name in dict.fromkeys([*a, *b])]
 
 
-def _finds(both: SideBySide) -> str:
-    a, b = map(escape, both.names)
-    head = ["gold", "both", f"only {a}", f"only {b}", "neither", "", "both", f"only {a}", f"only {b}"]
-    rows: list[Sequence[str]] = []
+def _finds(both: SideBySide) -> Iterator[FindsRow]:
     for metric in METRICS:
-        for name in [(metric, None), *_kinds(both, metric)]:
+        for name in [(metric, None), *_types_of(both, metric)]:
             counts = both.found.get(name)
-            if counts is None:
-                continue
-            label = (
-                f"<b>{METRIC_NAMES[metric]}</b>" if name[1] is None else f'<span class="in">{escape(name[1])}</span>'
-            )
-            gold = [counts[part] for part in GOLD_PARTS]
-            wrong = [counts[part] for part in WRONG_PARTS]
-            numbers = [f"{number:,}" for number in (sum(gold), *gold)]
-            rows.append([label, *numbers, _bar(gold), *(f"{number:,}" for number in wrong)])
-    table = _table(["", *head], rows, "finds")
-    legend = " ".join(
-        f'<span class="key {part}"></span> {text}'
-        for part, text in zip("kabn", ("both", f"only {a}", f"only {b}", "neither"), strict=True)
-    )
-    groups = (
-        '<tr><th></th><th colspan="6" scope="colgroup">gold, found by</th>'
-        '<th colspan="3" scope="colgroup">wrongly predicted by</th></tr>'
-    )
-    return f"<h2>What each finds</h2><p>{legend}</p>{table.replace('<thead>', f'<thead>{groups}', 1)}"
+            if counts is not None:
+                parts = ([counts[part] for part in of] for of in (GOLD_PARTS, WRONG_PARTS))
+                yield FindsRow(metric, name[1], *parts)
 
 
-def _bar(parts: Sequence[int]) -> str:
-    spans = "".join(
-        f'<span class="{name}" style="flex:{part}"></span>' for name, part in zip("kabn", parts, strict=True) if part
-    )
-    return f'<div class="bar" aria-hidden="true">{spans}</div>'
-
-
-def _sentences(both: SideBySide, most: int) -> str:
-    chosen = choose_sentences(both.sentences, most)
-    numbers = _numbers(both)
-    every = (sentence for s in chosen for sentence in (s.gold, s.a, s.b))
-    colours = colours_of_sentences(every)
-    draw = partial(draw_sentence, colours=colours)
-    articles = "\n".join(_article(sentence, both, numbers, draw) for sentence in chosen)
+def _not_drawn(both: SideBySide, chosen: Sequence[ComparedSentence]) -> str:
     left_out = len(both.sentences) - len(chosen)
-    note = ""
-    if left_out:
-        differing = sum(s.is_different for s in both.sentences) - sum(s.is_different for s in chosen)
-        note = (
-            f"{left_out:,} of {len(both.sentences):,} sentences are not drawn, {differing:,} of them marked "
-            "differently by the two systems. Drawn are first those marked differently, then those that both mark wrong."
-        )
+    if not left_out:
+        return ""
+    differing = sum(s.is_different for s in both.sentences) - sum(s.is_different for s in chosen)
     return (
-        f"<h2>Sentences</h2><p>Dashed with a cross: predicted, but not gold (for relations: by Ent+Rel). "
-        f"Arrows point at the tail. {note}</p>"
-        f"{_filters(both, numbers, len(chosen))}<div id='list'>{articles}</div>"
+        f"{left_out:,} of {how_many(len(both.sentences), 'sentence')} {'is' if left_out == 1 else 'are'} not drawn, "
+        f"{differing:,} of them marked differently by the two systems. Drawn are first those marked differently, then "
+        "those that both mark wrong."
     )
 
 
@@ -196,58 +134,30 @@ def _numbers(both: SideBySide) -> dict[tuple[str, str], int]:
     return {name: number for number, name in enumerate(sorted(names))}
 
 
-def _filters(both: SideBySide, numbers: dict[tuple[str, str], int], drawn: int) -> str:
-    a, b = map(escape, both.names)
-    shows = {
-        "": "all",
-        "abxy": f"{a} and {b} differ",
-        "a": f"only {a} is right",
-        "b": f"only {b} is right",
-        "n": "neither finds it",
-        "xz": f"{a} is wrong",
-        "yz": f"{b} is wrong",
-    }
-    show = "".join(f'<option value="{letters}">{text}</option>' for letters, text in shows.items())
-    of = '<option value="">anything</option>'
-    for metric, title in (("entity", "Entities"), ("ent_rel", "Relations (Ent+Rel)")):
-        listed = [(kind, number) for (m, kind), number in numbers.items() if m == metric]
-        options = "".join(f'<option value="{number}">{escape(kind)}</option>' for kind, number in listed)
-        together = ",".join(str(number) for _, number in listed)
-        of += f'<optgroup label="{title}"><option value="{together}">all {title.lower()}</option>{options}</optgroup>'
-    return (
-        f'<form id="filters"><label>Show sentences where <select id="show">{show}</select></label> '
-        f'<label>in <select id="of">{of}</select></label> '
-        '<label>with the words <input id="words" type="search" size="16"></label> '
-        f'<output id="count">{drawn:,} drawn sentences</output></form>'
-        "<noscript><p>The filters need JavaScript; all drawn sentences are shown.</p></noscript>"
-    )
-
-
 def _article(
-    compared: ComparedSentence,
-    both: SideBySide,
-    numbers: dict[tuple[str, str], int],
-    draw: Callable[..., str],
-) -> str:
-    tags = " ".join(sorted({f"{found}{numbers[metric, kind]}" for found, metric, kind in compared.tags}))
-    words = escape(" ".join(compared.gold.words).lower())
+    compared: ComparedSentence, both: SideBySide, numbers: dict[tuple[str, str], int], kinds: Kinds
+) -> Article:
     wrong = WrongMarks(compared.gold, both.a.symmetric)
-    origin = f' <span class="dim">{escape(compared.gold.origin)}</span>' if compared.gold.origin else ""
     tallies = _tally(compared, (Found.BOTH, Found.ONLY_A)), _tally(compared, (Found.BOTH, Found.ONLY_B))
-    parts = f"<h4>gold</h4>{draw(compared.gold)}"
-    for name, predicted, tally in zip(both.names, (compared.a, compared.b), tallies, strict=True):
-        parts += f'<h4>{escape(name)} <span class="dim">{tally}</span></h4>{draw(predicted, mark=wrong)}'
-    head = f"<h3>Sentence {compared.number:,}{origin}</h3>"
-    return f'<article data-tags="{tags}" data-words="{words}">{head}{parts}</article>'
+    return Article(
+        compared.number,
+        compared.gold.origin.rpartition("/")[2],  # the file's name and the line
+        tags=" ".join(sorted({f"{found}{numbers[metric, kind]}" for found, metric, kind in compared.tags})),
+        gold=drawn_sentence(compared.gold, kinds),
+        systems=[
+            (name, tally, drawn_sentence(predicted, kinds, wrong))
+            for name, tally, predicted in zip(both.names, tallies, (compared.a, compared.b), strict=True)
+        ],
+    )
 
 
 def _tally(compared: ComparedSentence, right: Sequence[Found]) -> str:
     """How many a system has right and wrong in the sentence."""
     wrong = Found.WRONG_A if Found.ONLY_A in right else Found.WRONG_B
     said = []
-    for metric, title in zip(DRAWN_METRICS, ("entities", "relations"), strict=True):
+    for metric, nouns in zip(DRAWN_METRICS, (("entity", "entities"), ("relation", "relations")), strict=True):
         found = Counter(who for who, name, _ in compared.tags if name == metric)
         n_right, n_gold = sum(found[part] for part in right), sum(found[part] for part in GOLD_PARTS)
         n_wrong = found[wrong] + found[Found.WRONG_BOTH]
-        said.append(f"{n_right} of {n_gold} {title}" + (f", {n_wrong} wrong" if n_wrong else ""))
+        said.append(f"{n_right} of {how_many(n_gold, *nouns)}" + (f", {n_wrong} wrong" if n_wrong else ""))
     return "; ".join(said)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import html
 import os
 import sys
 import time
@@ -20,7 +19,7 @@ from spe_dist.data.text.files import COMPRESSED_SUFFIXES, tell_left_out_files
 from spe_dist.data.text.lines import STANDARD_INPUT, shown_name
 from spe_dist.errors import ConfigError, DataError, SpeError
 from spe_dist.extraction.corpora.corpus import Sentence
-from spe_dist.extraction.drawing.sentence import colours_of_sentences, draw_sentence, page
+from spe_dist.extraction.drawing.pages import predictions_page
 from spe_dist.extraction.formats import read_corpus, write_corpus
 from spe_dist.extraction.predicting.extractor import Extractor
 from spe_dist.extraction.predicting.inputs import find_inputs, read_inputs
@@ -55,7 +54,7 @@ def predict_files(options: argparse.Namespace) -> None:
     predict = _predict_corpus if options.format == "corpus" else _predict_lines
     predict(options, extractor, limits, report)
     if options.html:
-        _write_page(Path(options.html), report)
+        _write_page(Path(options.html), _model_name(options.model), report)
     report.finish(extractor, limits)
 
 
@@ -225,18 +224,21 @@ def _where(place: Place) -> str:
     return f"{shown_name(place.file)}, line {place.line}"
 
 
-def _write_page(path: Path, report: Report) -> None:
-    colours = colours_of_sentences(sentence for _, sentence in report.drawn)
+def _model_name(folder: str) -> str:
+    """The end of a fine-tuned folder's path, without what is only true of this machine: "conll04/model"."""
+    return "/".join(Path(folder).absolute().parts[-2:])
+
+
+def _write_page(path: Path, model: str, report: Report) -> None:
     left_out = report.sentences - len(report.drawn)
-    said = [
-        f"{how_many(report.sentences, 'sentence')}, {report.found()}.",
-        f"The first {how_many(len(report.drawn), 'sentence')} drawn, {left_out:,} left out." if left_out else "",
-    ]
-    parts = [f'<p class="dim">{html.escape(" ".join(said).strip())}</p>\n']
-    for where, sentence in report.drawn:
-        parts.append(f'<p class="dim">{html.escape(where)}</p>\n{draw_sentence(sentence, colours)}')
+    page = predictions_page(
+        report.drawn,
+        model=model,
+        totals=f"{how_many(report.sentences, 'sentence')}, {report.found()}.",
+        left_out=f"Drawn are the first {len(report.drawn):,}, {left_out:,} left out." if left_out else "",
+    )
     try:
-        path.write_text(page("Entities and relations", "".join(parts)), encoding="utf-8", errors="backslashreplace")
+        path.write_text(page, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror}; free space or name another place") from error
     if left_out:

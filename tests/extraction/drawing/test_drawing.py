@@ -1,4 +1,4 @@
-"""Drawn sentences: what stands in them, and that nothing covers anything else."""
+"""Drawn sentences: the text as it was, entities as nested pieces of it, relations, colours."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import colorsys
 import random
 import re
 import xml.etree.ElementTree as ElementTree
-from itertools import pairwise
+from importlib.resources import files
 
 import pytest
 
 from spe_dist.extraction.corpora.corpus import Entity, Relation, Sentence
-from spe_dist.extraction.drawing.layout import ARC_MARGIN, Layout, columns_of, lay_out, reach
-from spe_dist.extraction.drawing.sentence import HUES, PAGE_STYLE, STYLE, colours_of, draw_sentence, page
+from spe_dist.extraction.drawing.colours import HUES, colours_of
+from spe_dist.extraction.drawing.pages import predictions_page
+from spe_dist.extraction.drawing.sentence import Kinds, Piece, drawn_sentence
 
 WORDS = tuple("Kim Lee of Acme Corp lives in Oslo".split())
 PERSON, COMPANY, CITY = Entity(0, 2, "Person"), Entity(3, 5, "Company"), Entity(7, 8, "City")
@@ -21,131 +22,152 @@ SENTENCE = Sentence(
 )
 
 
-def texts(html: str, columns_class: str | None = None) -> list[str]:
-    root = ElementTree.fromstring(html)
-    svgs = [svg for svg in root.iter("svg") if columns_class is None or svg.get("class") == columns_class]
-    return [text.text or "" for text in svgs[0].iter("text")]
+def page(*sentences: Sentence, **options) -> str:
+    return predictions_page([("", sentence) for sentence in sentences], **options)
 
 
-def random_sentence(seed: int) -> Sentence:
-    draw = random.Random(seed)
-    words = tuple("w" * draw.randint(1, 9) for _ in range(draw.randint(1, 60)))
-    starts = [draw.randrange(len(words)) for _ in range(draw.randint(0, 8))]
-    entities = tuple(Entity(s, min(len(words), s + draw.randint(1, 6)), draw.choice(("A", "LongType"))) for s in starts)
-    pairs = [(draw.choice(entities), draw.choice(entities)) for _ in range(draw.randint(0, 8) if entities else 0)]
-    return Sentence(words, entities, tuple(Relation(draw.choice(("r", "of_a_kind")), *pair) for pair in pairs))
+def drawing(sentence: Sentence) -> ElementTree.Element:
+    """The drawing of a page's first sentence, which is well formed XML but for entities of HTML."""
+    (found,) = re.findall(r'<div class="drawn">.*?</div>', page(sentence), re.DOTALL)
+    return ElementTree.fromstring(found)
 
 
-def test_words_types_and_relations_are_in_the_drawing():
-    assert texts(draw_sentence(SENTENCE)) == [
-        *("Person", "Company", "City"),
-        *WORDS,
-        *("works_for", "lives_in"),
+def plain(element: ElementTree.Element) -> str:
+    """What stands in the drawing, without the labels of entities."""
+    if element.tag == "small":
+        return element.tail or ""
+    return (element.text or "") + "".join(map(plain, element)) + (element.tail or "")
+
+
+def labels(element: ElementTree.Element) -> list[str]:
+    return ["".join(small.itertext()) for small in element.iter("small")]
+
+
+def text_of(pieces: list[Piece]) -> str:
+    return "".join(piece.text + text_of(piece.inner) for piece in pieces)
+
+
+def shape(pieces: list[Piece]) -> list:
+    """The tree of pieces: texts, and (number of an entity, what is in it)."""
+    return [piece.text if piece.entity is None else (piece.entity.number, shape(piece.inner)) for piece in pieces]
+
+
+def drawn(*entities: Entity) -> list:
+    sentence = Sentence(WORDS, entities)
+    return shape(drawn_sentence(sentence, Kinds.of([sentence])).pieces)
+
+
+def test_the_text_is_the_original_one_with_its_own_spacing():
+    text = "Kim  Lee (of\tAcme\nCorp)."
+    words = ("Kim", "Lee", "(", "of", "Acme", "Corp", ")", ".")
+    spans, position = [], 0
+    for word in words:
+        position = text.index(word, position)
+        spans.append((position, position + len(word)))
+    sentence = Sentence(words, (Entity(0, 2, "P"), Entity(4, 6, "C")), text=text, char_spans=tuple(spans))
+    paragraph = drawing(sentence).find("p")
+    assert paragraph is not None and plain(paragraph) == "Kim  Lee (of Acme Corp)."  # line breaks are the window's
+    assert [plain(mark) for mark in paragraph.iter("mark")] == ["Kim  Lee (of ", "Acme Corp)."]  # with their tails
+
+
+def test_types_and_relations_are_in_the_drawing_also_for_readers_without_script():
+    found = drawing(SENTENCE)
+    assert labels(found) == ["Person", "Company", "City"]
+    assert ["".join(item.itertext()) for item in found.iter("li")] == [
+        "works_for: Kim Lee → Acme Corp",
+        "lives_in: Kim Lee → Oslo",
+    ]
+    ends = [(item.get("data-h"), item.get("data-t")) for item in found.iter("li")]
+    assert ends == [("0", "1"), ("0", "2")]
+
+
+def test_probabilities_are_visible_and_exact_ones_shown_to_the_pointer():
+    person, city = Entity(0, 2, "Person", probability=0.98765), Entity(7, 8, "City", probability=1.0)
+    found = drawing(Sentence(WORDS, (person, city), (Relation("lives_in", person, city, 0.5),)))
+    assert labels(found) == ["Person 99%", "City 100%"]
+    assert [mark.get("title") for mark in found.iter("mark")] == ["Person 0.988", "City 1.000"]
+    assert "".join(next(found.iter("li")).itertext()).startswith("lives_in 50%: ")
+
+
+def test_entities_nest_and_one_that_crosses_another_is_cut_at_its_end():
+    assert drawn(Entity(0, 5, "A"), Entity(3, 5, "B")) == [(0, ["Kim Lee of ", (1, ["Acme Corp"])]), " lives in Oslo"]
+    assert drawn(Entity(0, 2, "A"), Entity(0, 2, "B")) == [(0, [(1, ["Kim Lee"])]), " of Acme Corp lives in Oslo"]
+    assert drawn(Entity(0, 4, "A"), Entity(3, 7, "B")) == [
+        (0, ["Kim Lee of ", (1, ["Acme"])]),
+        (1, [" Corp lives in"]),
+        " Oslo",
     ]
 
 
-def test_arrow_heads_stand_at_tails():
-    layout = lay_out(SENTENCE, 100)
-    by_type = {arc.relation.type: arc for arc in layout.arcs}
-    assert (by_type["lives_in"].left_end, by_type["lives_in"].right_end) == ("head", "tail")
-    backwards = Sentence(WORDS, (PERSON, CITY), (Relation("home_of", CITY, PERSON),))
-    (arc,) = lay_out(backwards, 100).arcs
-    assert (arc.left_end, arc.right_end) == ("tail", "head")
-    assert draw_sentence(backwards).count("<polygon") == 1
-
-
-def test_a_relation_between_rows_names_its_other_end_on_both():
-    layout = lay_out(SENTENCE, 18)
-    halves = [arc for arc in layout.arcs if arc.relation.type == "lives_in"]
-    assert sorted((arc.row, arc.label, arc.left_end, arc.right_end) for arc in halves) == [
-        (0, "lives_in (Oslo)", "head", None),
-        (layout.rows - 1, "lives_in (Kim Lee)", None, "tail"),
-    ]
-
-
-def test_narrow_windows_have_a_drawing_of_their_own_where_rows_differ():
-    assert draw_sentence(SENTENCE).count("<svg") == 1
-    long = Sentence(WORDS * 4, SENTENCE.entities, SENTENCE.relations)
-    drawn = draw_sentence(long)
-    assert drawn.count("<svg") == 2
-    assert texts(drawn, "wide")[3:35] == texts(drawn, "narrow")[3:35] == list(WORDS * 4)
-
-
-def rectangles_of_words(layout: Layout) -> list[tuple[int, float, float]]:
-    return [(word.row, word.x, word.x + word.width) for word in layout.words]
-
-
-@pytest.mark.parametrize("columns", [20, 60, 104])
-@pytest.mark.parametrize("seed", range(25))
-def test_neither_words_nor_bands_nor_arcs_cover_each_other(seed, columns):
-    layout = lay_out(random_sentence(seed), columns)
-    words = sorted(rectangles_of_words(layout))
-    assert all(a[0] < b[0] or a[2] < b[1] for a, b in pairwise(words))
-    bands = sorted((s.row, box.level, s.left, s.right) for box in layout.boxes for s in box.segments)
-    assert all(a[:2] < b[:2] or a[3] <= b[2] for a, b in pairwise(bands))
-    arcs = sorted((arc.row, arc.level, *reach(arc)) for arc in layout.arcs)
-    assert all(a[:2] < b[:2] or a[3] + ARC_MARGIN <= b[2] for a, b in pairwise(arcs))
-
-
-@pytest.mark.parametrize("seed", range(25))
-def test_everything_stands_inside_the_drawing_and_types_inside_their_bands(seed):
-    layout = lay_out(random_sentence(seed), 60)
-    assert all(word.x >= 0 and word.x + word.width <= layout.width for word in layout.words)
-    assert all(reach(arc)[0] >= 0 and reach(arc)[1] <= layout.width for arc in layout.arcs)
-    for box in layout.boxes:
-        assert max(s.right - s.left for s in box.segments) >= columns_of(box.entity.type) * 6.6
-
-
-def test_overlapping_entities_have_bands_on_levels_the_shortest_next_to_the_words():
-    whole, part = Entity(0, 5, "Group"), Entity(3, 5, "Company")
-    layout = lay_out(Sentence(WORDS, (whole, part)), 100)
-    assert {box.entity: box.level for box in layout.boxes} == {whole: 1, part: 0}
-
-
-def test_a_discontinuous_entity_has_a_part_for_each_fragment():
+def test_a_discontinuous_entity_has_a_part_for_each_fragment_and_one_label():
     gapped = Entity(0, 5, "Group", fragments=((0, 1), (3, 5)))
-    (box,) = lay_out(Sentence(WORDS, (gapped,)), 100).boxes
-    assert len(box.segments) == 2
-    assert box.segments[0].right < box.segments[1].left
+    assert drawn(gapped) == [(0, ["Kim"]), " Lee of ", (0, ["Acme Corp"]), " lives in Oslo"]
+    assert labels(drawing(Sentence(WORDS, (gapped,)))) == ["Group", "…"]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_no_character_is_lost_or_doubled_and_every_entity_covers_its_words(seed):
+    draw = random.Random(seed)
+    words = tuple("".join(draw.choices("abc<&é東", k=draw.randint(1, 6))) for _ in range(draw.randint(1, 20)))
+    entities = []
+    for _ in range(draw.randint(0, 8)):
+        start = draw.randrange(len(words))
+        entities.append(Entity(start, draw.randint(start + 1, len(words)), draw.choice("AB")))
+    sentence = Sentence(words, tuple(entities))
+    result = drawn_sentence(sentence, Kinds.of([sentence]))
+    assert text_of(result.pieces) == " ".join(words)
+    covered: dict[int, str] = {}
+
+    def collect(pieces: list[Piece]) -> None:
+        for piece in pieces:
+            if piece.entity is not None:
+                covered[piece.entity.number] = covered.get(piece.entity.number, "") + text_of(piece.inner)
+            collect(piece.inner)
+
+    collect(result.pieces)
+    ordered = sorted(set(entities), key=lambda e: (e.start, -e.end, e.type))
+    assert covered == {i: " ".join(words[e.start : e.end]) for i, e in enumerate(ordered)}
 
 
 def test_duplicates_are_drawn_once_and_arguments_without_a_type_are_named():
-    unmarked = Entity(7, 8, "")
-    relation = Relation("lives_in", PERSON, unmarked)
-    drawn = draw_sentence(Sentence(WORDS, (PERSON, PERSON), (relation, relation)))
-    assert texts(drawn).count("Person") == texts(drawn).count("lives_in") == 1
-    assert "no entity" in texts(drawn) and 'class="untyped"' in drawn
+    relation = Relation("lives_in", PERSON, Entity(7, 8, ""))
+    found = drawing(Sentence(WORDS, (PERSON, PERSON), (relation, relation)))
+    assert labels(found) == ["Person", "no entity"] and len(list(found.iter("li"))) == 1
+    assert [mark.get("class") for mark in found.iter("mark")] == ["t1", "t0 untyped"]
 
 
 def test_everything_is_escaped():
     evil = Entity(0, 1, '<script>"')
-    drawn = draw_sentence(Sentence(("<b>&'\"", "\x00x"), (evil,), (Relation("</svg>", evil, evil),)))
-    assert texts(drawn) == ['<script>"', "<b>&'\"", "\u2400x", "</svg>"]
-    assert "<script" not in drawn and "<b>" not in drawn
-    whole = page("<title> & more", drawn)
-    assert "<title>&lt;title&gt; &amp; more</title>" in whole
+    text = page(Sentence(("<b>&'\"", "\x00x"), (evil,), (Relation("</svg>", evil, evil),)), title="<title> & more")
+    assert "<title>&lt;title&gt; &amp; more</title>" in text and "␀x" in text
+    assert '<script>"' not in text and "<b>&'" not in text and "</svg>" not in text
+    assert page(Sentence(()), model="<i>").count("<i>") == 0
 
 
-def test_wrong_and_missed_items_have_a_style_and_a_cross_not_colour_alone():
-    drawn = draw_sentence(SENTENCE, mark=lambda item: "wrong" if item in (CITY, SENTENCE.relations[0]) else "")
-    assert [text for text in texts(drawn) if "✗" in text] == ["✗ City", "✗ works_for"]
-    assert drawn.count('class="wrong"') == 3  # box, arc, label
+def test_wrong_items_have_a_style_and_a_cross_not_colour_alone():
+    result = drawn_sentence(SENTENCE, Kinds.of([SENTENCE]), lambda item: "wrong" if item is CITY else "")
+    assert [piece.entity.mark for piece in result.pieces if piece.entity] == ["", "", "wrong"]
 
 
-def test_probabilities_are_shown_to_the_pointer():
-    drawn = draw_sentence(Sentence(WORDS, (Entity(0, 2, "Person", probability=0.98765),)))
-    assert "<title>Person 0.988</title>" in drawn
+def test_the_legend_names_types_with_their_counts_and_the_page_its_model():
+    text = page(SENTENCE, SENTENCE, model="conll04/model")
+    chips = re.findall(r'class="chip t(\d+)".*?value="(\d+)"> (\w+) <span>(\d+)</span>', text)
+    assert [(name, count) for _, _, name, count in chips] == [
+        *(("City", "2"), ("Company", "2"), ("Person", "2")),
+        *(("lives_in", "2"), ("works_for", "2")),
+    ]
+    assert all(number == value for number, value, _, _ in chips)
+    assert "Model <b>conll04/model</b>. 2 sentences, 6 entities, 4 relations." in text
 
 
-def test_empty_sentences_and_words_wider_than_a_row_are_drawn():
-    assert ElementTree.fromstring(draw_sentence(Sentence(()))).tag == "div"
-    layout = lay_out(Sentence(("a", "x" * 300, "b"), (Entity(1, 2, "Long"),)), 40)
-    assert [word.row for word in layout.words] == [0, 1, 2]
-    assert layout.width > 300 * 8
+def test_a_filter_by_probability_is_offered_where_there_are_probabilities():
+    assert 'type="range"' not in page(SENTENCE)
+    assert page(Sentence(WORDS, (Entity(0, 2, "Person", probability=0.5),))).count('type="range"') == 1  # no relations
 
 
-def test_wide_characters_take_two_columns_and_combining_marks_none():
-    assert (columns_of("東京"), columns_of("e\u0301"), columns_of("abc")) == (4, 1, 3)
+def test_empty_sentences_and_empty_pages_are_drawn():
+    assert plain(drawing(Sentence(()))) == ""
+    assert "No sentences." in page()
 
 
 def test_colours_are_the_same_for_the_same_types_and_differ_within_a_page():
@@ -158,9 +180,18 @@ def test_colours_are_the_same_for_the_same_types_and_differ_within_a_page():
 
 
 def test_a_page_needs_nothing_from_elsewhere():
-    whole = page("Drawn", draw_sentence(SENTENCE))
-    assert not re.search(r"https?:|url\(|@import|<link|src=|<script", whole)
+    whole = page(SENTENCE).replace("http://www.w3.org/2000/svg", "")  # a name, not an address
+    assert not re.search(r"https?:|url\(|@import|<link|src=", whole)
     assert "prefers-color-scheme: dark" in whole and 'name="viewport"' in whole
+
+
+def test_a_page_of_300_long_sentences_stays_under_a_megabyte_and_a_half():
+    draw = random.Random(0)
+    words = tuple("w" * draw.randint(2, 9) for _ in range(40))
+    entities = tuple(Entity(i, i + 2, "OtherScientificTerm", probability=0.5) for i in range(0, 40, 4))
+    pairs = [draw.sample(entities, 2) for _ in range(12)]
+    sentence = Sentence(words, entities, tuple(Relation("EVALUATE-FOR", *pair, 0.5) for pair in pairs))
+    assert len(page(*[sentence] * 300).encode()) < 1_500_000
 
 
 def luminance(hue: int, saturation: float, lightness: float) -> float:
@@ -170,14 +201,17 @@ def luminance(hue: int, saturation: float, lightness: float) -> float:
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-def lightness_of(style: str, selector: str) -> tuple[float, float]:
-    found = re.search(rf"{re.escape(selector)}[^{{]*{{[^}}]*hsl\(var\(--hue\) (\d+)% (\d+)%\)", style)
-    assert found, selector
-    return int(found[1]) / 100, int(found[2]) / 100
+STYLE = files("spe_dist.extraction.drawing").joinpath("templates", "page.css").read_text(encoding="utf-8")
 
 
-def page_luminance(dark: bool) -> float:
-    value = re.findall(r"--page: #(\w{6})", PAGE_STYLE)[dark]
+def tone(name: str, dark: bool) -> tuple[float, float]:
+    """Saturation and lightness of one of the colours that follow a type's hue."""
+    saturation, lightness = re.findall(rf"--{name}: (\d+)% (\d+)%", STYLE)[dark]
+    return int(saturation) / 100, int(lightness) / 100
+
+
+def page_luminance(name: str, dark: bool) -> float:
+    value = re.findall(rf"--{name}: #(\w{{6}})", STYLE)[dark]
     r, g, b = (int(value[i : i + 2], 16) / 255 for i in (0, 2, 4))
     hue, lightness, saturation = colorsys.rgb_to_hls(r, g, b)
     return luminance(round(hue * 360), saturation, lightness)
@@ -185,9 +219,11 @@ def page_luminance(dark: bool) -> float:
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_texts_have_a_contrast_of_four_and_a_half_to_one_in_every_hue(dark):
-    style = STYLE.split("@media (prefers-color-scheme: dark)")[dark]
     for hue in HUES:
-        on_band = luminance(hue, *lightness_of(style, ".type")), luminance(hue, *lightness_of(style, ".band"))
-        on_page = luminance(hue, *lightness_of(style, ".label")), page_luminance(dark)
-        for pair in (on_band, on_page):
+        on_band = luminance(hue, *tone("type", dark)), luminance(hue, *tone("band", dark))
+        on_box = page_luminance("text", dark), luminance(hue, *tone("box", dark))
+        on_page = luminance(hue, *tone("label", dark)), page_luminance("page", dark)
+        for pair in (on_band, on_box, on_page, (page_luminance("dim", dark), page_luminance("page", dark))):
             assert (max(pair) + 0.05) / (min(pair) + 0.05) >= 4.5, (hue, pair)
+        arc = luminance(hue, *tone("arc", dark)), page_luminance("page", dark)
+        assert (max(arc) + 0.05) / (min(arc) + 0.05) >= 3, (hue, arc)  # WCAG: what is no text
