@@ -2,6 +2,7 @@
 
 spe benchmark loader --shards DIR
 spe benchmark extraction --train FILE --start NAME
+spe benchmark prediction --model OUTPUT/model --corpus FILE --neighbours 0,1,4
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from spe_dist.cli.exits import run_command
 from spe_dist.cli.options.numbers import number, whole_number
 from spe_dist.cli.options.parser import Parser, choose_command, help_on_commands
 from spe_dist.config.pretraining import CorruptionConfig
+from spe_dist.errors import ConfigError
 
 COMMANDS = {
     "loader": "sentences a second from shards to packed micro-batches, on one core",
     "extraction": "sentences a second of fine-tuning and of prediction",
+    "prediction": "sentences a second of prediction on a CPU beside other busy processes",
 }
 
 
@@ -36,6 +39,8 @@ def _run(argv: Sequence[str]) -> None:
         run_loader(loader_parser().parse(argv[1:]))
     elif name == "extraction":
         run_extraction(extraction_parser().parse(argv[1:]))
+    elif name == "prediction":
+        run_prediction(prediction_parser().parse(argv[1:]))
 
 
 def loader_parser() -> Parser:
@@ -76,7 +81,55 @@ def extraction_parser() -> Parser:
     )
     add("--threads", type=whole_number(), metavar="N", help="threads of torch [as fine-tuning has]")
     add("--cpu", action="store_true", help="the CPU even where there is a GPU")
+    add("--neighbours", type=whole_number(), default=0, metavar="N", help="processes that keep a core busy meanwhile")
     return parser
+
+
+def prediction_parser() -> Parser:
+    """The options of `spe benchmark prediction`."""
+    doc = (
+        "Predicts sentences of a corpus on the CPU, alone and beside processes that keep a core busy each.\n\n"
+        "Compares several batches at a time, one thread each, as `spe predict` works, with one batch that all threads "
+        "share. The ways take turns, so that they compare on a machine that does other work too."
+    )
+    parser = Parser("spe benchmark prediction", "--model OUTPUT/model --corpus FILE [options]", doc)
+    add = parser.add_argument
+    add("--model", required=True, metavar="FOLDER", help="fine-tuned folder")
+    add("--corpus", required=True, metavar="FILE", help="corpus in any format that fine-tuning reads")
+    add("--sentences", type=whole_number(1), default=256, metavar="N", help="first sentences of the corpus, predicted")
+    add("--neighbours", type=_counts, default=[0, 1, 4], metavar="N,N,..", help="numbers of busy processes [0,1,4]")
+    add("--repeats", type=whole_number(1), default=3, metavar="N", help="measurements of each way; medians count")
+    add("--threads", type=whole_number(1), metavar="N", help="threads of torch [as many as cores]")
+    add("--bfloat16", action=argparse.BooleanOptionalAction, help="matrix products in bfloat16 [where that is fast]")
+    return parser
+
+
+def _counts(text: str) -> list[int]:
+    return sorted({whole_number()(part) for part in text.split(",")})
+
+
+def run_prediction(options: argparse.Namespace) -> None:
+    """Print medians of sentences/s for each way and number of neighbours, and the machine's load."""
+    from spe_dist.benchmark.prediction import Work, measure, table, ways
+    from spe_dist.extraction.joint.folder import is_extractor
+    from spe_dist.utils.parallel import available_processes
+
+    if not is_extractor(options.model):
+        raise ConfigError(f"--model {options.model} is no fine-tuned folder; give OUTPUT/model of spe finetune")
+    threads = options.threads or available_processes()
+    compared = ways(threads)
+    before = os.getloadavg()[0]
+    rates = measure(
+        Work(options.model, options.corpus, options.sentences, options.bfloat16),
+        compared,
+        options.neighbours,
+        options.repeats,
+    )
+    print("\n".join(table(rates, compared, options.neighbours[0])))
+    print(
+        f"{available_processes()} cores, load {before:.1f} before and {os.getloadavg()[0]:.1f} after; medians of "
+        f"{options.repeats}; %: of the rate with {options.neighbours[0]} neighbours"
+    )
 
 
 def run_loader(options: argparse.Namespace) -> None:
@@ -131,6 +184,7 @@ def run_extraction(options: argparse.Namespace) -> None:
     import torch
 
     from spe_dist.benchmark.extraction import Setup, Timing, measure_prediction, measure_training
+    from spe_dist.benchmark.prediction import busy_neighbours
     from spe_dist.extraction.predicting.stream import fast_bfloat16
 
     if options.threads:
@@ -155,10 +209,11 @@ def run_extraction(options: argparse.Namespace) -> None:
             f"{timing.product_rate / 1e9:,.1f} of a plain product"
         )
 
-    show("training", measure_training(setup, options.batch_sentences, options.steps, options.gold, bfloat16))
-    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"  peak memory    {peak_mib:,.0f} MiB")
-    prediction = measure_prediction(setup, options.batch_pieces, bfloat16, options.seconds)
+    with busy_neighbours(options.neighbours):
+        show("training", measure_training(setup, options.batch_sentences, options.steps, options.gold, bfloat16))
+        peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(f"  peak memory    {peak_mib:,.0f} MiB")
+        prediction = measure_prediction(setup, options.batch_pieces, bfloat16, options.seconds)
     show("prediction", prediction)
     found = (prediction.entities / prediction.sentences, prediction.relations / prediction.sentences)
     print(f"  found          {found[0]:.2f} entities and {found[1]:.2f} relations a sentence")

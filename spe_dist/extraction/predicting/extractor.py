@@ -248,6 +248,7 @@ class Extractor:
         items: Iterable[tuple[Tag, corpus.Sentence]],
         document_of: Callable[[Tag], Hashable],
         batch_size: int | None = None,
+        workers: bool = True,
     ) -> Iterator[tuple[Tag, corpus.Sentence]]:
         """Each sentence with its tag and what was predicted, spans in words, in order.
 
@@ -256,6 +257,7 @@ class Extractor:
             document_of: the document of a sentence by its tag; context, where the model was trained with it, does not
                 leave that.
             batch_size: as for `predict`.
+            workers: False: one batch at a time, which torch splits over its threads.
         """
         tags: deque[Tag] = deque()
         documents: deque[Hashable] = deque()
@@ -277,7 +279,7 @@ class Extractor:
             bfloat16=self.bfloat16,
             documents=iter(documents.popleft, _NEVER) if context_pieces else None,
             notices=self.notices,
-            workers=self._batch_workers(),
+            workers=self._batch_workers() if workers else None,
         )
         for sentence in predicted:
             yield tags.popleft(), sentence
