@@ -24,6 +24,7 @@ from spe_dist.errors import CheckpointError, ConfigError
 from spe_dist.export.card import model_card
 from spe_dist.export.parts import ENCODER, POOLER, Parts
 from spe_dist.utils.files import atomic_file, atomic_folder, check_free_file, check_free_name, check_space
+from spe_dist.utils.hub import model_folder
 
 FORMAT_VERSION = 1
 SPE_CONFIG = "spe_config.json"
@@ -60,9 +61,25 @@ def fill_folder(parts: Parts, folder: Path) -> None:
     write_tokenizer(parts.tokenizer, folder)
 
 
+def find_folder(source: str | Path) -> Path:
+    """A folder of ours: `source` itself, or the copy in the cache of what has that name on the hub.
+
+    Raises:
+        CheckpointError: there is no such folder, and no such name that can be reached.
+    """
+    try:
+        return model_folder(str(source))
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from error
+
+
 def read_folder(source: str | Path) -> Parts:
-    """The parts of an exported folder. Raises CheckpointError where it is not one, or is damaged."""
-    folder = Path(source)
+    """The parts of an exported folder, or of one on the hub.
+
+    Raises:
+        CheckpointError: it is not one, is damaged or cannot be reached.
+    """
+    folder = find_folder(source)
     if not (folder / SPE_CONFIG).is_file():
         raise CheckpointError(
             f"{folder} is no exported folder (no {SPE_CONFIG}); tools/convert_checkpoint.py CHECKPOINT OUTPUT makes one"

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from spe_dist.data.text.vocabulary import load_tokenizer
 from spe_dist.export.encode import Encoded, Pair, Span, encode
-from spe_dist.export.folder import read_folder, write_folder
+from spe_dist.export.folder import find_folder, read_folder, write_folder
 from spe_dist.export.loading import has_tokenizer, on_cpu, spe_model_of
 from spe_dist.export.parts import SPE, Parts
 from spe_dist.model.spe import SpeModel
@@ -32,13 +32,14 @@ class SpanPairEncoder:
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> SpanPairEncoder:
-        """The model of an exported or fine-tuned folder: float32, on the CPU, in eval mode.
+        """The model of an exported or fine-tuned folder, or of one on the hub: float32, on the CPU, in eval mode.
 
         Raises:
-            CheckpointError: the folder is not an exported one, or is damaged.
+            CheckpointError: the folder is not an exported one, is damaged or cannot be reached.
         """
+        folder = find_folder(folder)
         parts = read_folder(folder)
-        tokenizer = load_tokenizer(folder) if has_tokenizer(Path(folder)) else None
+        tokenizer = load_tokenizer(folder) if has_tokenizer(folder) else None
         return cls(spe_model_of(parts), tokenizer, parts)
 
     def to(self, device: str | torch.device) -> SpanPairEncoder:

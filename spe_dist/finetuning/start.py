@@ -32,6 +32,7 @@ from spe_dist.export.parts import ENCODER, POOLER, SPE, Parts
 from spe_dist.extraction.joint.folder import is_extractor, network_settings
 from spe_dist.model.loading import load_encoder, read_bert_config
 from spe_dist.model.spe import SpeModel, build_spe_model
+from spe_dist.utils.hub import model_folder
 from spe_dist.utils.run_files import CHECKPOINTS_FOLDER, CONFIG_FILE, MODEL_FOLDER, STATE_FILE, WEIGHTS_FILE
 
 SPAN_ENCODER = "span encoder"
@@ -103,9 +104,10 @@ def _read_parts(model: ModelConfig) -> Parts | None:
     """The parts of an exported folder, a fine-tuned one or a pre-training checkpoint; None for any other start."""
     if model.start is None:
         return None
-    path = Path(model.start).expanduser()
-    if not path.exists() and (path.is_absolute() or model.start.startswith((".", "~"))):
-        raise CheckpointError(f"start={model.start} does not exist; give a folder, a name on the hub, or none")
+    try:
+        path = model_folder(model.start)
+    except ConfigError as error:
+        raise CheckpointError(f"start={model.start} cannot be loaded: {error}") from error
     if is_extractor(path / MODEL_FOLDER):
         path = path / MODEL_FOLDER
     if (path / SPE_CONFIG).is_file():
@@ -141,7 +143,7 @@ def _from_encoder(config: FinetuneConfig) -> Start:
     settings = _network_part(model)
     network = network_settings(settings)
     if model.start is not None:
-        read_bert_config(model.start)  # a wrong start is told as one, not as a tokenizer that is missing
+        read_bert_config(model_folder(model.start))  # a wrong start is reported before a tokenizer that is missing
     tokenizer = load_tokenizer(str(model.tokenizer or model.start))
     vocabulary = len(vocabulary_pieces(tokenizer))
     loaded = load_encoder(model.start, network.model, vocabulary, config.train.seed, config.train.kernels)

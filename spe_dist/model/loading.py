@@ -17,6 +17,7 @@ from transformers.utils import logging as transformers_logging
 from spe_dist.config.pretraining import ModelConfig
 from spe_dist.errors import ConfigError
 from spe_dist.model.encoder import PackedBertEncoder, check_config
+from spe_dist.utils.hub import model_folder
 
 
 @dataclass(frozen=True)
@@ -42,16 +43,17 @@ def load_encoder(
     Dropout is the run's in both cases. ConfigError for a checkpoint of another kind, for one that lacks weights, and
     for sizes that do not fit together. Whether the vocabulary is the shards' is for the caller to check.
     """
-    bert_config = _random_config(config, vocab_size) if source is None else read_bert_config(source)
+    folder = None if source is None else _folder_of(source)
+    bert_config = _random_config(config, vocab_size) if folder is None else read_bert_config(folder)
     bert_config.hidden_dropout_prob = bert_config.attention_probs_dropout_prob = config.dropout
     check_config(bert_config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         encoder = PackedBertEncoder(bert_config, kernels)
     pooler_trained = False
-    if source is not None:
-        state = read_state(source, bert_config)
-        pooler_trained = "pooler.dense.weight" in state and not _is_untrained_export(source)
+    if folder is not None:
+        state = read_state(folder, bert_config)
+        pooler_trained = "pooler.dense.weight" in state and not _is_untrained_export(folder)
         missing, unexpected = encoder.load_state_dict(state, strict=False)
         absent = [name for name in missing if not name.startswith("pooler.")]
         if absent or unexpected:
@@ -64,10 +66,17 @@ def load_encoder(
     return LoadedEncoder(encoder, bert_config, pooler_state, pooler_trained, source)
 
 
-def _is_untrained_export(source: str) -> bool:
-    """Whether `source` is a folder of tools/convert_checkpoint.py whose pooler was only filled in."""
+def _folder_of(source: str) -> Path:
     try:
-        told = json.loads((Path(source) / "spe_config.json").read_text(encoding="utf-8"))
+        return model_folder(source)
+    except ConfigError as error:
+        raise ConfigError(f"no encoder at '{source}': {error}") from error
+
+
+def _is_untrained_export(folder: Path) -> bool:
+    """Whether `folder` is an export whose pooler was only filled in."""
+    try:
+        told = json.loads((folder / "spe_config.json").read_text(encoding="utf-8"))
         return told["pooler"]["origin"] == "untrained"
     except (OSError, ValueError, KeyError, TypeError):
         return False
@@ -83,20 +92,20 @@ def _random_config(config: ModelConfig, vocab_size: int) -> BertConfig:
     )
 
 
-def read_bert_config(source: str) -> BertConfig:
+def read_bert_config(folder: Path) -> BertConfig:
     """The checkpoint's config; ConfigError where there is none or it is not a BERT's."""
     try:
-        values, _ = BertConfig.get_config_dict(source)
+        values, _ = BertConfig.get_config_dict(str(folder))
     except Exception as error:
         raise ConfigError(
-            f"no encoder at '{source}': {error}; give a folder or the name of a BERT checkpoint"
+            f"no encoder at '{folder}': {error}; give a folder or the name of a BERT checkpoint"
         ) from error
     if not values:
-        raise ConfigError(f"no config.json at '{source}'; give a folder or the name of a BERT checkpoint")
+        raise ConfigError(f"no config.json at '{folder}'; give a folder or the name of a BERT checkpoint")
     kind = values.get("model_type") or "bert"  # SpanBERT and SciBERT were published without
     if kind != "bert":
         raise ConfigError(
-            f"encoder '{source}' is of model_type '{kind}', supported is 'bert'; choose a BERT-family checkpoint"
+            f"encoder '{folder}' is of model_type '{kind}', supported is 'bert'; choose a BERT-family checkpoint"
         )
     bert_config = BertConfig.from_dict({**values, "model_type": "bert"})
     position_kind = values.get("position_embedding_type") or "absolute"
@@ -104,16 +113,16 @@ def read_bert_config(source: str) -> BertConfig:
     return bert_config
 
 
-def read_state(source: str, bert_config: BertConfig) -> dict[str, Tensor]:
+def read_state(folder: Path, bert_config: BertConfig) -> dict[str, Tensor]:
     """The checkpoint's float32 weights by BertModel's names; pooler entries only where the checkpoint has them."""
     try:
         with _quiet_transformers():
             loaded: Any = BertModel.from_pretrained(
-                source, config=bert_config, dtype=torch.float32, output_loading_info=True
+                str(folder), config=bert_config, dtype=torch.float32, output_loading_info=True
             )
     except Exception as error:
         raise ConfigError(
-            f"cannot read the weights of encoder '{source}': {error}; check the folder or name"
+            f"cannot read the weights of encoder '{folder}': {error}; check the folder or name"
         ) from error
     model, info = loaded
     missing = set(info["missing_keys"])

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from spe_dist.errors import DataError
+from spe_dist.errors import ConfigError, DataError
 from spe_dist.utils.files import file_sha256
+from spe_dist.utils.hub import tokenizer_folder
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 CASED_SHARE = 0.01  # share of a vocabulary's pieces with upper-case letters from which it counts as cased
@@ -37,60 +38,40 @@ def load_tokenizer(source: str | Path, do_lower_case: bool | None = None) -> Any
     elif not path.exists() and (path.is_absolute() or source.startswith((".", "~")) or path.suffix == ".txt"):
         raise DataError(f"tokenizer={source} does not exist; give a folder, a vocab.txt or a name on the hub")
     else:
-        tokenizer = _from_folder_or_name(str(path) if path.is_dir() else source, do_lower_case)
+        try:
+            folder = tokenizer_folder(source)
+        except ConfigError as error:
+            raise DataError(f"tokenizer={source} cannot be loaded: {error}") from error
+        tokenizer = _from_folder(folder, source, do_lower_case)
     check_tokenizer(tokenizer, source)
     return tokenizer
 
 
-def _from_folder_or_name(source: str, do_lower_case: bool | None) -> Any:
+def _from_folder(folder: Path, source: str, do_lower_case: bool | None) -> Any:
     from transformers import AutoTokenizer
 
-    files = _tokenizer_files(source)
-    if "vocab.txt" in files and "tokenizer.json" not in files:
-        config = _read_config(files.get("tokenizer_config.json"))
+    if (folder / "vocab.txt").is_file() and not (folder / "tokenizer.json").is_file():
+        config = _read_config(folder / "tokenizer_config.json")
         if config.get("tokenizer_class", "BertTokenizer").removesuffix("Fast") in BERT_TOKENIZERS:
             lower = config.get("do_lower_case") if do_lower_case is None else do_lower_case
             options = {key: config[key] for key in ("strip_accents", "tokenize_chinese_chars") if key in config}
-            return _from_vocabulary(read_vocabulary(files["vocab.txt"]), lower, **options)
+            return _from_vocabulary(read_vocabulary(folder / "vocab.txt"), lower, **options)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        tokenizer = AutoTokenizer.from_pretrained(str(folder))
     except (OSError, ValueError, KeyError) as error:
-        raise _no_tokenizer(source, error) from error
+        raise DataError(
+            f"tokenizer={source} cannot be loaded ({str(error).splitlines()[0]}); give a folder with tokenizer.json or "
+            "vocab.txt, a vocab.txt, or a name on the hub"
+        ) from error
     if do_lower_case is not None and do_lower_case != lower_cases(tokenizer):
         _check_wordpiece(tokenizer, source)
         return _from_vocabulary(vocabulary_pieces(tokenizer), do_lower_case)
     return tokenizer
 
 
-def _tokenizer_files(source: str) -> dict[str, Path]:
-    """The tokenizer files of a folder or a hub repository, by name; what the hub's cache has needs no network."""
-    if Path(source).is_dir():
-        return {name: Path(source, name) for name in SAVED_FILES if Path(source, name).is_file()}
-    from transformers.utils import cached_file
-
-    def look_up(**where: bool) -> dict[str, Path]:
-        found = {
-            name: cached_file(source, name, _raise_exceptions_for_missing_entries=False, **where) for name in names
-        }
-        return {name: Path(path) for name, path in found.items() if path}
-
-    names = sorted(SAVED_FILES)
+def _read_config(path: Path) -> dict[str, Any]:
     try:
-        return look_up(local_files_only=True, _raise_exceptions_for_connection_errors=False) or look_up()
-    except (OSError, ValueError) as error:
-        raise _no_tokenizer(source, error) from error
-
-
-def _no_tokenizer(source: str, error: Exception) -> DataError:
-    return DataError(
-        f"tokenizer={source} cannot be loaded ({str(error).splitlines()[0]}); give a folder with tokenizer.json or "
-        "vocab.txt, a vocab.txt, or a name on the hub (which needs a network)"
-    )
-
-
-def _read_config(path: Path | None) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8")) if path else {}
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read ({error}); repair or remove it") from error
 

@@ -34,6 +34,7 @@ from spe_dist.export.folder import (
     EXTRACTOR_HEADS,
     LABELS,
     fill_folder,
+    find_folder,
     load_tensors,
     read_folder,
     read_json,
@@ -109,7 +110,7 @@ def is_extractor(folder: str | Path) -> bool:
 
 def load_extractor(folder: str | Path, device: str | torch.device = "cpu") -> LoadedExtractor:
     """The model of a fine-tuned folder in eval mode. Raises CheckpointError where it is not one, or is damaged."""
-    folder = Path(folder)
+    folder = find_folder(folder)
     if not is_extractor(folder):
         raise CheckpointError(f"{folder} is no fine-tuned folder (no {EXTRACTOR}){_other_folder(folder)}")
     told = read_json(folder / EXTRACTOR)

@@ -298,7 +298,7 @@ def test_a_wrong_command_line_is_an_error_with_the_remedy(run, text_file, monkey
 
 def test_a_missing_model_is_an_error(capsys, text_file):
     assert predict.main(["no/model", str(text_file)]) == 2
-    assert "no/model is no fine-tuned folder" in capsys.readouterr().err
+    assert "no/model is neither a folder nor in the hub" in capsys.readouterr().err
 
 
 @pytest.mark.slow
