@@ -23,7 +23,10 @@
 # Without --output the run's folder is runs/JOBNAME-JOBID under the folder of submission; nodes must share it. At the time
 # limit (120 s before it), at preemption and at `scontrol requeue` all ranks save at the end of a micro-batch; the job
 # goes back into the queue and continues from there, in the same folder and the same log. `scancel` saves and ends it.
+# The job's exit status is that of spe_dist/pretrain.py: 0 finished, 75 stopped by OUTPUT/STOP and saved, else failed.
 set -euo pipefail
+
+readonly STOPPED=75 # status of a run that was asked to stop and has saved (spe_dist/cli/exits.py)
 
 say() { echo "[slurm/pretrain.sh] $*"; }
 die() {
@@ -175,7 +178,11 @@ fi
 preempted=$(job_field PreemptTime)
 if [[ -z $stop_signal && -n $preempted && $preempted != None ]]; then stop_signal=preemption; fi
 if [[ -z $stop_signal ]]; then
-    say "step ended with status $status"
+    if ((status == STOPPED)); then
+        say "stopped as asked and saved; submit it again to continue, with --output $output"
+    else
+        say "step ended with status $status"
+    fi
     exit "$status"
 fi
 # A job that Slurm is requeueing or cancelling is no longer RUNNING: the rest is its own doing.
@@ -184,7 +191,11 @@ if [[ $state != RUNNING ]]; then
     say "stopped by $stop_signal (status $status); Slurm has the job as $state"
     exit "$status"
 fi
-if ((status != 0)) && ! { [[ -n $preempted && $preempted != None ]] && ((status == 138 || status == 143)); }; then
+if ((status == 0)); then
+    say "finished in spite of $stop_signal; not requeued"
+    exit 0
+fi
+if ((status != STOPPED)) && ! { [[ -n $preempted && $preempted != None ]] && ((status == 138 || status == 143)); }; then
     say "status $status after $stop_signal: not requeued. 138 or 143 mean that the ranks had not begun to train;" \
         "is the time limit ($(job_field TimeLimit)) too short?"
     exit "$status"

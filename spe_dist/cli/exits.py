@@ -18,7 +18,6 @@ from __future__ import annotations
 import errno
 import io
 import os
-import signal
 import sys
 import time
 import traceback
@@ -31,13 +30,19 @@ OTHER_RANKS_WAIT_S = 3.0  # for the launcher, which ends the others once rank 0 
 TRAIN_EXTRA = ("deepspeed", "webdataset", "tensorboard", "matplotlib", "ninja")  # as in pyproject.toml
 
 
-def stopped_status() -> int:
-    """STOPPED, for a rank that has saved with all others; from here on it ignores SIGTERM.
+def stopped_status(rank: int, ranks: int) -> int:
+    """The exit status of a rank whose run was stopped and is saved: STOPPED for rank 0, DONE for the others.
 
-    A launcher takes the first rank that leaves with a status other than 0 for a failure and terminates the rest. Those
-    have saved too and are only tearing down Python: dying of the signal, they would give the run another status.
+    A launcher takes the first process that leaves with another status than 0 for a failure and ends the rest, whose
+    status by signal would become the run's. Rank 0 therefore waits until the others have left.
     """
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if rank:
+        return DONE
+    if os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") not in ("", "0"):
+        return DONE  # torchrun --max_restarts would start again what was just asked to stop
+    if ranks > 1:
+        time.sleep(OTHER_RANKS_WAIT_S)
+        print(f"status {STOPPED}: stopped and saved, which a launcher may report as a failure", flush=True)
     return STOPPED
 
 

@@ -79,7 +79,7 @@ def convert(options: argparse.Namespace) -> None:
         raise ConfigError("--attention_heads and --tokenizer go with --from_pspe; our checkpoints tell both themselves")
     from transformers.utils.logging import disable_progress_bar
 
-    from spe_dist.export.checkpoint import read_checkpoint
+    from spe_dist.export.checkpoint import read_checkpoint, unfinished
     from spe_dist.export.folder import SPE_CONFIG, save_state_dict, write_folder
     from spe_dist.export.pspe import read_pspe
     from spe_dist.utils.files import check_free_file, check_free_name
@@ -96,10 +96,13 @@ def convert(options: argparse.Namespace) -> None:
     else:
         assert checkpoint is not None
         parts = read_checkpoint(checkpoint, options.encoder)
+        if part := unfinished(checkpoint):
+            print(f"warning: {checkpoint} is a part of a run, {part}", file=sys.stderr)
     print(f"{parts.encoder} encoder of {parts.facts.get('checkpoint', options.from_pspe)}: {parts.n_weights:,} weights")
     if output:
         write_folder(parts, output, options.overwrite)
         print(f"{output}: config.json, model.safetensors, spe_config.json, spe_heads.safetensors, README.md")
+        print(f"next: spe finetune --start {output} --train FILE --dev FILE --test FILE --output RUN")
     if options.torch:
         save_state_dict(parts, options.torch, options.overwrite)
         print(f"{options.torch}: one state_dict")

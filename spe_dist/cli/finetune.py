@@ -16,7 +16,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from spe_dist.cli.exits import DONE, run_training
+from spe_dist.cli.exits import DONE, run_training, stopped_status
 from spe_dist.cli.options.training import read_options, training_parser
 from spe_dist.config.finetuning import FinetuneConfig
 from spe_dist.config.loading import to_yaml
@@ -60,6 +60,6 @@ def _train(config: FinetuneConfig, deepspeed_file: str | None) -> int:
     check_same_precision(context.all_gather_object(precision))
     if deepspeed_file is None and context.ranks == 1 and has_float32_weights(precision):
         ds_config = {"zero_optimization": {"stage": 0}}  # no second copy of weights and gradients
-    run_finetuning(config, complete(ds_config, config, plan, precision), plan, precision, context)
+    finished = run_finetuning(config, complete(ds_config, config, plan, precision), plan, precision, context)
     stop_ranks()  # not after an error: other ranks may wait in a collective, and the launcher ends them
-    return DONE
+    return DONE if finished else stopped_status(context.rank, context.ranks)

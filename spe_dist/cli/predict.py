@@ -95,3 +95,5 @@ def _run(argv: Sequence[str]) -> None:
     from spe_dist.extraction.predicting.files import predict_files
 
     predict_files(options)
+    if options.format == "corpus" and options.output and not options.quiet:
+        print(f"next: spe score --gold {options.inputs[0]} --predictions {options.output}", file=sys.stderr)

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spe_dist.cli.exits import DONE, run_training
+from spe_dist.cli.exits import DONE, run_training, stopped_status
 from spe_dist.cli.options.training import read_options, training_parser
 from spe_dist.config.loading import load_config, to_yaml
 from spe_dist.config.pretraining import Config
@@ -69,9 +69,9 @@ def _train(config: Config, deepspeed_file: str | None, output_given: bool) -> in
     plan = plan_batches(config, context.ranks, context.device.type)
     precision = choose_precision(config, ds_config, context.device.type)
     check_same_precision(context.all_gather_object(precision))
-    run_pretraining(config, complete(ds_config, config, plan, precision), plan, precision, context)
+    finished = run_pretraining(config, complete(ds_config, config, plan, precision), plan, precision, context)
     stop_ranks()  # not after an error: other ranks may wait in a collective, and the launcher ends them
-    return DONE
+    return DONE if finished else stopped_status(context.rank, context.ranks)
 
 
 def demo_output(config: Config) -> Path:

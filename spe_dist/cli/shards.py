@@ -55,6 +55,9 @@ def make(options: argparse.Namespace) -> int:
     settings = vars(options)
     inputs, output = settings.pop("input"), settings.pop("output")
     make_shards(inputs, output, **settings)
+    if not options.quiet:
+        start = f" --encoder {options.tokenizer}" if options.tokenizer else ""
+        print(f"next: spe pretrain --shards {output}{start} --output RUN")
     return 0
 
 

@@ -1,10 +1,19 @@
 """A request to stop: signals and the file OUTPUT/STOP set a flag, the trainer looks at it at a micro-batch's end.
 
 Ranks hear of a stop at different moments, or only some of them do, so nobody acts on its own flag: the trainer takes
-the maximum over all ranks at the end of a micro-batch, and then all save and leave with exit status 0 (any other status
-is a failure to every launcher, and under srun --kill-on-bad-exit ends the ranks that are still saving).
+the maximum over all ranks at the end of a micro-batch, and then all save and leave. The run then ends with status 75
+(`spe_dist.cli.exits`), so that a script does not take a part for the whole. To every launcher that is a failure, for
+which it ends the other ranks; so rank 0 alone leaves with it, after the others have left with 0.
 
-What reaches the ranks (measured with deepspeed 0.19.8, torch 2.13, Slurm 22.05):
+What comes of that status (measured with deepspeed 0.19.8, torch 2.13, Slurm 22.05):
+
+deepspeed   ends with 75 itself, and logs the command as one that "exits with return code = 75".
+torchrun    ends with 1 and a report of some 20 lines that says "exitcode: 75". With --max_restarts above 0 it would
+            start the run again, so rank 0 leaves with 0 there.
+srun        ends with 75, the largest status of all tasks; so does the job, unless slurm/pretrain.sh requeues it.
+python      ends with 75.
+
+What reaches the ranks (measured with the same):
 
 deepspeed   The `deepspeed` command starts `deepspeed.launcher.launch`, which starts the ranks. Ctrl-C reaches all of
             them. A TERM sent to the `deepspeed` command alone ends that and nothing else: signal the `launch` process.

@@ -32,7 +32,7 @@ from spe_dist.training.progress import duration
 
 POLL_S = 0.1
 SAY_EVERY_S = 60.0
-FINISHED, FAILED, STOPPED = 0, 1, 130
+FINISHED, FAILED, STOPPED, INTERRUPTED = 0, 1, 75, 130  # as in spe_dist.cli.exits
 
 
 def piece_state(piece: Piece, requests: Requests) -> tuple[str, list[str]]:
@@ -117,11 +117,12 @@ class Runner:
         self.order = self._order()
         self.running: dict[int, Process] = {}  # by slot
         self.failed: dict[str, list[str]] = {}
+        self.stopped: set[str] = set()  # by a request, in this run
         self.interrupts = 0
         self.began = time.monotonic()
 
     def run(self) -> int:
-        """FINISHED, FAILED or STOPPED; to be called inside `alone_in`."""
+        """FINISHED, FAILED, STOPPED or, where pieces were ended at once, INTERRUPTED; call it inside `alone_in`."""
         previous = {number: signal.signal(number, self._interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             return self._run()
@@ -186,7 +187,7 @@ class Runner:
             self._say(f"{self._place()} {'resumed' if resumed else 'started'}: {piece.title}   (log: {process.log})")
 
     def _is_ready(self, piece: Piece) -> bool:
-        if self.states[piece.id] in ("finished", "running") or piece.id in self.failed:
+        if self.states[piece.id] in ("finished", "running") or piece.id in self.failed or piece.id in self.stopped:
             return False
         return all(self.states[need] == "finished" for need in piece.needs)
 
@@ -201,9 +202,10 @@ class Runner:
             if piece.removes is not None:
                 shutil.rmtree(piece.removes, ignore_errors=True)
             self._say(f"{self._place()} finished: {piece.title} in {duration(process.seconds)}; {self._times()}")
-        elif self.interrupts:
+        elif self.interrupts or status == STOPPED:
             self.states[piece.id] = record.state = "stopped"
             write_record(piece, record)
+            self.stopped.add(piece.id)
             self._say(f"stopped: {piece.title} after {duration(process.seconds)}; the same command continues it")
         else:
             reason = f"exit status {status}" if status else "it ended before its work was done"
@@ -274,8 +276,9 @@ class Runner:
     def _conclude(self) -> int:
         if self.interrupts:
             self._say(f"stopped with {self._finished()} of {len(self.states)} pieces finished")
-            return STOPPED
-        blocked = [i for i, state in self.states.items() if state != "finished" and i not in self.failed]
+            return STOPPED if self.interrupts == 1 else INTERRUPTED
+        ended = {*self.failed, *self.stopped}
+        blocked = [i for i, state in self.states.items() if state != "finished" and i not in ended]
         if self.failed:
             names = ", ".join(self.failed)
             waiting = f"; {len(blocked)} more need them: {', '.join(blocked)}" if blocked else ""
@@ -283,6 +286,9 @@ class Runner:
                 f"{len(self.failed)} of {len(self.states)} pieces failed: {names}{waiting}. Run again to try again"
             )
             return FAILED
+        if self.stopped:
+            self._say(f"stopped as asked: {', '.join(sorted(self.stopped))}; the same command continues")
+            return STOPPED
         self._say(f"all {len(self.states)} pieces are finished; {duration(time.monotonic() - self.began)} spent")
         return FINISHED
 

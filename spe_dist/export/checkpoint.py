@@ -51,6 +51,13 @@ def read_checkpoint(source: str | Path, encoder: Encoder = "query") -> Parts:
     )
 
 
+def unfinished(source: str | Path) -> str:
+    """In words how far the run of a checkpoint is, where it is not finished; else empty."""
+    _, state = _find(Path(source))
+    step, steps = state["step"], state.get("total_steps", 0)
+    return f"step {step:,} of {steps:,}" if step < steps else ""
+
+
 def _find(path: Path) -> tuple[Path, dict[str, Any]]:
     """The checkpoint's folder and its state.json; what else people may hand in gets an error of its own."""
     if path.is_file():

@@ -89,7 +89,8 @@ def write_results(
     curves = context.run_on_main(write)
     written = ", ".join(f"predictions_{name}.json" for name in corpora.evaluated())
     lines += ["", f"model: {output / MODEL_FOLDER}; {SCORES_FILE}{', ' if written else ''}{written} beside it"]
-    return [*lines, f"curves: {curves}"] if curves else lines
+    lines += [f"curves: {curves}"] if curves else []
+    return [*lines, f"next: spe predict {output / MODEL_FOLDER} TEXT_FILE --output found.jsonl --html found.html"]
 
 
 def finished_scores(output: Path) -> dict[str, Any] | None:

@@ -112,7 +112,7 @@ def run_finetuning(
         lines = [
             f"stopped as asked ({run.stop_reason()}) in epoch {trainer.epoch + 1:,} of {data.epochs:,}, step "
             f"{journal.position.step:,}, after {duration(journal.position.trained_s)} of training",
-            "Continue with the same command and --resume auto",
+            "next: the same command with --resume auto continues",
         ]
     run.end(journal, lines, finished)
     return finished

@@ -117,7 +117,7 @@ def closing_lines(ending: str, finished: bool, output: Path, journal: Journal) -
     if step > steps:
         lines[0] = f"nothing to train: {saved} is at step {step:,}, this run ends at {steps:,}; raise --steps to go on"
     if step >= steps:
-        lines.append(f"plain PyTorch: python tools/convert_checkpoint.py {saved} EXPORT_FOLDER")
+        lines.append(f"next: spe export {output} ENCODER_FOLDER")
     if not finished:
-        lines.append("Continue with the same command and --resume auto")
+        lines.append("next: the same command with --resume auto continues")
     return lines

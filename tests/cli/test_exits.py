@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,10 @@ from pathlib import Path
 import pytest
 from project import ROOT
 
+from spe_dist.cli import exits
 from spe_dist.cli.exits import run_command, run_training
 from spe_dist.errors import ConfigError
+from spe_dist.experiments import runner
 
 
 @pytest.mark.parametrize(("returned", "status"), [(None, 0), (0, 0), (1, 1)])
@@ -91,3 +94,42 @@ raise SystemExit(run_command(fail))
     command = ["bash", "-c", 'unset PYTHONUNBUFFERED; "$0" -c "$1" >/dev/full', sys.executable, code]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stderr) == (2, "error: what matters\n")
+
+
+@pytest.mark.parametrize(
+    ("rank", "ranks", "restarts", "status"),
+    [(0, 1, None, 75), (0, 2, None, 75), (1, 2, None, 0), (0, 2, "0", 75), (0, 2, "3", 0)],
+)
+def test_rank_0_alone_gives_a_stopped_run_its_status_unless_torchrun_would_restart_it(
+    rank, ranks, restarts, status, monkeypatch
+):
+    waited = []
+    monkeypatch.setattr(exits.time, "sleep", waited.append)
+    if restarts is None:
+        monkeypatch.delenv("TORCHELASTIC_MAX_RESTARTS", raising=False)
+    else:
+        monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", restarts)
+    assert exits.stopped_status(rank, ranks) == status
+    assert bool(waited) == (status == 75 and ranks > 1)
+
+
+def test_the_table_of_statuses_is_that_of_the_constants():
+    documented = re.findall(r"^    (\d+) ", exits.__doc__, flags=re.MULTILINE)
+    values = [exits.DONE, exits.FAILED, exits.USER_ERROR, exits.STOPPED, exits.INTERRUPTED]
+    assert list(map(int, documented)) == values
+    assert (runner.FINISHED, runner.FAILED, runner.STOPPED, runner.INTERRUPTED) == (0, 1, 75, 130)
+    script = (ROOT / "slurm" / "pretrain.sh").read_text()
+    assert "STOPPED=75" in script
+
+
+def test_a_missing_package_of_the_training_extra_is_one_line(capsys):
+    def fail() -> None:
+        raise ModuleNotFoundError("No module named 'deepspeed'", name="deepspeed.ops")
+
+    for run in (run_command, run_training):
+        assert run(fail) == 2
+        assert capsys.readouterr().err == (
+            "error: this needs deepspeed, which is not installed; pip install 'spe-dist[train]'\n"
+        )
+        with pytest.raises(ModuleNotFoundError):
+            run(lambda: __import__("no_such_module"))

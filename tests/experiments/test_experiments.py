@@ -103,6 +103,23 @@ def test_a_failed_piece_is_reported_and_the_others_go_on(place: Path, monkeypatc
     assert log.count("$ ") == 2 and "asked to fail" in log
 
 
+def test_a_piece_stopped_by_its_own_file_is_no_failure_and_is_not_started_again(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_STALL", "bert/news-100/seed-0")
+    monkeypatch.setenv("FAKE_STATUS", "75")
+    product = place / "OUT/rows/bert/news-100/seed-0/run"
+    once_there(product / "calls.txt", (product / "STOP").touch)
+    status, text = run(place, only=("bert",))
+    assert status == STOPPED and "stopped as asked: rows/bert/news-100/seed-0" in text and "FAILED" not in text
+    assert made(place).count("rows/bert/news-100/seed-0") == 1
+    assert read_record(product.parent).state == "stopped"
+    monkeypatch.delenv("FAKE_STALL")
+    (product / "STOP").unlink()
+    status, text = run(place, only=("bert",))
+    assert status == FINISHED and "resumed: BERT, News, seed 0" in text
+
+
 def test_a_piece_that_ends_well_but_unfinished_counts_as_failed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_STALL", "bert/news-100/seed-0")
     product = place / "OUT/rows/bert/news-100/seed-0/run"

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from small_runs import MEASURED, NETWORK, ask_to_stop, command_line, comparable_rows, zero_stage
 
 from spe_dist import finetune
+from spe_dist.cli.exits import STOPPED
 from spe_dist.data.text.vocabulary import save_tokenizer, tokenizer_from_pieces
 from spe_dist.extraction.formats import read_corpus
 from spe_dist.extraction.scoring.scores import score
@@ -62,11 +63,11 @@ def train(argv, stop_after=None):
 
 @pytest.fixture
 def run(run_ranks):
-    """`run(argv, ranks=1, stop_after=None)`: what all ranks printed, after they have ended well."""
+    """`run(argv, ranks=1, stop_after=None)`: what all ranks printed, after they have ended as they should."""
 
     def start(argv, ranks=1, stop_after=None):
         results = run_ranks(train, ranks, argv, stop_after)
-        assert [status for status, _ in results] == [0] * ranks, results
+        assert [status for status, _ in results] == [0 if stop_after is None else STOPPED] + [0] * (ranks - 1), results
         return results[0][1]
 
     return start

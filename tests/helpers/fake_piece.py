@@ -2,6 +2,7 @@
 
 FAKE_FAIL    part of an output path: such a piece fails
 FAKE_STALL   part of an output path: such a piece runs until OUTPUT/STOP or an interrupt, then leaves unfinished
+FAKE_STATUS  the exit status with which it does so [0]
 """
 
 import itertools
@@ -37,7 +38,7 @@ def main() -> int:
                 time.sleep(0.02)
         except KeyboardInterrupt:
             pass
-        return 0
+        return int(os.environ.get("FAKE_STATUS", "0"))
     if "shards" in options:
         (output / "checkpoints" / "step_2").mkdir(parents=True, exist_ok=True)
         (output / "checkpoints" / "latest").write_text("step_2\n")

@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 from small_runs import PRETRAINING, ask_to_stop, command_line, comparable_rows, zero_stage
 
 from spe_dist import pretrain
+from spe_dist.cli.exits import STOPPED
 from spe_dist.cli.pretrain import demo_output
 from spe_dist.config.loading import resolve
 from spe_dist.distributed.checkpoint import find_checkpoint, list_checkpoints
@@ -47,7 +48,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(run_ranks, demo_shards, 
     zero = zero_stage(tmp_path, stage)
     assert run_ranks(train, 2, [*arguments(demo_shards, whole, **given), zero]) == [0, 0]
     argv = [*arguments(demo_shards, parts, **given), zero]
-    assert run_ranks(train, 2, argv, stop_after) == [0, 0]
+    assert run_ranks(train, 2, argv, stop_after) == [STOPPED, 0]
     stopped_at = len(read_rows(parts / "metrics.jsonl", "train"))
     assert stopped_at == stop_after // 2
     assert run_ranks(train, 2, [*argv, "--resume=auto"]) == [0, 0]
@@ -118,7 +119,7 @@ def test_mistakes_on_the_command_line_are_told_at_once(capsys, extra, words):
     [
         ({"shards": "nowhere"}, ["nowhere"]),
         ({"global_batch_sentences": 100_000, "micro_batch_sentences": 0}, ["100000", "fewer"]),
-        ({"micro_batch_sentences": 5}, ["micro_batch_sentences=5"]),
+        ({"micro_batch_sentences": 5}, ["global_batch_sentences=16", "micro-batches of 5"]),
         ({"max_pieces": 16}, ["max_pieces=16"]),
         ({"encoder": "OTHER"}, ["vocabulary", "--tokenizer"]),
         ({"resume": "no/such/checkpoint"}, ["no/such/checkpoint"]),

@@ -4,6 +4,7 @@ import pytest
 from small_runs import PRETRAINING, ask_to_stop, command_line, comparable_rows
 
 from spe_dist import pretrain
+from spe_dist.cli.exits import STOPPED
 from spe_dist.distributed.checkpoint import find_checkpoint
 from spe_dist.training.metrics import read_rows
 
@@ -21,7 +22,7 @@ def train(argv, stop_after=None):
 def test_the_evaluation_is_given_up_and_made_by_the_run_that_resumes(run_ranks, demo_shards, tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     argv = command_line({**SETTINGS, "shards": demo_shards, "output": parts})
-    assert run_ranks(train, 2, argv, 4 * LOOKS_A_STEP + 3) == [0, 0]
+    assert run_ranks(train, 2, argv, 4 * LOOKS_A_STEP + 3) == [STOPPED, 0]
     assert [(row["kind"], row["step"]) for row in read_rows(parts / "metrics.jsonl")] == [
         ("train", step) for step in (1, 2, 3, 4)
     ]

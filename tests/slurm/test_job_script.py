@@ -41,14 +41,19 @@ if options.act == "fail" and place.rank == 1:
         time.sleep(0.05)
     raise SystemExit(7)
 deadline = time.monotonic() + (0 if options.act == "finish" or place.restart_count else 60)
-while time.monotonic() < deadline and not asked:
+while time.monotonic() < deadline and not asked and not (options.output / "STOP").exists():
     time.sleep(0.05)
+if (options.output / "STOP").exists():
+    asked.append("STOP")
 if asked:
     time.sleep(1)
     (options.output / f"saved.{place.restart_count}.{place.rank}").write_text(asked[0])
     if place.rank == 0:
         (options.output / "checkpoints").mkdir(exist_ok=True)
         (options.output / "checkpoints" / "latest").touch()
+        if options.act == "wait":  # as training does: rank 0 leaves last, with the status of a stopped run
+            time.sleep(2)
+            raise SystemExit(75)
 """
 
 
@@ -160,6 +165,25 @@ def test_cancelling_lets_the_ranks_save_and_does_not_requeue(cluster, checkout, 
     job.wait_for_state("CANCELLED")
     job.wait_for(lambda: len(list(tmp_path.glob("saved.0.*"))) == 2)
     assert job.field("Restarts") == "0"
+
+
+def test_a_run_stopped_by_its_file_ends_the_job_with_status_75_so_that_nothing_depends_on_it(
+    cluster, checkout, tmp_path
+):
+    job = cluster.submit(checkout, "--nodes=2", "slurm/pretrain.sh", "--act=wait", "--output", str(tmp_path))
+    job.wait_for(lambda: len(started(tmp_path)) == 2)
+    (tmp_path / "STOP").touch()
+    job.wait_for_state("FAILED")
+    assert job.field("ExitCode") == "75:0" and job.field("Restarts") == "0"
+    assert "stopped as asked and saved" in job.text
+
+
+def test_a_run_that_finishes_though_it_was_asked_to_stop_is_not_requeued(cluster, checkout, tmp_path):
+    job = cluster.submit(checkout, "slurm/pretrain.sh", "--act=end", "--output", str(tmp_path))
+    job.wait_for(lambda: started(tmp_path))
+    cluster.run("scontrol", "update", f"JobId={job.number}", "TimeLimit=1")
+    assert job.wait_for_state("COMPLETED", "FAILED") == "COMPLETED", job.text
+    assert "finished in spite of USR1" in job.text and job.field("Restarts") == "0"
 
 
 @pytest.mark.parametrize("way", ["time limit", "requeue", "preemption"])
