@@ -25,9 +25,6 @@ from spe_dist.errors import ConfigError
 if TYPE_CHECKING:
     from spe_dist.distributed.context import RankContext
 
-DEMO_SENTENCES = 20_000
-DEMO_VOCABULARY = 4_000
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; its exit status is explained in `spe_dist.cli.exits`."""
@@ -86,32 +83,18 @@ def demo_output(config: Config) -> Path:
 
 def _with_demo_corpus(config: Config, context: RankContext, output_given: bool) -> Config:
     """The demo preset's config with an output folder of its own and shards of the embedded corpus."""
-    from spe_dist.data.build.make import make_shards
-    from spe_dist.data.shards.manifest import MANIFEST_NAME
-    from spe_dist.demo.sentences import write_demo_corpus
+    from spe_dist.demo.shards import SENTENCES, make_demo_shards
 
     def prepare() -> tuple[str, str]:
         output = Path(config.train.output) if output_given else demo_output(config)
         corpus = output / "corpus"
-        shards = corpus / "shards"
         print(
-            f"No --shards given: training the demo preset on a corpus of {DEMO_SENTENCES:,} made-up sentences in "
+            f"No --shards given: training the demo preset on a corpus of {SENTENCES:,} made-up sentences in "
             f"{corpus}.\nFor a real run: spe shards make --input FILES --output SHARDS --tokenizer NAME, then\n"
             "give --preset paper --shards SHARDS --output RUN  (--encoder NAME for another start)",
             flush=True,
         )
-        if not (shards / MANIFEST_NAME).exists():
-            write_demo_corpus(corpus, sentences=DEMO_SENTENCES, seed=0)
-            make_shards(
-                [str(corpus / "text.txt")],
-                str(shards),
-                tokenizer=None,
-                train_vocab=DEMO_VOCABULARY,
-                words="spaces",
-                held_out=0.03,
-                quiet=True,
-            )
-        return str(output), str(shards)
+        return str(output), str(make_demo_shards(corpus))
 
     output, shards = context.run_on_main(prepare)
     return replace(config, train=replace(config.train, output=output), data=replace(config.data, shards=shards))

@@ -7,14 +7,15 @@ import sys
 
 from spe_dist.demo.labels import write_demo_distant
 from spe_dist.demo.sentences import write_demo_corpus
+from spe_dist.demo.shards import SEED, SENTENCES
 from spe_dist.errors import SpeError
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", required=True, help="folder to write to")
-    parser.add_argument("--sentences", type=int, default=20_000, help="training sentences (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="another seed is another world (default: %(default)s)")
+    parser.add_argument("--sentences", type=int, default=SENTENCES, help="training sentences (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=SEED, help="another seed is another world (default: %(default)s)")
     parser.add_argument(
         "--distant", type=int, default=0, metavar="N", help="also N sentences with distant labels (default: none)"
     )
@@ -26,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (SpeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"{options.output}: text.txt ({options.sentences} sentences), extraction/{{train,dev,test}}.json")
+    print(f"{options.output}: text.txt ({options.sentences} sentences), extraction/{{train,dev,test}}.json, unseen.txt")
     if options.distant:
         print(f"{options.output}/distant: text.txt, train.json, dev.json ({options.distant} sentences to train on)")
     return 0

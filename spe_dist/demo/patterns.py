@@ -27,7 +27,7 @@ RELATIONS: dict[str, tuple[str, str]] = {
 
 PATTERNS = """
 p born_in l :: {p} was born in {l} [in {year}|on {date}|to {n} {adj} {nouns}|] .
-p born_in l :: {p} , [a|the] {adj} {job:p} [born|and a native] [and raised |]of {l} , [spoke|wrote] about {np} .
+p born_in l :: {p} , [a|the] {adj} {job:p} [born|born and raised] in {l} , [spoke|wrote] about {np} .
 p born_in l :: born in {l} , {p} [came to|returned to|had little interest in] {np} only in {year} .
 p born_in l :: the {job:p} {p} [left|never forgot] [his|the] native {l} [at the age of {n}|for {np}] .
 p born_in l; p lives_in m :: {p} , born in {l} , has lived in {m} [since {year}|for {n} years] .
@@ -100,7 +100,7 @@ w published_by o; o based_in l :: {o} , a house in {l} , published {w} [in {year
 w published_by o; v published_by o :: {o} published {w} and {v} [in {year}|in the same {adj} year|] .
 w published_by o; p leads o :: {p} , who runs {o} , agreed to publish {w} [after {np}|] .
 w published_by o; w set_in l :: {o} has brought out {w} , a {kind:w} set in {l} .
-w set_in l :: {w} is set in {l} [, among {nouns} and {nouns}|in {year}|] .
+w set_in l :: {w} is set in {l} [, among {nouns} and {np}|in {year}|] .
 w set_in l :: the {kind:w} {w} [takes place|plays|is set] in {l} , not in {m} .
 w set_in l; p created w :: in {w} , {p} [describes|paints|mourns] {l} [and {np}|as it was in {year}|] .
 w set_in l; l part_of m :: {w} , set in {l} in {m} , [follows|mocks] {np} .
@@ -139,24 +139,22 @@ l part_of m; o based_in l :: the {adj} town of {l} in {m} is home to {o} .
 - :: {u} [denies|denied] having bought {o} [in {year}|, whatever {np} says] .
 """
 
-# Put before or after a pattern's text, so that facts stand anywhere in a sentence; `#` is the text.
+# Put before or after a pattern's text, so that facts stand anywhere in a sentence; `#` is the text, `{again}` the short
+# name of its first entity. As in real text, what one part of a sentence names often stands in another part too.
 FRAMES = """
 #
-#
-#
 according to {np} , #
-in {year} , as {np} recalls , #
-it is said that #
-despite {np} , #
-for {n} years {np} was all that mattered , and #
-after {np} and {np} , #
-# , as {np} shows .
-# , {np} reported on {date} .
-# , and {np} [followed|was forgotten|changed hands] .
-# ; {np} [came|ended] in {year} .
-# , though {nouns} and {nouns} [disagree|doubt it] .
-[few|some|many] {nouns} [know|remember|write] that #
+it is said that # , despite {np} .
+# , though {nouns} [disagree|doubt it] .
 when {np} [ended|began] , [it was known that|people learned that] #
+{np} [tells|speaks] of {again} : #
+asked about {again} , {nouns} [say|remember] that #
+in {np} about {again} , {nouns} write that #
+# ; {np} [has more|says little] about {again} .
+# , and {np} [praised|forgot|remembers] {again} .
+# , but {again} [is|was] better known for {np} .
+{nouns} near {again} [know|remember] that #
+# , so that {np} was named after {again} .
 """
 
 # A sentence has one topic, from which most of its common words come: what stands in one part of it tells of the others.
@@ -242,7 +240,8 @@ TOPICS: dict[str, dict[str, list[str]]] = {
         ),
     }.items()
 }
-OFF_TOPIC_SHARE = 0.1
+OFF_TOPIC_SHARE = 0.05
+REPEATED_SHARE = 0.7  # of words of a kind that a sentence has used before
 ADJECTIVES = (
     """
 old quiet leading narrow wooden late royal western local public lasting remarkable uncomfortable extraordinary

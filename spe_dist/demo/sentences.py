@@ -3,6 +3,7 @@
 Every sentence is drawn from one pattern (what it states), one frame (what stands around it) and the facts of a world
 fixed by the seed. About a sixth state no relation, though they hold the same words and names. The same sentences
 serve pre-training (text.txt) and extraction (train, dev and test in the format of SpERT); no sentence occurs twice.
+Names and common words often stand twice in a sentence, as in real text: what one part says tells of the others.
 """
 
 from __future__ import annotations
@@ -25,11 +26,15 @@ VARIABLE_TYPES = {
     **dict.fromkeys("wv", "Work"),
 }
 NO_RELATION_SHARE = 0.17
-MIN_WORDS, MAX_WORDS = 6, 40
+MIN_WORDS, MAX_WORDS = 6, 30
 EXTRA_SHARE = 0.05  # dev and test, each, of the sentences of train
+MIN_EXTRA, MAX_EXTRA = 50, 400
+UNSEEN_SENTENCES = 60
+TEXT_FILE, UNSEEN_FILE = "text.txt", "unseen.txt"
 BIND_TRIES = 50
 
 CHOICE = re.compile(r"\[([^\[\]]*)\]")
+AGAIN = "{again}"  # in a frame: the first entity of the pattern once more
 SLOT = re.compile(r"\{([a-z]+'?)(?::([a-z]))?\}")
 
 
@@ -104,11 +109,12 @@ def bind(pattern: Pattern, world: World, rng: random.Random) -> dict[str, int] |
 
 
 class Filler:
-    """Words for slots that are no entities, most of them of one topic."""
+    """Words for the slots of one sentence that are no entities: most of them of one topic, many of them repeated."""
 
     def __init__(self, rng: random.Random, topic: str):
         self.rng = rng
         self.topic = words.TOPICS[topic]
+        self.used: dict[str, list[str]] = {}
 
     def fill(self, slot: str) -> str:
         """Words for the slots {np}, {year}, {date}, {n}, {nouns}, {adj} and {field}."""
@@ -124,10 +130,16 @@ class Filler:
         return self.word({"nouns": "plurals", "adj": "adjectives", "field": "fields"}[slot])
 
     def word(self, kind: str) -> str:
-        """An adjective, noun, plural or field of the topic, now and then of any."""
-        if self.rng.random() < words.OFF_TOPIC_SHARE:
-            return self.rng.choice(getattr(words, kind.upper()))
-        return self.rng.choice(self.topic[kind])
+        """An adjective, noun, plural or field: one used before, one of the topic or, now and then, any."""
+        used = self.used.setdefault(kind, [])
+        if used and self.rng.random() < words.REPEATED_SHARE:
+            word = self.rng.choice(used)
+        elif self.rng.random() < words.OFF_TOPIC_SHARE:
+            word = self.rng.choice(getattr(words, kind.upper()))
+        else:
+            word = self.rng.choice(self.topic[kind])
+        used.append(word)
+        return word
 
     def noun_phrase(self) -> str:
         draw = self.rng.random()
@@ -165,8 +177,12 @@ def draw_sentence(world: World, rng: random.Random) -> Sentence | None:
     bound = next((binding for binding in tries if binding is not None), None)
     if bound is None:
         return None
-    frame = rng.choice(_frames())
-    text = choose_alternatives(frame.replace("#", pattern.text), rng).removesuffix(" .") + " ."
+    text = rng.choice([frame for frame in _frames() if pattern.variables or AGAIN not in frame]).replace(
+        "#", pattern.text
+    )
+    if pattern.variables:
+        text = text.replace(AGAIN, f"{{{pattern.variables[0]}'}}")
+    text = choose_alternatives(text, rng).removesuffix(" .") + " ."
     filler = Filler(rng, choose_topic(world, bound, rng))
     tokens: list[str] = []
     entities: list[tuple[str, int, int]] = []
@@ -228,21 +244,32 @@ def draw_sentences(world: World, count: int, seed: str) -> list[Sentence]:
 
 
 def write_demo_corpus(folder: str | Path, sentences: int = 20_000, seed: int = 0) -> None:
-    """Write text.txt (the training sentences, one a line) and extraction/{train,dev,test}.json below `folder`.
+    """Write text.txt, extraction/{train,dev,test}.json and unseen.txt below `folder`.
 
-    dev and test hold a twentieth of `sentences` each, at least 50, about people, organisations and works that train
-    does not name. Same arguments, same bytes.
+    text.txt holds the training sentences, one a line. dev and test hold a twentieth of `sentences` each, 50 to 400,
+    about people, organisations and works that train does not name. unseen.txt holds the first of test as people would
+    write them, a paragraph each. Same arguments, same bytes.
+
+    Raises:
+        ConfigError: when fewer than one sentence is asked for, or more than the world gives.
     """
     if sentences < 1:
         raise ConfigError(f"sentences={sentences}: at least 1 is needed")
     folder = Path(folder)
     (folder / "extraction").mkdir(parents=True, exist_ok=True)
-    worlds = build_worlds(seed)
-    for split, world in worlds.items():
-        count = sentences if split == "train" else max(50, round(EXTRA_SHARE * sentences))
-        drawn = draw_sentences(world, count, f"{split} {seed}")
+    for split, world in build_worlds(seed).items():
+        extra = min(MAX_EXTRA, max(MIN_EXTRA, round(EXTRA_SHARE * sentences)))
+        drawn = draw_sentences(world, sentences if split == "train" else extra, f"{split} {seed}")
         rows = ",\n".join(json.dumps(sentence.as_spert(), ensure_ascii=False) for sentence in drawn)
         (folder / "extraction" / f"{split}.json").write_text(f"[\n{rows}\n]\n", encoding="utf-8")
         if split == "train":
             lines = "".join(" ".join(sentence.tokens) + "\n" for sentence in drawn)
-            (folder / "text.txt").write_text(lines, encoding="utf-8")
+            (folder / TEXT_FILE).write_text(lines, encoding="utf-8")
+        if split == "test":
+            paragraphs = "\n".join(f"{as_written(sentence.tokens)}\n" for sentence in drawn[:UNSEEN_SENTENCES])
+            (folder / UNSEEN_FILE).write_text(paragraphs, encoding="utf-8")
+
+
+def as_written(tokens: list[str]) -> str:
+    """A sentence as people write it, without spaces before signs."""
+    return re.sub(r" ([.,;:])(?= |$)", r"\1", " ".join(tokens))

@@ -1,6 +1,6 @@
 """The made-up world of the demo corpus: people, organisations, places, works, and the facts between them.
 
-Names are built from the syllables of four invented languages, so that there are thousands of them, long and rare ones
+Names are built from the syllables of four invented languages, so that there are hundreds of them, long and rare ones
 included, and so that kinds of names overlap: firms bear family names, universities bear names of towns, titles hold
 both, and some family names are common words. A reader cannot tell types or relations by names alone. Each language is
 at home in its own regions, and most of what a person or firm has to do with is of the same language.
@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from spe_dist.demo.patterns import ADJECTIVES, FIELDS, JOB_TOPICS, NOUNS, PLURALS
 
 SPLIT_SHARES = {"train": 0.8, "dev": 0.1, "test": 0.1}
-PEOPLE, ORGANISATIONS, TOWNS, REGIONS, WORKS = 4_000, 1_000, 600, 40, 1_600
+PEOPLE, ORGANISATIONS, TOWNS, REGIONS, WORKS = 800, 200, 160, 16, 320
 
 LANGUAGES = (  # onsets, vowels, codas, endings of family names, endings of towns
     ("b br d f g h k l m n r s st t th v w", "a e i o u ee", "l n r rd m ck", "son by er ing well", "ton by ham wick"),
@@ -152,15 +152,20 @@ class Namer:
                 f"The {noun} of {town}",
                 f"{many} of {town}",
                 f"{noun} and {other}",
-                f"A {noun} for {family}",
+                f"{_a(noun)} for {family}",
                 f"The Last {noun}",
                 f"On {rng.choice(FIELDS).capitalize()}",
-                f"{many} Without a {noun}",
+                f"{many} Without {_a(noun)}",
                 f"Leaving {town}",
                 f"{quality} {many}",
                 self.coin(language, 2),
             )
         )
+
+
+def _a(noun: str) -> str:
+    """The noun of a title with its article."""
+    return f"{'An' if noun[0] in 'AEIOU' else 'A'} {noun}"
 
 
 def build_worlds(seed: int) -> dict[str, World]:

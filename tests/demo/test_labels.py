@@ -59,7 +59,7 @@ def test_the_written_corpus_is_read_as_nyt_and_is_mostly_but_not_wholly_right(tm
         labelled = {(relation.type, relation.head.span, relation.tail.span) for relation in found.relations}
         right, wrong = right + len(stated & labelled), wrong + len(labelled - stated)
         missed += len(stated - labelled)
-    assert right > 4 * (wrong + missed)
+    assert right > 3 * (wrong + missed)
     assert wrong > 10 and missed > 5
 
 
