@@ -35,7 +35,7 @@ FORCE:
 
 install: $(INSTALLED)  ## virtual environment in .venv with everything that the other targets need
 
-pretrain: $(INSTALLED)  ## demo: corpus, shards, a 2-rank ZeRO-2 run, conversion, table and loss curves
+pretrain: $(INSTALLED)  ## demo: pre-training (2 ranks, ZeRO-2), conversion, fine-tuning, scores, drawn relations, in 3 minutes
 	@$(RUN) spe demo
 
 table: $(INSTALLED)  ## the paper's rows in small on the demo corpus: pre-training, fine-tuning, tables and curves
@@ -60,5 +60,5 @@ lock:  ## renew constraints.txt from the bounds in pyproject.toml
 	@tools/lock.sh "$(or $(PYTHON),python3.11)"
 
 clean:  ## remove the environment, caches and demo runs
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis runs/demo runs/table
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis runs/demo runs/demo-* runs/table
 	find spe_dist tests tools -name __pycache__ -type d -prune -exec rm -rf {} +

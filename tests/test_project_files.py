@@ -14,7 +14,6 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 from project import ROOT
 
-from spe_dist.cli.demo import is_demo_run, table
 from tools import setup_env
 from tools.setup_env import CPU_INDEX, PICK_CPU_BUILD, TORCH, has_torch, satisfies
 
@@ -109,30 +108,3 @@ def test_the_build_of_torch_follows_the_machine(gpu, asked, found, installed, mo
     setup_env.install_torch("python", asked)
     assert calls == [installed]
     assert "torch" in capsys.readouterr().out
-
-
-def test_the_demo_empties_only_folders_of_its_own(tmp_path):
-    assert is_demo_run(tmp_path) and not is_demo_run(tmp_path / "missing")
-    (tmp_path / "corpus").mkdir()
-    assert is_demo_run(tmp_path)
-    (tmp_path / "thesis.tex").touch()
-    assert not is_demo_run(tmp_path)
-    (tmp_path / "corpus" / "text.txt").touch()
-    assert is_demo_run(tmp_path)
-
-
-def test_the_demo_table_says_learned_only_beyond_the_yardstick():
-    rows = [
-        {"step": 100, "heldout/spo_nats": 1.79, "heldout/spo_entropy": 1.78, "heldout/top1_same_layout": 0.05},
-        {
-            "step": 400,
-            "heldout/spo_nats": 1.2,
-            "heldout/spo_entropy": 1.78,
-            "heldout/top1_same_layout": 0.04,
-            "heldout/top1_same_layout_chance": 0.05,
-        },
-    ]
-    lines = table(rows)
-    assert len(lines) == 3
-    assert "1.790" in lines[1] and "1.200" in lines[1] and lines[1].endswith("learned")
-    assert "chance 5.0%" in lines[2] and lines[2].endswith("not yet")

@@ -1,37 +1,98 @@
-"""The demo from nothing to a plain PyTorch encoder: what `make pretrain` runs.
+"""The demo, from nothing to drawn relations: what `make pretrain` runs.
 
-Demo corpus and shards (made by pretrain.py itself), a DeepSpeed ZeRO-2 run on all GPUs or on two CPU ranks, conversion
-of its last checkpoint, then a table of what was learned on the held-out sentences and where everything lies.
+Text about a made-up world, shards, a DeepSpeed ZeRO-2 pre-training on all GPUs or on two CPU ranks, conversion, joint
+fine-tuning on the world's labels, scores, and a page with the entities and relations of sentences that no training has
+seen. Each stage is a command that you can type yourself: it is shown before it runs, its output is in OUTPUT/logs.
+
+What follows `--` are settings of the pre-training: spe demo -- --steps 100
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spe_dist.cli.exits import run_command
+from spe_dist.cli.options.numbers import whole_number
 from spe_dist.cli.options.parser import Parser
+from spe_dist.errors import ConfigError
+from spe_dist.utils.files import write_atomically
+from spe_dist.utils.tables import aligned
+from spe_dist.utils.wording import how_many
 
-ROOT = Path(__file__).resolve().parents[2]
+if TYPE_CHECKING:
+    from spe_dist.demo.stages import Stage
+
 CPU_RANKS = 2
+ZERO2 = Path(__file__).resolve().parents[2] / "ds_configs" / "zero2.json"
+RECORD = "demo.json"  # in the folder of a demo from its first moment on; at the end, what each stage took
+LOGS = "logs"
+SHOWN_SENTENCES = 3
+NEXT = """
+  spe shards make --input TEXT --output SHARDS --tokenizer bert-base-cased
+  spe pretrain --shards SHARDS --encoder bert-base-cased --output RUN
+  spe export RUN ENCODER
+  spe finetune --preset small --start ENCODER --train TRAIN --dev DEV --output TUNED
+  spe predict TUNED/model TEXT --html PAGE
+"""
 
-# What is claimed, the figure, its yardstick, the yardstick's name, and whether a higher figure is better.
-CLAIMS = (
-    ("token boundary, nats a piece", "tbo_nats", "tbo_count_model_nats", "count model", False),
-    ("span permutation, nats a span", "spo_nats", "spo_entropy", "entropy of the labels", False),
-    ("contrastive top-1, same layout", "top1_same_layout", "top1_same_layout_chance", "chance", True),
-    ("contrastive top-1, random", "top1_random", "top1_random_control", "control without words", True),
-)
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; its exit status is that of the stage that failed, else as `spe_dist.cli.exits` explains."""
+    return run_command(lambda: _run(sys.argv[1:] if argv is None else argv))
 
 
-def count_ranks() -> int:
-    """As many GPUs as there are and the demo's batch divides by, else two CPU ranks (and DeepSpeed is told so)."""
+def build_parser() -> Parser:
+    usage = "[--output FOLDER] [--ranks N] [--precision NAME] [-- SETTING ...]"
+    parser = Parser("spe demo", usage, __doc__)
+    add = parser.add_argument
+    add("--output", metavar="FOLDER", default="runs/demo", help="an earlier demo in it is removed first [runs/demo]")
+    add("--ranks", metavar="N", type=whole_number(1), help="ranks of the pre-training [all GPUs, or 2 on CPUs]")
+    add(
+        "--precision",
+        choices=("auto", "float16", "bfloat16", "float32"),
+        default="auto",
+        help="of both trainings; auto: as the machine is [auto]",
+    )
+    return parser
+
+
+def split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The options of `spe demo`, and what follows `--`: settings of the pre-training."""
+    words = list(argv)
+    end = words.index("--") if "--" in words else len(words)
+    return words[:end], words[end + 1 :]
+
+
+def _run(argv: Sequence[str]) -> int:
+    own, settings = split(argv)
+    options = build_parser().parse(own)
+    from spe_dist.demo.stages import StageError, run_stage
+
+    output, began = Path(options.output), time.monotonic()
+    stages = plan(output, choose_ranks(options.ranks), options.precision, settings)
+    empty(output)
+    costs: dict[str, Any] = {}
+    for number, stage in enumerate(stages, start=1):
+        try:
+            costs[stage.name] = asdict(run_stage(stage, number, len(stages), output / LOGS))
+        except StageError as failed:
+            print(f"error: {failed}", file=sys.stderr)
+            return failed.status
+        write_atomically(output / RECORD, json.dumps({"stages": costs}, indent=1) + "\n")
+    print("\n".join(closing_lines(output, time.monotonic() - began)))
+    return 0
+
+
+def choose_ranks(asked: int | None) -> int:
+    """The ranks asked for; else as many GPUs as there are and the demo's batch divides by, else two CPU ranks."""
     import torch
 
     from spe_dist.config.presets import PRETRAINING
@@ -40,91 +101,113 @@ def count_ranks() -> int:
     if not gpus:
         os.environ["DS_ACCELERATOR"] = "cpu"
     batch = PRETRAINING["demo"]["global_batch_sentences"]
-    return max((ranks for ranks in range(1, gpus + 1) if batch % ranks == 0), default=CPU_RANKS)
+    return asked or max((ranks for ranks in range(1, gpus + 1) if batch % ranks == 0), default=CPU_RANKS)
 
 
-def run(title: str, command: list[str]) -> float:
-    """Run one stage, its output shown; returns its seconds. Ends the demo where the stage fails."""
-    print(f"\n== {title}\n$ {' '.join(command)}", flush=True)
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
-    start = time.monotonic()
-    status = subprocess.run(command, cwd=ROOT, env=environment).returncode
-    if status:
-        sys.exit(f"error: this stage ended with status {status}; its own messages stand above")
-    return time.monotonic() - start
+def empty(folder: Path) -> None:
+    """Make the folder, without the earlier demo that it may hold.
+
+    Raises:
+        ConfigError: when it holds anything else.
+    """
+    if folder.exists():
+        if not is_demo(folder):
+            raise ConfigError(f"{folder} exists and holds no earlier demo; remove it, or give another --output")
+        shutil.rmtree(folder)
+    (folder / LOGS).mkdir(parents=True)
+    write_atomically(folder / RECORD, "{}\n")
 
 
-def is_demo_run(folder: Path) -> bool:
-    """Whether a folder may be emptied: it holds an earlier demo, whole or broken off, or nothing."""
-    if not folder.is_dir():
-        return False
-    return (folder / "corpus" / "text.txt").is_file() or {path.name for path in folder.iterdir()} <= {"corpus"}
+def is_demo(folder: Path) -> bool:
+    """Whether a folder holds an earlier demo, whole or broken off, or nothing."""
+    return folder.is_dir() and ((folder / RECORD).is_file() or not any(folder.iterdir()))
 
 
-def table(evaluations: list[dict[str, Any]]) -> list[str]:
-    """What was learned: the first and the last evaluation on held-out sentences, beside METHOD's yardsticks."""
-    from spe_dist.utils.tables import aligned
-
-    first, last = evaluations[0], evaluations[-1]
-    heads = ("on held-out sentences", f"step {first['step']}", f"step {last['step']}", "yardstick", "")
-    rows = [heads]
-    for label, figure, against, yardstick, higher in CLAIMS:
-        start, end, mark = first.get(f"heldout/{figure}"), last.get(f"heldout/{figure}"), last.get(f"heldout/{against}")
-        if start is None or end is None or mark is None:
-            continue
-        verdict = "learned" if (end > mark if higher else end < mark) else "not yet"
-        shape = "{:.1%}" if higher else "{:.3f}"
-        rows.append((label, shape.format(start), shape.format(end), f"{yardstick} {shape.format(mark)}", verdict))
-    return aligned(rows, "<")
-
-
-def try_export(folder: Path) -> str:
-    """Load the exported encoder with transformers alone and encode a sentence; says what came out."""
-    from transformers import AutoModel, AutoTokenizer
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    tokenizer = AutoTokenizer.from_pretrained(ROOT / folder)
-    model = AutoModel.from_pretrained(ROOT / folder).eval()
-    sentence = "Born in Tarnow , the painter founded a museum ."
-    states = model(**tokenizer(sentence, return_tensors="pt")).last_hidden_state
-    return f"AutoModel.from_pretrained('{folder}') encodes {sentence!r} as {tuple(states.shape)}"
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; its exit status is explained in `spe_dist.cli.exits`."""
-    return run_command(lambda: _run(sys.argv[1:] if argv is None else argv))
-
-
-def _run(argv: Sequence[str]) -> int:
-    parser = Parser("spe demo", "[--output FOLDER] [-- SETTINGS OF spe pretrain]", __doc__)
-    parser.add_argument("--output", default="runs/demo", metavar="FOLDER", help="folder of the run, emptied first")
-    parser.add_argument("settings", nargs="*", metavar="SETTINGS", help="further arguments for spe pretrain, after --")
-    options = parser.parse(argv)
+def plan(folder: Path, ranks: int, precision: str, settings: Sequence[str]) -> list[Stage]:
+    """The commands of the demo in `folder`, in their order."""
+    from spe_dist.demo import shards
+    from spe_dist.demo.sentences import TEXT_FILE, UNSEEN_FILE
+    from spe_dist.demo.stages import Stage
     from spe_dist.distributed.ports import free_port
+
+    corpus, run, encoder, tuned = (folder / name for name in ("corpus", "pretraining", "encoder", "extraction"))
+    labelled = corpus / "extraction"
+    exact = [] if precision == "auto" else ["--precision", precision]
+    return [
+        Stage("corpus", "Text about a made-up world", "python -m spe_dist.demo.corpus --output", corpus),
+        Stage(
+            "shards",
+            "Shards, and a vocabulary trained on the text",
+            *("spe shards make --input", corpus / TEXT_FILE, "--output", corpus / shards.SHARDS_FOLDER),
+            *("--train_vocab", shards.VOCABULARY, "--words spaces --held_out", shards.HELD_OUT),
+        ),
+        Stage(
+            "pretraining",
+            f"Pre-training on {how_many(ranks, 'rank')} with ZeRO-2",
+            *("deepspeed --num_gpus", ranks, "--master_port", free_port(), "--module spe_dist.pretrain"),
+            *(
+                "--deepspeed",
+                ZERO2,
+                "--preset demo --shards",
+                corpus / shards.SHARDS_FOLDER,
+                "--output",
+                run,
+                *exact,
+                *settings,
+            ),
+        ),
+        Stage("export", "Conversion to plain PyTorch", "spe export", run, encoder),
+        Stage(
+            "finetuning",
+            "Fine-tuning: joint extraction of entities and relations",
+            *("spe finetune --preset demo --start", encoder, "--train", labelled / "train.json"),
+            *("--dev", labelled / "dev.json", "--test", labelled / "test.json", "--output", tuned, *exact),
+        ),
+        Stage(
+            "score",
+            "Scores on sentences about names that no training has seen",
+            *("spe score --gold", labelled / "test.json", "--predictions", tuned / "predictions_test.json"),
+        ),
+        Stage(
+            "prediction",
+            "Prediction, from plain text to a page",
+            *("spe predict", tuned / "model", corpus / UNSEEN_FILE, "--output", folder / "unseen.jsonl"),
+            *("--html", folder / "unseen.html", *(["--no-bfloat16"] if precision == "float32" else [])),
+        ),
+    ]
+
+
+def closing_lines(folder: Path, seconds: float) -> list[str]:
+    """What was learned and found, where it lies and how to go on."""
+    from spe_dist.demo.findings import found_in, what_was_learned
+    from spe_dist.extraction.scoring.matching import METRICS
+    from spe_dist.extraction.scoring.table import f1_line
     from spe_dist.training.metrics import read_rows
+    from spe_dist.training.progress import duration
     from spe_dist.utils.run_files import METRICS_FILE
 
-    output = Path(options.output)
-    if (ROOT / output).exists():
-        if not is_demo_run(ROOT / output):
-            sys.exit(f"error: {output} exists and is no demo run; give another --output")
-        shutil.rmtree(ROOT / output)
-    ranks = count_ranks()
-    launcher = ["deepspeed", "--num_gpus", str(ranks), "--master_port", str(free_port()), "--log_level", "warning"]
-    arguments = ["--deepspeed", "ds_configs/zero2.json", "--preset", "demo", "--output", str(output), *options.settings]
-    command = [*launcher, "spe_dist/pretrain.py", *arguments]
-    trained_s = run(f"Pre-training on {ranks} ranks, corpus and shards first", command)
-    checkpoints = ROOT / output / "checkpoints"
-    checkpoint = output / "checkpoints" / (checkpoints / "latest").read_text().strip()
-    export = output / "encoder"
-    convert = [sys.executable, "tools/convert_checkpoint.py", str(checkpoint), str(export)]
-    converted_s = run("Conversion to plain PyTorch", convert)
+    run, tuned = folder / "pretraining", folder / "extraction"
+    scores = json.loads((tuned / "scores.json").read_text(encoding="utf-8"))["test"]
+    records = map(json.loads, (folder / "unseen.jsonl").read_text(encoding="utf-8").splitlines())
+    places = [
+        (folder / "unseen.html", "a page of such sentences with all that was found in them: open it in a browser"),
+        (run / "curves.png", "losses and held-out figures of the pre-training"),
+        (folder / "encoder", "the pre-trained encoder, for transformers.AutoModel and spe finetune --start"),
+        (tuned / "model", "the extractor, for spe predict and spe_dist.Extractor"),
+        (folder / "corpus", "text, shards and labelled sentences"),
+    ]
+    return [
+        f"\nDone in {duration(seconds)}.\n\nLearned in pre-training:",
+        *what_was_learned(read_rows(run / METRICS_FILE, "evaluation")),
+        f"\nFound in {how_many(scores['sentences'], 'sentence')} about people and firms that no training has seen:",
+        f1_line({metric: scores[metric]["f1"] for metric in METRICS}),
+        *found_in(records, SHOWN_SENTENCES),
+        "\nWhere it lies:",
+        *aligned([(f"  {place}", what) for place, what in places], "<"),
+        "\nNext, with text and labels of your own:",
+        *NEXT.strip("\n").splitlines(),
+    ]
 
-    print(f"\n== Result ({trained_s:.0f} s training and data, {converted_s:.0f} s conversion)")
-    evaluations = read_rows(ROOT / output / METRICS_FILE, "evaluation")
-    print("\n".join(table(evaluations)) if evaluations else "no evaluation was made")
-    print(f"\nplain encoder   {try_export(export)}")
-    print(f"loss curves     {output / 'curves.png'}   (also: tensorboard --logdir {output / 'tensorboard'})")
-    print(f"checkpoints     {output / 'checkpoints'}")
-    return 0
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -30,7 +30,6 @@ from spe_dist.finetuning.sampling import (
     gold_probability,
     part_of_rank,
 )
-from spe_dist.utils.wording import counted
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ def warnings_of(corpora: Corpora) -> list[str]:
     """What reading passed over, and gold of dev and test whose types training does not have."""
     lines = []
     for name, corpus in {"train": corpora.train, **corpora.evaluated()}.items():
-        lines += [f"{name}: {notice}" for notice in counted(corpus.notices)]
+        lines += [f"{name}: {count:,} x {reason}" for reason, count in sorted(corpus.notices.items())]
     for name, corpus in corpora.evaluated().items():
         for kind, found, known in (
             ("entities", _types(corpus, "entities"), corpora.labels.entity_types),

@@ -63,6 +63,6 @@ def test_wrong_settings_name_themselves(given, words):
 
 
 def test_a_preset_of_pretraining_is_unknown():
-    assert "demo" in PRETRAINING
-    with pytest.raises(ConfigError, match="unknown preset 'demo'"):
-        load("demo")
+    assert "nyt" in PRETRAINING
+    with pytest.raises(ConfigError, match="unknown preset 'nyt'"):
+        load("nyt")

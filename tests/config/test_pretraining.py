@@ -44,7 +44,7 @@ def test_command_line_beats_yaml_beats_preset(tmp_path):
     given = ["--steps", "9", "--normalize", "false", "--cnn_kernels", "2,3"]
     config = read("--preset", "demo", "--config", str(file), *given)
     assert (config.train.steps, config.train.seed, config.optimizer.learning_rate) == (9, 3, 2e-4)
-    assert (config.moco.normalize, config.model.cnn_kernels, config.model.hidden_size) == (False, (2, 3), 128)
+    assert (config.moco.normalize, config.model.cnn_kernels, config.model.hidden_size) == (False, (2, 3), 64)
 
 
 def test_resolved_config_survives_yaml(tmp_path):

@@ -1,0 +1,73 @@
+"""`spe demo`: the folders it empties, the commands it runs, and one whole demo in small."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from spe_dist.cli import demo
+from spe_dist.errors import ConfigError
+
+
+def test_only_an_earlier_demo_or_an_empty_folder_is_emptied(tmp_path):
+    folder = tmp_path / "demo"
+    demo.empty(folder)
+    (folder / "corpus").mkdir()
+    assert demo.is_demo(folder)
+    demo.empty(folder)
+    assert not (folder / "corpus").exists() and demo.is_demo(folder)
+    (folder / demo.RECORD).unlink()
+    with pytest.raises(ConfigError, match="holds no earlier demo"):
+        demo.empty(folder)
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(ConfigError, match="holds no earlier demo"):
+        demo.empty(file)
+
+
+def test_settings_and_precision_reach_the_trainings(tmp_path):
+    commands = {stage.name: stage.command for stage in demo.plan(tmp_path, 4, "float32", ["--steps", "7"])}
+    assert commands["pretraining"][:3] == ["deepspeed", "--num_gpus", "4"]
+    assert commands["pretraining"][-4:] == ["--precision", "float32", "--steps", "7"]
+    assert commands["finetuning"][-2:] == ["--precision", "float32"]
+    assert "--no-bfloat16" in commands["prediction"]
+    of_auto = {stage.name: stage.command for stage in demo.plan(tmp_path, 2, "auto", [])}
+    assert not any("precision" in word for command in of_auto.values() for word in command)
+
+
+def test_a_foreign_folder_is_an_error_in_one_line(tmp_path, capsys):
+    (tmp_path / "thesis.tex").touch()
+    assert demo.main(["--output", str(tmp_path)]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == "" and shown.err.startswith("error: ") and shown.err.count("\n") == 1
+    assert (tmp_path / "thesis.tex").exists()
+
+
+@pytest.mark.distributed
+@pytest.mark.slow
+def test_a_whole_demo_in_small_ends_in_scores_and_a_page(tmp_path):
+    """Few steps, from a foreign folder: every stage runs, and all that the last lines name is there."""
+    small = ["--steps", "4", "--evaluate_every_steps", "2", "--evaluate_sentences", "64"]
+    command = [sys.executable, "-m", "spe_dist", "demo", "--output", "d", "--precision", "float32", "--", *small]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder = tmp_path / "d"
+    shown = done.stdout.splitlines()
+    assert [line for line in shown if line.startswith("[7/7]")]
+    assert len([line for line in shown if line.startswith("$ ")]) == 7
+    assert len(shown) < 80
+    for claim in ("token boundary", "span permutation", "contrastive top-1, same layout", "contrastive top-1, all"):
+        assert any(line.startswith(claim) for line in shown), claim
+    assert any(line.startswith("F1: Entity ") for line in shown)
+    for line in shown:
+        word = line.split()[0] if line.startswith("  d/") else None
+        assert word is None or (tmp_path / word).exists(), line
+    page = (folder / "unseen.html").read_text(encoding="utf-8")
+    first = (folder / "corpus" / "unseen.txt").read_text(encoding="utf-8").split()[0]
+    assert first in page
+    stages = json.loads((folder / demo.RECORD).read_text())["stages"]
+    assert list(stages) == ["corpus", "shards", "pretraining", "export", "finetuning", "score", "prediction"]
+    assert all(stage["seconds"] > 0 for stage in stages.values())

@@ -1,0 +1,58 @@
+"""Stages of the demo: what is shown, what is kept in logs, and how a failure is reported."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from spe_dist.demo.stages import Stage, StageError, run_stage
+
+
+def script(place: Path, text: str) -> Path:
+    file = place / "script.py"
+    file.write_text(text)
+    return file
+
+
+def test_a_stage_shows_its_command_and_keeps_its_output_in_a_log(tmp_path, capsys):
+    stage = Stage("small", "A small stage", "python", script(tmp_path, "print('hello')"), "--number", 3)
+    cost = run_stage(stage, 2, 5, tmp_path)
+    shown = capsys.readouterr().out
+    assert "[2/5] A small stage" in shown and f"$ python {tmp_path}/script.py --number 3" in shown
+    assert "hello" not in shown
+    assert (tmp_path / "small.log").read_text() == "hello\n"
+    assert cost.seconds > 0 and cost.cpu_seconds > 0
+
+
+def test_python_and_spe_are_those_of_this_environment(tmp_path, capsys):
+    code = "import sys; print(sys.executable)"
+    run_stage(Stage("which", "Which", "python", script(tmp_path, code)), 1, 2, tmp_path)
+    assert (tmp_path / "which.log").read_text().strip() == sys.executable
+    run_stage(Stage("version", "Version", "spe --version"), 2, 2, tmp_path)
+    assert (tmp_path / "version.log").read_text().startswith("spe")
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("print('step 1'); sys.exit('error: steps=0: nothing would be trained')", "steps=0: nothing would be trained"),
+        ("print('first'); print('error: that is why'); print('a line of the launcher'); sys.exit(1)", "that is why"),
+        ("print('Killed'); sys.exit(1)", "Killed"),
+        ("sys.exit(1)", "it wrote nothing"),
+    ],
+)
+def test_a_failure_is_one_line_with_the_reason_that_the_command_gave(code, reason, tmp_path):
+    stage = Stage("broken", "Pre-training", "python", script(tmp_path, f"import sys; {code}"))
+    with pytest.raises(StageError) as failed:
+        run_stage(stage, 1, 1, tmp_path)
+    assert str(failed.value) == f"Pre-training ended with status 1: {reason} (all of it: {tmp_path / 'broken.log'})"
+    assert failed.value.status == 1
+
+
+def test_the_status_of_a_stopped_stage_is_passed_on(tmp_path):
+    stage = Stage("stopped", "Pre-training", "python", script(tmp_path, "import sys; sys.exit(75)"))
+    with pytest.raises(StageError) as stopped:
+        run_stage(stage, 1, 1, tmp_path)
+    assert stopped.value.status == 75
