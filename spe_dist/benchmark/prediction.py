@@ -20,9 +20,10 @@ from typing import Any
 
 from spe_dist.errors import LaunchError
 from spe_dist.utils.tables import aligned
+from spe_dist.utils.threads import SETTINGS_OF_WAITING, THREADS, WAIT_POLICY
 from spe_dist.utils.wording import how_many
 
-PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE"}
+PASSIVE = {WAIT_POLICY: "PASSIVE"}
 _SPAWN = multiprocessing.get_context("spawn")
 
 
@@ -131,7 +132,8 @@ def _start(work: Work, way: Way) -> tuple[BaseProcess, Connection]:
     here, there = _SPAWN.Pipe()
     process = _SPAWN.Process(target=_run, args=(there, work, way), daemon=True)
     before = dict(os.environ)
-    os.environ.pop("OMP_NUM_THREADS", None)
+    for name in (*SETTINGS_OF_WAITING, THREADS):
+        os.environ.pop(name, None)
     os.environ |= dict(way.environment or {})
     try:
         process.start()

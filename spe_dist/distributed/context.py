@@ -22,6 +22,7 @@ from torch import Tensor
 from spe_dist.distributed.launch import LaunchEnvironment
 from spe_dist.errors import LaunchError
 from spe_dist.utils.memory import tune_memory
+from spe_dist.utils.threads import threads_are_chosen
 
 # torch 2.13 renamed it and warns of the old name
 _gather_into = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
@@ -156,7 +157,7 @@ def start_ranks(environment: LaunchEnvironment, timeout_s: float) -> RankContext
         os.environ["LOCAL_RANK"] = str(device.index)  # DeepSpeed takes its GPU from it; a Slurm task may see only one
     else:
         tune_memory()
-        if "OMP_NUM_THREADS" not in os.environ:
+        if not threads_are_chosen():
             torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // environment.local_ranks))
     if not dist.is_initialized():
         try:
