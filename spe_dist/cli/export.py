@@ -45,6 +45,13 @@ def build_parser() -> Parser:
         help="also (or, without OUTPUT, only) write one state_dict for torch.load(FILE, weights_only=True)",
     )
     command.add_argument("--overwrite", action="store_true", help="replace an earlier export in OUTPUT and FILE")
+    command.add_argument(
+        "--push",
+        metavar="NAME",
+        help="also publish OUTPUT on the Hugging Face hub, as NAME or USER/NAME, for you alone; needs a token with "
+        "write access (`hf auth login`, or HF_TOKEN)",
+    )
+    command.add_argument("--push_public", action="store_true", help="what --push makes is for everybody to see")
     pspe = command.add_argument_group("checkpoints of the predecessor's code (Receiling/PSPE)")
     pspe.add_argument("--from_pspe", type=Path, metavar="FILE", help="read the state_dict of its pre-training model")
     pspe.add_argument(
@@ -77,11 +84,14 @@ def convert(options: argparse.Namespace) -> None:
     checkpoint, output = choose_paths(options)
     if not options.from_pspe and (options.attention_heads is not None or options.tokenizer is not None):
         raise ConfigError("--attention_heads and --tokenizer go with --from_pspe; our checkpoints tell both themselves")
+    if options.push and not output:
+        raise ConfigError("--push publishes OUTPUT; give one")
     from transformers.utils.logging import disable_progress_bar
 
     from spe_dist.export.checkpoint import read_checkpoint, unfinished
     from spe_dist.export.folder import SPE_CONFIG, save_state_dict, write_folder
     from spe_dist.export.pspe import read_pspe
+    from spe_dist.export.push import check_push, push
     from spe_dist.utils.files import check_free_file, check_free_name
 
     disable_progress_bar()
@@ -89,6 +99,8 @@ def convert(options: argparse.Namespace) -> None:
         check_free_name(output, options.overwrite, SPE_CONFIG)
     if options.torch:
         check_free_file(options.torch, options.overwrite)
+    if options.push:
+        check_push(options.push)
     if options.from_pspe:
         parts = read_pspe(options.from_pspe, options.encoder, options.attention_heads, options.tokenizer)
         if parts.tokenizer is None:
@@ -102,6 +114,8 @@ def convert(options: argparse.Namespace) -> None:
     if output:
         write_folder(parts, output, options.overwrite)
         print(f"{output}: config.json, model.safetensors, spe_config.json, spe_heads.safetensors, README.md")
+        if options.push:
+            print(f"published: {push(output, options.push, options.push_public)}")
         print(f"next: spe finetune --start {output} --train FILE --dev FILE --test FILE --output RUN")
     if options.torch:
         save_state_dict(parts, options.torch, options.overwrite)

@@ -123,6 +123,10 @@ class TrainConfig(RunConfig):
     checkpoint_every_epochs: int = setting(0, "epochs between checkpoints; 0: none by epochs")
     checkpoint_every_minutes: float = setting(10.0, "minutes between checkpoints; 0: none by time")
     keep_checkpoints: int = setting(1, "newest checkpoints that are kept until the run is finished", low=1)
+    push: str | None = setting(
+        None, "publish the finished model on the Hugging Face hub by this name, NAME or USER/NAME", common=True
+    )
+    push_public: bool = setting(False, "what --push makes is for everybody to see; off: for you alone")
 
 
 @dataclass(frozen=True)

@@ -61,11 +61,14 @@ def resolve(overrides: Iterable[Mapping[str, Any]], config_class: type = Config)
     return config_class(**{section: hints[section](**chosen) for section, chosen in values.items()})
 
 
+NO_RESULT = ("output", "resume", "push", "push_public", "verbose")  # settings that change nothing of a run's result
+
+
 def differences(saved: Any, config: Any) -> dict[str, tuple[Any, Any]]:
-    """Settings of two configs of one class that differ: (saved, this run's), but for where a run lies and `resume`."""
+    """Settings of two configs of one class that differ: (saved, this run's), but for those that change no result."""
     both = zip(vars(saved).values(), vars(config).values(), strict=True)
     pairs = {name: (value, getattr(mine, name)) for old, mine in both for name, value in vars(old).items()}
-    return {name: (a, b) for name, (a, b) in pairs.items() if a != b and name not in ("output", "resume")}
+    return {name: (a, b) for name, (a, b) in pairs.items() if a != b and name not in NO_RESULT}
 
 
 def describe_differences(changed: Mapping[str, tuple[Any, Any]]) -> str:

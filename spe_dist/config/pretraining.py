@@ -119,6 +119,7 @@ class TrainConfig(RunConfig):
         500, "steps between comparisons of key encoder and queues over the ranks; 0: only at the start"
     )
     grace_time_s: float = setting(30.0, "seconds between a request to stop and the kill that follows it")
+    verbose: bool = setting(False, "print which kernel each part uses, and why")
     compile: bool = setting(False, "torch.compile the encoder's layers")
 
 

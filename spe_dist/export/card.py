@@ -1,9 +1,18 @@
-"""The README.md of an exported folder: what it is, where it is from, how to load it."""
+"""The README.md of an exported folder, which the hub shows as its model card: what it is, where from, how to load it.
+
+The texts stand in `templates/`. Nothing in a card is a path of the machine that it was trained on.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+from spe_dist import __version__
 from spe_dist.export.parts import POOLER, SPE, Parts
 
+TAGS = ("bert", "span-pair-encoder", "information-extraction", "relation-extraction", "named-entity-recognition")
+BASE_MODEL = "base_model"  # in the facts: the name on the hub of what training started from
 _POOLER = {
     "trained": "trained with SPE (it gives h_cls)",
     "start": "taken over unchanged from the encoder that pre-training started from; SPE did not use it",
@@ -12,75 +21,58 @@ _POOLER = {
 
 
 def model_card(parts: Parts) -> str:
-    """Markdown text for people who find the folder."""
-    bert, objectives = parts.bert_config, [n for n in ("tbo", "spo", "cspo") if parts.settings.get(n)]
-    rows = {
+    """The card of an exported encoder, Markdown with the hub's YAML header."""
+    objectives = [name for name in ("tbo", "spo", "cspo") if parts.settings.get(name)]
+    facts = {
         "encoder": "query (trained by gradient)" if parts.encoder == "query" else "key (momentum average)",
-        "sentence encoder": f"{bert['num_hidden_layers']} layers x {bert['hidden_size']}, "
-        f"{bert['num_attention_heads']} heads, {bert['vocab_size']} pieces",
+        "sentence encoder": sentence_encoder(parts),
         "objectives": ", ".join(name.upper() for name in objectives),
         "pooler": _POOLER[parts.pooler_origin],
-        **{name.replace("_", " "): value for name, value in parts.facts.items()},
+        **readable(parts),
     }
-    return _TEMPLATE.format(
-        facts="\n".join(f"| {name} | {value} |" for name, value in rows.items()),
-        spe_use=_spe_use(parts),
-        modules=", ".join(f"`{name}`" for name in _modules(parts)),
-        settings="\n".join(f"| `{name}` | {value} |" for name, value in parts.settings.items()),
+    return render_card(
+        "encoder.md",
+        header=header(parts, library_name="transformers", pipeline_tag="feature-extraction"),
+        facts=facts,
+        modules=_modules(parts),
+        settings=parts.settings,
     )
+
+
+def render_card(template: str, **values: Any) -> str:
+    """A card from one of the templates."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("spe_dist.export"), undefined=StrictUndefined, keep_trailing_newline=True
+    )
+    return environment.get_template(template).render(version=__version__, **values)
+
+
+def header(parts: Parts, **fields: Any) -> str:
+    """The YAML block that the hub reads; the licence is that of SPE-dist, for the publisher to change."""
+    from huggingface_hub import ModelCardData
+
+    data = ModelCardData(license="apache-2.0", tags=list(TAGS), base_model=parts.facts.get(BASE_MODEL), **fields)
+    return f"---\n{data.to_yaml()}\n---\n"
+
+
+def sentence_encoder(parts: Parts) -> str:
+    """The encoder's sizes in words."""
+    bert = parts.bert_config
+    return (
+        f"{bert['num_hidden_layers']} layers x {bert['hidden_size']}, {bert['num_attention_heads']} heads, "
+        f"{bert['vocab_size']} pieces"
+    )
+
+
+def readable(parts: Parts, without: Sequence[str] = ()) -> dict[str, Any]:
+    """The facts of an export as rows for people."""
+    left_out = {BASE_MODEL, *without}
+    return {name.replace("_", " "): value for name, value in parts.facts.items() if name not in left_out}
 
 
 def _modules(parts: Parts) -> list[str]:
     """Names of the modules with weights, in the file's order, the pooler beside SPE not among them."""
     names = [k.removeprefix(SPE).split(".")[0] for k in parts.weights if not k.startswith(POOLER)]
     return list(dict.fromkeys(names))
-
-
-def _spe_use(parts: Parts) -> str:
-    modules = _modules(parts)
-    lines = ["encoded = spe.encode([words], spans=[[(0, 2), (8, 9)]])", "encoded.word_states[0]      # [words, hidden]"]
-    if "span_encoder" in modules:
-        lines.append("encoded.span_vectors[0]     # [spans, span_size]")
-    if "pair_encoder" in modules:
-        lines.append("spe.encode_pair(words, (0, 2), (8, 9))  # [span_size]: the vector of one span pair")
-    return "\n".join(lines)
-
-
-_TEMPLATE = """# Span pair encoder (SPE)
-
-A BERT encoder pre-trained for entity and relation extraction (Wang et al., EMNLP 2020), with its span encoder, span
-pair encoder and heads beside it.
-
-| | |
-|---|---|
-{facts}
-
-## Use
-
-As a plain BertModel, with nothing but transformers:
-
-```python
-from transformers import AutoModel, AutoTokenizer
-model, tokenizer = AutoModel.from_pretrained(FOLDER), AutoTokenizer.from_pretrained(FOLDER)
-```
-
-With the span and pair vectors, in plain PyTorch (spans are half-open and count words):
-
-```python
-from spe_dist import SpanPairEncoder
-spe = SpanPairEncoder.from_pretrained(FOLDER)
-words = "Anna Berg of the city council moved to Lund .".split()
-{spe_use}
-```
-
-To train on: `spe_dist.export.load_pretraining_model(FOLDER)` gives the whole pre-training model.
-
-`model.safetensors` holds the sentence encoder by BertModel's names, `spe_heads.safetensors` the other parts. All
-weights are float32. Modules: {modules}.
-
-## Settings
-
-| setting | value |
-|---|---|
-{settings}
-"""

@@ -15,12 +15,14 @@ from spe_dist.config.loading import load_yaml, resolve
 from spe_dist.config.pretraining import Config
 from spe_dist.distributed.checkpoint import find_checkpoint, read_state
 from spe_dist.errors import CheckpointError, ConfigError
+from spe_dist.export.card import BASE_MODEL
 from spe_dist.export.folder import load_tensors
 from spe_dist.export.parts import POOLER, SPE, Encoder, Parts, PoolerOrigin, exported_settings, seeded_pooler
 from spe_dist.utils.files import file_sha256, shared_name
+from spe_dist.utils.hub import hub_name
 from spe_dist.utils.run_files import CONFIG_FILE, MOCO_FILE, START_FOLDER, WEIGHTS_FILE
 
-TOLD = ("view_masks", "normalize", "temperature", "momentum", "learning_rate", "global_batch_sentences", "seed")
+PUBLISHED = ("view_masks", "normalize", "temperature", "momentum", "learning_rate", "global_batch_sentences", "seed")
 
 
 def read_checkpoint(source: str | Path, encoder: Encoder = "query") -> Parts:
@@ -157,5 +159,6 @@ def _facts(config: Config, state: dict[str, Any], folder: Path) -> dict[str, Any
         **({"sentences_consumed": consumed} if consumed is not None else {}),
         "checkpoint": folder.name,
         "start_encoder": shared_name(config.model.encoder) if config.model.encoder else "random weights",
-        **{name: values[name] for name in TOLD},
+        **({BASE_MODEL: base} if (base := hub_name(config.model.encoder)) else {}),
+        **{name: values[name] for name in PUBLISHED},
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,18 +12,21 @@ from spe_dist.config.finetuning import FinetuneConfig
 from spe_dist.distributed.context import RankContext
 from spe_dist.distributed.deepspeed_config import Precision, has_float32_weights, product_dtype
 from spe_dist.distributed.engine import TrainingEngine
+from spe_dist.export.card import BASE_MODEL
 from spe_dist.extraction.corpora.corpus import Labels
+from spe_dist.extraction.joint.card import SCORES, card_scores
 from spe_dist.extraction.joint.folder import EXTRACTION_SETTINGS
 from spe_dist.extraction.joint.model import JointModel
 from spe_dist.extraction.scoring.scores import Scores
 from spe_dist.finetuning.data import TrainingData
 from spe_dist.finetuning.learning_rates import RateGroups, rate_groups
-from spe_dist.finetuning.start import SPAN_ENCODER, Start
+from spe_dist.finetuning.start import SPAN_ENCODER, StartNetwork
 from spe_dist.training.optimizer import make_adamw, optimizer_device
+from spe_dist.utils.files import shared_name
 from spe_dist.utils.randomness import Purpose, derive_seed
 
 
-def build_model(config: FinetuneConfig, labels: Labels, start: Start) -> JointModel:
+def build_model(config: FinetuneConfig, labels: Labels, start: StartNetwork) -> JointModel:
     """The joint model around the start; its heads are drawn from the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(config.train.seed, Purpose.HEAD_WEIGHTS))
@@ -60,15 +64,20 @@ def extraction_settings(config: FinetuneConfig, max_pieces: int) -> dict[str, An
     return {name: values[name] for name in EXTRACTION_SETTINGS}
 
 
-def model_facts(config: FinetuneConfig, data: TrainingData, epoch: int, scores: Scores | None) -> dict[str, Any]:
-    """What the card of the fine-tuned folder tells."""
+def model_facts(
+    config: FinetuneConfig, start: StartNetwork, data: TrainingData, epoch: int, scores: Scores | None
+) -> dict[str, Any]:
+    """What the card of the fine-tuned folder says of this model."""
     facts: dict[str, Any] = {
-        "start": config.model.start or "random weights",
+        "name": Path(config.train.output).absolute().name,
+        "start": shared_name(config.model.start) if config.model.start else "random weights",
+        "training_corpus": shared_name(str(config.data.train)),
         "training_sentences": data.n_sentences,
         "epoch": epoch,
         "seed": config.train.seed,
     }
+    if start.base_model:
+        facts[BASE_MODEL] = start.base_model
     if scores is not None:
-        figures = (("entity", scores.entity), ("relation", scores.relation), ("ent_rel", scores.ent_rel))
-        facts |= {f"dev_{name}_f1": round(100 * counts.f1, 2) for name, counts in figures}
+        facts[SCORES] = {"dev": card_scores(str(config.data.dev), scores)}
     return facts

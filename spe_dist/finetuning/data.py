@@ -30,6 +30,9 @@ from spe_dist.finetuning.sampling import (
     gold_probability,
     part_of_rank,
 )
+from spe_dist.utils.wording import how_many
+
+ENOUGH_DEV_SENTENCES = 100
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,9 @@ def warnings_of(corpora: Corpora) -> list[str]:
     lines = []
     for name, corpus in {"train": corpora.train, **corpora.evaluated()}.items():
         lines += [f"{name}: {count:,} x {reason}" for reason, count in sorted(corpus.notices.items())]
+    if corpora.dev is not None and corpora.dev.n_sentences < ENOUGH_DEV_SENTENCES:
+        few = how_many(corpora.dev.n_sentences, "sentence")
+        lines.append(f"warning: dev has only {few}: which epoch is the best is partly chance; give a larger --dev")
     for name, corpus in corpora.evaluated().items():
         for kind, found, known in (
             ("entities", _types(corpus, "entities"), corpora.labels.entity_types),

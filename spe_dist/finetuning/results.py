@@ -17,7 +17,8 @@ from typing import Any
 
 from spe_dist.config.finetuning import FinetuneConfig
 from spe_dist.extraction.formats import write_corpus
-from spe_dist.extraction.joint.folder import load_extractor
+from spe_dist.extraction.joint.card import card_scores
+from spe_dist.extraction.joint.folder import add_scores, load_extractor
 from spe_dist.extraction.scoring.matching import METRICS
 from spe_dist.extraction.scoring.table import f1_line, scores_table
 from spe_dist.finetuning.curves import draw_curves
@@ -58,12 +59,14 @@ def write_results(
     output, context = Path(config.train.output), evaluation.context
     model = load_extractor(output / MODEL_FOLDER, context.device).model
     document: dict[str, Any] = {"best_epoch": training.best.epoch, "dev": None, "test": None}
+    of_card: dict[str, dict[str, Any]] = {}
     lines = [_closing_line(training)]
     for name, corpus in corpora.evaluated().items():
         evaluated = evaluation.score(model, corpus)
         assert evaluated is not None, "nobody may stop it"
         predicted, scores = evaluated
         document[name] = scores.to_json()
+        of_card[name] = card_scores(str(getattr(config.data, name)), scores)
         context.run_on_main(partial(write_corpus, predicted, output / f"predictions_{name}.json", predicted.format))
         lines += ["", f"{name}: {scores_table(scores)}"]
     document |= {
@@ -82,6 +85,7 @@ def write_results(
     }
 
     def write() -> Path | None:
+        add_scores(output / MODEL_FOLDER, of_card)
         curves = draw_curves(output)
         write_atomically(output / SCORES_FILE, json.dumps(document, indent=1) + "\n")
         return curves

@@ -16,7 +16,9 @@ from spe_dist.config.loading import describe_differences
 from spe_dist.distributed.context import RankContext
 from spe_dist.distributed.deepspeed_config import BatchPlan, Precision, product_dtype
 from spe_dist.distributed.engine import TrainingEngine
+from spe_dist.errors import ConfigError
 from spe_dist.export.folder import EXTRACTOR
+from spe_dist.export.push import check_push, push
 from spe_dist.extraction.joint.examples import ExampleMaker
 from spe_dist.extraction.joint.folder import save_extractor
 from spe_dist.extraction.joint.model import JointModel
@@ -34,7 +36,7 @@ from spe_dist.finetuning.data import (
 from spe_dist.finetuning.evaluation import Evaluation, copy_masters
 from spe_dist.finetuning.loop import Best, Finetuner, finish_row
 from spe_dist.finetuning.results import Training, describe_finished, finished_scores, write_results
-from spe_dist.finetuning.start import Start, check_windows, open_start
+from spe_dist.finetuning.start import StartNetwork, check_windows, open_start
 from spe_dist.finetuning.step import WEIGHTS, FinetuneStep
 from spe_dist.training.journal import Journal
 from spe_dist.training.metrics import MetricLog
@@ -58,6 +60,8 @@ def run_finetuning(
         TrainingFailure: training went wrong.
     """
     began = time.monotonic()
+    if config.train.push:
+        context.run_on_main(lambda: check_push(str(config.train.push)))
     run = Run(config, context)
     corpora = read_corpora(config)
     start = open_start(config)
@@ -67,6 +71,8 @@ def run_finetuning(
     run_state = resume.run_state(config, corpora, data, engine_state(ds_config, precision, context.ranks))
     if _is_finished(config, context, run_state):
         run.stop.close()
+        for line in publish(config, context):
+            print(line, flush=True)
         return True
     point, best = resume.choose_start(config, context, run.checkpoints, run_state)
     model_folder = run.output / MODEL_FOLDER
@@ -87,7 +93,7 @@ def run_finetuning(
     settings = {**start.settings, **extraction_settings(config, max_pieces)}
 
     def keep_model(epoch: int, scores: Scores | None) -> None:
-        facts = model_facts(config, data, epoch, scores)
+        facts = model_facts(config, start, data, epoch, scores)
         context.run_on_main(
             lambda: save_extractor(model_folder, plain, start.tokenizer, corpora.labels, settings, facts)
         )
@@ -108,6 +114,7 @@ def run_finetuning(
     if finished:
         lines = write_results(config, corpora, evaluation, summarise_training(trainer, context, began), run_state)
         context.run_on_main(lambda: resume.remove_checkpoints(run.checkpoints))
+        lines += publish(config, context)
     else:
         lines = [
             f"stopped as asked ({run.stop_reason()}) in epoch {trainer.epoch + 1:,} of {data.epochs:,}, step "
@@ -131,6 +138,18 @@ def _is_finished(config: FinetuneConfig, context: RankContext, run_state: Mappin
         if changed := describe_differences(changed_settings(output, config)):
             print(f"settings that have no effect on a finished run: {changed}; give another --output", flush=True)
     return True
+
+
+def publish(config: FinetuneConfig, context: RankContext) -> list[str]:
+    """Publish the model where that is asked for; a line on it for rank 0."""
+    name, folder = config.train.push, Path(config.train.output) / MODEL_FOLDER
+    if not name:
+        return []
+    try:
+        address = context.run_on_main(lambda: push(folder, name, config.train.push_public))
+    except ConfigError as error:
+        raise ConfigError(f"{error}. {folder} is saved; publish it with --resume auto --push NAME") from None
+    return [f"published: {address}"] if context.is_main else []
 
 
 def _journal(
@@ -169,7 +188,7 @@ def _evaluator(
 
 
 def opening_lines(
-    run: Run, engine: TrainingEngine, start: Start, corpora: Corpora, data: TrainingData, plan: BatchPlan
+    run: Run, engine: TrainingEngine, start: StartNetwork, corpora: Corpora, data: TrainingData, plan: BatchPlan
 ) -> list[str]:
     """What the run is made of, printed at its start. A collective."""
     of_all = "" if data.n_sentences == corpora.train.n_sentences else f" of {corpora.train.n_sentences:,}"

@@ -25,6 +25,7 @@ from spe_dist.config.shared import ENCODER_SIZES
 from spe_dist.data.text.vocabulary import load_tokenizer, vocabulary_pieces, vocabulary_sha256
 from spe_dist.distributed.checkpoint import list_checkpoints
 from spe_dist.errors import CheckpointError, ConfigError, DataError
+from spe_dist.export.card import BASE_MODEL
 from spe_dist.export.checkpoint import read_checkpoint
 from spe_dist.export.folder import SPE_CONFIG, read_folder
 from spe_dist.export.loading import empty_encoder, fill, has_tokenizer
@@ -32,7 +33,7 @@ from spe_dist.export.parts import ENCODER, POOLER, SPE, Parts
 from spe_dist.extraction.joint.folder import is_extractor, network_settings
 from spe_dist.model.loading import load_encoder, read_bert_config
 from spe_dist.model.spe import SpeModel, build_spe_model
-from spe_dist.utils.hub import model_folder
+from spe_dist.utils.hub import hub_name, model_folder
 from spe_dist.utils.run_files import CHECKPOINTS_FOLDER, CONFIG_FILE, MODEL_FOLDER, STATE_FILE, WEIGHTS_FILE
 
 SPAN_ENCODER = "span encoder"
@@ -45,7 +46,7 @@ SHORTEST_WINDOW = 8  # pieces: [CLS], a word with context on both sides, [SEP]
 
 
 @dataclass(frozen=True)
-class Start:
+class StartNetwork:
     """The network before its first step, in float32 on the CPU, and where its parts come from."""
 
     spe: SpeModel
@@ -54,6 +55,7 @@ class Start:
     loaded: tuple[str, ...]  # names of the parts, for people
     random: tuple[str, ...]
     source: str
+    base_model: str | None = None  # its name on the hub, or that of what it was pre-trained from
 
     @property
     def positions(self) -> int:
@@ -65,7 +67,7 @@ class Start:
         return f"start: {loaded}; random: {_listed((*self.random, 'heads of the extraction'))}"
 
 
-def open_start(config: FinetuneConfig) -> Start:
+def open_start(config: FinetuneConfig) -> StartNetwork:
     """The start that `config` names, its random parts drawn from the seed.
 
     Raises ConfigError, CheckpointError or DataError.
@@ -81,7 +83,7 @@ def open_start(config: FinetuneConfig) -> Start:
     return start
 
 
-def check_windows(config: FinetuneConfig, start: Start) -> int:
+def check_windows(config: FinetuneConfig, start: StartNetwork) -> int:
     """Longest window in pieces. Raises ConfigError where the encoder or the context leaves no room."""
     data = config.data
     longest = data.max_pieces or start.positions
@@ -132,7 +134,7 @@ def _read_parts(model: ModelConfig) -> Parts | None:
     return None
 
 
-def _from_encoder(config: FinetuneConfig) -> Start:
+def _from_encoder(config: FinetuneConfig) -> StartNetwork:
     """A BERT-family checkpoint, or nothing at all."""
     model = config.model
     if model.start_encoder == "key":
@@ -150,12 +152,13 @@ def _from_encoder(config: FinetuneConfig) -> Start:
     spe = _build(network, loaded.encoder, config)
     settings |= _encoder_sizes(spe)
     if model.start is None:
-        return Start(spe, tokenizer, settings, (), tuple(MODULES.values()), "none")
+        return StartNetwork(spe, tokenizer, settings, (), tuple(MODULES.values()), "none")
     pooler = ("pooler",) if network.model.cls_source == "pooler" and not loaded.pooler_trained else ()
-    return Start(spe, tokenizer, settings, (MODULES["encoder"],), (*pooler, *SPAN_MODULES), model.start)
+    random = (*pooler, *SPAN_MODULES)
+    return StartNetwork(spe, tokenizer, settings, (MODULES["encoder"],), random, model.start, hub_name(model.start))
 
 
-def _from_parts(config: FinetuneConfig, parts: Parts) -> Start:
+def _from_parts(config: FinetuneConfig, parts: Parts) -> StartNetwork:
     """What pre-training or another fine-tuning left."""
     model = config.model
     wanted = (ENCODER,) if model.without_cnn else tuple(f"{SPE}{module}." for module in MODULES)
@@ -182,7 +185,8 @@ def _from_parts(config: FinetuneConfig, parts: Parts) -> Start:
         random.insert(0, "pooler")
     source = f"{model.start}{' (momentum encoder)' if parts.encoder == 'key' else ''}"
     settings |= _encoder_sizes(spe)
-    return Start(spe, _own_tokenizer(model, parts), settings, tuple(loaded), tuple(random), source)
+    base_model = hub_name(model.start) or parts.facts.get(BASE_MODEL)
+    return StartNetwork(spe, _own_tokenizer(model, parts), settings, tuple(loaded), tuple(random), source, base_model)
 
 
 def _own_tokenizer(model: ModelConfig, parts: Parts) -> Any:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -100,6 +101,16 @@ def compile_layers(encoder: nn.Module) -> None:
         layer.compile(dynamic=True)
 
 
+def kernel_lines(choices: Sequence[KernelChoice], verbose: bool) -> list[str]:
+    """The kernels as one line, or all with their reasons."""
+    if verbose:
+        return [f"kernel: {choice.part}: {choice.kernel} ({choice.why})" for choice in choices]
+    kernels = {choice.part: choice.kernel for choice in choices}
+    if kernels["attention of keys"] == kernels["attention"]:
+        del kernels["attention of keys"]
+    return [f"kernels: {', '.join(f'{part} {kernel}' for part, kernel in kernels.items())} (--verbose says why)"]
+
+
 def choose_kernels(
     config: Config | None = None,
     device: torch.device | str | None = None,
@@ -108,7 +119,7 @@ def choose_kernels(
 ) -> list[KernelChoice]:
     """The kernels of a run, one line a part, with the reason of each choice.
 
-    `head_size` is that of the encoder where it was loaded, BERT's 64 if not told; a random start has the config's.
+    `head_size` is that of the encoder where it was loaded, BERT's 64 if not given; a random start has the config's.
     """
     from spe_dist.model.attention import choose_backend
 

@@ -1,4 +1,4 @@
-"""From settings to a trainer: checks what a user can get wrong, then puts the rooms together.
+"""From settings to a trainer: checks what a user can get wrong, then puts the parts together.
 
 The order matters: everything that can fail cheaply (shards, vocabulary, batch, output folder, disk) is checked before
 the model is built and the engine compiles or allocates anything.
@@ -32,9 +32,11 @@ from spe_dist.moco import MomentumContrast
 from spe_dist.model.loading import LoadedEncoder, load_encoder
 from spe_dist.pretraining.evaluation import HeldOutEvaluation, count_yardsticks
 from spe_dist.utils.run_files import CONFIG_FILE, MOCO_FILE, START_FOLDER, WEIGHTS_FILE
+from spe_dist.utils.wording import how_many
 
 # Bytes a parameter in a checkpoint: 16- or 32-bit weights, masters and two moments of Adam, masters once more by name,
 # key average and its compensation.
+ENOUGH_HELD_OUT = 200  # a share is then within 7 points with 95% confidence
 CHECKPOINT_BYTES_PER_PARAMETER = 4 + 12 + 4 + 8
 
 
@@ -65,6 +67,20 @@ def open_data(config: Config) -> Data:
     return Data(store, held_out if held_out.n_sentences else None, order)
 
 
+def held_out_warnings(config: Config, held_out: int) -> list[str]:
+    """A line where the held-out sentences are none, or too few for their figures to say much."""
+    evaluated = min(held_out, config.train.evaluate_sentences)
+    if config.train.evaluate_sentences == 0 or evaluated >= ENOUGH_HELD_OUT:
+        return []
+    if held_out == 0:
+        return ["warning: the shards hold no sentences out, so nothing is evaluated; make them with --held_out 0.01"]
+    remedy = "raise --evaluate_sentences" if held_out > evaluated else "make shards with a larger --held_out"
+    return [
+        f"warning: only {how_many(evaluated, 'held-out sentence')}: shares may be {evaluated**-0.5:.0%} off by chance; "
+        f"{remedy}"
+    ]
+
+
 def total_steps(config: Config, order: Order) -> int:
     """Length of the run in steps. Raises ConfigError where the warm-up is longer than that."""
     steps = config.train.steps or max(1, order.steps_for(config.train.epochs))
@@ -85,7 +101,7 @@ def open_encoder(config: Config, store: ShardStore) -> tuple[LoadedEncoder, Any]
         raise DataError(
             f"the shards in {store.source} were made with a vocabulary of {manifest.vocabulary_size:,} pieces "
             f"({manifest.tokenizer.name}) that is not that of {source} ({len(tokenizer):,} pieces); make the shards "
-            f"anew with --tokenizer {source}, or start from an encoder of their vocabulary"
+            f"again with --tokenizer {source}, or start from an encoder of their vocabulary"
         )
     loaded = load_encoder(
         config.model.encoder, config.model, manifest.vocabulary_size, config.train.seed, config.train.kernels

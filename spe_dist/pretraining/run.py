@@ -9,7 +9,7 @@ from spe_dist.config.pretraining import Config
 from spe_dist.distributed.context import RankContext
 from spe_dist.distributed.deepspeed_config import BatchPlan, Precision, product_dtype
 from spe_dist.distributed.engine import TrainingEngine
-from spe_dist.model.kernels import choose_kernels
+from spe_dist.model.kernels import choose_kernels, kernel_lines
 from spe_dist.model.loading import LoadedEncoder
 from spe_dist.pretraining import build, resume
 from spe_dist.pretraining.build_engine import build_engine
@@ -101,7 +101,8 @@ def opening_lines(
         f"data: {data.train.n_sentences:,} training and {held_out:,} held-out sentences, vocabulary "
         f"{manifest.vocabulary_size:,}",
         f"batch: {plan}; {steps:,} steps = {epochs:.2f} epochs",
-        *(f"kernel: {choice.part}: {choice.kernel} ({choice.why})" for choice in choices),
+        *kernel_lines(choices, config.train.verbose),
+        *build.held_out_warnings(config, held_out),
     ]
 
 

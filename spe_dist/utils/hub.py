@@ -60,11 +60,21 @@ def tokenizer_folder(source: str) -> Path:
     )
 
 
+def hub_name(source: str | None) -> str | None:
+    """`source` where it is a name on the hub, None where it is a path or nothing."""
+    return source if source and not _is_path(source) else None
+
+
+def _is_path(source: str) -> bool:
+    path = Path(source).expanduser()
+    return path.exists() or path.is_absolute() or source.startswith((".", "~")) or not NAME.fullmatch(source)
+
+
 def _folder(source: str, wanted: Callable[[Sequence[str]], list[str]], is_whole: Callable[[Path], bool]) -> Path:
     path = Path(source).expanduser()
     if path.exists():
         return path
-    if not NAME.fullmatch(source) or path.is_absolute() or source.startswith((".", "~")):
+    if _is_path(source):
         raise ConfigError(f"{source} does not exist; give a folder, or a name on the hub such as bert-base-cased")
     import huggingface_hub
 

@@ -120,6 +120,19 @@ def test_no_folder_of_the_training_machine_is_told(checkpoints, tmp_path):
     assert b"own-bert" in told["README.md"]
 
 
+def test_the_card_is_one_that_the_hub_reads(checkpoints, tmp_path):
+    from huggingface_hub import ModelCard
+
+    for encoder, base in (("bert-base-cased", "bert-base-cased"), ("/data/own-bert", None), (None, None)):
+        folder = tmp_path / f"export-of-{str(encoder).rpartition('/')[2]}"
+        made = checkpoints.make_checkpoint(tmp_path / f"run-{folder.name}", encoder=encoder)
+        write_folder(read_checkpoint(made.folder), folder)
+        data = ModelCard.load(folder / "README.md").data
+        assert data.base_model == base, encoder
+        assert (data.library_name, data.pipeline_tag) == ("transformers", "feature-extraction")
+        assert data.license == "apache-2.0" and "relation-extraction" in data.tags
+
+
 @pytest.mark.parametrize(
     "off", [{"tbo": False}, {"spo": False}, {"cspo": False}, {"spo": False, "cspo": False}, {"contrastive_head": False}]
 )

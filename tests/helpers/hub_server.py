@@ -77,6 +77,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._json({"name": USER, "orgs": []})
             else:
                 self._json({"error": "Invalid token"}, 401)
+        elif parts == ["api", "validate-yaml"]:
+            self._json({"errors": [], "warnings": []})
         elif parts[:3] == ["api", "repos", "create"]:
             self._create(json.loads(body))
         elif parts[:2] == ["api", "models"]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +44,9 @@ from spe_dist.export.folder import (
 from spe_dist.export.loading import spe_model_of
 from spe_dist.export.parts import EXPORTED_SECTIONS, POOLER, SPE, Parts, seeded_pooler
 from spe_dist.extraction.corpora.corpus import Labels
+from spe_dist.extraction.joint.card import SCORES, extractor_card
 from spe_dist.extraction.joint.model import JointModel
-from spe_dist.utils.files import atomic_folder, check_free_name, check_space
+from spe_dist.utils.files import atomic_folder, check_free_name, check_space, write_atomically
 from spe_dist.utils.run_files import MODEL_FOLDER
 
 FORMAT_VERSION = 1
@@ -84,7 +85,7 @@ def save_extractor(
     heads = {name: _plain(value) for name, value in state.items() if not name.startswith(SPE)}
     check_free_name(output, True, EXTRACTOR)
     check_space(output, parts.bytes + sum(4 * tensor.numel() for tensor in heads.values()))
-    told = {
+    document: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "settings": {name: _json_value(settings[name]) for name in EXTRACTION_SETTINGS},
         "facts": dict(facts),
@@ -93,14 +94,24 @@ def save_extractor(
         with atomic_folder(output) as temporary:
             fill_folder(parts, temporary)
             save_tensors(heads, temporary / EXTRACTOR_HEADS)
-            write_json(temporary / EXTRACTOR, told)
+            write_json(temporary / EXTRACTOR, document)
             write_labels(labels, temporary / LABELS)
-            (temporary / CARD).write_text(_card(parts, labels, told), encoding="utf-8")
+            (temporary / CARD).write_text(extractor_card(parts, labels, document["settings"]), encoding="utf-8")
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
-            f"writing the model {output} failed: {error}; make room (a quota may be full where the disk is not), then "
-            "continue with --resume auto"
+            f"writing the model {output} failed: {error}; free some space (a quota may be full where the disk is not), "
+            "then continue with --resume auto"
         ) from error
+
+
+def add_scores(folder: Path, scores: Mapping[str, Mapping[str, Any]]) -> None:
+    """Add scores to the facts and the card of a fine-tuned folder; `scores` as `card.SCORES` has them."""
+    document = read_json(folder / EXTRACTOR)
+    document["facts"][SCORES] = {**document["facts"].get(SCORES, {}), **scores}
+    parts = replace(read_folder(folder), facts=document["facts"])
+    card = extractor_card(parts, read_labels(folder / LABELS), document["settings"])
+    write_atomically(folder / EXTRACTOR, json.dumps(document, indent=2, sort_keys=True) + "\n")
+    write_atomically(folder / CARD, card)
 
 
 def is_extractor(folder: str | Path) -> bool:
@@ -199,44 +210,3 @@ def network_settings(settings: Mapping[str, Any]) -> Any:
     """Pre-training's Config with the network that `settings` describe: span and pair encoder, no contrastive head."""
     known = leaves()
     return resolve([{n: v for n, v in settings.items() if n in known and known[n].section == "model"}, OBJECTIVES])
-
-
-def _card(parts: Parts, labels: Labels, told: Mapping[str, Any]) -> str:
-    bert = parts.bert_config
-    rows = {
-        "sentence encoder": f"{bert['num_hidden_layers']} layers x {bert['hidden_size']}, "
-        f"{bert['num_attention_heads']} heads, {bert['vocab_size']} pieces",
-        **{name.replace("_", " "): value for name, value in told["facts"].items()},
-        **{name.replace("_", " "): json.dumps(value) for name, value in told["settings"].items()},
-    }
-    return _TEMPLATE.format(
-        facts="\n".join(f"| {name} | {value} |" for name, value in rows.items()),
-        entities=", ".join(f"`{name}`" for name in labels.entity_types) or "none",
-        relations=", ".join(f"`{name}`" for name in labels.relation_types) or "none",
-    )
-
-
-_TEMPLATE = """# Joint entity and relation extraction
-
-A BERT encoder with span encoder, span pair encoder and heads, fine-tuned to mark entities and relations (Wang et al.,
-EMNLP 2020).
-
-| | |
-|---|---|
-{facts}
-
-Entity types: {entities}.
-
-Relation types (directed): {relations}.
-
-## Use
-
-```python
-from spe_dist import Extractor
-extractor = Extractor.from_pretrained(FOLDER)
-sentences = extractor.predict("Anna Berg works for the city council of Lund .")
-```
-
-From a shell: `python spe_dist/predict.py FOLDER text.txt`. The encoder alone, with nothing but transformers:
-`AutoModel.from_pretrained(FOLDER)`. `--start FOLDER` of spe_dist/finetune.py fine-tunes it further.
-"""

@@ -25,6 +25,7 @@ from spe_dist.data.text.documents import Skips
 from spe_dist.errors import ConfigError, DataError
 from spe_dist.extraction.corpora import corpus
 from spe_dist.extraction.corpora.corpus import Corpus
+from spe_dist.extraction.joint.card import SCORES
 from spe_dist.extraction.joint.examples import ExampleMaker
 from spe_dist.extraction.joint.folder import LoadedExtractor, load_extractor
 from spe_dist.extraction.predicting.inputs import read_inputs
@@ -126,7 +127,7 @@ class Extractor:
     def doubt(self) -> str | None:
         """What speaks against this model as its training left it on record: that it found nothing right; else None."""
         for what in ("entity", "relation"):
-            if self.facts.get(f"dev_{what}_f1") == 0:
+            if self.facts.get(SCORES, {}).get("dev", {}).get(what) == 0:
                 return f"found no {what} of its dev corpus when it was trained: train longer, or on more sentences"
         return None
 

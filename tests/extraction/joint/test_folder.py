@@ -10,7 +10,7 @@ import torch
 from spe_dist.errors import CheckpointError
 from spe_dist.extraction.corpora.corpus import Labels, Sentence
 from spe_dist.extraction.joint.examples import ExampleMaker
-from spe_dist.extraction.joint.folder import load_extractor, save_extractor
+from spe_dist.extraction.joint.folder import add_scores, load_extractor, save_extractor
 from spe_dist.extraction.predicting.stream import predict_sentences
 
 SENTENCES = [Sentence(("a", "bc", "d", ".")), Sentence(tuple("hello world , again".split()))]
@@ -38,6 +38,23 @@ def test_a_folder_comes_back_with_the_same_predictions(extractor_folder, tmp_pat
     assert any(sentence.entities for sentence in predictions(first))
     card = (tmp_path / "again" / "README.md").read_text()
     assert "| epoch | 3 |" in card and "`r`, `s`" in card
+
+
+def test_the_card_of_a_fine_tuned_model_has_its_scores_for_the_hub_and_for_people(extractor_folder, tmp_path):
+    from huggingface_hub import ModelCard
+
+    first, folder = load_extractor(extractor_folder), tmp_path / "model"
+    dev = {"corpus": "dev.json", "entity": 0.75, "relation": 0.5, "ent_rel": 0.25}
+    facts = {"name": "conll04", "base_model": "bert-base-cased", "scores": {"dev": dev}}
+    save_extractor(folder, first.model, first.tokenizer, first.labels, first.settings, facts)
+    add_scores(folder, {"test": {**dev, "corpus": "test.json", "ent_rel": 0.125}})
+    card = ModelCard.load(folder / "README.md")
+    assert (card.data.base_model, card.data.library_name) == ("bert-base-cased", "spe-dist")
+    assert card.data.model_name == "conll04" and len(card.data.eval_results) == 6
+    found = {(result.dataset_split, result.metric_name): result.metric_value for result in card.data.eval_results}
+    assert found["validation", "Entity F1"] == 0.75 and found["test", "Entity and relation F1"] == 0.125
+    assert "| dev (dev.json) | 75.00% | 50.00% | 25.00% |" in card.text and "| test (test.json) |" in card.text
+    assert load_extractor(folder).facts["scores"]["test"]["ent_rel"] == 0.125
 
 
 def test_transformers_loads_the_encoder_and_the_tokenizer(extractor_folder):

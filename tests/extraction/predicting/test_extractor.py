@@ -161,9 +161,9 @@ def test_a_printed_extractor_names_its_model_and_types(extractor):
 
 def test_a_printed_extractor_says_that_its_training_found_nothing(extractor, monkeypatch):
     assert extractor.doubt() is None
-    monkeypatch.setattr(extractor, "facts", {"dev_entity_f1": 40.0, "dev_relation_f1": 0.0})
+    monkeypatch.setattr(extractor, "facts", {"scores": {"dev": {"entity": 0.4, "relation": 0.0}}})
     assert "found no relation of its dev corpus" in repr(extractor)
-    monkeypatch.setattr(extractor, "facts", {"dev_entity_f1": 0.0, "dev_relation_f1": 0.0})
+    monkeypatch.setattr(extractor, "facts", {"scores": {"dev": {"entity": 0.0, "relation": 0.0}}})
     assert "found no entity of its dev corpus" in repr(extractor)
 
 
