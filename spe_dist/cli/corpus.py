@@ -29,7 +29,7 @@ from spe_dist.extraction.corpora.statistics import (
 from spe_dist.extraction.formats import FORMATS, read_corpus, write_corpus
 from spe_dist.utils.files import goes_to_stream
 from spe_dist.utils.tables import aligned
-from spe_dist.utils.wording import how_many
+from spe_dist.utils.wording import counted, how_many
 
 Row = tuple[str, list[str]]
 
@@ -129,10 +129,6 @@ def convert(options: argparse.Namespace) -> int:
     ]
     print("\n".join(said), file=sys.stderr if goes_to_stream(Path(options.output)) else sys.stdout)
     return 0
-
-
-def counted(reasons: Mapping[str, int]) -> list[str]:
-    return [f"{count:,} {reason}" for reason, count in sorted(reasons.items())]
 
 
 COMMANDS = {"inspect": "count what files hold", "convert": "write a corpus in another format"}

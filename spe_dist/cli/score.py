@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from spe_dist.cli.exits import run_command
 from spe_dist.cli.options.parser import Parser
 from spe_dist.cli.options.scoring import scoring_parser
+from spe_dist.utils.wording import counted
 
 if TYPE_CHECKING:  # scoring takes numpy, which --help does without
     from spe_dist.extraction.corpora.corpus import Corpus
@@ -90,9 +91,7 @@ def to_text(
     """What a reader wants to see: the files, the tables, then what reading and scoring had to note."""
     from spe_dist.extraction.scoring.table import comparison_table, scores_table
 
-    notes = [
-        f"note: {count:,} {why} ({name})" for name, corpus in files.items() for why, count in corpus.notices.items()
-    ]
+    notes = [f"note on {name}: {notice}" for name, corpus in files.items() for notice in counted(corpus.notices)]
     parts = [
         "\n".join(f"{name:<12} {corpus.source} ({corpus.format})" for name, corpus in files.items()),
         scores_table(scores, by_group=by_group, intervals=intervals),

@@ -30,7 +30,7 @@ from spe_dist.finetuning.sampling import (
     gold_probability,
     part_of_rank,
 )
-from spe_dist.utils.wording import how_many
+from spe_dist.utils.wording import counted, how_many
 
 ENOUGH_DEV_SENTENCES = 100
 
@@ -104,7 +104,7 @@ def warnings_of(corpora: Corpora) -> list[str]:
     """What reading passed over, and gold of dev and test whose types training does not have."""
     lines = []
     for name, corpus in {"train": corpora.train, **corpora.evaluated()}.items():
-        lines += [f"{name}: {count:,} x {reason}" for reason, count in sorted(corpus.notices.items())]
+        lines += [f"{name}: {notice}" for notice in counted(corpus.notices)]
     if corpora.dev is not None and corpora.dev.n_sentences < ENOUGH_DEV_SENTENCES:
         few = how_many(corpora.dev.n_sentences, "sentence")
         lines.append(f"warning: dev has only {few}: which epoch is the best is partly chance; give a larger --dev")

@@ -47,7 +47,7 @@ from spe_dist.training.schedule import Schedule
 from spe_dist.utils.files import check_free_name
 from spe_dist.utils.memory import freeze_garbage_collector, peak_memory_gib
 from spe_dist.utils.run_files import MODEL_FOLDER
-from spe_dist.utils.wording import how_many
+from spe_dist.utils.wording import counted, how_many
 
 
 def run_finetuning(
@@ -200,7 +200,7 @@ def opening_lines(
         f"data: {data.n_sentences:,}{of_all} training sentences ({corpora.train.format}){evaluated}; "
         f"{how_many(len(labels.entity_types), 'entity type')}, {relations}",
         *warnings_of(corpora),
-        *(f"train: {count:,} {reason}" for reason, count in sorted(data.notices.items())),
+        *(f"train: {notice}" for notice in counted(data.notices)),
         start.summary(),
         f"batch: up to {plan.global_batch} sentences a step over {how_many(plan.ranks, 'rank')}; "
         f"{how_many(data.epochs, 'epoch')} x {data.steps_per_epoch:,} steps = {how_many(data.total_steps, 'step')}",

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 def how_many(count: int, noun: str, plural: str | None = None) -> str:
     """The count with its noun: "1 sentence", "1,861 sentences". `plural`: of a noun that takes more than an s."""
     return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
+
+
+def counted(reasons: Mapping[str, int]) -> list[str]:
+    """Reasons with how often each occurred, "blank lines: 1": right in English for one as for many."""
+    return [f"{reason}: {count:,}" for reason, count in reasons.items() if count]
 
 
 def nearest(name: object, known: Iterable[object]) -> str:

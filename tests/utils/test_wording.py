@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from spe_dist.utils.wording import how_many
+from spe_dist.utils.wording import counted, how_many
 
 
 @pytest.mark.parametrize(
@@ -16,3 +16,10 @@ def test_the_noun_follows_the_count(count, words):
 
 def test_a_plural_of_its_own():
     assert (how_many(1, "entity", "entities"), how_many(3, "entity", "entities")) == ("1 entity", "3 entities")
+
+
+def test_reasons_are_counted_without_a_grammatical_number_and_those_that_did_not_occur_left_out():
+    assert counted({"blank lines": 1, "damaged lines": 0, "long lines": 2000}) == [
+        "blank lines: 1",
+        "long lines: 2,000",
+    ]

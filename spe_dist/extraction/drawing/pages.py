@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from spe_dist.extraction.corpora.corpus import Sentence
 from spe_dist.extraction.drawing.sentence import NO_TYPE, Kinds, drawn_sentence
-from spe_dist.utils.wording import how_many
+from spe_dist.utils.wording import counted, how_many
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -58,7 +58,7 @@ def predictions_page(
 
 def render(template: str, **context: Any) -> str:
     """A page from one of the templates."""
-    return _environment().get_template(template).render(no_type=NO_TYPE, how_many=how_many, **context)
+    return _environment().get_template(template).render(no_type=NO_TYPE, how_many=how_many, counted=counted, **context)
 
 
 def has_probability(sentences: Iterable[Sentence]) -> bool:

@@ -28,7 +28,7 @@ from spe_dist.extraction.predicting.results import NOTHING_FOUND, MinProbability
 from spe_dist.extraction.predicting.text_input import InputSettings, Located, Place
 from spe_dist.utils.files import atomic_file
 from spe_dist.utils.memory import freeze_garbage_collector, tune_memory
-from spe_dist.utils.wording import how_many
+from spe_dist.utils.wording import counted, how_many
 
 PROGRESS_SECONDS = 10.0
 PART_SUFFIX = ".part"
@@ -94,8 +94,8 @@ class Report:
     def finish(self, extractor: Extractor, limits: MinProbability) -> None:
         seconds = time.monotonic() - self.start_s
         left_out = self.skips.bad_lines + self.skips.counts[NO_TEXT]
-        for reason, count in (extractor.notices + self.skips.counts).items():
-            self.tell(f"{count:,} {reason}")
+        for notice in counted(extractor.notices + self.skips.counts):
+            self.tell(notice)
         if self.skips.first_bad:
             self.tell(f"first of what was left out: {self.skips.first_bad}")
         self.tell(
@@ -149,8 +149,8 @@ def _predict_corpus(options: argparse.Namespace, extractor: Extractor, limits: M
     """The input as a corpus of its own format, gold replaced by predictions."""
     [path] = find_inputs(options.inputs)
     corpus = read_corpus(path)
-    for reason, count in corpus.notices.items():
-        report.tell(f"{path}: {count:,} {reason}")
+    for notice in counted(corpus.notices):
+        report.tell(f"{path}: {notice}")
     tagged = ((number, sentence) for number, document in enumerate(corpus.documents) for sentence in document.sentences)
     found = []
     for number, predicted in extractor.predict_tagged(tagged, lambda number: number, options.batch_size):
@@ -158,8 +158,8 @@ def _predict_corpus(options: argparse.Namespace, extractor: Extractor, limits: M
         found.append(sentence)
         report.add(sentence, sentence.origin or f"document {number}")
     losses = write_corpus(corpus.with_sentences(found), options.output, corpus.format)
-    for reason, count in losses.items():
-        report.tell(f"{count:,} {reason} (not written: the format {corpus.format} has no place for it)")
+    for loss in counted(losses):
+        report.tell(f"not written, since the format {corpus.format} has no place for it: {loss}")
 
 
 def _check_outputs(options: argparse.Namespace, files: Sequence[Path]) -> None:

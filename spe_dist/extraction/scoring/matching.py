@@ -154,12 +154,12 @@ def _mark_unplaced(
 def _notice_lost(everything: Marked, counted: Marked, notices: Counter[str]) -> None:
     lost = len(everything.relation) - len(counted.relation)
     if lost:
-        notices["predicted relations with an argument that is no predicted entity: not counted as predicted"] += lost
+        notices["predicted relations with an argument that is no predicted entity (not counted as predicted)"] += lost
     lost_types = len(everything.ent_rel) - len(counted.ent_rel) - lost
     if lost_types > 0:
         notices[
-            "predicted relations with an argument that is predicted with another type: not counted as predicted "
-            "in Ent+Rel"
+            "predicted relations with an argument that is predicted with another type (not counted as predicted "
+            "in Ent+Rel)"
         ] += lost_types
 
 

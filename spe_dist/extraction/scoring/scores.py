@@ -193,7 +193,7 @@ def _count_duplicates(corpus: Corpus, whose: str, notices: Counter[str]) -> None
         }
         for what, times in repeated.items():
             if times:
-                notices[f"{whose} {what} given more than once: counted once"] += times
+                notices[f"{whose} {what} given more than once (counted once)"] += times
 
 
 def _collect(

@@ -12,7 +12,7 @@ from spe_dist.extraction.scoring.matching import METRICS
 from spe_dist.extraction.scoring.scores import Scores
 from spe_dist.extraction.scoring.significance import Comparison
 from spe_dist.utils.tables import aligned
-from spe_dist.utils.wording import how_many
+from spe_dist.utils.wording import counted, how_many
 
 METRIC_NAMES = {"entity": "Entity", "relation": "Relation", "ent_rel": "Ent+Rel"}
 NUMBERS = ("precision", "recall", "F1")
@@ -73,7 +73,7 @@ def scores_table(
         parts.append(_groups("entities in the sentence", scores.by_entities))
         parts.append(_groups("words in the sentence", scores.by_length))
     if scores.notices:
-        parts.append("\n".join(f"note: {count:,} {reason}" for reason, count in scores.notices.items()))
+        parts.append("\n".join(f"note: {notice}" for notice in counted(scores.notices)))
     return "\n\n".join(parts)
 
 

@@ -49,7 +49,7 @@ def test_nyt_mentions_that_are_not_in_the_sentence_are_kept_counted_and_written_
     record = changed(NYT, ["entityMentions", 0, "text"], "Ada Byron")
     record["relationMentions"].append({"em1Text": "Ada Byron", "em2Text": "code", "label": "Wrote"})
     corpus = read_corpus(put(tmp_path, record))
-    assert sum(count for reason, count in corpus.notices.items() if "kept aside" in reason) == 2
+    assert sum(count for reason, count in corpus.notices.items() if "not trained on" in reason) == 2
     write_corpus(corpus, tmp_path / "again.json", "nyt")
     again = json.loads((tmp_path / "again.json").read_text(encoding="utf-8"))
     assert {mention["text"] for mention in again["entityMentions"]} >= {"Ada Byron"}
@@ -82,7 +82,7 @@ def test_what_nyt_kept_aside_is_counted_in_every_format_it_is_converted_to(tmp_p
     for name in ("dygie", "spert", "pspe"):
         write_corpus(corpus, tmp_path / name, name)
         again = read_corpus(tmp_path / name)
-        assert sorted(count for reason, count in again.notices.items() if "kept aside" in reason) == [1, 1]
+        assert sorted(count for reason, count in again.notices.items() if "not trained on" in reason) == [1, 1]
     own = read_corpus(put(tmp_path, {**NYT, "unplaced": {"foo": 1}}))
     assert any("'unplaced'" in reason for reason in own.notices) and own.sentences[0].unplaced == {}
 

@@ -162,7 +162,7 @@ def test_what_reading_a_corpus_passed_over_is_told(run, tmp_path):
     path = tmp_path / "corpus.json"
     path.write_text(json.dumps({"doc_key": "d", "sentences": [], "ner": [], "relations": []}))
     status, _, err = run(path, "--format", "corpus", "--output", tmp_path / "predicted.json")
-    assert status == 0 and f"{path}: 1 documents without sentences" in err
+    assert status == 0 and f"{path}: documents without sentences: 1" in err
 
 
 def test_the_page_shows_the_first_sentences_and_says_how_many_are_left_out(run, text_file, tmp_path):
@@ -215,7 +215,7 @@ def test_what_stands_before_a_bad_line_is_predicted_and_the_error_names_it(run, 
     assert [r["text"] for r in _records((tmp_path / "out.jsonl.part").read_text())] == ["One here.", "Two here."]
     status, out, err = run(path, "--skip_bad")
     assert status == 0 and [r["line"] for r in _records(out)] == [1, 2, 4]
-    assert "1 lines that are not JSON" in err and "bad.jsonl, line 3" in err and "1 line left out" in err
+    assert "lines that are not JSON: 1" in err and "bad.jsonl, line 3" in err and "1 line left out" in err
 
 
 def test_very_long_sentences_and_words_are_read_and_told_of(run, tmp_path):

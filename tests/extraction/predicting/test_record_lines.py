@@ -32,7 +32,7 @@ def test_records_without_words_have_a_line_without_words(run) -> None:
         status, records, told = run("\n".join(map(json.dumps, part)))
         assert status == 0 and [record["id"] for record in records] == [record["id"] for record in part]
         empty = [record for record in records if not record["words"]]
-        assert f"{len(empty)} sentences without words" in told
+        assert f"sentences without words: {len(empty)}" in told
         assert all(record["text"] == "" and record["start"] == record["end"] == 0 for record in empty)
 
 

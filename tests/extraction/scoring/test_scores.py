@@ -55,10 +55,10 @@ def test_duplicates_count_once_in_gold_and_in_predictions():
     )
     assert three(scores) == (Counts(2, 3, 2), Counts(1, 1, 1), Counts(1, 1, 1))
     assert scores.notices == {
-        "gold entities given more than once: counted once": 1,
-        "gold relations given more than once: counted once": 1,
-        "predicted entities given more than once: counted once": 2,
-        "predicted relations given more than once: counted once": 2,
+        "gold entities given more than once (counted once)": 1,
+        "gold relations given more than once (counted once)": 1,
+        "predicted entities given more than once (counted once)": 2,
+        "predicted relations given more than once (counted once)": 2,
     }
 
 
@@ -118,7 +118,7 @@ def test_a_relation_on_an_entity_that_was_not_predicted_is_not_counted_as_predic
     scores = scores_of(GOLD, ((KIM, OSLO), (WORKS, LIVES)))
     assert three(scores) == (Counts(2, 2, 3), Counts(1, 1, 2), Counts(1, 1, 2))
     assert scores.notices == {
-        "predicted relations with an argument that is no predicted entity: not counted as predicted": 1
+        "predicted relations with an argument that is no predicted entity (not counted as predicted)": 1
     }
 
 
