@@ -42,7 +42,7 @@ def build_parser() -> Parser:
         "spe score", "--gold FILE --predictions FILE [--baseline FILE] [options]", __doc__, min_draws=0
     )
     parser.add_argument(
-        "--predictions", required=True, metavar="FILE", help="the same sentences as a system marked them"
+        "--predictions", required=True, metavar="FILE", help="the same sentences with a system's predictions"
     )
     parser.add_argument("--baseline", metavar="FILE", help="another system's predictions, to test the difference")
     parser.add_argument("--json", action="store_true", help="print JSON: fractions of 1 and counts, everything")

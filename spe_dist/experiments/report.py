@@ -1,4 +1,4 @@
-"""Everything that is printed and written of an experiment's results: OUTPUT/tables."""
+"""The results of an experiment, printed and written to OUTPUT/tables."""
 
 from __future__ import annotations
 

@@ -90,7 +90,11 @@ class PrintedTable:
 
 
 def read_scores(plan: Plan, requests: Requests, split: str) -> dict[Cell, CellScores]:
-    """What the finished fine-tunings of each cell scored on `split` (dev or test). Raises DataError."""
+    """What the finished fine-tunings of each cell scored on `split` (dev or test).
+
+    Raises:
+        DataError: a finished run has no scores of the split.
+    """
     results = {}
     for cell, pieces in plan.cells.items():
         by_seed: dict[int, Fractions] = {}

@@ -11,7 +11,7 @@ MAX_DRAWS = 1_000_000
 def scoring_parser(program: str, usage: str, doc: str | None, min_draws: int) -> Parser:
     """A parser with --gold and how scores are computed. `min_draws`: of --bootstrap; 0: it may be left out."""
     parser = Parser(program, usage, doc)
-    parser.add_argument("--gold", required=True, metavar="FILE", help="the sentences as they should be marked")
+    parser.add_argument("--gold", required=True, metavar="FILE", help="the corpus with its gold annotations")
     scores = parser.add_argument_group("scores")
     scores.add_argument(
         "--symmetric",

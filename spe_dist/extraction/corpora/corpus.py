@@ -14,7 +14,7 @@ from typing import Any, TypeGuard
 
 Span = tuple[int, int]
 
-UNPLACED = "unplaced"  # further field of a sentence: marks whose words are not in it, kept aside
+UNPLACED = "unplaced"  # further field of a sentence: annotations whose words are not in it
 _UNPLACED_TEXTS = {"entityMentions": ("text",), "relationMentions": ("em1Text", "em2Text")}
 
 
@@ -141,7 +141,7 @@ class Corpus:
     def with_sentences(self, sentences: Iterable[Sentence]) -> Corpus:
         """The same documents with other sentences in place of theirs, in order: gold replaced by predictions.
 
-        What lies across sentences or was kept aside belongs to the gold and is dropped.
+        What lies across sentences or has no place in a sentence belongs to the gold and is dropped.
         """
         rest: Iterator[Sentence] = iter(sentences)
         documents = tuple(

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import cache
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
 
 from spe_dist.extraction.corpora.corpus import Sentence
-from spe_dist.extraction.drawing.sentence import NO_TYPE, Kinds, drawn_sentence
+from spe_dist.extraction.drawing.sentence import NO_TYPE, Drawable, Kinds, annotated, drawn_sentence
 from spe_dist.utils.wording import counted, how_many
 
 if TYPE_CHECKING:
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
 
 
 def predictions_page(
-    sentences: Iterable[tuple[str, Sentence]],
+    sentences: Iterable[Drawable],
     *,
+    places: Iterable[str] = (),
     title: str = "Entities and relations",
     model: str = "",
     totals: str = "",
@@ -27,12 +29,12 @@ def predictions_page(
 ) -> str:
     """A page of sentences with their entities in colour and their relations as arcs.
 
-        corpus = read_corpus("test.json")
-        page = predictions_page([(sentence.origin, sentence) for sentence in corpus.sentences])
-        Path("page.html").write_text(page, encoding="utf-8")
+        sentences = extractor.predict("John Smith works for IBM in Boston.")
+        Path("page.html").write_text(predictions_page(sentences), encoding="utf-8")
 
     Args:
-        sentences: each with where it comes from, as "notes.txt, line 3" or "".
+        sentences: of `Extractor.predict`, or of a corpus.
+        places: where each comes from, as "notes.txt, line 3"; none for sentences that stand alone.
         title: of the page, plain text.
         model: the name of the model, for the page's head.
         totals: a sentence on what was found in all; counted here where it is empty.
@@ -42,17 +44,19 @@ def predictions_page(
         HTML that holds its styles and scripts. It follows the width of the window and the light or dark colours of the
         system, filters by type and probability, and can be printed.
     """
-    placed = list(sentences)
-    kinds = Kinds.of(sentence for _, sentence in placed)
+    drawn = [annotated(sentence) for sentence in sentences]
+    kinds = Kinds.of(drawn)
     return render(
         "predictions.html",
         title=title,
         model=model,
-        totals=totals or _totals([sentence for _, sentence in placed]),
+        totals=totals or _totals(drawn),
         left_out=left_out,
         kinds=kinds,
-        has_probability=has_probability(sentence for _, sentence in placed),
-        sentences=[(place, drawn_sentence(sentence, kinds)) for place, sentence in placed],
+        has_probability=has_probability(drawn),
+        sentences=[
+            (place, drawn_sentence(s, kinds)) for s, place in zip(drawn, chain(places, repeat("")), strict=False)
+        ],
     )
 
 

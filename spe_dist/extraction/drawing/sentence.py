@@ -10,14 +10,19 @@ import heapq
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Union
 
 from spe_dist.extraction.corpora.corpus import Entity, Relation, Sentence, Span
 from spe_dist.extraction.drawing.colours import colours_of
+
+if TYPE_CHECKING:
+    from spe_dist.extraction.predicting import results
 
 NO_TYPE = "no entity"  # what an argument is called that is marked as no entity
 CONTROL_PICTURES = {code: 0x2400 + code for code in range(32)} | {ord(c): " " for c in "\t\n\r"}
 
 Mark = Callable[[Entity | Relation], str]
+Drawable = Union[Sentence, "results.Sentence"]  # of a corpus, or of Extractor.predict
 
 
 @dataclass(frozen=True)
@@ -132,6 +137,17 @@ def drawn_sentence(sentence: Sentence, kinds: Kinds, mark: Mark | None = None) -
         for r in dict.fromkeys(sentence.relations)
     ]
     return DrawnSentence(_nested(text, parts, drawn), relations)
+
+
+def annotated(sentence: Drawable) -> Sentence:
+    """A sentence with spans in words, also of one that an Extractor gave."""
+    if isinstance(sentence, Sentence):
+        return sentence
+    entities = {e: Entity(e.start_word, e.end_word, e.type, probability=e.probability) for e in sentence.entities}
+    relations = [Relation(r.type, entities[r.head], entities[r.tail], r.probability) for r in sentence.relations]
+    start = sentence.start_char
+    spans = tuple((first - start, end - start) for first, end in sentence.word_offsets)
+    return Sentence(sentence.words, tuple(entities.values()), tuple(relations), sentence.text, spans)
 
 
 def all_entities(sentence: Sentence) -> list[Entity]:

@@ -1,4 +1,7 @@
-"""Corpora in the formats that users have: read, told apart by content, and written.
+"""Annotated corpora in four file formats: read, recognised by content, and written.
+
+    corpus = read_corpus("train.json")
+    write_corpus(corpus, "train_spert.json", "spert")
 
 `dygie` (DyGIE, SciERC, PURE), `spert` (SpERT), `pspe` (the released code of the paper) and `nyt` (distant supervision).
 The modules of those names say what each looks like.
@@ -26,35 +29,62 @@ _WRITERS = {"dygie": dygie.write, "spert": spert.write, "pspe": pspe.write, "nyt
 
 
 def read_corpus(path: str | Path, format: str = "auto", predictions: bool = False) -> Corpus:
-    """All that a file holds: JSON lines, one JSON list or one object; plain, gzip, xz, zstandard or bzip2.
+    """Read a corpus of sentences with entities and relations.
 
-    format: a name of FORMATS, or "auto" to tell it by content.
-    predictions: where a `dygie` document has `predicted_ner`, read that and `predicted_relations` in place of the gold.
-    What had to be passed over or decided is counted in the corpus's `notices`.
-    Errors: DataError for a damaged or unknown file, with the line (or item of a list), field, value and remedy.
+        corpus = read_corpus("scierc/dev.json")
+        for sentence in corpus.sentences:
+            print(sentence.words, sentence.entities, sentence.relations)
+
+    Args:
+        path: a file of JSON lines, of one JSON list or of one object; plain or compressed by gzip, xz, zstandard or
+            bzip2.
+        format: a name of FORMATS, or "auto" to recognise it by content.
+        predictions: read `predicted_ner` and `predicted_relations` of `dygie` documents in place of the gold, where
+            they have them.
+
+    Returns:
+        The documents in the order of the file. Spans are half-open and count words of their sentence. `notices` counts
+        what was skipped, or decided where the file leaves a choice, by reason.
+
+    Raises:
+        DataError: the file cannot be read, is damaged or has no known format. The message names the line (or the item
+            of a list), the field, the value and the remedy.
+        ConfigError: `format` is unknown.
     """
     _check(format, ("auto", *FORMATS))
     notices: Counter[str] = Counter()
     name, records = detect(read_records(path, notices), format)
     documents = tuple(_READERS[name](records, notices, predictions))
-    if name != "nyt":  # which counts them where it keeps them aside
+    if name != "nyt":  # which counts them itself
         _note_unplaced(documents, notices)
     return Corpus(documents, source=str(path), format=name, notices=+notices)
 
 
 def _note_unplaced(documents: Iterable[Document], notices: Counter[str]) -> None:
-    """What a conversion of the `nyt` format kept aside: it counts in scores, but is no mark in a sentence."""
+    """Count what a conversion from the `nyt` format could not place in a sentence; scores compare it by text."""
     for sentence in (sentence for document in documents for sentence in document.sentences):
         for name, reason in (("entityMentions", NOT_FOUND), ("relationMentions", NOT_PLACED)):
             notices[reason] += len(sentence.unplaced.get(name, ()))
 
 
 def write_corpus(corpus: Corpus, path: str | Path, format: str, overwrite: bool = True) -> Losses:
-    """Write a corpus whole or not at all; returns what the format has no place for, counted by reason.
+    """Write a corpus. The file appears when it is complete.
 
-    `spert` is one JSON list, or JSON lines where the name ends in .jsonl; the others are JSON lines. Names that end in
-    .gz, .xz, .zst or .bz2 are compressed.
-    Errors: DataError where the file cannot be written, or exists and `overwrite` is off, or would hold nothing.
+        losses = write_corpus(read_corpus("scierc/dev.json"), "dev.jsonl.gz", "spert")
+
+    Args:
+        corpus: of any format.
+        path: `spert` becomes one JSON list, or JSON lines where the name ends in .jsonl; the other formats are JSON
+            lines. A name that ends in .gz, .xz, .zst or .bz2 is compressed.
+        format: a name of FORMATS.
+        overwrite: whether an existing file is replaced.
+
+    Returns:
+        What the format has no place for, counted by reason; empty where nothing is lost.
+
+    Raises:
+        DataError: the file cannot be written, exists without `overwrite`, or would hold no sentence.
+        ConfigError: `format` is unknown.
     """
     _check(format, FORMATS)
     if format != "dygie" and not corpus.n_sentences:  # only dygie has documents that hold none

@@ -25,9 +25,10 @@ REMEDY = "formats and their fields are: " + "; ".join(f"{name}: {fields}" for na
 
 
 def formats_of(record: Node) -> tuple[str, ...]:
-    """The formats that a record can be read as: one; or `pspe` and `nyt`, where nothing is marked in a sentence.
+    """The formats that a record can be read as: one; or `pspe` and `nyt`, where a sentence has no annotation.
 
-    Errors: DataError for a record of no known format.
+    Raises:
+        DataError: the record has no known format.
     """
     if not isinstance(record.value, dict):
         record.fail("each record must be an object with named fields", REMEDY)
@@ -38,7 +39,7 @@ def formats_of(record: Node) -> tuple[str, ...]:
         return _of_sent_text(fields) if named[0] == "pspe" else (named[0],)
     if {"words", "word_offsets"} <= fields.keys():
         raise DataError(
-            f"{record.place} is a record as predict.py writes it, no corpus; predict with --format corpus to score"
+            f"{record.place} is a record as spe predict writes it, not a corpus; predict with --format corpus to score"
         )
     raise DataError(f"{record.place} has the fields {shown(sorted(fields))} and so no known format; {REMEDY}")
 
@@ -62,9 +63,12 @@ def _objects(value: Any) -> list[dict[str, Any]]:
 def detect(records: Iterable[Node], wanted: str) -> tuple[str, Iterator[Node]]:
     """The format of a stream of records, and the stream again from its start.
 
-    wanted: a name of FORMATS, or "auto". Sentences in which nothing is marked leave open which of `pspe` and `nyt` they
-    are; then the first one that tells decides, and `pspe` where none does.
-    Errors: DataError, also later from the stream, where a record has another format than the first.
+    Args:
+        wanted: a name of FORMATS, or "auto". Sentences without annotations can be `pspe` or `nyt`; then the first one
+            with annotations decides, and `pspe` is taken where there is none.
+
+    Raises:
+        DataError: also later from the stream, where a record has another format than the first.
     """
     rest = iter(records)
     held: list[Node] = []
@@ -79,7 +83,7 @@ def detect(records: Iterable[Node], wanted: str) -> tuple[str, Iterator[Node]]:
     if wanted not in ("auto", decided):
         raise DataError(
             f"{decided_at or held[0].place} has the format {decided}, not {wanted} as asked; "
-            f"leave the format to be told apart by content, or give the right file"
+            f"leave the format out to have it recognised by content, or give the right file"
         )
 
     def checked() -> Iterator[Node]:

@@ -40,7 +40,8 @@ EXAMPLE = "offsets count the words of the document from 0, ends inclusive: the f
 def read(records: Iterable[Node], notices: Counter[str], predictions: bool = False) -> Iterator[Document]:
     """Documents of records. predictions: take `predicted_ner` and `predicted_relations` where the documents have them.
 
-    Errors: DataError where some documents have them and others do not, since gold would count as predicted.
+    Raises:
+        DataError: some documents have them and others do not, so that gold would count as predicted.
     """
     first: _DocumentReader | None = None
     for record in records:

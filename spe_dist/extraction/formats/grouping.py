@@ -112,7 +112,7 @@ def ungroup(documents: Iterable[Document], losses: Losses) -> Iterator[tuple[str
         key = document.id
         if (key and key == previous) or (not key and len(document.sentences) > 1):
             key = f"{key or 'document'}#{number}"
-            losses["documents with a new id, since neighbours are told apart by it"] += 1
+            losses["documents with a new id, since neighbouring documents need different ones"] += 1
         if not document.sentences:
             losses["documents without sentences"] += 1
             continue

@@ -1,4 +1,4 @@
-"""What readers and writers have in common: nothing that a format has no place for goes without being counted."""
+"""What readers and writers have in common. What a format has no place for is counted, never dropped silently."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ class _Reader:
             if identity.identity() not in entities:
                 known = shown([*entities]) if entities else "none"
                 identity.fail(
-                    f"no entity of the sentence has this id (there are: {known})", "list the entity, or mend the id"
+                    f"no entity of the sentence has this id (there are: {known})", "list the entity, or correct the id"
                 )
             entity = entities[identity.value]
             if node.has(f"{role}Text"):
@@ -140,7 +140,7 @@ class _Reader:
             differing > TOLERATED_TEXTS or self.n_mentions <= TOLERATED_TEXTS / MOST_OTHER_TEXTS
         ):
             text.fail(
-                f"the words at offset {where} are {shown(' '.join(words))}", f"mend the text or offset; {EXAMPLE}"
+                f"the words at offset {where} are {shown(' '.join(words))}", f"correct the text or offset; {EXAMPLE}"
             )
 
 

@@ -28,9 +28,10 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def read_records(path: str | Path, notices: Counter[str]) -> Iterator[Node]:
-    """The records of a file in order. Blank lines are passed over and counted in `notices`.
+    """The records of a file in order. Blank lines are skipped and counted in `notices`.
 
-    Errors: DataError where the file cannot be read, is no UTF-8, is empty, or holds damaged JSON.
+    Raises:
+        DataError: the file cannot be read, is not UTF-8, is empty, or holds damaged JSON.
     """
     text = _read_text(Path(path))
     first = _behind_space(text, 0)
@@ -41,7 +42,7 @@ def read_records(path: str | Path, notices: Counter[str]) -> Iterator[Node]:
     elif text[first] != "{":
         begin = shown(text[first : first + 40].split("\n")[0])
         raise DataError(
-            f"{path}, line {_line(text, first)} begins with {begin}, which is no JSON; give JSON lines (one object a "
+            f"{path}, line {_line(text, first)} begins with {begin}, which is not JSON; give JSON lines (one object a "
             f"line) or one JSON list of objects"
         )
     elif _is_over_several_lines(text):
@@ -169,11 +170,15 @@ def _finite(text: str) -> float:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def unique_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The object of some fields, for a JSON decoder. Raises ValueError where it would lose one of two values."""
+    """The object of some fields, for a JSON decoder.
+
+    Raises:
+        ValueError: a field occurs twice, so that one of its values would be lost.
+    """
     fields = dict(pairs)
     if len(fields) < len(pairs):
         name = next(name for name, count in Counter(key for key, _ in pairs).items() if count > 1)
@@ -204,7 +209,7 @@ def _read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise DataError(
-            f"{path}, line {line} is no UTF-8 (byte 0x{data[error.start]:02x}); save the file as UTF-8"
+            f"{path}, line {line} is not UTF-8 (byte 0x{data[error.start]:02x}); save the file as UTF-8"
         ) from None
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 

@@ -232,7 +232,8 @@ def _model_name(folder: str) -> str:
 def _write_page(path: Path, model: str, report: Report) -> None:
     left_out = report.sentences - len(report.drawn)
     page = predictions_page(
-        report.drawn,
+        [sentence for _, sentence in report.drawn],
+        places=[where for where, _ in report.drawn],
         model=model,
         totals=f"{how_many(report.sentences, 'sentence')}, {report.found()}.",
         left_out=f"Drawn are the first {len(report.drawn):,}, {left_out:,} left out." if left_out else "",

@@ -85,7 +85,19 @@ def compare_systems(
 ) -> SideBySide:
     """Score both systems, test the difference, and sort all items by who finds them.
 
-    Raises DataError where the three corpora do not hold the same sentences.
+        both = compare_systems(read_corpus("test.json"), of_bert, of_spe, names=("BERT", "SPE"))
+        Path("page.html").write_text(comparison_page(both, "BERT and SPE"), encoding="utf-8")
+
+    Args:
+        gold, a, b: the same sentences, as they are annotated and as the systems predict them.
+        names: what the systems are called.
+        symmetric: relation types whose direction does not matter.
+        draws: of the bootstrap, for intervals.
+        test_draws: of the paired test.
+        seed: of all draws.
+
+    Raises:
+        DataError: the three corpora do not hold the same sentences.
     """
     scores = score(gold, a, symmetric), score(gold, b, symmetric)
     sentences: list[ComparedSentence] = []

@@ -54,7 +54,11 @@ class Comparison:
 
 
 def confidence_intervals(scores: Scores, draws: int = DRAWS, seed: int = 0) -> dict[Name, tuple[float, float]]:
-    """The 95% interval of each F1: of the three scores and of each type's."""
+    """The 95% bootstrap interval of F1, by metric and type; ("entity", None) is that of all entities.
+
+    Args:
+        draws: how many samples of units are drawn; intervals get smoother with more.
+    """
     units = scores.units
     if not len(units.counts_UN3):
         return {name: (0.0, 0.0) for name in units.names}
@@ -66,7 +70,18 @@ def confidence_intervals(scores: Scores, draws: int = DRAWS, seed: int = 0) -> d
 def compare(
     a: Scores, b: Scores, draws: int = DRAWS, test_draws: int = TEST_DRAWS, seed: int = 0
 ) -> dict[Name, Comparison]:
-    """`b` against the baseline `a`, for each score of either. Raises DataError unless both have the same gold."""
+    """F1 of `b` against the baseline `a`, for each metric and each type that either has.
+
+        comparison = compare(score(gold, of_bert), score(gold, of_spe))["ent_rel", None]
+        print(comparison.difference, comparison.low, comparison.high, comparison.p_value)
+
+    Args:
+        draws: of the bootstrap, for the interval of the difference.
+        test_draws: of the approximate randomisation, for the p-value.
+
+    Raises:
+        DataError: the two were not scored on the same gold.
+    """
     names, a_UN3, b_UN3 = _same_columns(a.units, b.units)
     if a_UN3.shape != b_UN3.shape or not np.array_equal(a_UN3[..., 2], b_UN3[..., 2]):
         raise DataError(

@@ -14,6 +14,7 @@ from spe_dist.extraction.corpora.corpus import Entity, Relation, Sentence
 from spe_dist.extraction.drawing.colours import HUES, colours_of
 from spe_dist.extraction.drawing.pages import predictions_page
 from spe_dist.extraction.drawing.sentence import Kinds, Piece, drawn_sentence
+from spe_dist.extraction.predicting.results import result_of
 
 WORDS = tuple("Kim Lee of Acme Corp lives in Oslo".split())
 PERSON, COMPANY, CITY = Entity(0, 2, "Person"), Entity(3, 5, "Company"), Entity(7, 8, "City")
@@ -23,7 +24,7 @@ SENTENCE = Sentence(
 
 
 def page(*sentences: Sentence, **options) -> str:
-    return predictions_page([("", sentence) for sentence in sentences], **options)
+    return predictions_page(sentences, **options)
 
 
 def drawing(sentence: Sentence) -> ElementTree.Element:
@@ -168,6 +169,14 @@ def test_a_filter_by_probability_is_offered_where_there_are_probabilities():
 def test_empty_sentences_and_empty_pages_are_drawn():
     assert plain(drawing(Sentence(()))) == ""
     assert "No sentences." in page()
+
+
+def test_what_an_extractor_gives_is_drawn_as_it_is():
+    person, city = Entity(0, 2, "Person", probability=0.75), Entity(7, 8, "City", probability=0.5)
+    spans = tuple((sum(map(len, WORDS[:i])) + i, sum(map(len, WORDS[: i + 1])) + i) for i in range(len(WORDS)))
+    relations = (Relation("lives_in", person, city, 0.25),)
+    found = Sentence(WORDS, (person, city), relations, text=" ".join(WORDS), char_spans=spans)
+    assert page(result_of(found, start=100)) == page(found)
 
 
 def test_colours_are_the_same_for_the_same_types_and_differ_within_a_page():

@@ -104,7 +104,7 @@ def random_sentence(draw: random.Random) -> Sentence:
 
 def test_neither_labels_nor_words_cover_each_other_and_arrows_meet_their_tails(tmp_path: Path) -> None:
     draw = random.Random(0)
-    sentences = [("", random_sentence(draw)) for _ in range(120)]
+    sentences = [random_sentence(draw) for _ in range(120)]
     found = measured(predictions_page(sentences), tmp_path)
     assert found["faults"] == []
     narrow, middle, wide = found["counts"]
@@ -133,7 +133,7 @@ steps.words = drawn();
 
 
 def test_filters_hide_types_and_what_is_less_probable(tmp_path: Path) -> None:
-    page = predictions_page([("", SENTENCE), ("", Sentence(("nothing", "here")))])
+    page = predictions_page([SENTENCE, Sentence(("nothing", "here"))])
     found = measured(page, tmp_path, PREDICTION_FILTERS)
     assert found["faults"] == []
     assert found["steps"] == {

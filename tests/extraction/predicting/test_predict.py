@@ -275,7 +275,7 @@ def test_an_empty_input_gives_no_line(run, tmp_path):
         (["text.txt", "--output", "a", "--html", "a"], "name two files"),
         (["text.txt", "--format", "corpus"], "needs --output"),
         (["--format", "corpus", "--output", "a"], "takes one input file"),
-        (["text.txt", "--format", "corpus", "--output", "a"], "which is no JSON"),
+        (["text.txt", "--format", "corpus", "--output", "a"], "which is not JSON"),
         (["text.txt", "--outptu", "a"], "did you mean '--output'"),
         (["text.txt", "--format", "corpus", "--output", "a", "--skip_bad"], "without --skip_bad"),
         ([".", "--output", "text.txt"], "is an input"),
