@@ -21,6 +21,7 @@ from spe_dist.cli.options.training import read_options, training_parser
 from spe_dist.config.finetuning import FinetuneConfig
 from spe_dist.config.loading import to_yaml
 from spe_dist.config.shared import check_batch_divides
+from spe_dist.utils.hub import check_names
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,6 +36,7 @@ def _run(argv: Sequence[str]) -> int:
         print(to_yaml(options.config), end="")
         return DONE
     options.config.require_inputs()
+    check_names(start=options.config.model.start, tokenizer=options.config.model.tokenizer)
     return _train(options.config, options.deepspeed)
 
 

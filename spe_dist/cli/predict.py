@@ -24,13 +24,14 @@ from collections.abc import Sequence
 from spe_dist.cli.exits import run_command
 from spe_dist.cli.options.numbers import number, whole_number
 from spe_dist.cli.options.parser import Parser
+from spe_dist.utils.hub import check_names
 
 
 def build_parser() -> Parser:
     """The options of `spe predict`."""
     parser = Parser("spe predict", "MODEL [INPUT ...] [--output FILE] [--html FILE] [options]", __doc__)
     add, rest = parser.add_argument, parser.less_used
-    add("model", metavar="MODEL", help="fine-tuned folder")
+    add("model", metavar="MODEL", help="fine-tuned folder, or its name on the hub")
     add("inputs", metavar="INPUT", nargs="*", help="files, folders or globs [-: standard input]")
 
     add = parser.add_argument_group("output").add_argument
@@ -92,6 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str]) -> None:
     options = build_parser().parse(argv)
     options.inputs = options.inputs or ["-"]
+    check_names(model=options.model)
     from spe_dist.extraction.predicting.files import predict_files
 
     predict_files(options)

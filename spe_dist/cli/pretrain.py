@@ -21,6 +21,7 @@ from spe_dist.cli.options.training import read_options, training_parser
 from spe_dist.config.loading import load_config, to_yaml
 from spe_dist.config.pretraining import Config
 from spe_dist.errors import ConfigError
+from spe_dist.utils.hub import check_names
 
 if TYPE_CHECKING:
     from spe_dist.distributed.context import RankContext
@@ -44,6 +45,7 @@ def _run(argv: Sequence[str]) -> int:
     if options.print_config:
         print(to_yaml(config), end="")
         return DONE
+    check_names(encoder=config.model.encoder, tokenizer=config.model.tokenizer)
     return _train(config, options.deepspeed, "output" in options.given or options.config_file is not None)
 
 

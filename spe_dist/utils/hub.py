@@ -60,6 +60,24 @@ def tokenizer_folder(source: str) -> Path:
     )
 
 
+def check_names(**sources: str | None) -> None:
+    """Ask the hub for the names among `sources` of which the cache holds nothing; for commands, before slow imports.
+
+    Raises:
+        ConfigError: one of them cannot be reached; it begins with the keyword.
+    """
+    for setting, source in sources.items():
+        name = hub_name(source)
+        if name is None:
+            continue
+        try:
+            with Explained(name):
+                if _cached(name, lambda _: True) is None:
+                    _ask(name)
+        except ConfigError as error:
+            raise ConfigError(f"{setting}={error}") from error
+
+
 def hub_name(source: str | None) -> str | None:
     """`source` where it is a name on the hub, None where it is a path or nothing."""
     return source if source and not _is_path(source) else None
@@ -76,16 +94,30 @@ def _folder(source: str, wanted: Callable[[Sequence[str]], list[str]], is_whole:
         return path
     if _is_path(source):
         raise ConfigError(f"{source} does not exist; give a folder, or a name on the hub such as bert-base-cased")
-    import huggingface_hub
-
     with Explained(source):
-        for name in ("config.json", "tokenizer.json", "vocab.txt"):
-            cached = huggingface_hub.try_to_load_from_cache(source, name)
-            if isinstance(cached, str) and is_whole(Path(cached).parent):
-                return Path(cached).parent
-        info = within(TIMEOUT_S, lambda: api().model_info(source, timeout=TIMEOUT_S))
-        files = wanted([file.rfilename for file in info.siblings or []])
+        cached = _cached(source, is_whole)
+        if cached is not None:
+            return cached
+        files = wanted(_ask(source))
+        import huggingface_hub
+
         return Path(huggingface_hub.snapshot_download(source, allow_patterns=files, endpoint=endpoint()))
+
+
+def _cached(name: str, is_whole: Callable[[Path], bool]) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    for file in ("config.json", "tokenizer.json", "vocab.txt"):
+        found = try_to_load_from_cache(name, file)
+        if isinstance(found, str) and is_whole(Path(found).parent):
+            return Path(found).parent
+    return None
+
+
+def _ask(name: str) -> list[str]:
+    """The files that the hub has under a name."""
+    info = within(TIMEOUT_S, lambda: api().model_info(name, timeout=TIMEOUT_S))
+    return [file.rfilename for file in info.siblings or []]
 
 
 def _matching(names: Sequence[str], patterns: Sequence[str]) -> list[str]:

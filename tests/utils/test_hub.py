@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hub_server import HubServer, hub_server
 
+from spe_dist.cli.main import main
 from spe_dist.errors import ConfigError
 from spe_dist.utils import hub
 
@@ -82,3 +83,32 @@ def test_folders_stay_what_they_are_and_paths_are_no_names(monkeypatch: pytest.M
     for path in (f"{tmp_path}/nowhere", "./nowhere", "~/nowhere", "runs/nowhere/model"):
         with pytest.raises(ConfigError, match="does not exist"):
             hub.model_folder(path)
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (["shards", "make", "--input", "t.txt", "--output", "out", "--tokenizer", "anna/bert"], "tokenizer=anna/bert"),
+        (["pretrain", "--shards", "out", "--output", "out", "--encoder", "anna/bert"], "encoder=anna/bert"),
+        (["finetune", "--train", "t.txt", "--output", "out", "--start", "anna/bert"], "start=anna/bert"),
+        (["finetune", "--train", "t.txt", "--output", "out", "--tokenizer", "anna/bert"], "tokenizer=anna/bert"),
+        (["predict", "anna/bert", "t.txt", "--output", "out"], "model=anna/bert"),
+    ],
+    ids=lambda value: " ".join(value[:1] + value[-2:-1]) if isinstance(value, list) else "",
+)
+def test_a_command_given_a_name_that_cannot_be_reached_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    command: list[str],
+    words: str,
+) -> None:
+    use(monkeypatch, tmp_path / "cache", "http://127.0.0.1:9")
+    monkeypatch.chdir(tmp_path)
+    Path("t.txt").write_text("Anna lives in Lund.\n")
+    began = time.monotonic()
+    assert main(command) == 2
+    assert time.monotonic() - began < SECONDS
+    error = capsys.readouterr().err
+    assert words in error and "http://127.0.0.1:9 cannot be reached" in error and error.count("\n") == 1, error
+    assert [path.name for path in tmp_path.iterdir()] == ["t.txt"]

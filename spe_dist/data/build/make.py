@@ -84,6 +84,7 @@ def make_shards(
     files = find_files(inputs, leave_out=folder)
     refuse_pipes(files)
     tell_left_out_files(inputs, leave_out=folder)
+    existed = folder.exists()
     with _disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = folder / ".lock"
@@ -97,6 +98,10 @@ def make_shards(
                     lock.unlink(missing_ok=True)
         except Timeout as error:
             raise DataError(f"{folder} is being written by another process; wait for it, or choose another") from error
+        finally:
+            if not existed:
+                with contextlib.suppress(OSError):  # not empty, unless the build failed before it wrote anything
+                    folder.rmdir()
     return manifest
 
 
