@@ -10,12 +10,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import get_args
 
 from spe_dist.cli.exits import run_command
 from spe_dist.cli.options.numbers import number, whole_number
 from spe_dist.cli.options.parser import Parser, choose_command, help_on_commands
 from spe_dist.config.pretraining import CorruptionConfig
-from spe_dist.data.build.settings import BuildSettings
+from spe_dist.data.build.settings import BuildSettings, FormatChoice
+from spe_dist.data.text.paragraphs import LinesChoice
 from spe_dist.errors import DataError
 from spe_dist.utils.wording import how_many
 
@@ -118,7 +120,14 @@ def make_parser() -> Parser:
         choices=("auto", "sentences", "documents"),
         default=defaults.unit,
         help="one sentence a line, or documents that are split into sentences; auto looks whether lines of a sample "
-        "hold several sentences or break off inside them",
+        "hold several sentences or are wrapped",
+    )
+    add(
+        "--lines",
+        choices=get_args(LinesChoice),
+        default=defaults.lines,
+        help="whether a sentence of plain text may go on in the next line; auto looks whether a file's lines have a "
+        "width",
     )
     add(
         "--words",
@@ -130,9 +139,9 @@ def make_parser() -> Parser:
     rest(
         add(
             "--format",
-            choices=("auto", "text", "jsonl"),
+            choices=get_args(FormatChoice),
             default=defaults.format,
-            help="auto: by each file's first line",
+            help="auto: by each file's first line; text: as it is",
         )
     )
     rest(add("--text_field", default=defaults.text_field, metavar="NAME", help="key of the text in JSON lines"))

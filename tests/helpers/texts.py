@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from spe_dist.data.text.documents import Skips
+from spe_dist.data.text.lines import Skips
 from spe_dist.extraction.predicting.inputs import read_inputs
 from spe_dist.extraction.predicting.text_input import InputSettings, Located
 

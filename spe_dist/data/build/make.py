@@ -30,14 +30,13 @@ from spe_dist.data.build.plan import (
     finished_build,
     remove_build,
 )
+from spe_dist.data.build.reading import choose_reader
 from spe_dist.data.build.report import Progress, closing_table, warnings_of
 from spe_dist.data.build.runs import RunsSummary, count_words, make_all_runs
 from spe_dist.data.build.sorted_runs import BINS
 from spe_dist.data.build.stages import PartSettings, ShardTask, count_bins, make_shard, read_entry
 from spe_dist.data.shards.manifest import MANIFEST_NAME, SPLITS, TOKENIZER_FOLDER, Manifest, ShardEntry, TokenizerEntry
-from spe_dist.data.text.documents import TextReader, choose_unit, take_sample
 from spe_dist.data.text.files import find_files, refuse_pipes, tell_left_out_files
-from spe_dist.data.text.words import choose_words
 from spe_dist.errors import ConfigError, DataError
 from spe_dist.utils.files import atomic_folder, file_sha256, shared_name, write_atomically
 from spe_dist.utils.parallel import available_processes, map_in_order
@@ -125,25 +124,22 @@ def _build(
         say(f"{output} is complete already\n{closing_table(finished)}", flush=True)
         return finished
 
-    sample = take_sample(files, settings.format, settings.text_field)
-    unit, unit_reason = choose_unit(settings.unit, sample.texts)
-    words, words_reason = choose_words(settings.words, sample.texts)
+    reader, decisions = choose_reader(files, settings)
     scratch, continued = begin_or_continue(output, plan, files)
     input_bytes = sum(file.stat().st_size for file in files)
     processes = processes or (1 if input_bytes < SMALL_INPUT_BYTES else available_processes())
     say(f"{len(files):,} files, {input_bytes:,} bytes, {processes} processes", flush=True)
-    say(f"unit: {unit} ({unit_reason})\nwords: {words} ({words_reason})", flush=True)
+    say("\n".join(decisions), flush=True)
     if continued:
         say("continuing an interrupted build", flush=True)
 
-    reader = TextReader(files, sample.is_jsonl, unit, settings.text_field)
     counts_words = settings.train_vocab is not None
-    part_settings = PartSettings(reader, words, settings.seed, settings.held_out, counts_words, scratch / "parts")
+    part_settings = PartSettings(reader, settings.seed, settings.held_out, counts_words, scratch / "parts")
     runs = make_all_runs(part_settings, processes, max_bad_share, quiet)
     tokenizer = _write_tokenizer(output, tokenizer, settings, part_settings.folder, runs.parts)
     records = _make_all_shards(output, settings, runs, processes, quiet)
     name = shared_name(tokenizer_source) if tokenizer_source else "trained"
-    source = {"request": plan.content, "unit": unit, "words": words, "lines": runs.lines}
+    source = {"request": plan.content, "unit": reader.unit, "words": reader.words, "lines": runs.lines}
     manifest = _manifest(output, tokenizer, name, settings.max_pieces, runs, records, source)
     write_atomically(output / MANIFEST_NAME, manifest.to_json())
     shutil.rmtree(scratch)

@@ -11,8 +11,8 @@ from typing import Any
 
 from spe_dist.data.build.report import Progress
 from spe_dist.data.build.stages import PartSettings, make_runs, read_word_counts, record_path, run_path
-from spe_dist.data.text.documents import Skips, check_bad_lines
 from spe_dist.data.text.files import Part, read_parts
+from spe_dist.data.text.lines import Skips, check_bad_lines
 from spe_dist.data.text.words import spacy_splitter
 from spe_dist.errors import DataError
 from spe_dist.utils.files import write_atomically
@@ -41,10 +41,10 @@ def make_all_runs(settings: PartSettings, processes: int, max_bad_share: float, 
     done = settings.folder.with_suffix(".json")
     if done.is_file():
         return RunsSummary(**json.loads(done.read_bytes()))
-    if settings.words == "tokenizer" or settings.reader.unit == "documents":
+    if settings.reader.words == "tokenizer" or settings.reader.unit == "documents":
         spacy_splitter().words("Loaded here, once for all the processes that start from this one.")
     skips, noticed, sentences, n_parts = Skips(), Counter[str](), 0, 0
-    progress = Progress("words", sum(file.stat().st_size for file in settings.reader.files), quiet)
+    progress = Progress("words", sum(file.path.stat().st_size for file in settings.reader.files), quiet)
     for read_bytes, record in _records(settings, processes):
         skips.lines += record["lines"]
         skips.counts.update(record["skipped"])
@@ -72,8 +72,8 @@ def _records(settings: PartSettings, processes: int) -> Iterator[tuple[int, dict
     waiting: list[tuple[int, dict[str, Any] | None]] = []
 
     def tasks() -> Iterator[tuple[Part, PartSettings]]:
-        break_at = b"\n\n" if settings.reader.unit == "documents" else b"\n"
-        for part in read_parts(settings.reader.files, break_at):
+        paths = [file.path for file in settings.reader.files]
+        for part in read_parts(paths, settings.reader.break_at):
             path = record_path(settings.folder, part.index)
             record = json.loads(path.read_bytes()) if path.is_file() else None
             waiting.append((part.read_bytes, record))

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
-from spe_dist.data.text.documents import FormatChoice, UnitChoice
+from spe_dist.data.text.paragraphs import LinesChoice
 from spe_dist.data.text.words import WordsChoice
 from spe_dist.errors import ConfigError
+
+UnitChoice = Literal["auto", "sentences", "documents"]
+FormatChoice = Literal["auto", "text", "jsonl", "wikiextractor", "wikitext"]
 
 MIN_MAX_PIECES = 5  # [CLS], three words, [SEP]
 MAX_MAX_PIECES = 32_767  # what the int16 positions of first pieces in a shard reach
@@ -17,6 +21,7 @@ class BuildSettings:
     """Everything but the inputs and the vocabulary that the shards' bytes depend on."""
 
     unit: UnitChoice = "auto"
+    lines: LinesChoice = "auto"
     words: WordsChoice = "auto"
     format: FormatChoice = "auto"
     text_field: str = "text"
@@ -29,6 +34,12 @@ class BuildSettings:
     max_pieces: int = 128
 
     def __post_init__(self) -> None:
+        for name, kind in (("unit", UnitChoice), ("lines", LinesChoice), ("format", FormatChoice)):
+            if getattr(self, name) not in get_args(kind):
+                choices = ", ".join(get_args(kind))
+                raise ConfigError(f"{name}={getattr(self, name)!r} is unknown; choose one of {choices}")
+        if self.unit == "sentences" and self.lines == "wrapped":
+            raise ConfigError("lines=wrapped joins lines, unit=sentences takes each as a sentence; choose one of them")
         if not 0 <= self.held_out < 1:
             raise ConfigError(f"held_out={self.held_out} is no share of the sentences; choose 0 <= held_out < 1")
         if self.max_pieces < MIN_MAX_PIECES:

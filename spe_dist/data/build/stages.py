@@ -12,17 +12,17 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
+from spe_dist.data.build.reading import TextReader
 from spe_dist.data.build.sorted_runs import bin_sizes, read_run, write_run
 from spe_dist.data.shards.blocks import Block, write_shard
 from spe_dist.data.shards.manifest import BlockEntry, ShardEntry
-from spe_dist.data.text.documents import Skips, TextReader
 from spe_dist.data.text.files import Part
+from spe_dist.data.text.lines import Skips
 from spe_dist.data.text.vocabulary import PieceEncoder
-from spe_dist.data.text.words import make_splitter
 from spe_dist.utils.files import file_sha256, write_atomically
 from spe_dist.utils.randomness import keys
 
@@ -40,7 +40,6 @@ class PartSettings:
     """What a part's runs depend on, besides the part."""
 
     reader: TextReader
-    words: Literal["spaces", "tokenizer"]
     seed: int
     held_out: float
     count_words: bool  # for training a vocabulary
@@ -86,12 +85,10 @@ def record_path(folder: Path, part: int) -> Path:
 def make_runs(task: tuple[Part, PartSettings]) -> dict[str, Any]:
     """Split a part into words and write its runs; the record is written last and returned."""
     part, settings = task
-    splitter = make_splitter(settings.words)
     skips, noticed, word_counts = Skips(), Counter[str](), Counter[str]()
     texts: dict[str, list[str]] = {"train": [], "held_out": []}
     numbers: dict[str, list[int]] = {"train": [], "held_out": []}
-    for number, sentence in enumerate(settings.reader.sentences(part, skips)):
-        words = splitter.words(sentence)
+    for number, (sentence, words) in enumerate(settings.reader.sentences(part, skips, noticed)):
         if len(words) < MIN_WORDS:
             skips.counts[TOO_SHORT] += 1
             continue

@@ -28,11 +28,11 @@ _COMPRESSED_READ_BYTES = 64 << 10
 
 
 @dataclass(frozen=True)
-class Segment:
+class FileSlice:
     """Whole lines of one file."""
 
     file: int  # index into the list of files
-    first_line: int  # 1-based number of the segment's first line in the file
+    first_line: int  # number of the first of them in the file, from 1
     data: bytes
 
 
@@ -41,7 +41,7 @@ class Part:
     """The unit of work: consecutive lines of consecutive files."""
 
     index: int
-    segments: tuple[Segment, ...]
+    slices: tuple[FileSlice, ...]
     read_bytes: int  # of the files as they lie on disk, up to the end of this part
 
 
@@ -203,20 +203,20 @@ def _decompressed(
 def read_parts(files: Sequence[Path], break_at: bytes = b"\n", part_bytes: int | None = None) -> Iterator[Part]:
     """All lines of all files as parts of about `part_bytes` (none: PART_BYTES), cut behind `break_at`."""
     part_bytes = part_bytes or PART_BYTES
-    segments: list[Segment] = []
+    slices: list[FileSlice] = []
     filled = index = done_bytes = 0
     for number, path in enumerate(files):
         line, position = 1, 0
         for data, position in _cut(path, break_at, part_bytes):
-            segments.append(Segment(number, line, data))
+            slices.append(FileSlice(number, line, data))
             line += data.count(b"\n")
             filled += len(data)
             if 2 * filled >= part_bytes:
-                yield Part(index, tuple(segments), done_bytes + position)
-                segments, filled, index = [], 0, index + 1
+                yield Part(index, tuple(slices), done_bytes + position)
+                slices, filled, index = [], 0, index + 1
         done_bytes += path.stat().st_size
-    if segments:
-        yield Part(index, tuple(segments), done_bytes)
+    if slices:
+        yield Part(index, tuple(slices), done_bytes)
 
 
 def _unified_line_ends(chunks: Iterator[tuple[bytes, int]]) -> Iterator[tuple[bytes, int]]:

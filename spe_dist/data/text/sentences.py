@@ -1,14 +1,16 @@
 """From text to sentences of words, each with its place in the text.
 
-spaCy's rule-based sentencizer ends a sentence at every full stop that is a word of its own. Its borders are mended
-where they are wrong most often: behind abbreviations (`et al. (2019)`, `Fig. 3`), before words that go on in lower
-case, and where a sentence ends with an abbreviation that keeps its full stop (`the U.S. He said`). Offsets count
+The rule is that of spaCy's sentencizer: a sentence ends at every full stop that is a word of its own. Its borders are
+corrected where they are wrong most often: behind abbreviations (`et al. (2019)`, `Fig. 3`), before words that go on in
+lower case, and where a sentence ends with an abbreviation that keeps its full stop (`the U.S. He said`). Offsets count
 characters as Python does: Unicode code points.
 """
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from itertools import chain
 from typing import TypeVar
 
@@ -26,6 +28,7 @@ STARTERS = frozenset(
 )
 TITLES = frozenset("Mr. Mrs. Ms. Dr. Prof. St. Gen. Gov. Sen. Rep. Rev. Adm. Bros. vs. e.g. i.e. E.g. I.e.".split())
 UNFINISHED = frozenset(",;([")
+OPENING = frozenset(('"', "'", "(", "[", "\u201c", "\u2018"))
 MAX_MERGED_WORDS = 400
 MAX_SENTENCE_WORDS = 2000  # more is a table or data without any full stop; cut, so that memory is bounded
 MAX_GIVEN_WORDS = 20_000  # of a sentence that came split into words, for the same reason
@@ -44,7 +47,7 @@ def split_sentences(text: str) -> Iterator[Sequence[Word]]:
 
 def _sentences(text: str) -> Iterator[list[Word]]:
     held: list[Word] = []
-    parts = chain.from_iterable(_cut_behind_abbreviations(words) for words in spacy_splitter().sentences_as_words(text))
+    parts = chain.from_iterable(map(_cut_behind_abbreviations, _sentences_by_rule(text)))
     for words in parts:
         if held and len(held) < MAX_MERGED_WORDS and _goes_on(held, words):
             held += words
@@ -54,6 +57,47 @@ def _sentences(text: str) -> Iterator[list[Word]]:
         held = list(words)
     if held:
         yield held
+
+
+def _sentences_by_rule(text: str) -> Iterator[list[Word]]:
+    """The sentences that end at full stops and the like; text without any is cut, so that memory is bounded."""
+    ends = _sentence_ends()
+    held: list[Word] = []
+    is_ended = False
+    for word in spacy_splitter().iterate_words(text):
+        if word.text in ends:
+            is_ended = True
+        elif (is_ended and not _is_punctuation(word.text)) or len(held) >= MAX_SENTENCE_WORDS:
+            start = _before_opening(held, word)
+            yield held[:start]
+            held = held[start:]
+            is_ended = False
+        held.append(word)
+    if held:
+        yield held
+
+
+@cache
+def _sentence_ends() -> frozenset[str]:
+    """What ends a sentence in any script."""
+    from spacy.pipeline import Sentencizer
+
+    return frozenset(Sentencizer.default_punct_chars)
+
+
+def _is_punctuation(word: str) -> bool:
+    return not word[0].isalnum() and all(unicodedata.category(letter).startswith("P") for letter in word)
+
+
+def _before_opening(words: Sequence[Word], following: Word) -> int:
+    """How many words belong to a sentence: not the opening quote of the following one."""
+    opens = (
+        len(words) >= 2
+        and words[-1].text in OPENING
+        and words[-1].end == following.start
+        and words[-2].end < words[-1].start
+    )
+    return len(words) - 1 if opens else len(words)
 
 
 def _goes_on(before: Sequence[Word], after: Sequence[Word]) -> bool:

@@ -2,7 +2,7 @@
 
 spaCy's tokenizer treats each stretch between two spaces by itself, so its result for a stretch is kept and used again:
 the same words at many times the speed, and all the offsets follow from the words' lengths. A stretch of letters or of
-digits, with or without a comma or full stop behind, needs no asking unless it is one of spaCy's exceptions (`cannot`,
+digits, with or without a comma or full stop behind, is given to spaCy only if it is one of its exceptions (`cannot`,
 `Mr.`): its other rules cut nothing else there.
 """
 
@@ -12,16 +12,13 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from spe_dist.errors import ConfigError, DataError
 
 WordsChoice = Literal["auto", "spaces", "tokenizer"]
 CACHED_STRETCHES = 500_000  # about 150 MB
-OPENING = ('"', "'", "(", "[", "\u201c", "\u2018")
 ATTACHED_LIMIT = 0.1  # share of attached punctuation marks above which text counts as raw
-MAX_SPACY_CHARACTERS = 900_000
 LONG_STRETCH_CHARACTERS = 256
 
 _PLAIN = re.compile(r"(?:[A-Za-z]*[a-z]|[A-Za-z]+(?=,|$)|[0-9]+)[,.]?")
@@ -32,8 +29,7 @@ _ATTACHED = re.compile(r"(?<=\w)(?:[,;:!?]|\.(?=\s*$))(?=\s|$)")
 _STANDALONE = re.compile(r"(?<!\S)[,;:!?.](?=\s|$)")
 
 
-@dataclass(frozen=True)
-class Word:
+class Word(NamedTuple):
     """A word and where it stands in its text: text[start:end], in characters."""
 
     text: str
@@ -74,39 +70,18 @@ class SpacySplitter:
             words += found if found is not None else self._split(stretch)
         return words
 
-    def words_with_offsets(self, text: str) -> list[Word]:
-        """The same words, each with its place in the text."""
-        found: list[Word] = []
+    def iterate_words(self, text: str) -> Iterator[Word]:
+        """The same words, each with its place in the text, as they are asked for."""
+        known = self._stretches
         for match in _STRETCH.finditer(text):
-            start = match.start()
-            for word in self.words(match.group()):
-                found.append(Word(word, start, start + len(word)))
-                start += len(word)
-        return found
+            stretch, start = match.group(), match.start()
+            for word in known.get(stretch) or self._split(stretch):
+                end = start + len(word)
+                yield Word(word, start, end)
+                start = end
 
-    def sentences(self, document: str) -> list[str]:
-        """The sentences of a document by spaCy's rule-based sentencizer, as parts of its text."""
-        return [document[words[0].start : words[-1].end] for words in self.sentences_as_words(document)]
-
-    def sentences_as_words(self, document: str) -> Iterator[list[Word]]:
-        """The same sentences, each as its words with their places in the document."""
-        from spacy.tokens import Doc
-
-        language = self._spacy()
-        part_start = 0
-        for part in _bounded_parts(document):
-            words = self.words_with_offsets(part)
-            if part_start:
-                words = [Word(word.text, word.start + part_start, word.end + part_start) for word in words]
-            part_start += len(part)
-            if not words:
-                continue
-            spaces = [a.end < b.start for a, b in pairwise(words)] + [False]
-            doc = Doc(language.vocab, words=[word.text for word in words], spaces=spaces)
-            starts = [i for i, is_start in enumerate(self._sentencizer.predict([doc])[0]) if is_start]
-            starts = [_before_opening(words, start) for start in starts] + [len(words)]
-            for a, b in pairwise(starts):
-                yield words[a:b]
+    def words_with_offsets(self, text: str) -> list[Word]:
+        return list(self.iterate_words(text))
 
     def _split(self, stretch: str) -> tuple[str, ...]:
         if len(self._stretches) >= CACHED_STRETCHES:
@@ -131,7 +106,6 @@ class SpacySplitter:
             import spacy
 
             self._language = spacy.blank("en")
-            self._sentencizer = self._language.add_pipe("sentencizer")
         return self._language
 
 
@@ -188,25 +162,3 @@ def choose_words(words: WordsChoice, sample: Sequence[str]) -> tuple[Literal["sp
         )
     make_splitter(words)
     return words, f"as asked; {punctuation}"
-
-
-def _before_opening(words: Sequence[Word], start: int) -> int:
-    """The sentence's start with its opening quote, which the sentencizer leaves with the sentence before."""
-    opens = (
-        start >= 2
-        and words[start - 1].text in OPENING
-        and words[start - 1].end == words[start].start
-        and words[start - 2].end < words[start - 1].start
-    )
-    return start - 1 if opens else start
-
-
-def _bounded_parts(document: str) -> Iterable[str]:
-    """Parts that spaCy takes, cut at a space where there is one."""
-    start = 0
-    while len(document) - start > MAX_SPACY_CHARACTERS:
-        cut = document.rfind(" ", start + 1, start + MAX_SPACY_CHARACTERS)
-        end = cut if cut > 0 else start + MAX_SPACY_CHARACTERS
-        yield document[start:end]
-        start = end
-    yield document[start:]

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, TypedDict, TypeVar, Unpack, cast, overload
 
 import torch
 
-from spe_dist.data.text.documents import Skips
+from spe_dist.data.text.lines import Skips, encodable
 from spe_dist.errors import ConfigError, DataError
 from spe_dist.extraction.corpora import corpus
 from spe_dist.extraction.corpora.corpus import Corpus
@@ -32,7 +32,7 @@ from spe_dist.extraction.predicting.inputs import read_inputs
 from spe_dist.extraction.predicting.json_input import place_words
 from spe_dist.extraction.predicting.results import MinProbability, Sentence, result_of
 from spe_dist.extraction.predicting.stream import BATCH_PIECES, fast_bfloat16, predict_sentences
-from spe_dist.extraction.predicting.text_input import InputSettings, encodable, sentences_of_text
+from spe_dist.extraction.predicting.text_input import InputSettings, sentences_of_text
 from spe_dist.extraction.predicting.workers import BatchWorkers
 from spe_dist.model.prepacked import prepack
 from spe_dist.utils.wording import how_many

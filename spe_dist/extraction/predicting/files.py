@@ -14,9 +14,8 @@ from typing import BinaryIO
 
 import torch
 
-from spe_dist.data.text.documents import Skips
 from spe_dist.data.text.files import COMPRESSED_SUFFIXES, tell_left_out_files
-from spe_dist.data.text.lines import STANDARD_INPUT, shown_name
+from spe_dist.data.text.lines import STANDARD_INPUT, Skips, shown_name
 from spe_dist.errors import ConfigError, DataError, SpeError
 from spe_dist.extraction.corpora.corpus import Sentence
 from spe_dist.extraction.drawing.pages import predictions_page

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, count
 from pathlib import Path
 
-from spe_dist.data.text.documents import Skips
 from spe_dist.data.text.files import find_files
-from spe_dist.data.text.lines import STANDARD_INPUT, Line, read_lines, shown_name, take_sample
+from spe_dist.data.text.lines import STANDARD_INPUT, Line, Skips, read_lines, shown_name, take_sample
+from spe_dist.data.text.paragraphs import full_line_characters
 from spe_dist.errors import DataError
 from spe_dist.extraction.predicting.json_input import JsonReader
-from spe_dist.extraction.predicting.text_input import FormatChoice, InputSettings, Located, choose_lines, read_text
+from spe_dist.extraction.predicting.text_input import FormatChoice, InputSettings, Located, read_text
 
 _JSON = re.compile(r'(?:\[\s*)?\{\s*(?:"|$)|\[\s*\]?$')
 _JSON_STRINGS = re.compile(r'\[\s*"(?:[^"\\\n]|\\.)*"\s*(?:,\s*(?:["{\[\d-]|true|false|null)|\]\s*\Z)')
@@ -41,9 +41,21 @@ def read_inputs(
             reader = JsonReader(str(path), settings, skips, documents)
             yield from reader.read(chain(sample, lines))
             continue
-        short, reason = choose_lines(sample, settings)
+        full_line, reason = _choose_lines(sample, settings)
         tell(f"{shown_name(path)}: {reason}")
-        yield from read_text(str(path), chain(sample, lines), settings.tokenised, short, documents)
+        yield from read_text(str(path), chain(sample, lines), settings.tokenised, full_line, documents)
+
+
+def _choose_lines(sample: Sequence[Line], settings: InputSettings) -> tuple[int | None, str]:
+    """(characters of a full line, or None where each line ends a sentence; the decision in words)."""
+    if settings.tokenised:
+        return None, "text that is tokenised, one sentence a line"
+    full_line = full_line_characters((line.text for line in sample), settings.lines)
+    if settings.lines != "auto":
+        return full_line, f"text with {settings.lines} lines, as asked"
+    if full_line is not None:
+        return full_line, "text with wrapped lines, joined to paragraphs (--lines separate if each ends a sentence)"
+    return None, "text with lines that end with a sentence (--lines wrapped if sentences go on in the next line)"
 
 
 def find_inputs(inputs: Sequence[str]) -> list[Path]:

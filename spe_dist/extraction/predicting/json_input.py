@@ -15,8 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from spe_dist.data.text.documents import BAD_JSON, BLANK, Skips
-from spe_dist.data.text.lines import Line, shown_name
+from spe_dist.data.text.lines import BAD_JSON, BLANK, Line, Skips, encodable, shown_name
 from spe_dist.data.text.sentences import cut_words
 from spe_dist.errors import DataError
 from spe_dist.extraction.corpora.corpus import Sentence, Span
@@ -26,7 +25,6 @@ from spe_dist.extraction.predicting.text_input import (
     InputSettings,
     Located,
     Place,
-    encodable,
     sentences_of,
     sentences_of_text,
 )

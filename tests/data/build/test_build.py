@@ -17,7 +17,7 @@ from spe_dist.data.build.make import make_shards
 from spe_dist.data.build.sorted_runs import BINS, bin_sizes, read_run, write_run
 from spe_dist.data.build.stages import TOO_LONG, TOO_SHORT, UNKNOWN_WORDS, WITHOUT_PIECES, is_held_out
 from spe_dist.data.shards.store import ShardStore
-from spe_dist.data.text.documents import BLANK, UNDECODABLE
+from spe_dist.data.text.lines import BLANK, UNDECODABLE
 from spe_dist.errors import ConfigError, DataError
 
 TEXT_FOLDER = SHARED / "data" / "text"

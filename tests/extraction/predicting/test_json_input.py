@@ -9,7 +9,7 @@ import pytest
 from texts import check_offsets, read
 
 from spe_dist.data.text import sentences as sentence_split
-from spe_dist.data.text.documents import Skips
+from spe_dist.data.text.lines import Skips
 from spe_dist.errors import DataError
 from spe_dist.extraction.predicting.inputs import read_inputs
 from spe_dist.extraction.predicting.json_input import find_words

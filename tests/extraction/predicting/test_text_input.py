@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from project import SHARED
 from texts import check_offsets, read
 
-from spe_dist.data.text.documents import UNDECODABLE, Skips
+from spe_dist.data.text.lines import UNDECODABLE, Skips
 from spe_dist.data.text.sentences import split_sentences
 from spe_dist.errors import DataError
 from spe_dist.extraction.predicting.inputs import read_inputs

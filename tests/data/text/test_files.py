@@ -1,33 +1,24 @@
-"""Reading text: files of any kind, parts, units, formats, bad lines."""
+"""Text files of any kind, found by name and read as parts of whole lines."""
 
 from __future__ import annotations
 
 import bz2
 import gzip
-import json
 import lzma
 from pathlib import Path
 
 import pytest
 
-from spe_dist.data.text.documents import (
-    BAD_JSON,
-    BLANK,
-    NO_TEXT_FIELD,
-    UNDECODABLE,
-    Skips,
-    TextReader,
-    check_bad_lines,
-    choose_unit,
-    join_wrapped_lines,
-    take_sample,
-)
 from spe_dist.data.text.files import find_files, read_chunks, read_parts
-from spe_dist.errors import ConfigError, DataError
+from spe_dist.errors import DataError
 
 zstandard = pytest.importorskip("zstandard")
 LINES = [f"This is sentence number {i} ." for i in range(200)]
 TEXT = "".join(f"{line}\n" for line in LINES).encode()
+
+
+def lines(files: list[Path]) -> list[str]:
+    return [line.decode() for part in read_parts(files) for found in part.slices for line in found.data.splitlines()]
 
 
 def write_as(path: Path, data: bytes) -> Path:
@@ -36,26 +27,15 @@ def write_as(path: Path, data: bytes) -> Path:
     return path
 
 
-def sentences(
-    files: list[Path], unit: str = "sentences", part_bytes: int = 1 << 20, **options
-) -> tuple[list[str], Skips]:
-    sample = take_sample(files, **options)
-    reader = TextReader(files, sample.is_jsonl, unit, options.get("text_field", "text"))
-    skips = Skips()
-    break_at = b"\n\n" if unit == "documents" else b"\n"
-    found = [s for part in read_parts(files, break_at, part_bytes) for s in reader.sentences(part, skips)]
-    return found, skips
-
-
 @pytest.mark.parametrize("suffix", ["", ".gz", ".xz", ".zst"])
 def test_every_compression_gives_the_same_lines(tmp_path, suffix):
-    assert sentences([write_as(tmp_path / f"a.txt{suffix}", TEXT)])[0] == LINES
+    assert lines([write_as(tmp_path / f"a.txt{suffix}", TEXT)]) == LINES
 
 
 def test_a_compressed_file_is_known_by_its_bytes_whatever_its_name(tmp_path):
     path = tmp_path / "odd.txt"
     path.write_bytes(gzip.compress(TEXT))
-    assert sentences([path])[0] == LINES
+    assert lines([path]) == LINES
 
 
 def test_a_zstd_file_of_several_frames_is_read_to_its_end(tmp_path):
@@ -78,7 +58,7 @@ def test_utf16_is_refused_with_the_remedy_and_a_byte_order_mark_is_dropped(tmp_p
     with pytest.raises(DataError, match="iconv"):
         list(read_chunks(tmp_path / "wide.txt"))
     (tmp_path / "mark.txt").write_bytes(b"\xef\xbb\xbf" + TEXT)
-    assert sentences([tmp_path / "mark.txt"])[0] == LINES
+    assert lines([tmp_path / "mark.txt"]) == LINES
 
 
 def test_folders_and_globs_give_their_text_files_once_in_order(tmp_path):
@@ -116,77 +96,23 @@ def test_parts_of_any_size_hold_every_line_once_in_order(tmp_path, part_bytes):
     for i, path in enumerate(files):
         path.write_bytes(b"" if path.stem == "empty" else b"\n".join(f"{i} {line}".encode() for line in LINES))
     found = [
-        s for part in read_parts(files, part_bytes=part_bytes) for seg in part.segments for s in seg.data.splitlines()
+        s
+        for part in read_parts(files, part_bytes=part_bytes)
+        for part_lines in part.slices
+        for s in part_lines.data.splitlines()
     ]
     assert found == [f"{i} {line}".encode() for i in (0, 1, 3) for line in LINES]
-    starts = [(seg.file, seg.first_line) for part in read_parts(files, part_bytes=part_bytes) for seg in part.segments]
-    lines = [seg.data.splitlines()[0] for part in read_parts(files, part_bytes=part_bytes) for seg in part.segments]
+    starts = [
+        (part_lines.file, part_lines.first_line)
+        for part in read_parts(files, part_bytes=part_bytes)
+        for part_lines in part.slices
+    ]
+    lines = [
+        part_lines.data.splitlines()[0]
+        for part in read_parts(files, part_bytes=part_bytes)
+        for part_lines in part.slices
+    ]
     assert [f"{file} {LINES[line - 1]}".encode() for file, line in starts] == lines
-
-
-def test_json_lines_are_recognised_and_bad_ones_counted_by_reason(tmp_path):
-    path = tmp_path / "a.jsonl"
-    rows = [
-        json.dumps({"text": "One two three."}),
-        "{broken",
-        json.dumps({"body": "x"}),
-        "",
-        json.dumps({"text": "A\nB"}),
-    ]
-    path.write_text("\n".join(rows))
-    found, skips = sentences([path])
-    assert found == ["One two three.", "A", "B"]
-    assert (skips.counts[BAD_JSON], skips.counts[NO_TEXT_FIELD], skips.counts[BLANK], skips.lines) == (1, 1, 1, 5)
-    assert skips.first_bad is not None and "a.jsonl, line 2" in skips.first_bad
-
-
-def test_another_text_field_can_be_named(tmp_path):
-    path = tmp_path / "a.json"
-    path.write_text("\n".join(json.dumps({"body": line}) for line in LINES))
-    assert sentences([path], text_field="body")[0] == LINES
-
-
-def test_undecodable_lines_are_counted_and_fatal_beyond_the_limit(tmp_path):
-    path = tmp_path / "a.txt"
-    path.write_bytes(TEXT + b"\xff\xfe bad line\n" * 6)
-    found, skips = sentences([path])
-    assert found == LINES and skips.counts[UNDECODABLE] == 6
-    check_bad_lines(skips, max_bad_share=0.05)
-    with pytest.raises(DataError, match=r"6 of 206 lines .*a\.txt, line 201.*max_bad_share"):
-        check_bad_lines(skips, max_bad_share=0.01)
-
-
-def test_the_unit_is_chosen_by_sentence_ends_inside_lines():
-    one = ["He came home.", "Mr. A. B. Smith saw the U.S. team .", "It rained ."]
-    assert choose_unit("auto", one)[0] == "sentences"
-    assert choose_unit("auto", ["He came home. She left. They met again."] * 3)[0] == "documents"
-    wrapped = ["the first line of a paragraph which is wrapped", "by hand. Its sentences go on over lines and"] * 9
-    assert choose_unit("auto", wrapped)[0] == "documents"
-    assert choose_unit("sentences", wrapped)[0] == "sentences"
-    with pytest.raises(ConfigError, match="unit='lines'"):
-        choose_unit("lines", one)
-
-
-def test_documents_are_split_into_sentences_over_wrapped_lines_but_not_over_headings(tmp_path):
-    pytest.importorskip("spacy")
-    path = tmp_path / "a.txt"
-    path.write_text(
-        "A Heading\nDr. Smith came home to the small town where he\nwas born. It rained!\n\n"
-        'A second paragraph. "Why did it rain?"\n'
-    )
-    found, _ = sentences([path], unit="documents")
-    assert found[:3] == ["A Heading", "Dr. Smith came home to the small town where he was born.", "It rained!"]
-    assert found[3:] == ["A second paragraph.", '"Why did it rain?"']
-
-
-def test_a_short_line_ends_a_paragraph_and_a_long_open_one_goes_on():
-    long = "x" * 50
-    assert list(join_wrapped_lines(["short", long, "end.", f"{long}.", "rest"])) == [
-        "short",
-        f"{long} end.",
-        f"{long}.",
-        "rest",
-    ]
 
 
 @pytest.mark.parametrize("end", [b"\r\n", b"\r"])
@@ -196,7 +122,7 @@ def test_line_ends_of_other_systems_cut_documents_at_the_same_places(tmp_path, e
     (tmp_path / "other.txt").write_bytes(text.replace(b"\n", end))
     monkeypatch.setattr("spe_dist.data.text.files._READ_BYTES", 101)  # line ends fall on the borders of reads
     unix, other = (
-        [segment.data for part in read_parts([tmp_path / name], b"\n\n", 1000) for segment in part.segments]
+        [part_lines.data for part in read_parts([tmp_path / name], b"\n\n", 1000) for part_lines in part.slices]
         for name in ("unix.txt", "other.txt")
     )
     assert b"".join(unix) == b"".join(other)

@@ -1,0 +1,82 @@
+"""Prediction and shards read the same sentences and words in the same text."""
+
+from __future__ import annotations
+
+import json
+import lzma
+import textwrap
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from project import SHARED
+from texts import read
+
+from spe_dist.data.build.reading import choose_reader
+from spe_dist.data.build.settings import BuildSettings
+from spe_dist.data.text.files import read_parts
+from spe_dist.data.text.lines import Skips
+
+CASES = SHARED / "cases" / "text"
+WIKIPEDIA = SHARED / "data" / "text" / "wiki_good_featured.txt.xz"
+
+
+def words_of_shards(path: Path, **choices: str) -> list[list[str]]:
+    reader, _ = choose_reader([path], BuildSettings(**choices))
+    parts = read_parts([path], reader.break_at, 100_000)
+    return [words for part in parts for _, words in reader.sentences(part, Skips(), Counter())]
+
+
+def words_of_prediction(path: Path, **choices: object) -> list[list[str]]:
+    return [list(sentence.words) for _, sentence in read(path, **choices)]
+
+
+def check_same(path: Path) -> list[list[str]]:
+    found = words_of_prediction(path, format="text")
+    assert words_of_shards(path, unit="documents", words="tokenizer", format="text") == found
+    return found
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason="the shared cases are not here")
+@pytest.mark.parametrize("path", sorted(CASES.glob("*.txt")) or [None], ids=lambda path: path and path.stem)
+def test_shards_and_prediction_agree_on_every_shared_case(path):
+    assert check_same(path)
+
+
+def test_abbreviations_end_no_sentence_in_shards_and_prediction(tmp_path):
+    (tmp_path / "a.txt").write_text("Smith et al. (2019) moved to the U.S. He lives near Fig. 3 of the map.\n")
+    assert [" ".join(words) for words in check_same(tmp_path / "a.txt")] == [
+        "Smith et al . ( 2019 ) moved to the U.S.",
+        "He lives near Fig . 3 of the map .",
+    ]
+
+
+@pytest.mark.skipif(not WIKIPEDIA.is_file(), reason="the shared text is not here")
+@pytest.mark.parametrize("form", ["paragraphs", "wrapped", "wrapped_crlf", "old_mac", "json"])
+def test_shards_and_prediction_agree_on_real_text_in_every_form(tmp_path, form):
+    with lzma.open(WIKIPEDIA, "rt", encoding="utf-8") as file:
+        texts = "".join(islice(file, 600)).split("\n\n")
+    documents = [" ".join(text.split("\n")) for text in texts]
+    path = tmp_path / ("a.jsonl" if form == "json" else "a.txt")
+    wrapped = [textwrap.fill(document, 70) for document in documents]
+    if form == "json":
+        path.write_text("".join(json.dumps({"text": text}) + "\n" for text in wrapped))
+        found = words_of_prediction(path)
+        assert words_of_shards(path, unit="documents", words="tokenizer") == found
+    else:
+        text = "\n\n".join(documents if form == "paragraphs" else wrapped)
+        end = {"wrapped_crlf": "\r\n", "old_mac": "\r"}.get(form, "\n")
+        path.write_bytes(text.replace("\n", end).encode())
+        found = check_same(path)
+    assert len(found) > 500
+
+
+@given(st.text(st.sampled_from("aB .!?,;\n\r\t\"'()\x00\u2028\u00a0\ufeff\u0301\U0001f600\u00e90-"), max_size=120))
+@settings(max_examples=100, deadline=None)
+def test_shards_and_prediction_agree_on_any_text(tmp_path_factory, text):
+    path = tmp_path_factory.getbasetemp() / "same.txt"
+    path.write_bytes(text.encode())
+    check_same(path)
