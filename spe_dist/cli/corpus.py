@@ -67,8 +67,8 @@ def report_lines(files: Sequence[CorpusStatistics], checks: Sequence[Check]) -> 
         rows = [(name, shown) if name == SIZES["documents"] else (name, cells) for name, cells in rows]
     rows += _section("entities by type", [statistics.entity_types for statistics in files])
     rows += _section("relations by type", [statistics.relation_types for statistics in files])
-    rows += [("", []), ("of the entities", []), *_count_rows(ENTITY_COUNTS, files, indent="  ")]
-    rows += [("", []), ("of the relations", []), *_count_rows(RELATION_COUNTS, files, indent="  ")]
+    rows += _special("of the entities", ENTITY_COUNTS, files)
+    rows += _special("of the relations", RELATION_COUNTS, files)
     lines = aligned([name, *cells] for name, cells in rows)
     for statistics in files:
         if statistics.longest_at:
@@ -105,6 +105,13 @@ def _count_rows(names: Mapping[str, str], files: Sequence[CorpusStatistics], ind
     return [
         (f"{indent}{text}", [f"{statistics.counts[name]:,}" for statistics in files]) for name, text in names.items()
     ]
+
+
+def _special(title: str, names: Mapping[str, str], files: Sequence[CorpusStatistics]) -> list[Row]:
+    """What makes annotations hard to find, as far as any of the files has it."""
+    occurring = {name: text for name, text in names.items() if any(statistics.counts[name] for statistics in files)}
+    rows = _count_rows(occurring, files, indent="  ") or [("  none overlaps, repeats or leaves its sentence", [])]
+    return [("", []), (title, []), *rows]
 
 
 def _section(title: str, types: Sequence[Counter[str]]) -> list[Row]:

@@ -64,10 +64,12 @@ def scores_table(
     parts = [_totals(scores, intervals)]
     if scores.with_direction is not None:
         parts.append(_totals(scores.with_direction, None))
-    found_nothing = nothing_found(scores)
-    parts += ["\n".join(found_nothing.values())] if found_nothing else []
+    said = _nothing_right(scores)
+    if said:
+        named = ((" and ".join(METRIC_NAMES[metric] for metric in metrics), what) for what, metrics in said.items())
+        parts.append("\n".join(f"{names}: {what}" for names, what in named))
     if by_type:
-        shown = [metric for metric in METRICS if scores.by_type(metric) and metric not in found_nothing]
+        shown = [m for m in METRICS if scores.by_type(m) and not any(m in metrics for metrics in said.values())]
         parts += [_types(scores, metric, intervals) for metric in shown]
     if by_group:
         parts.append(_groups("entities in the sentence", scores.by_entities))
@@ -77,24 +79,23 @@ def scores_table(
     return "\n\n".join(parts)
 
 
-def nothing_found(scores: Scores) -> dict[str, str]:
-    """A sentence for each metric that has gold or predictions, but no right prediction."""
-    return {
-        metric: f"{METRIC_NAMES[metric]}: {_no_match(metric, counts)}"
-        for metric in METRICS
-        for counts in [scores.total(metric)]
-        if not counts.tp and not counts.is_empty
-    }
-
-
-def _no_match(metric: str, counts: Counts) -> str:
-    nouns = ("entity", "entities") if metric == "entity" else ("relation", "relations")
-    gold, predicted = how_many(counts.gold, *nouns), how_many(counts.predicted, *nouns)
-    if not counts.predicted:
-        return f"nothing is predicted; all {gold} of the gold {'is' if counts.gold == 1 else 'are'} missed"
-    if not counts.gold:
-        return f"{predicted} predicted, but the gold has none"
-    return f"{predicted} predicted, none of them right; the gold has {gold}"
+def _nothing_right(scores: Scores) -> dict[str, list[str]]:
+    """What to say of metrics that have gold or predictions but no right prediction, with the metrics it is true of."""
+    said: dict[str, list[str]] = {}
+    for metric in METRICS:
+        counts, nouns = (
+            scores.total(metric),
+            ("entity", "entities") if metric == "entity" else ("relation", "relations"),
+        )
+        if not counts.tp and not counts.is_empty:
+            found = (
+                f"{how_many(counts.predicted, *nouns)} predicted, none of them right"
+                if counts.predicted
+                else ("nothing is predicted")
+            )
+            has = how_many(counts.gold, *nouns) if counts.gold else "none"
+            said.setdefault(f"{found}; the gold has {has}", []).append(metric)
+    return said
 
 
 def _totals(scores: Scores, intervals: Intervals | None) -> str:

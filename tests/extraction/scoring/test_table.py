@@ -33,20 +33,20 @@ def test_the_line_of_a_log_names_the_three_scores() -> None:
 
 def test_a_model_that_finds_nothing_gets_sentences_and_no_rows_of_zeros() -> None:
     text = scores_table(scored(Sentence(WORDS)))
-    assert "Entity: nothing is predicted; all 3 entities of the gold are missed\n" in text
-    assert "Relation: nothing is predicted; all 2 relations of the gold are missed\n" in text
+    assert "Entity: nothing is predicted; the gold has 3 entities\n" in text
+    assert "Relation and Ent+Rel: nothing is predicted; the gold has 2 relations\n" in text + "\n"
     assert "by type" not in text and "lives_in" not in text
     one = scores_table(scored(Sentence(WORDS), Sentence(WORDS, (ANN,))))
-    assert "all 1 entity of the gold is missed" in one and "Relation:" not in one
+    assert "the gold has 1 entity" in one and "Relation:" not in one
 
 
 def test_only_the_metric_without_a_right_prediction_loses_its_table() -> None:
     wrong = Relation("lives_in", ROME, ANN)
     text = scores_table(scored(Sentence(WORDS, (ANN, ROME), (wrong,))))
-    assert "Relation: 1 relation predicted, none of them right; the gold has 2 relations" in text
+    assert "Relation and Ent+Rel: 1 relation predicted, none of them right; the gold has 2 relations" in text
     assert "Entity by type" in text and "Relation by type" not in text
     unwanted = scored(Sentence(WORDS, (ANN, ROME)), Sentence(WORDS))
-    assert "Entity: 2 entities predicted, but the gold has none" in scores_table(unwanted)
+    assert "Entity: 2 entities predicted, none of them right; the gold has none" in scores_table(unwanted)
 
 
 @pytest.mark.parametrize("sentences", [1, 30_000])
