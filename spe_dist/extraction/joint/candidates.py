@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from spe_dist.extraction.joint.batch import ExtractionBatch
-from spe_dist.extraction.joint.examples import NO_CUT
+from spe_dist.extraction.joint.windows import NO_CUT
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,6 @@
 """From sentences to examples: pieces in windows that the encoder can read, and gold by number.
 
-A sentence that is longer than the encoder reads is cut into windows that overlap by about half. Each word is decided
-by the window in which it stands farthest from a cut, a span or a pair of spans by the window that holds it whole and
-in which it stands farthest from a cut. What no window holds is counted and stays gold for the scores.
+What no window of a sentence holds (see `windows`) is counted and stays gold for the scores.
 
 What the model cannot represent, counted in `notices` and kept in the scores' denominator: discontinuous entities;
 further types on one span and further relations on one pair (the first in the file is trained); relations between
@@ -17,7 +15,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -26,22 +23,7 @@ from spe_dist.data.text.vocabulary import PieceEncoder
 from spe_dist.errors import ConfigError
 from spe_dist.extraction.corpora.corpus import Corpus, Labels, Sentence
 from spe_dist.extraction.joint.tags import flat_spans, tags_of_spans
-
-NO_CUT = 1 << 30  # distance to a border of the sentence, which cuts nothing off
-
-Span = tuple[int, int]
-
-
-@dataclass(frozen=True)
-class Window:
-    """Words first_word .. end_word of a sentence as the encoder reads them; it decides words own_first .. own_end."""
-
-    first_word: int
-    end_word: int
-    own_first: int
-    own_end: int
-    piece_ids: list[int]  # with [CLS] and [SEP], and the document context
-    first_pieces: list[int]  # position in `piece_ids` of the first piece of each of the window's words
+from spe_dist.extraction.joint.windows import Pieces, Span, Window, cut_into_windows
 
 
 @dataclass(frozen=True)
@@ -83,9 +65,19 @@ class ExampleMaker:
     """Turns sentences into examples; keeps the pieces of known words between calls."""
 
     def __init__(self, tokenizer: Any, labels: Labels | None, max_pieces: int, context_pieces: int = 0):
-        """`labels`: None for sentences without gold. `max_pieces` count [CLS] and [SEP]."""
+        """Make examples for one model.
+
+        Args:
+            tokenizer: of transformers, WordPiece.
+            labels: the types that the model tells apart; None for sentences without gold.
+            max_pieces: of a window, [CLS] and [SEP] included.
+            context_pieces: of the document, on each side of a sentence.
+
+        Raises:
+            ConfigError: `max_pieces` or `context_pieces` is too small.
+        """
         if max_pieces < 3:
-            raise ConfigError(f"max_pieces={max_pieces} leaves no room between [CLS] and [SEP]; set 3 or more")
+            raise ConfigError(f"max_pieces={max_pieces} leaves no piece between [CLS] and [SEP]; set 3 or more")
         if context_pieces < 0:
             raise ConfigError(f"context_pieces={context_pieces} is negative; set 0 for none")
         self.pieces = PieceEncoder(tokenizer)
@@ -96,7 +88,7 @@ class ExampleMaker:
         )
         self.labels = labels
         self.max_pieces = max_pieces
-        self.room = max_pieces - 2
+        self.window_pieces = max_pieces - 2  # without [CLS] and [SEP]
         self.context_pieces = context_pieces
         entity_types, relation_types = ((), ()) if labels is None else (labels.entity_types, labels.relation_types)
         self.entity_class = {name: i + 1 for i, name in enumerate(entity_types)}
@@ -105,7 +97,8 @@ class ExampleMaker:
     def examples(
         self, sentences: Sequence[Sentence], notices: Counter[str], documents: Sequence[Hashable] | None = None
     ) -> list[Example]:
-        of_words: list[list[tuple[int, ...]]] = []
+        """One example for each sentence, in their order; arguments as those of `make_examples`."""
+        of_words: list[list[Pieces]] = []
         for first in range(0, len(sentences), SENTENCES_TOGETHER):
             some = sentences[first : first + SENTENCES_TOGETHER]
             self.pieces.learn(word for sentence in some for word in sentence.words)
@@ -113,26 +106,26 @@ class ExampleMaker:
         result = []
         for number, (sentence, pieces) in enumerate(zip(sentences, of_words, strict=True)):
             before, behind = self._context(number, of_words, documents)
-            windows = self._windows(pieces, before, behind)
+            windows = cut_into_windows(pieces, self.window_pieces, self.cls_id, self.sep_id, before, behind)
             if len(windows) > 1:
                 notices["sentences longer than the encoder reads, read in windows"] += 1
             gold = NO_GOLD if self.labels is None else self._gold(sentence, windows, notices)
             result.append(Example(number, len(sentence.words), windows, gold))
         return result
 
-    def _word_pieces(self, words: Sequence[str], notices: Counter[str]) -> list[tuple[int, ...]]:
+    def _word_pieces(self, words: Sequence[str], notices: Counter[str]) -> list[Pieces]:
         of_words = self.pieces.pieces(words)
-        if all(0 < len(pieces) <= self.room for pieces in of_words):
+        if all(0 < len(pieces) <= self.window_pieces for pieces in of_words):
             return of_words
         notices["words cut because they are longer than the encoder reads"] += sum(
-            len(pieces) > self.room for pieces in of_words
+            len(pieces) > self.window_pieces for pieces in of_words
         )
-        return [pieces[: self.room] or (self.unk_id,) for pieces in of_words]
+        return [pieces[: self.window_pieces] or (self.unk_id,) for pieces in of_words]
 
     def _context(
-        self, number: int, of_words: Sequence[Sequence[tuple[int, ...]]], documents: Sequence[Hashable] | None
+        self, number: int, of_words: Sequence[Sequence[Pieces]], documents: Sequence[Hashable] | None
     ) -> tuple[list[int], list[int]]:
-        """Pieces before and behind a sentence: as many as wanted and as there is room for, the room halved."""
+        """Pieces before and behind a sentence: as many as wanted and as fit, half of the free pieces for each side."""
         if not self.context_pieces or documents is None:
             return [], []
         sides: list[list[int]] = []
@@ -146,34 +139,11 @@ class ExampleMaker:
                 found = ids + found if step < 0 else found + ids
                 other += step
             sides.append(found)
-        room = max(0, self.room - sum(map(len, of_words[number])))
+        free = max(0, self.window_pieces - sum(map(len, of_words[number])))
         n_before, n_behind = (min(len(side), self.context_pieces) for side in sides)
-        n_before = min(n_before, max(room // 2, room - n_behind))
-        n_behind = min(n_behind, room - n_before)
+        n_before = min(n_before, max(free // 2, free - n_behind))
+        n_behind = min(n_behind, free - n_before)
         return sides[0][len(sides[0]) - n_before :], sides[1][:n_behind]
-
-    def _windows(self, of_words: Sequence[tuple[int, ...]], before: list[int], behind: list[int]) -> tuple[Window, ...]:
-        borders = list(accumulate(map(len, of_words), initial=0))
-        spans = _window_spans(borders, self.room)
-        ids = [piece for pieces in of_words for piece in pieces]
-        if len(spans) == 1:
-            shift = 1 + len(before)
-            piece_ids = [self.cls_id, *before, *ids, *behind, self.sep_id]
-            n_words = len(of_words)
-            return (Window(0, n_words, 0, n_words, piece_ids, [border + shift for border in borders[:-1]]),)
-        word_spans = np.stack([np.arange(len(of_words)), np.arange(1, len(of_words) + 1)], axis=1)
-        own = np.searchsorted(best_windows(word_spans, np.array(spans), len(of_words)), np.arange(len(spans) + 1))
-        return tuple(
-            Window(
-                first,
-                end,
-                int(own[i]),
-                int(own[i + 1]),
-                [self.cls_id, *ids[borders[first] : borders[end]], self.sep_id],
-                [border - borders[first] + 1 for border in borders[first:end]],
-            )
-            for i, (first, end) in enumerate(spans)
-        )
 
     def _gold(self, sentence: Sentence, windows: Sequence[Window], notices: Counter[str]) -> Gold:
         entities = self._gold_entities(sentence, notices)
@@ -221,7 +191,7 @@ class ExampleMaker:
             if first[1] > second[0]:
                 notices["relations between overlapping spans, not trained"] += 1
                 continue
-            if not any(w.first_word <= first[0] and second[1] <= w.end_word for w in windows):
+            if not any(window.holds(first[0], second[1]) for window in windows):
                 notices["relations that no window holds, not trained"] += 1
                 continue
             relation_class += 0 if head_first else 1
@@ -234,38 +204,9 @@ class ExampleMaker:
     def _held(self, spans: list[Span], windows: Sequence[Window], notices: Counter[str]) -> list[Span]:
         if len(windows) == 1:
             return spans
-        held = [
-            (start, end) for start, end in spans if any(w.first_word <= start and end <= w.end_word for w in windows)
-        ]
+        held = [span for span in spans if any(window.holds(*span) for window in windows)]
         notices["entities that no window holds, tagged but not typed"] += len(spans) - len(held)
         return held
-
-
-def _window_spans(borders: Sequence[int], room: int) -> list[Span]:
-    """Word spans of windows of at most `room` pieces; `borders` are piece borders of words, no word above `room`."""
-    n_words = len(borders) - 1
-    if borders[-1] <= room:
-        return [(0, n_words)]
-    starts = np.array(borders)
-    spans: list[Span] = []
-    first = 0
-    while True:
-        end = int(np.searchsorted(starts, starts[first] + room, side="right")) - 1
-        if end == n_words:  # the last window: as long as it can be
-            first = int(np.searchsorted(starts, starts[-1] - room))
-            return [*spans, (first, n_words)]
-        spans.append((first, end))
-        half = int(np.searchsorted(starts, starts[first] + room // 2))
-        first = min(max(first + 1, half), end)
-
-
-def best_windows(spans: np.ndarray, windows: np.ndarray, n_words: int) -> np.ndarray:
-    """[S] for spans [S, 2] and windows [N, 2]: the window that holds the span, farthest from a cut; -1 if none does."""
-    left = np.where(windows[:, 0] == 0, NO_CUT, spans[:, :1] - windows[:, 0])
-    right = np.where(windows[:, 1] == n_words, NO_CUT, windows[:, 1] - spans[:, 1:])
-    held = (spans[:, :1] >= windows[:, 0]) & (spans[:, 1:] <= windows[:, 1])
-    margin = np.where(held, np.minimum(left, right), -1)
-    return np.where(held.any(axis=1), margin.argmax(axis=1), -1)
 
 
 def make_examples(
@@ -279,8 +220,12 @@ def make_examples(
 ) -> list[Example]:
     """One example for each sentence, in their order.
 
-    `labels` None: without gold. `documents`: the document of each sentence (see `document_ids`), which context does
-    not leave; without it there is no context. `notices` takes the counts of what the model cannot represent.
+    Args:
+        sentences: in reading order.
+        tokenizer, labels, max_pieces, context_pieces: as for `ExampleMaker`.
+        documents: the document of each sentence (see `document_ids`), which context does not leave; without it there
+            is no context.
+        notices: takes the counts of what the model cannot represent.
     """
     maker = ExampleMaker(tokenizer, labels, max_pieces, context_pieces)
     counts: Counter[str] = Counter()

@@ -250,6 +250,7 @@ class Extractor:
         document_of: Callable[[Tag], Hashable],
         batch_size: int | None = None,
         workers: bool = True,
+        progress: Callable[[int], None] = lambda _: None,
     ) -> Iterator[tuple[Tag, corpus.Sentence]]:
         """Each sentence with its tag and what was predicted, spans in words, in order.
 
@@ -259,6 +260,7 @@ class Extractor:
                 leave that.
             batch_size: as for `predict`.
             workers: False: one batch at a time, which torch splits over its threads.
+            progress: is given the number of sentences of each batch that is done.
         """
         tags: deque[Tag] = deque()
         documents: deque[Hashable] = deque()
@@ -281,6 +283,7 @@ class Extractor:
             documents=iter(documents.popleft, _NEVER) if context_pieces else None,
             notices=self.notices,
             workers=self._batch_workers() if workers else None,
+            progress=progress,
         )
         for sentence in predicted:
             yield tags.popleft(), sentence

@@ -63,6 +63,7 @@ class Report:
 
     quiet: bool
     drawn_sentences: int
+    computed: int = 0  # sentences whose batch is done; they are written in order, some later
     sentences: int = 0
     words: int = 0
     entities: int = 0
@@ -70,7 +71,7 @@ class Report:
     skips: Skips = field(default_factory=Skips)
     drawn: list[tuple[str, Sentence]] = field(default_factory=list)
     start_s: float = field(default_factory=time.monotonic)
-    told_s: float = field(default_factory=time.monotonic)
+    reported_s: float = field(default_factory=time.monotonic)
 
     def add(self, sentence: Sentence, where: str) -> None:
         self.sentences += 1
@@ -79,12 +80,15 @@ class Report:
         self.relations += len(sentence.relations)
         if len(self.drawn) < self.drawn_sentences:
             self.drawn.append((where, sentence))
+
+    def progress(self, sentences: int) -> None:
+        """Count the sentences of a batch; print every few seconds how many there are until now."""
+        self.computed += sentences
         now = time.monotonic()
-        if now - self.told_s >= PROGRESS_SECONDS:
-            self.told_s = now
-            self.tell(
-                f"{how_many(self.sentences, 'sentence')}, {self.sentences / (now - self.start_s):,.0f} sentences/s"
-            )
+        if now - self.reported_s >= PROGRESS_SECONDS:
+            self.reported_s = now
+            rate = self.computed / (now - self.start_s)
+            self.tell(f"{how_many(self.computed, 'sentence')}, {rate:,.0f} sentences/s")
 
     def tell(self, message: str) -> None:
         if not self.quiet:
@@ -135,7 +139,7 @@ def _predict_lines(options: argparse.Namespace, extractor: Extractor, limits: Mi
 
     with _opened(options.output, report) as file:
         for place, predicted in extractor.predict_tagged(
-            located(), lambda place: (place.file, place.document), options.batch_size
+            located(), lambda place: (place.file, place.document), options.batch_size, progress=report.progress
         ):
             sentence = limits.apply(predicted)
             file.write(result_of(sentence, place.start, place).to_json().encode() + b"\n")
@@ -152,7 +156,9 @@ def _predict_corpus(options: argparse.Namespace, extractor: Extractor, limits: M
         report.tell(f"{path}: {notice}")
     tagged = ((number, sentence) for number, document in enumerate(corpus.documents) for sentence in document.sentences)
     found = []
-    for number, predicted in extractor.predict_tagged(tagged, lambda number: number, options.batch_size):
+    for number, predicted in extractor.predict_tagged(
+        tagged, lambda number: number, options.batch_size, progress=report.progress
+    ):
         sentence = limits.apply(predicted)
         found.append(sentence)
         report.add(sentence, sentence.origin or f"document {number}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter, deque
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice, repeat
@@ -51,6 +51,7 @@ def predict_sentences(
     notices: Counter[str] | None = None,
     buffered_sentences: int = BUFFERED_SENTENCES,
     workers: BatchWorkers | None = None,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> Iterator[Sentence]:
     """Each sentence with what was predicted in place of its entities and relations, in the order of `sentences`.
 
@@ -64,6 +65,7 @@ def predict_sentences(
         documents: the document of each sentence, which context does not leave; without it there is no context.
         notices: takes counts of what windows cut off.
         workers: compute several batches at a time; None: one at a time, in this thread.
+        progress: is given the number of sentences of each batch that is done.
 
     Raises:
         ConfigError: the maker's windows are longer than the encoder reads.
@@ -89,6 +91,7 @@ def predict_sentences(
             for predicted, cut_off in map(predict, batches) if workers is None else workers.map(predict, batches):
                 found |= predicted
                 counts += cut_off
+                progress(len(predicted))
             for number in range(chunk.first, chunk.end):
                 yield found.pop(number)
     finally:

@@ -8,7 +8,7 @@ import pytest
 from spe_dist.errors import ConfigError
 from spe_dist.extraction.corpora.corpus import Corpus, Document, Entity, Relation, Sentence
 from spe_dist.extraction.joint.batch import collate
-from spe_dist.extraction.joint.examples import best_windows, document_ids, make_examples
+from spe_dist.extraction.joint.examples import document_ids, make_examples
 from spe_dist.extraction.joint.tags import TAGS
 
 PER, ORG, LOC = "per", "org", "loc"
@@ -138,12 +138,6 @@ def test_gold_that_no_window_holds_is_counted(joint):
     assert (example.gold.tags[3:25] != 3).all() and len(example.gold.pairs) == 0
     assert notices["relations that no window holds, not trained"] == 1
     assert notices["entities that no window holds, tagged but not typed"] == 1
-
-
-def test_best_windows_prefers_distance_from_cuts_but_not_from_ends_of_the_sentence():
-    windows = np.array([[0, 10], [5, 15], [10, 20]])
-    spans = np.array([[0, 1], [6, 7], [7, 8], [8, 9], [14, 16], [4, 11], [19, 20]])
-    assert best_windows(spans, windows, 20).tolist() == [0, 0, 0, 1, 2, -1, 2]
 
 
 def test_context_comes_from_neighbours_in_the_document_as_far_as_there_is_room(joint):

@@ -5,8 +5,11 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -82,6 +85,15 @@ def test_a_text_file_gives_a_line_for_each_sentence_and_a_summary(run, text_file
     assert "sentences/s; 0 lines left out" in err
 
 
+def test_progress_counts_the_sentences_of_batches_that_are_done(run, text_file, monkeypatch):
+    monkeypatch.setattr(predicting, "PROGRESS_SECONDS", 0.0)
+    _, _, err = run(text_file, "--batch_size", 2)
+    assert [line.split(",")[0] for line in err.splitlines() if line.endswith("sentences/s")] == [
+        "2 sentences",
+        "3 sentences",
+    ]
+
+
 def test_files_of_a_folder_whose_names_are_not_those_of_text_are_told(run, text_file, tmp_path):
     (tmp_path / "notes.md").write_text("Ada wrote code .\n")
     status, out, err = run(tmp_path)
@@ -93,8 +105,8 @@ def test_an_interrupted_run_tells_where_its_predictions_are(run, text_file, tmp_
     _, expected, _ = run(text_file)
     predict_tagged = Extractor.predict_tagged
 
-    def interrupted(self, *arguments):
-        yield next(predict_tagged(self, *arguments))
+    def interrupted(self, *arguments, **options):
+        yield next(predict_tagged(self, *arguments, **options))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Extractor, "predict_tagged", interrupted)
@@ -309,3 +321,32 @@ def test_a_reader_that_leaves_early_is_no_error(extractor_folder, tmp_path):
     result = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, cwd=ROOT)
     assert result.returncode == 0 and len(_records(result.stdout.decode())) == 1
     assert b"Traceback" not in result.stderr and b"BrokenPipe" not in result.stderr
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_several_threads_at_once(extractor_folder, tmp_path):
+    output = tmp_path / "out.jsonl"
+    command = [sys.executable, "spe_dist/predict.py", str(extractor_folder), "--device", "cpu", "--threads", "2"]
+    process = subprocess.Popen(
+        [*command, "--output", str(output)], cwd=ROOT, stdin=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdin is not None
+
+    def feed() -> None:
+        try:
+            while True:
+                process.stdin.write(b"John Smith works for IBM in Boston.\n" * 1000)
+        except (BrokenPipeError, ValueError):
+            return
+
+    threading.Thread(target=feed, daemon=True).start()
+    part = tmp_path / "out.jsonl.part"
+    deadline = time.monotonic() + 300
+    while not (part.is_file() and part.stat().st_size):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130 and b"Traceback" not in err
+    assert b"what was predicted until now" in err and not output.exists()
+    assert all(json.loads(line)["text"].startswith("John") for line in part.read_text().splitlines())
