@@ -15,7 +15,7 @@ PYTHON ?=
 TORCH ?=
 WORKERS ?= 2
 
-.PHONY: FORCE help install pretrain table test test-slurm test-all lint lock clean
+.PHONY: FORCE help install pretrain table test test-slurm test-all lint docs lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## *' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -56,9 +56,12 @@ lint: $(INSTALLED)  ## ruff, mypy, what may import what, shellcheck
 	@$(RUN) lint-imports
 	@if [ -n "$(SHELL_SCRIPTS)" ] && $(RUN) command -v shellcheck >/dev/null; then $(RUN) shellcheck $(SHELL_SCRIPTS); fi
 
+docs: $(INSTALLED)  ## the documentation as a site in site/; a broken link or reference is an error
+	@$(RUN) mkdocs build --strict --quiet
+
 lock:  ## renew constraints.txt from the bounds in pyproject.toml
 	@tools/lock.sh "$(or $(PYTHON),python3.11)"
 
 clean:  ## remove the environment, caches and demo runs
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis runs/demo runs/demo-* runs/table
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis runs/demo runs/demo-* runs/table
 	find spe_dist tests tools -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -44,13 +44,6 @@ def test_no_pin_brings_a_build_of_torch_or_cuda():
     assert not [name for name in pins() if re.match(r"(torch|triton|nvidia|cuda)(-|$)", name)]
 
 
-def test_files_that_the_readme_names_exist():
-    text = (ROOT / "README.md").read_text()
-    named = set(re.findall(r"\b(?:spe_dist|tools|ds_configs|slurm|tests)/[\w./-]+\.(?:py|sh|json)\b", text))
-    assert named
-    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
-
-
 def test_make_targets_that_the_readme_names_exist():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     named = set(re.findall(r"\bmake ([a-z]+(?:-[a-z]+)*)", (ROOT / "README.md").read_text()))

@@ -118,12 +118,12 @@ def kernels() -> list[Finding]:
 
 
 def compilers() -> list[Finding]:
-    """What --compile and DeepSpeed's own kernels (Adam on the CPU for zero2_offload) need."""
+    """What --compile needs; the optimizer is torch's, also where it is offloaded."""
     ninja = shutil.which("ninja")
     compiler = next((path for name in ("c++", "g++", "clang++") if (path := shutil.which(name))), None)
     found = [
-        Finding("ninja", ninja or "not on PATH; only --compile and offloading need it (activate the environment)"),
-        Finding("compiler", compiler or "no C++ compiler; only --compile and offloading need it (apt-get install g++)"),
+        Finding("ninja", ninja or "not on PATH; only --compile needs it (activate the environment)"),
+        Finding("compiler", compiler or "no C++ compiler; only --compile needs it (apt-get install g++)"),
     ]
     built = sorted({file.parent.name for folder in extension_roots() for file in folder.glob("*/*/*.so")})
     found.append(Finding("built extensions", ", ".join(built) or "none"))

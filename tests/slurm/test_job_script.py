@@ -1,4 +1,4 @@
-"""slurm/pretrain.sh with a stand-in for the training: tasks, ports, signals, exit statuses."""
+"""slurm/pretrain.sh and finetune.sh with a stand-in for the training: tasks, ports, signals, exit statuses."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from project import ROOT
 
+from spe_dist.cli.exits import STOPPED
+
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 
 
@@ -18,12 +20,14 @@ STAND_IN = """
 import argparse, json, os, signal, time
 from dataclasses import asdict
 from pathlib import Path
+from spe_dist.cli.exits import stopped_status
 from spe_dist.distributed.launch import detect
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--output", type=Path)
 parser.add_argument("--resume", action="append")
 parser.add_argument("--act", default="finish")
+parser.add_argument("--seed")
 options = parser.parse_args()
 place = detect()
 asked = []
@@ -31,7 +35,8 @@ if options.act != "deaf":
     for number in (signal.SIGUSR1, signal.SIGTERM):
         signal.signal(number, lambda got, frame: asked.append(signal.Signals(got).name))
 options.output.mkdir(parents=True, exist_ok=True)
-facts = {**asdict(place), "resume": options.resume, "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
+facts = {**asdict(place), "program": Path(__file__).stem, "resume": options.resume,
+         "python": os.environ.get("STAND_IN_PYTHON"), "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
          "threads": os.environ["OMP_NUM_THREADS"]}
 part = options.output / f"part.{place.rank}"
 part.write_text(json.dumps(facts))
@@ -41,36 +46,51 @@ if options.act == "fail" and place.rank == 1:
         time.sleep(0.05)
     raise SystemExit(7)
 deadline = time.monotonic() + (0 if options.act == "finish" or place.restart_count else 60)
-while time.monotonic() < deadline and not asked and not (options.output / "STOP").exists():
+while time.monotonic() < deadline and not asked:
+    if (options.output / "STOP").exists():
+        asked.append("STOP")
     time.sleep(0.05)
-if (options.output / "STOP").exists():
-    asked.append("STOP")
 if asked:
     time.sleep(1)
     (options.output / f"saved.{place.restart_count}.{place.rank}").write_text(asked[0])
     if place.rank == 0:
         (options.output / "checkpoints").mkdir(exist_ok=True)
         (options.output / "checkpoints" / "latest").touch()
-        if options.act == "wait":  # as training does: rank 0 leaves last, with the status of a stopped run
-            time.sleep(2)
-            raise SystemExit(75)
+    if options.act != "end":
+        raise SystemExit(1 if options.act == "fail" else stopped_status(place.rank, place.ranks))
 """
+
+
+def write_package(folder: Path) -> None:
+    """A package spe_dist in `folder` whose two trainings are the stand-in."""
+    package = folder / "spe_dist"
+    package.mkdir(parents=True)
+    for name in ("__init__.py", "errors.py", "cli", "distributed"):
+        (package / name).symlink_to(ROOT / "spe_dist" / name)
+    for program in ("pretrain.py", "finetune.py"):
+        (package / program).write_text(STAND_IN)
+
+
+def write_scripts(folder: Path) -> None:
+    """The job scripts themselves, unedited."""
+    folder.mkdir()
+    for name in ("pretrain.sh", "finetune.sh", "job.sh"):
+        (folder / name).symlink_to(ROOT / "slurm" / name)
+
+
+def write_program(path: Path, body: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o755)
+    return path
 
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkout whose spe_dist/pretrain.py is the stand-in; the script itself is ours, unedited."""
     folder = tmp_path_factory.mktemp("checkout")
-    (folder / "slurm").mkdir()
-    (folder / "slurm" / "pretrain.sh").symlink_to(ROOT / "slurm" / "pretrain.sh")
-    (folder / "spe_dist").mkdir()
-    for name in ("__init__.py", "errors.py", "distributed"):
-        (folder / "spe_dist" / name).symlink_to(ROOT / "spe_dist" / name)
-    (folder / "spe_dist" / "pretrain.py").write_text(STAND_IN)
-    (folder / ".venv" / "bin").mkdir(parents=True)
-    python = folder / ".venv" / "bin" / "python"
-    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
-    python.chmod(0o755)
+    write_package(folder)
+    write_scripts(folder / "slurm")
+    write_program(folder / ".venv" / "bin" / "python", f'exec "{sys.executable}" "$@"')
     return folder
 
 
@@ -118,9 +138,47 @@ def test_submitted_from_elsewhere_it_finds_the_checkout_and_names_a_folder_by_th
     assert (rank["ranks"], rank["resume"]) == (1, ["auto"])
 
 
+def test_without_a_checkout_it_runs_the_package_that_is_installed(cluster, tmp_path):
+    write_package(tmp_path / "site-packages")
+    write_scripts(tmp_path / "jobs")
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "json.py").write_text("raise SystemExit('a module of the folder of submission was imported')")
+    python = write_program(
+        tmp_path / "bin" / "python", f'PYTHONPATH="{tmp_path}/site-packages" exec "{sys.executable}" "$@"'
+    )
+    for program in ("pretrain", "finetune"):
+        script, output = str(tmp_path / "jobs" / f"{program}.sh"), tmp_path / program
+        job = cluster.submit(tmp_path / "work", script, "--output", str(output), SPE_PYTHON=str(python))
+        assert job.wait_for_state("COMPLETED", "FAILED") == "COMPLETED", job.text
+        assert [rank["program"] for rank in started(output)] == [program]
+
+
+def test_a_container_runs_the_interpreter_of_the_image_with_gpus_where_there_are_some(cluster, checkout, tmp_path):
+    write_package(tmp_path / "image")
+    shown = 'echo "$@" >>"' + str(tmp_path) + '/asked"; while [ "$1" != image.sif ]; do shift; done; shift 2'
+    inside = f'PYTHONPATH="{tmp_path}/image" STAND_IN_PYTHON=inside exec "{sys.executable}" "$@"'
+    write_program(tmp_path / "bin" / "apptainer", f"{shown}; {inside}")
+    (tmp_path / "image.sif").touch()
+    words = ["--gpus-per-node=1", str(checkout / "slurm" / "pretrain.sh"), "--output", str(tmp_path / "out")]
+    variables = {"SPE_CONTAINER": "image.sif", "SPE_CONTAINER_OPTIONS": "--bind /shared"}
+    path = f"{tmp_path / 'bin'}:{cluster.environment['PATH']}"
+    job = cluster.submit(tmp_path, *words, **variables, PATH=path)
+    assert job.wait_for_state("COMPLETED", "FAILED") == "COMPLETED", job.text
+    assert [rank["python"] for rank in started(tmp_path / "out")] == ["inside"]
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert [line.split(" -m ")[0] for line in asked] == ["exec --bind /shared --nv image.sif python3"] * 2
+
+
+def test_an_array_puts_its_index_into_the_options(cluster, checkout, tmp_path):
+    output = f"{tmp_path}/seed-%a"
+    job = cluster.submit(checkout, "--array=3-4", "slurm/finetune.sh", "--seed", "%a", "--output", output)
+    job.wait_for(lambda: started(tmp_path / "seed-3") and started(tmp_path / "seed-4"), timeout_s=60)
+
+
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
+        ({"SPE_CONTAINER": "/nowhere.sif"}, "SPE_CONTAINER=/nowhere.sif does not exist"),
         ({"SPE_HOME": "/nowhere"}, "SPE_HOME=/nowhere holds no spe_dist/pretrain.py"),
         ({"SPE_PYTHON": "/nowhere/python"}, "SPE_PYTHON=/nowhere/python cannot be run"),
     ],
@@ -167,29 +225,11 @@ def test_cancelling_lets_the_ranks_save_and_does_not_requeue(cluster, checkout, 
     assert job.field("Restarts") == "0"
 
 
-def test_a_run_stopped_by_its_file_ends_the_job_with_status_75_so_that_nothing_depends_on_it(
-    cluster, checkout, tmp_path
-):
-    job = cluster.submit(checkout, "--nodes=2", "slurm/pretrain.sh", "--act=wait", "--output", str(tmp_path))
-    job.wait_for(lambda: len(started(tmp_path)) == 2)
-    (tmp_path / "STOP").touch()
-    job.wait_for_state("FAILED")
-    assert job.field("ExitCode") == "75:0" and job.field("Restarts") == "0"
-    assert "stopped as asked and saved" in job.text
-
-
-def test_a_run_that_finishes_though_it_was_asked_to_stop_is_not_requeued(cluster, checkout, tmp_path):
-    job = cluster.submit(checkout, "slurm/pretrain.sh", "--act=end", "--output", str(tmp_path))
-    job.wait_for(lambda: started(tmp_path))
-    cluster.run("scontrol", "update", f"JobId={job.number}", "TimeLimit=1")
-    assert job.wait_for_state("COMPLETED", "FAILED") == "COMPLETED", job.text
-    assert "finished in spite of USR1" in job.text and job.field("Restarts") == "0"
-
-
+@pytest.mark.parametrize("program", ["pretrain", "finetune"])
 @pytest.mark.parametrize("way", ["time limit", "requeue", "preemption"])
-def test_a_stopped_job_saves_and_goes_on_by_itself(cluster, checkout, tmp_path, way):
+def test_a_stopped_job_saves_and_goes_on_by_itself(cluster, checkout, tmp_path, way, program):
     given = ["--act=wait", "--resume=never", f"--output={tmp_path}"]
-    job = cluster.submit(checkout, "--nodes=2", "slurm/pretrain.sh", *given)
+    job = cluster.submit(checkout, "--nodes=2", f"slurm/{program}.sh", *given)
     job.wait_for(lambda: len(started(tmp_path)) == 2)
     if way == "time limit":
         cluster.run("scontrol", "update", f"JobId={job.number}", "TimeLimit=1")
@@ -208,6 +248,25 @@ def test_a_stopped_job_saves_and_goes_on_by_itself(cluster, checkout, tmp_path, 
     assert {tuple(rank["resume"]) for rank in started(tmp_path)} == {("auto", "never")}
     assert {tuple(rank["resume"]) for rank in started(tmp_path, start=1)} == {("auto", "never", "auto")}
     assert "start 1," in job.text and "start 2," in job.text
+
+
+def test_a_run_that_ends_at_the_time_limit_is_not_requeued(cluster, checkout, tmp_path):
+    job = cluster.submit(checkout, "slurm/pretrain.sh", "--act=end", "--output", str(tmp_path))
+    job.wait_for(lambda: started(tmp_path))
+    cluster.run("scancel", "--batch", "--signal=USR1", job.number)
+    job.wait_for_state("COMPLETED")
+    assert job.field("Restarts") == "0"
+    assert "finished before USR1 could stop it" in job.text
+
+
+def test_a_run_that_was_stopped_by_its_file_ends_the_job_with_the_status_of_a_part(cluster, checkout, tmp_path):
+    job = cluster.submit(checkout, "--nodes=2", "slurm/pretrain.sh", "--act=wait", "--output", str(tmp_path))
+    job.wait_for(lambda: len(started(tmp_path)) == 2)
+    (tmp_path / "STOP").touch()
+    job.wait_for_state("FAILED")
+    assert job.field("ExitCode") == f"{STOPPED}:0"
+    assert job.field("Restarts") == "0"
+    assert "submit it again with --output" in job.text
 
 
 def test_ranks_that_had_not_begun_at_the_time_limit_are_not_requeued_for_ever(cluster, checkout, tmp_path):

@@ -90,7 +90,7 @@ def test_a_killed_rank_ends_the_job_with_an_error_and_no_requeue(cluster, demo_s
     rank = next(
         process
         for process in psutil.process_iter(["cmdline", "environ"])  # None where a process ends meanwhile
-        if any(word.endswith("pretrain.py") for word in process.info["cmdline"] or ())
+        if "spe_dist.pretrain" in (process.info["cmdline"] or ())
         and variables.items() <= (process.info["environ"] or {}).items()
         and process.parent().name().startswith("slurmstepd")
     )

@@ -46,9 +46,11 @@ class Entity:
     Entities are equal where position, type and text are, whatever their probability.
 
     Attributes:
-        start_char, end_char: half-open, in characters (Unicode code points) of the text that was read.
+        start_char: first character (Unicode code point) of the text that was read.
+        end_char: the character behind the last one.
         text: these characters.
-        start_word, end_word: half-open, in the words of its sentence.
+        start_word: first word, in the words of its sentence.
+        end_word: the word behind the last one.
         probability: P(type | span) times the probabilities of its words' tags, so long entities have low ones.
     """
 
@@ -77,7 +79,8 @@ class Relation:
     Relations are equal where entities, direction and type are, whatever their probability.
 
     Attributes:
-        head, tail: the entities, objects of the sentence's `entities`.
+        head: its first argument, one of the sentence's `entities`.
+        tail: its second argument, likewise.
         probability: P(relation and direction | the two entities).
     """
 
@@ -100,7 +103,8 @@ class Sentence:
 
     Attributes:
         text: the sentence as it stands in the input.
-        start_char, end_char: half-open, in characters of the input.
+        start_char: first character, in the input.
+        end_char: the character behind the last one.
         words: what the model read.
         word_offsets: (first character, end) of each word, in the input.
         entities: in reading order.

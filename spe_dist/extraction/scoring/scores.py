@@ -56,8 +56,12 @@ class Scores:
     """Counts of one set of predictions, and from them precision, recall and F1 as fractions of 1.
 
     Attributes:
-        entity, relation, ent_rel: counts over all types; `entity.f1`, `ent_rel.recall`, ...
-        entity_by_type, relation_by_type, ent_rel_by_type: counts by type.
+        entity: counts over all types; `entity.f1`, `entity.recall`, ...
+        relation: the same for relations.
+        ent_rel: the same for relations whose arguments' types are right too.
+        entity_by_type: counts by type.
+        relation_by_type: counts by type.
+        ent_rel_by_type: counts by type.
         by_entities: by the number of distinct gold entities in the sentence.
         by_length: by the number of words in the sentence.
         symmetric: relation types that were scored without direction.
