@@ -77,8 +77,8 @@ class Finetuner:
             position, context = self.journal.position, self.step.context
             batch, gold_entities, sentences = self.data.batch(position.step, context.rank, context.ranks)
             factor = self.schedule.rate(position.applied_steps)
-            factor *= uncorrected_factor(position.applied_steps, self.config.optimizer)
-            outcome = self.step(position.step, self.rates.rates(factor), batch, gold_entities)
+            uncorrected = factor * uncorrected_factor(position.applied_steps, self.config.optimizer)
+            outcome = self.step(position.step, self.rates.rates(uncorrected), batch, gold_entities)
             self.journal.agreement()
             local = {"pieces": float(batch.n_tokens), "gold_sentences": float(gold_entities.sum())}
             self._record(outcome, factor, sentences, local, time.monotonic() - began)

@@ -13,9 +13,9 @@ from spe_dist.model.kernels import choose_kernels, kernel_lines
 from spe_dist.model.loading import LoadedEncoder
 from spe_dist.pretraining import build, resume
 from spe_dist.pretraining.build_engine import build_engine
+from spe_dist.pretraining.curves import draw_curves
 from spe_dist.pretraining.loop import Trainer, finish_row
 from spe_dist.pretraining.step import TrainingStep
-from spe_dist.training.curves import draw_curves
 from spe_dist.training.journal import Journal
 from spe_dist.training.metrics import MetricLog
 from spe_dist.training.progress import duration

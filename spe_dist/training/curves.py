@@ -1,87 +1,105 @@
-"""Loss curves of a run as a picture, from its metrics.jsonl."""
+"""Curves of a run as a picture, from its metrics.jsonl: six panels, each with a note on how to read it.
+
+The panels of each training stand beside its loop, in `curves.py` there.
+"""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from spe_dist.training.metrics import read_rows
 from spe_dist.utils.run_files import CURVES_FILE, METRICS_FILE
 
-Rows = Sequence[dict[str, Any]]
+Rows = Sequence[Mapping[str, Any]]
+SMOOTHED_FROM = 50  # points
+NOTE_CHARACTERS = 62  # of a line below a panel
 
 
-def draw_curves(folder: Path) -> Path | None:
-    """Draw folder/curves.png; None where there are no rows yet."""
-    return draw_panels(folder, _draw)
+@dataclass(frozen=True)
+class Panel:
+    """One panel. What it shows are names of figures in the rows, with their labels.
+
+    `per_cent`: fractions are drawn as per cent, as the program prints them. `note`: what a reader may wonder about.
+    """
+
+    title: str
+    note: str
+    training: Mapping[str, str]
+    held_out: Mapping[str, str] = field(default_factory=dict)
+    yardsticks: Mapping[str, str] = field(default_factory=dict)  # of the evaluations: what to compare with, dashed
+    chance: str = ""  # of the training rows, dashed
+    per_cent: bool = False
+    smoothed: bool = True
+    shaded_until: int = 0  # step up to which the background is grey
 
 
-def draw_panels(folder: Path, draw: Callable[[Any, Rows, Rows], None]) -> Path | None:
-    """folder/curves.png of two times three panels that `draw(panels, training rows, evaluation rows)` fills."""
-    rows = read_rows(folder / METRICS_FILE, "train")
-    evaluations = read_rows(folder / METRICS_FILE, "evaluation")
-    if not rows:
-        return None
+def draw_panels(folder: Path, title: str, panels: Sequence[Panel], rows: Rows, evaluations: Rows) -> Path:
+    """Draw folder/curves.png, two rows of three panels."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(13, 7), layout="constrained")
+    figure = Figure(figsize=(14, 8), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(2, 3)
-    draw(panels, rows, evaluations)
-    for panel in panels.flat:
-        panel.set_xlabel("step")
-        panel.grid(alpha=0.3)
-        if panel.get_legend_handles_labels()[0]:
-            panel.legend(fontsize="small")
+    figure.suptitle(title)
+    for axes, panel in zip(figure.subplots(2, 3).flat, panels, strict=True):
+        _draw(axes, panel, rows, evaluations)
     path = folder / CURVES_FILE
     figure.savefig(path, dpi=110)
     return path
 
 
-def _draw(panels: Any, rows: Rows, evaluations: Rows) -> None:
-    draw_panel(panels[0, 0], rows, {"loss": "total"}, "total loss (nats)")
-    draw_panel(panels[0, 1], rows, {"tbo_loss": "training"}, "token boundary (nats a piece)")
-    draw_points(
-        panels[0, 1], evaluations, {"heldout/tbo_nats": "held out", "heldout/tbo_count_model_nats": "count model"}
-    )
-    draw_panel(panels[0, 2], rows, {"spo_loss": "training"}, "span permutation (nats a span)")
-    draw_points(panels[0, 2], evaluations, {"heldout/spo_nats": "held out", "heldout/spo_entropy": "entropy of labels"})
-    draw_panel(panels[1, 0], rows, {"cspo_loss": "training"}, "contrastive (nats a sentence)")
-    draw_panel(panels[1, 1], rows, {"contrastive_top1": "training, queue"}, "contrastive top-1")
-    draw_points(
-        panels[1, 1],
-        evaluations,
-        {
-            "heldout/top1_random": "held out, random",
-            "heldout/top1_same_layout": "held out, same layout",
-            "heldout/top1_same_layout_control": "same layout, control",
-        },
-    )
-    draw_panel(panels[1, 2], rows, {"learning_rate": "learning rate"}, "learning rate")
+def read_training(folder: Path) -> tuple[Rows, Rows]:
+    """The rows of training steps and of evaluations."""
+    return read_rows(folder / METRICS_FILE, "train"), read_rows(folder / METRICS_FILE, "evaluation")
 
 
-def draw_panel(panel: Any, rows: Sequence[dict[str, Any]], names: dict[str, str], title: str) -> None:
-    panel.set_title(title)
-    for name, label in names.items():
-        points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
-        if not points:
-            continue
-        steps, values = zip(*points, strict=True)
-        if len(values) < 50 or name.endswith("learning_rate"):
-            panel.plot(steps, values, label=label)
-            continue
-        panel.plot(steps, values, alpha=0.25, linewidth=0.8, color="C0")
-        panel.plot(steps, smooth(values), label=f"{label}, smoothed", color="C0")
-
-
-def draw_points(panel: Any, rows: Sequence[dict[str, Any]], names: dict[str, str]) -> None:
-    for i, (name, label) in enumerate(names.items(), start=1):
-        points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
+def _draw(axes: Any, panel: Panel, rows: Rows, evaluations: Rows) -> None:
+    axes.set_title(f"{panel.title} (%)" if panel.per_cent else panel.title)
+    note = textwrap.fill(panel.note, NOTE_CHARACTERS)
+    axes.set_xlabel(f"step\n{note}", fontsize="small")
+    axes.grid(alpha=0.3)
+    if panel.shaded_until:
+        axes.axvspan(0, panel.shaded_until, color="0.92", zorder=0)
+    scale = 100 if panel.per_cent else 1
+    colors = (f"C{i}" for i in itertools.count())
+    for name, label in panel.training.items():
+        _line(axes, _points(rows, name, scale), label, next(colors), panel.smoothed)
+    for name, label in panel.held_out.items():
+        color, points = next(colors), _points(evaluations, name, scale)
         if points:
-            panel.plot(*zip(*points, strict=True), marker=".", label=label, color=f"C{i}")
+            axes.plot(*zip(*points, strict=True), marker=".", label=label, color=color)
+    dashes = iter(("--", ":", "-."))
+    for name, label in panel.yardsticks.items():
+        points = _points(evaluations, name, scale)
+        if points:  # the same in all evaluations, or nearly so: a line over the whole panel
+            axes.axhline(points[-1][1], linestyle=next(dashes), color="0.35", label=label)
+    if panel.chance:
+        points = _points(rows, panel.chance, scale)
+        if points:
+            axes.plot(*zip(*points, strict=True), linestyle="--", color="0.35", label="chance")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize="small")
+
+
+def _line(axes: Any, points: Sequence[tuple[int, float]], label: str, color: str, smoothed: bool) -> None:
+    if not points:
+        return
+    steps, values = zip(*points, strict=True)
+    if not smoothed or len(values) < SMOOTHED_FROM:
+        axes.plot(steps, values, label=label, color=color)
+        return
+    axes.plot(steps, values, alpha=0.25, linewidth=0.8, color=color)
+    shown = len(values) - max(1, len(values) // 120)  # the last means are of few points
+    axes.plot(steps[:shown], smooth(values)[:shown], label=f"{label}, smoothed", color=color)
+
+
+def _points(rows: Rows, name: str, scale: float) -> list[tuple[int, float]]:
+    return [(row["step"], scale * row[name]) for row in rows if row.get(name) is not None]
 
 
 def smooth(values: Sequence[float]) -> list[float]:

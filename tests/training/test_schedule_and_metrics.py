@@ -6,7 +6,6 @@ import torch
 from spe_dist.config.pretraining import OptimizerConfig
 from spe_dist.distributed.context import RankContext
 from spe_dist.pretraining.loop import finish_row
-from spe_dist.training.curves import draw_curves, smooth
 from spe_dist.training.journal import Position
 from spe_dist.training.metrics import MetricLog, read_rows
 from spe_dist.training.progress import Pace, duration
@@ -140,19 +139,3 @@ def test_numbers_that_json_cannot_hold_become_null(tmp_path, context):
     log = MetricLog(tmp_path, context, finish_row)
     log.write({"kind": "train", "step": 1, "grad_norm": float("nan")})
     assert json.loads(log.path.read_text()) == {"kind": "train", "step": 1, "grad_norm": None}
-
-
-def test_smoothing_keeps_straight_lines_and_evens_out_noise():
-    line = [0.5 * i for i in range(200)]
-    assert smooth(line) == pytest.approx(line)
-    noise = [(-1.0) ** i for i in range(200)]
-    assert max(abs(value) for value in smooth(noise)[10:-10]) < 0.2
-
-
-def test_curves_are_drawn_for_short_and_long_runs(tmp_path, context):
-    assert draw_curves(tmp_path) is None
-    log = MetricLog(tmp_path, context, finish_row)
-    for step in range(1, 80):
-        add_row(log, step)
-    log.flush()
-    assert draw_curves(tmp_path).read_bytes().startswith(b"\x89PNG")
