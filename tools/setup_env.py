@@ -166,7 +166,7 @@ def pip_install(python: str, arguments: list[str]) -> None:
 
 def install_packages(python: str, pinned: bool) -> None:
     """The project (editable) and what it needs, at the pinned versions; without an index, at versions within bounds."""
-    project = f"{ROOT}[test,dev,docs]"
+    project = f"{ROOT}[train,test,dev,docs]"
     if not pinned:
         return pip_install(python, ["--editable", project])
     try:
@@ -174,7 +174,7 @@ def install_packages(python: str, pinned: bool) -> None:
     except subprocess.CalledProcessError:
         say("the pinned versions cannot be had here; trying what is installed, within the bounds of pyproject.toml")
     try:
-        return pip_install(python, ["--retries", "0", "--no-build-isolation", "--editable", f"{ROOT}[test]"])
+        return pip_install(python, ["--retries", "0", "--no-build-isolation", "--editable", f"{ROOT}[train,test]"])
     except subprocess.CalledProcessError:
         sys.exit("error: installation failed; pip's own messages above name the package")
 

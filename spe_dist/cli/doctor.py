@@ -22,6 +22,7 @@ from packaging.specifiers import SpecifierSet
 
 from spe_dist import __version__
 from spe_dist.cli.exits import DONE, FAILED, run_command
+from spe_dist.cli.options.extras import missing
 from spe_dist.cli.options.parser import Parser
 from spe_dist.distributed import launch
 from spe_dist.errors import LaunchError
@@ -56,7 +57,8 @@ def versions() -> list[Finding]:
         try:
             found.append(_version(name, metadata.version(name), bounds, remedy))
         except metadata.PackageNotFoundError:
-            found.append(Finding(name, "not installed", remedy))
+            extra = missing(name)
+            found.append(Finding(name, f"not installed{', needed to train' if extra else ''}", "" if extra else remedy))
     return found
 
 

@@ -23,12 +23,12 @@ import time
 import traceback
 from collections.abc import Callable
 
+from spe_dist.cli.options.extras import missing
 from spe_dist.errors import DivergenceError, SpeError, TrainingFailure
 from spe_dist.utils.threads import wait_asleep
 
 DONE, FAILED, USER_ERROR, STOPPED, INTERRUPTED = 0, 1, 2, 75, 130  # 75: EX_TEMPFAIL of sysexits.h, "try again later"
 OTHER_RANKS_WAIT_S = 3.0  # for the launcher, which ends the others once rank 0 has said the same
-TRAIN_EXTRA = ("deepspeed", "webdataset", "tensorboard", "matplotlib", "ninja")  # as in pyproject.toml
 
 
 def stopped_status(rank: int, ranks: int) -> int:
@@ -70,7 +70,7 @@ def run_command(
     except errors as error:
         return _user_error(str(error))
     except ModuleNotFoundError as error:
-        return _user_error(missing_extra(error))
+        return _user_error(_missing_extra(error))
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
@@ -93,7 +93,7 @@ def run_training(program: Callable[[], int]) -> int:
         _report(str(error))
         return USER_ERROR if isinstance(error, SpeError) else FAILED
     except ModuleNotFoundError as error:
-        _report(missing_extra(error))
+        _report(_missing_extra(error))
         return USER_ERROR
     except RuntimeError as error:
         if not _connection_lost(error):
@@ -125,12 +125,11 @@ def _status_of(command: Callable[[], int | None]) -> int:
         return DONE
 
 
-def missing_extra(error: ModuleNotFoundError) -> str:
-    """What to install, in one line. Raises the error where it is not a package of the extra `train` that is missing."""
-    name = (error.name or "").partition(".")[0]
-    if name not in TRAIN_EXTRA:
-        raise error
-    return f"this needs {name}, which is not installed; pip install 'spe-dist[train]'"
+def _missing_extra(error: ModuleNotFoundError) -> str:
+    """What to install, in one line. Raises the error where what is missing is no package of an extra."""
+    if message := missing(error.name or ""):
+        return message
+    raise error
 
 
 def _user_error(message: str) -> int:

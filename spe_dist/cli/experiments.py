@@ -20,6 +20,7 @@ from pathlib import Path
 
 from spe_dist import experiments
 from spe_dist.cli.exits import run_command
+from spe_dist.cli.options.extras import TO_MAKE_SHARDS, TO_TRAIN, require
 from spe_dist.cli.options.numbers import whole_number
 from spe_dist.cli.options.parser import Parser, choose_command, help_on_commands
 from spe_dist.errors import ConfigError
@@ -110,6 +111,7 @@ def run(options: argparse.Namespace) -> int:
     if options.dry_run:
         print("\n".join(describe_plan(plan, requests)))
         return 0
+    require(*TO_TRAIN, *TO_MAKE_SHARDS)
     devices = tuple(filter(None, options.devices.split(",")))
     jobs = options.jobs if options.jobs is not None else len(devices) or experiment.jobs
     with alone_in(output, plan):

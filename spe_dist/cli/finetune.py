@@ -17,6 +17,7 @@ import sys
 from collections.abc import Sequence
 
 from spe_dist.cli.exits import DONE, run_training, stopped_status
+from spe_dist.cli.options.extras import TO_TRAIN, require
 from spe_dist.cli.options.training import read_options, training_parser
 from spe_dist.config.finetuning import FinetuneConfig
 from spe_dist.config.loading import to_yaml
@@ -36,6 +37,7 @@ def _run(argv: Sequence[str]) -> int:
         print(to_yaml(options.config), end="")
         return DONE
     options.config.require_inputs()
+    require(*TO_TRAIN)
     check_names(start=options.config.model.start, tokenizer=options.config.model.tokenizer)
     return _train(options.config, options.deepspeed)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spe_dist.cli.exits import DONE, run_training, stopped_status
+from spe_dist.cli.options.extras import TO_MAKE_SHARDS, TO_TRAIN, require
 from spe_dist.cli.options.training import read_options, training_parser
 from spe_dist.config.loading import load_config, to_yaml
 from spe_dist.config.pretraining import Config
@@ -45,6 +46,7 @@ def _run(argv: Sequence[str]) -> int:
     if options.print_config:
         print(to_yaml(config), end="")
         return DONE
+    require(*TO_TRAIN, *(TO_MAKE_SHARDS if config.data.shards is None else ()))
     check_names(encoder=config.model.encoder, tokenizer=config.model.tokenizer)
     return _train(config, options.deepspeed, "output" in options.given or options.config_file is not None)
 

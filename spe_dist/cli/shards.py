@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import get_args
 
 from spe_dist.cli.exits import run_command
+from spe_dist.cli.options.extras import TO_MAKE_SHARDS, require
 from spe_dist.cli.options.numbers import number, whole_number
 from spe_dist.cli.options.parser import Parser, choose_command, help_on_commands
 from spe_dist.config.pretraining import CorruptionConfig
@@ -52,6 +53,7 @@ def make(options: argparse.Namespace) -> int:
     Input is plain, .gz, .xz or .zst text or JSON lines. Sentences are shuffled over the whole corpus, 0.5% are held
     out. An interrupted run continues when the command is repeated.
     """
+    require(*TO_MAKE_SHARDS)
     from spe_dist.data.build.make import make_shards
 
     settings = vars(options)

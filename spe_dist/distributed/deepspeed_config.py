@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import torch
 
+from spe_dist.config.deepspeed_files import find_deepspeed_config
 from spe_dist.config.pretraining import Config
 from spe_dist.config.shared import EngineSettings, check_batch_divides
 from spe_dist.errors import ConfigError
@@ -62,14 +63,19 @@ def plan_batches(config: Config, ranks: int, device_type: str) -> BatchPlan:
     return BatchPlan(global_batch, ranks, share // micro_batch, micro_batch)
 
 
-def load_deepspeed_config(path: str | None) -> dict[str, Any]:
-    """The JSON file's content; `None` gives ZeRO stage 1 with everything "auto". Raises ConfigError."""
-    if path is None:
+def load_deepspeed_config(name: str | None) -> dict[str, Any]:
+    """The content of a JSON file, given by its path or by the name of one that the package brings.
+
+    `None` gives ZeRO stage 1 with everything "auto".
+
+    Raises:
+        ConfigError: where there is no such file, or it is no DeepSpeed config.
+    """
+    if name is None:
         return {"zero_optimization": {"stage": 1}}
+    path = find_deepspeed_config(name)
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"DeepSpeed config {path} does not exist; ds_configs/ holds zero1, zero2, zero3") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"DeepSpeed config {path} is not valid JSON: {error}") from None
     except OSError as error:

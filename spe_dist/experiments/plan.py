@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from spe_dist.config.deepspeed_files import find_deepspeed_config
 from spe_dist.errors import ConfigError
 from spe_dist.experiments.file import PLACEHOLDER, Experiment, Row, Start
 from spe_dist.experiments.pieces import PRODUCT, Cell, Piece, Plan, cells_of
@@ -270,4 +271,7 @@ class _Planner:
 
 def _paths(settings: Mapping[str, Any]) -> dict[str, str]:
     """Settings that name files or folders: where these exist, their content counts."""
-    return {name: str(settings[name]) for name in PATH_SETTINGS if settings.get(name) is not None}
+    found = {name: str(settings[name]) for name in PATH_SETTINGS if settings.get(name) is not None}
+    if "deepspeed" in found and not PLACEHOLDER.search(found["deepspeed"]):
+        found["deepspeed"] = str(find_deepspeed_config(found["deepspeed"]))
+    return found

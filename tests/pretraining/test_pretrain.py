@@ -104,7 +104,7 @@ def test_a_demo_run_gets_a_folder_of_its_own_and_is_found_again_by_resume(tmp_pa
         (["--steps=ten"], ["steps='ten'", "whole number"]),
         (["--preset=papr"], ["papr", "paper"]),
         (["--preset=paper"], ["spe shards make"]),
-        (["--deepspeed=nowhere.json"], ["nowhere.json", "ds_configs"]),
+        (["--deepspeed=nowhere.json"], ["nowhere.json", "zero2_offload"]),
         (["--config=nowhere.yaml"], ["nowhere.yaml"]),
         (["--config=/"], ["--config", "directory"]),
     ],
