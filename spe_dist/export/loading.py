@@ -13,7 +13,7 @@ from spe_dist.config.loading import resolve
 from spe_dist.config.pretraining import Config
 from spe_dist.errors import CheckpointError
 from spe_dist.export.folder import read_folder, tokenizer_files, write_folder
-from spe_dist.export.parts import POOLER, SPE, Parts, exported_settings, seeded_pooler
+from spe_dist.export.parts import POOLER, SPE, Parts, differing, exported_settings, parts_of
 from spe_dist.model.encoder import PackedBertEncoder
 from spe_dist.model.heads import TokenBoundaryHead
 from spe_dist.model.spe import PretrainingModel, SpeModel, build_pretraining_model, build_spe_model
@@ -47,29 +47,12 @@ def save_pretraining_model(
     model: PretrainingModel, config: Config, tokenizer: Any, folder: str | Path, overwrite: bool = False
 ) -> None:
     """Write a model in memory as an exported folder; `config` are the settings that it was built with."""
-    write_folder(_parts_of(model.state_dict(), model.spe, exported_settings(config), tokenizer), folder, overwrite)
+    parts = parts_of(model.state_dict(), model.spe.encoder.config.to_dict(), exported_settings(config), tokenizer)
+    write_folder(parts, folder, overwrite)
 
 
 def has_tokenizer(folder: Path) -> bool:
     return any(file.name in ("tokenizer.json", "vocab.txt") for file in tokenizer_files(folder))
-
-
-def _parts_of(state: dict[str, Tensor], spe: SpeModel, settings: dict[str, Any], tokenizer: Any) -> Parts:
-    weights = on_cpu(state)
-    bert_config = spe.encoder.config.to_dict()
-    trained = any(name.startswith(POOLER) for name in weights)
-    return Parts(
-        weights=weights,
-        settings=settings,
-        bert_config=bert_config,
-        pooler={} if trained else seeded_pooler(bert_config, seed=0),
-        pooler_origin="trained" if trained else "untrained",
-        tokenizer=tokenizer,
-    )
-
-
-def on_cpu(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().to("cpu", torch.float32) for name, tensor in state.items()}
 
 
 def empty_encoder(parts: Parts) -> PackedBertEncoder:
@@ -92,8 +75,8 @@ def _fit_decoder(model: PretrainingModel, weights: dict[str, Tensor]) -> None:
 
 def fill(module: torch.nn.Module, weights: dict[str, Tensor], what: str) -> None:
     """Load exactly these weights. CheckpointError, with `what` for the module, where names or shapes differ."""
-    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-    missing = sorted(expected.keys() - weights.keys())
+    expected = module.state_dict()
+    missing, unknown, unlike = differing(expected, weights)
     if missing:
         heads = sorted({name.split(".")[0] for name in missing} & {"tbo_head", "spo_head"})
         reason = f"the {' and '.join(heads)}" if len(heads) and len(missing) > 1 else missing[0]
@@ -101,11 +84,10 @@ def fill(module: torch.nn.Module, weights: dict[str, Tensor], what: str) -> None
             f"the weights of the {what} are not complete: {reason} missing ({len(missing)} tensors). A momentum "
             "encoder is exported without the heads of TBO and SPO; convert the checkpoint with --encoder query"
         )
-    unknown = sorted(weights.keys() - expected.keys())
-    unlike = [n for n in expected if n in weights and tuple(weights[n].shape) != expected[n]]
     if unknown or unlike:
-        told = [f"{n} is {list(weights[n].shape)}, not {list(expected[n])}" for n in unlike] + [
-            f"{n} is unknown" for n in unknown
-        ]
-        raise CheckpointError(f"weights and settings of the {what} do not fit: {'; '.join(told[:3])}; convert it again")
+        faults = [f"{n} is {list(weights[n].shape)}, not {list(expected[n].shape)}" for n in unlike]
+        faults += [f"{n} is unknown" for n in unknown]
+        raise CheckpointError(
+            f"weights and settings of the {what} do not fit: {'; '.join(faults[:3])}; convert it again"
+        )
     module.load_state_dict(weights)

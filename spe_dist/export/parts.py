@@ -56,6 +56,37 @@ class Parts:
         return sum(t.numel() * t.element_size() for t in [*self.weights.values(), *self.pooler.values()])
 
 
+def parts_of(
+    state: Mapping[str, Tensor],
+    bert_config: dict[str, Any],
+    settings: dict[str, Any],
+    tokenizer: Any,
+    facts: Mapping[str, Any] | None = None,
+) -> Parts:
+    """The parts of a model in memory, from its state by PretrainingModel's parameter names."""
+    trained = any(name.startswith(POOLER) for name in state)
+    return Parts(
+        weights=on_cpu(state),
+        settings=settings,
+        bert_config=bert_config,
+        pooler={} if trained else seeded_pooler(bert_config, seed=0),
+        pooler_origin="trained" if trained else "untrained",
+        tokenizer=tokenizer,
+        facts=facts or {},
+    )
+
+
+def on_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a state in float32 on the CPU, without their history."""
+    return {name: tensor.detach().to("cpu", torch.float32) for name, tensor in state.items()}
+
+
+def differing(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> tuple[list[str], list[str], list[str]]:
+    """Names that are missing in `given`, that it alone has, and whose tensors have another shape there."""
+    unlike = [name for name in expected if name in given and expected[name].shape != given[name].shape]
+    return sorted(expected.keys() - given.keys()), sorted(given.keys() - expected.keys()), unlike
+
+
 def exported_settings(config: Config) -> dict[str, Any]:
     """The settings of `config` that shape the modules, by leaf name, ready for JSON."""
     return {

@@ -13,8 +13,8 @@ from torch import Tensor
 from spe_dist.data.text.vocabulary import load_tokenizer
 from spe_dist.export.encode import Encoded, Pair, Span, encode
 from spe_dist.export.folder import find_folder, read_folder, write_folder
-from spe_dist.export.loading import has_tokenizer, on_cpu, spe_model_of
-from spe_dist.export.parts import SPE, Parts
+from spe_dist.export.loading import has_tokenizer, spe_model_of
+from spe_dist.export.parts import SPE, Parts, on_cpu
 from spe_dist.model.spe import SpeModel
 
 

@@ -42,7 +42,7 @@ from spe_dist.export.folder import (
     write_json,
 )
 from spe_dist.export.loading import spe_model_of
-from spe_dist.export.parts import EXPORTED_SECTIONS, POOLER, SPE, Parts, seeded_pooler
+from spe_dist.export.parts import EXPORTED_SECTIONS, SPE, Parts, differing, on_cpu, parts_of
 from spe_dist.extraction.corpora.corpus import Labels
 from spe_dist.extraction.joint.card import SCORES, extractor_card
 from spe_dist.extraction.joint.model import JointModel
@@ -82,7 +82,7 @@ def save_extractor(
     output = Path(folder)
     parts = _parts(model, tokenizer, settings, facts)
     state = model.state_dict()
-    heads = {name: _plain(value) for name, value in state.items() if not name.startswith(SPE)}
+    heads = on_cpu({name: value for name, value in state.items() if not name.startswith(SPE)})
     check_free_name(output, True, EXTRACTOR)
     check_space(output, parts.bytes + sum(4 * tensor.numel() for tensor in heads.values()))
     document: dict[str, Any] = {
@@ -161,26 +161,15 @@ def read_labels(path: Path) -> Labels:
 
 
 def _parts(model: JointModel, tokenizer: Any, settings: Mapping[str, Any], facts: Mapping[str, Any]) -> Parts:
-    weights = {name: _plain(value) for name, value in model.state_dict().items() if name.startswith(SPE)}
-    bert_config = model.spe.encoder.config.to_dict()
-    trained = any(name.startswith(POOLER) for name in weights)
+    weights = {name: value for name, value in model.state_dict().items() if name.startswith(SPE)}
     known = leaves()
     network = {n: _json_value(v) for n, v in settings.items() if n in known and known[n].section in EXPORTED_SECTIONS}
-    return Parts(
-        weights=weights,
-        settings={**network, **OBJECTIVES},
-        bert_config=bert_config,
-        pooler={} if trained else seeded_pooler(bert_config, seed=0),
-        pooler_origin="trained" if trained else "untrained",
-        tokenizer=tokenizer,
-        facts=facts,
-    )
+    return parts_of(weights, model.spe.encoder.config.to_dict(), {**network, **OBJECTIVES}, tokenizer, facts)
 
 
 def _fill(model: JointModel, heads: dict[str, Tensor], folder: Path) -> None:
     expected = {name: value for name, value in model.state_dict().items() if not name.startswith(SPE)}
-    missing, unknown = sorted(expected.keys() - heads.keys()), sorted(heads.keys() - expected.keys())
-    unlike = sorted(name for name in expected.keys() & heads.keys() if expected[name].shape != heads[name].shape)
+    missing, unknown, unlike = differing(expected, heads)
     if missing or unknown or unlike:
         raise CheckpointError(
             f"{folder}/{EXTRACTOR_HEADS} does not fit {LABELS} and {EXTRACTOR}: missing {missing[:2]}, unknown "
@@ -196,10 +185,6 @@ def _other_folder(folder: Path) -> str:
     if (folder / "spe_config.json").is_file() or (folder / "config.json").is_file():
         return "; it is an encoder: fine-tune it with spe_dist/finetune.py --start and give OUTPUT/model"
     return "" if folder.exists() else ": it does not exist; give OUTPUT/model of a spe_dist/finetune.py run"
-
-
-def _plain(tensor: Tensor) -> Tensor:
-    return tensor.detach().to("cpu", torch.float32)
 
 
 def _json_value(value: Any) -> Any:
