@@ -28,8 +28,6 @@ from spe_dist.data.text.lines import (
 )
 from spe_dist.data.text.markup import Markup, markup_remover, recognise_markup, without_markup
 from spe_dist.data.text.paragraphs import (
-    INNER_SENTENCE_END,
-    SENTENCE_END,
     LinesChoice,
     full_line_characters,
     joined,
@@ -44,7 +42,9 @@ Unit = Literal["sentences", "documents"]
 Format = Literal["text", "jsonl", "wikiextractor", "wikitext"]
 
 SAMPLED_FILES = 16
-INNER_ENDS_OF_DOCUMENTS = 0.5  # sentence ends inside a line, on average, from which a line is no sentence
+MEASURED_LINES = 2_000
+MEASURED_CHARACTERS = 5_000  # of a line
+SENTENCES_OF_DOCUMENTS = 1.5  # in a line, on average, from which a line is no sentence
 
 
 @dataclass(frozen=True)
@@ -213,15 +213,13 @@ def choose_unit(unit: UnitChoice, samples: Sequence[Sequence[str]], lines: Lines
 
     `documents` where lines hold several sentences on average, or are wrapped.
     """
-    texts = [text for sample in samples for text in sample if text]
-    inner = sum(len(INNER_SENTENCE_END.findall(text)) for text in texts) / max(1, len(texts))
-    open_ended = sum(1 for text in texts if not SENTENCE_END.search(text)) / max(1, len(texts))
-    wrapped = [sample for sample in samples if full_line_characters(sample, lines) is not None]
-    is_wrapped = 2 * sum(len(sample) for sample in wrapped) > sum(len(sample) for sample in samples)
-    reason = (
-        f"{inner:.2f} sentence ends inside a line on average, {open_ended:.0%} of the lines end without one, "
-        f"lines {'are' if is_wrapped else 'are not'} wrapped"
-    )
     if unit != "auto":
-        return unit, f"as asked; {reason}"
-    return ("documents" if inner > INNER_ENDS_OF_DOCUMENTS or is_wrapped else "sentences"), reason
+        return unit, "as asked"
+    wrapped = [sample for sample in samples if full_line_characters(sample, lines) is not None]
+    if 2 * sum(len(sample) for sample in wrapped) > sum(len(sample) for sample in samples):
+        return "documents", "lines are wrapped"
+    texts = [text for sample in samples for text in sample if text]
+    measured = texts[:: -(-len(texts) // MEASURED_LINES) or 1]
+    sentences = sum(1 for text in measured for _ in split_sentences(text[:MEASURED_CHARACTERS]))
+    mean = sentences / max(1, len(measured))
+    return ("documents" if mean > SENTENCES_OF_DOCUMENTS else "sentences"), f"{mean:.2f} sentences a line in a sample"

@@ -24,8 +24,8 @@ FILLED_SHARE = 0.5  # of the lines before another one: those that are filled; ot
 FILLED_SHARE_WITHOUT_CASE = 0.75  # where no line goes on in lower case, which shows less
 GOES_ON_SHARE = 0.15  # of the lines: those that go on in lower case, or sentence ends inside lines
 
-SENTENCE_END = re.compile(r"[.!?:;][\"'\u2019\u201d)\]]*\s*$")
-INNER_SENTENCE_END = re.compile(r"(?:[^\W\d_]{2}|\d{3})[\"')\]]*\s?[.!?]+[\"')\]]*\s+[\"'(\[]*[A-Z]")
+_SENTENCE_END = re.compile(r"[.!?:;][\"'\u2019\u201d)\]]*\s*$")
+_INNER_SENTENCE_END = re.compile(r"(?:[^\W\d_]{2}|\d{3})[\"')\]]*\s?[.!?]+[\"')\]]*\s+[\"'(\[]*[A-Z]")
 _BULLET = re.compile(r"\s*(?:[-*\u2022\u2013]|\(?\d{1,3}[.)])\s")
 
 
@@ -54,12 +54,12 @@ def _is_wrapped(pairs: Sequence[tuple[str, str]], width: int, full: int) -> bool
     filled = sum(1 for before, after in pairs if len(before) + 1 + len(after.split(maxsplit=1)[0]) > least)
     if filled < FILLED_SHARE * len(pairs):
         return False
-    open_pairs = [(before, after) for before, after in pairs if not SENTENCE_END.search(before)]
+    open_pairs = [(before, after) for before, after in pairs if not _SENTENCE_END.search(before)]
     limit = GOES_ON_SHARE * len(pairs)
     if sum(1 for _, after in open_pairs if after[0].islower()) > limit:
         return True
     n_full = sum(1 for before, _ in open_pairs if len(before) >= full)
-    n_inner = sum(len(INNER_SENTENCE_END.findall(before)) for before, _ in pairs)
+    n_inner = sum(len(_INNER_SENTENCE_END.findall(before)) for before, _ in pairs)
     return filled >= FILLED_SHARE_WITHOUT_CASE * len(pairs) and 2 * n_full > len(pairs) and n_inner > limit
 
 

@@ -131,7 +131,22 @@ def test_each_file_is_joined_by_its_own_lines(tmp_path):
     assert decisions[-1] == "lines: joined to paragraphs in 1 of 2 files"
 
 
+def test_abbreviations_make_no_sentences_of_their_own(tmp_path):
+    (tmp_path / "a.txt").write_text("Smith et al. (2019) moved to the U.S. He lives near Fig. 3 of the map.\n")
+    assert read([tmp_path / "a.txt"])[0] == [
+        "Smith et al. (2019) moved to the U.S.",
+        "He lives near Fig. 3 of the map.",
+    ]
+
+
 needs_cases = pytest.mark.skipif(not CASES.is_dir(), reason="the shared cases are not here")
+
+
+@needs_cases
+@pytest.mark.parametrize(("language", "sentences"), [("russian", 6), ("arabic", 4), ("hindi", 3)])
+def test_paragraphs_of_other_scripts_are_split_at_their_full_stops(language, sentences):
+    found, _, _ = read([CASES / f"{language}_paragraphs.txt"])
+    assert len(found) == 120 * sentences
 
 
 @needs_cases
