@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, and what is asked of a path before it is written to."""
+"""Files and folders that appear whole or not at all, and the checks of a path before it is written to."""
 
 from __future__ import annotations
 
@@ -143,7 +143,11 @@ def flush(path: Path) -> None:
 
 
 def check_space(folder: Path, needed_bytes: int) -> None:
-    """Raises CheckpointError where the disk of `folder` has less than `needed_bytes` free."""
+    """Check that a folder's disk has space.
+
+    Raises:
+        CheckpointError: it has less than `needed_bytes` free.
+    """
     existing = next(p for p in [folder.absolute(), *folder.absolute().parents] if p.exists())
     free = shutil.disk_usage(existing).free
     if free < needed_bytes + SPARE_BYTES:
@@ -175,7 +179,11 @@ def check_free_name(output: Path, overwrite: bool, marker: str) -> None:
 
 
 def check_free_file(file: Path, overwrite: bool) -> None:
-    """Raises CheckpointError where writing `file` would destroy something."""
+    """Check that writing a file destroys nothing.
+
+    Raises:
+        CheckpointError: something would be destroyed.
+    """
     if file.is_dir() or (file.exists() and not overwrite):
         raise CheckpointError(f"{file} exists; choose another file, or give --overwrite")
 

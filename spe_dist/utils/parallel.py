@@ -22,13 +22,17 @@ TASKS_IN_FLIGHT = 3  # for each process: bounds the memory that waiting tasks ta
 
 
 def available_processes() -> int:
+    """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def map_in_order(function: Callable[[Task], Result], tasks: Iterable[Task], processes: int) -> Iterator[Result]:
     """function(task) for each task, in order; in this process where `processes` is 1.
 
-    Tasks are drawn as they are needed. LaunchError where a process was killed (most often for its memory).
+    Tasks are drawn as they are needed.
+
+    Raises:
+        LaunchError: a process was killed, most often because memory ran out.
     """
     if processes <= 1:
         yield from map(function, tasks)
@@ -44,7 +48,7 @@ def map_in_order(function: Callable[[Task], Result], tasks: Iterable[Task], proc
             yield running.popleft().result()
     except BrokenProcessPool as error:
         raise LaunchError(
-            f"one of {processes} worker processes was killed, most often for want of memory; run the same command "
+            f"one of {processes} worker processes was killed, most often because memory ran out; run the same command "
             "again (it continues where it stopped), with fewer processes"
         ) from error
     finally:

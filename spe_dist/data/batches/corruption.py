@@ -58,7 +58,11 @@ class Corrupted:
 
 
 def check_corruption(config: CorruptionConfig) -> None:
-    """ConfigError for settings out of range."""
+    """Check the settings.
+
+    Raises:
+        ConfigError: one is out of range.
+    """
     limits = {
         "span_width_p": (0 < config.span_width_p <= 1, "choose a value over 0 and at most 1"),
         "max_span_words": (config.max_span_words >= 1, "choose at least 1"),
@@ -87,13 +91,14 @@ def corrupt(
     `span_words_N5`: words in L, s1, M, s2, R of each sentence, where they are not to be drawn (the evaluation gives
     sentences of equal length one layout).
 
-    Errors: DataError for a sentence of fewer than 3 words, which has no two spans with something left over.
+    Raises:
+        DataError: a sentence has fewer than 3 words, so no two spans with something left over.
     """
     words_N = np.diff(sentences.word_borders_N1)
     if len(words_N) and words_N.min() < 3:
         worst = int(words_N.argmin())
         raise DataError(
-            f"sentence {sentence_ids_N[worst]} has {words_N[worst]} words, at least 3 are needed; make the shards anew"
+            f"sentence {sentence_ids_N[worst]} has {words_N[worst]} words, at least 3 are needed; make the shards again"
         )
     keys_N = randomness.keys(seed, epochs_N, sentence_ids_N)
     if span_words_N5 is None:

@@ -36,7 +36,9 @@ def describe_sentence(
 ) -> str:
     """The sentence with this id, as training with this seed sees it in this epoch; several lines of text.
 
-    Errors: DataError where the store's split has no such id, ConfigError for settings out of range.
+    Raises:
+        DataError: the store's split has no such id.
+        ConfigError: a setting is out of range.
     """
     check_corruption(corruption)
     block, index = store.block_of(sentence_id)

@@ -60,8 +60,11 @@ def _check_streams(streams: int, global_batch: int) -> None:
 class Order:
     """The order of one training run's sentences.
 
-    block_sentences: sentences of each block of the split, in file order. `streams` 0 chooses. Errors: DataError where
-    the split has fewer sentences than the global batch, ConfigError where the streams do not divide it.
+    block_sentences: sentences of each block of the split, in file order. `streams` 0 chooses.
+
+    Raises:
+        DataError: the split has fewer sentences than the global batch.
+        ConfigError: the streams do not divide it.
     """
 
     def __init__(

@@ -146,7 +146,7 @@ def _tbo_pieces(corrupted: Corrupted) -> tuple[np.ndarray, np.ndarray, np.ndarra
 def _masked_pieces(corrupted: Corrupted) -> np.ndarray:
     """Index into U of each piece that is [MASK] for the token boundary objective, in all copies.
 
-    Only those of copy 0 are targets. Were they shown in the other copies, a [MASK] would tell the true order.
+    Only those of copy 0 are targets. Were they shown in the other copies, a [MASK] would reveal the true order.
     """
     n_words = len(corrupted.tbo_words_W)
     is_source_W = np.zeros(n_words, dtype=bool)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import shutil
 import sys
 from collections import Counter
@@ -20,10 +19,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from spe_dist.data.build.plan import (
-    SCRATCH_FOLDER,
     BuildSettings,
     Plan,
     begin_or_continue,
@@ -31,15 +27,14 @@ from spe_dist.data.build.plan import (
     remove_build,
 )
 from spe_dist.data.build.reading import choose_reader
-from spe_dist.data.build.report import Progress, closing_table, warnings_of
-from spe_dist.data.build.runs import RunsSummary, count_words, make_all_runs
-from spe_dist.data.build.sorted_runs import BINS
-from spe_dist.data.build.stages import PartSettings, ShardTask, count_bins, make_shard, read_entry
-from spe_dist.data.shards.manifest import MANIFEST_NAME, SPLITS, TOKENIZER_FOLDER, Manifest, ShardEntry, TokenizerEntry
-from spe_dist.data.text.files import find_files, refuse_pipes, tell_left_out_files
+from spe_dist.data.build.report import closing_table, warnings_of
+from spe_dist.data.build.runs import PartSettings, RunsSummary, make_all_runs
+from spe_dist.data.build.stages import make_all_shards, read_entry, write_tokenizer
+from spe_dist.data.shards.manifest import MANIFEST_NAME, TOKENIZER_FOLDER, Manifest, ShardEntry, TokenizerEntry
+from spe_dist.data.text.files import find_files, refuse_pipes, warn_of_left_out_files
 from spe_dist.errors import ConfigError, DataError
-from spe_dist.utils.files import atomic_folder, file_sha256, shared_name, write_atomically
-from spe_dist.utils.parallel import available_processes, map_in_order
+from spe_dist.utils.files import file_sha256, shared_name, write_atomically
+from spe_dist.utils.parallel import available_processes
 
 LOCK_TIMEOUT_S = 10.0  # workers of a run that was killed hold its lock for a moment
 SMALL_INPUT_BYTES = 4 << 20  # below, starting processes takes longer than the work
@@ -58,17 +53,23 @@ def make_shards(
 ) -> Manifest:
     """Make shards of text files and return their manifest.
 
-    inputs: files (plain, .gz, .xz, .zst; text or JSON lines), folders, globs
-    output: folder for shards, `tokenizer/` and `manifest.json`
-    tokenizer: name, folder or vocab.txt of a WordPiece tokenizer; or give `train_vocab`, the size of one to train
-    processes: worker processes; none: one for each core, one alone for small inputs
-    max_bad_share: share of lines that may be undecodable or no JSON before the build fails
-    overwrite: remove an earlier or unfinished build of another request
-    settings: fields of `BuildSettings` (unit, words, format, text_field, train_vocab, do_lower_case, seed, held_out,
-        block_sentences, shard_sentences, max_pieces)
-
     An interrupted call continues where it stopped when it is repeated; a finished one returns at once.
-    ConfigError, DataError with the remedy for anything that a user can mend.
+
+    Args:
+        inputs: files (plain, .gz, .xz, .zst; text or JSON lines), folders, globs.
+        output: folder for shards, `tokenizer/` and `manifest.json`.
+        tokenizer: name, folder or vocab.txt of a WordPiece tokenizer; or give `train_vocab`, the size of one to train.
+        processes: worker processes; none: one for each core, a single one for small inputs.
+        max_bad_share: share of lines that may be undecodable or no JSON before the build fails.
+        overwrite: remove an earlier or unfinished build of another request.
+        quiet: print nothing but warnings.
+        settings: fields of `BuildSettings` (unit, lines, words, format, text_field, train_vocab, do_lower_case, seed,
+            held_out, block_sentences, shard_sentences, max_pieces).
+
+    Raises:
+        ConfigError: a setting is out of range or contradicts another.
+        DataError: the text, the tokenizer or the output folder cannot be used as asked.
+        LaunchError: a worker process was killed.
     """
     from filelock import FileLock, Timeout
 
@@ -82,7 +83,7 @@ def make_shards(
     folder = Path(output).expanduser()
     files = find_files(inputs, leave_out=folder)
     refuse_pipes(files)
-    tell_left_out_files(inputs, leave_out=folder)
+    warn_of_left_out_files(inputs, leave_out=folder)
     existed = folder.exists()
     with _disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -136,8 +137,8 @@ def _build(
     counts_words = settings.train_vocab is not None
     part_settings = PartSettings(reader, settings.seed, settings.held_out, counts_words, scratch / "parts")
     runs = make_all_runs(part_settings, processes, max_bad_share, quiet)
-    tokenizer = _write_tokenizer(output, tokenizer, settings, part_settings.folder, runs.parts)
-    records = _make_all_shards(output, settings, runs, processes, quiet)
+    tokenizer = write_tokenizer(output, tokenizer, settings, part_settings.folder, runs.parts)
+    records = make_all_shards(output, settings, runs, processes, quiet)
     name = shared_name(tokenizer_source) if tokenizer_source else "trained"
     source = {"request": plan.content, "unit": reader.unit, "words": reader.words, "lines": runs.lines}
     manifest = _manifest(output, tokenizer, name, settings.max_pieces, runs, records, source)
@@ -147,82 +148,6 @@ def _build(
     for warning in warnings_of(manifest):
         print(f"warning: {warning}", file=sys.stderr, flush=True)
     return manifest
-
-
-def _write_tokenizer(output: Path, tokenizer: Any, settings: BuildSettings, parts_folder: Path, n_parts: int) -> Any:
-    """The tokenizer, trained where none was given, its files in the output folder. Not done twice."""
-    from spe_dist.data.text.vocabulary import check_tokenizer, load_tokenizer, save_tokenizer
-    from spe_dist.data.text.vocabulary_training import train_vocabulary
-
-    folder = output / TOKENIZER_FOLDER
-    if folder.is_dir():
-        return load_tokenizer(folder)
-    if tokenizer is None:
-        assert settings.train_vocab is not None
-        counts = count_words(parts_folder, n_parts)
-        tokenizer = train_vocabulary(counts, settings.train_vocab, bool(settings.do_lower_case))
-        check_tokenizer(tokenizer, "the trained vocabulary")
-    with atomic_folder(folder) as written:
-        save_tokenizer(tokenizer, written)
-    return tokenizer
-
-
-def _make_all_shards(
-    output: Path, settings: BuildSettings, runs: RunsSummary, processes: int, quiet: bool
-) -> dict[str, list[dict[str, Any]]]:
-    """The records of all shards by split; shards that have a record are not made again."""
-    import webdataset  # noqa: F401  loaded here, once for all the processes that start from this one
-
-    tasks = [task for split in SPLITS for task in _shard_tasks(output, split, settings, runs.parts)]
-    progress = Progress("shards", runs.sentences, quiet)
-    records = {task.name: record for task in tasks if (record := _finished_record(task)) is not None}
-    missing = [task for task in tasks if task.name not in records]
-    done = runs.sentences - sum(task.sentences for task in missing)
-    for task, record in zip(missing, map_in_order(make_shard, missing, processes), strict=True):
-        records[task.name] = record
-        done += task.sentences
-        progress.advance_to(done, task.sentences)
-    progress.close()
-    return {split: [records[task.name] for task in tasks if task.split == split] for split in SPLITS}
-
-
-def _finished_record(task: ShardTask) -> dict[str, Any] | None:
-    """The record of a shard that an earlier run has made, if the shard is still there."""
-    if not task.record.is_file():
-        return None
-    record = json.loads(task.record.read_bytes())
-    entry, path = read_entry(record), task.output / task.name
-    return record if entry is None or (path.is_file() and path.stat().st_size == entry.bytes) else None
-
-
-def _shard_tasks(output: Path, split: str, settings: BuildSettings, n_parts: int) -> Iterator[ShardTask]:
-    """Cut the range of random keys into shards, and number their blocks."""
-    scratch = output / SCRATCH_FOLDER
-    sizes = count_bins(scratch / "parts", n_parts, split)
-    n_shards = min(BINS, max(1, -(-int(sizes.sum()) // settings.shard_sentences)))
-    first_block = 0
-    for shard in range(n_shards):
-        first_bin, end_bin = BINS * shard // n_shards, BINS * (shard + 1) // n_shards
-        sentences = int(np.sum(sizes[first_bin:end_bin]))
-        if not sentences:
-            continue
-        blocks = max(1, round(sentences / settings.block_sentences))
-        name = f"{split}-{shard:05d}.tar"
-        yield ShardTask(
-            name=name,
-            split=split,
-            sentences=sentences,
-            n_parts=n_parts,
-            bins=(first_bin, end_bin),
-            first_block=first_block,
-            blocks=blocks,
-            max_pieces=settings.max_pieces,
-            parts_folder=scratch / "parts",
-            tokenizer_folder=output / TOKENIZER_FOLDER,
-            output=output,
-            record=scratch / "shards" / f"{name}.json",
-        )
-        first_block += blocks
 
 
 def _manifest(

@@ -49,7 +49,11 @@ class Plan:
 
 
 def finished_build(output: Path, plan: Plan, files: Sequence[Path]) -> Manifest | None:
-    """The manifest of a build that is done; DataError where it answers another request."""
+    """The manifest of a build that is done, None where none is.
+
+    Raises:
+        DataError: it answers another request.
+    """
     path = output / MANIFEST_NAME
     if not path.is_file():
         return None
@@ -63,7 +67,11 @@ def finished_build(output: Path, plan: Plan, files: Sequence[Path]) -> Manifest 
 
 
 def begin_or_continue(output: Path, plan: Plan, files: Sequence[Path]) -> tuple[Path, bool]:
-    """(scratch folder, whether an interrupted build is continued). DataError where that build was another."""
+    """(scratch folder, whether an interrupted build is continued).
+
+    Raises:
+        DataError: that build was another.
+    """
     scratch = output / SCRATCH_FOLDER
     content = {**plan.content, "mtimes_ns": [file.stat().st_mtime_ns for file in files]}
     path = scratch / PLAN_NAME

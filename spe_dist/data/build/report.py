@@ -1,4 +1,4 @@
-"""What a build shows: a progress bar with sentences a second and the time left, and a closing table."""
+"""What a build reports: reasons for skipping, a progress bar, and a closing table."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ import sys
 import time
 from typing import Any
 
-from spe_dist.data.build.stages import UNKNOWN_WORDS
+from spe_dist.data.build.settings import MIN_WORDS
 from spe_dist.data.shards.manifest import SPLITS, Manifest
 from spe_dist.utils.tables import aligned
 
+TOO_SHORT = f"sentences under {MIN_WORDS} words"
+TOO_LONG = "sentences over the limit of pieces"
+WITHOUT_PIECES = "words without pieces (control characters), dropped"
+UNKNOWN_WORDS = "words with [UNK] pieces, kept"
+SPECIAL_WRITTEN = "sentences in which a special token is written, taken as text"
 MANY_UNKNOWN_WORDS = 0.05  # share of all words
 
 

@@ -1,25 +1,58 @@
-"""The first stages of a build: all text as sorted runs of sentences in words, and the counts of those words."""
+"""The first stage of a build: all text as sorted runs of sentences in words, and the counts of those words.
+
+An external shuffle in two passes: each part of the text writes its sentences sorted by a random key, as a run; each
+shard then reads from every run the keys of its range, which lie together. Memory holds one part or one shard, never
+the corpus.
+
+A run on disk: uint32 bins [BINS + 1] (where each range of keys starts), uint64 keys [N], uint32 ends [N] (of the texts,
+in bytes), the texts in UTF-8.
+
+Legend of the shape suffixes: N sentences
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
+import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from spe_dist.data.build.report import Progress
-from spe_dist.data.build.stages import PartSettings, make_runs, read_word_counts, record_path, run_path
+import numpy as np
+
+from spe_dist.data.build.reading import TextReader
+from spe_dist.data.build.report import SPECIAL_WRITTEN, TOO_SHORT, Progress
+from spe_dist.data.build.settings import MIN_WORDS
 from spe_dist.data.text.files import Part, read_parts
 from spe_dist.data.text.lines import Skips, check_bad_lines
 from spe_dist.data.text.words import spacy_splitter
 from spe_dist.errors import DataError
 from spe_dist.utils.files import write_atomically
 from spe_dist.utils.parallel import map_in_order
+from spe_dist.utils.randomness import keys
 
+BIN_BITS = 12
+BINS = 1 << BIN_BITS  # ranges of keys, the finest cut of the corpus into shards
+_HEAD_BYTES = 4 * (BINS + 1)
 ENOUGH_BAD_LINES = 1_000  # from which a build fails before it has seen all lines
 MAX_COUNTED_WORDS = 3_000_000  # different words held while counting; beyond, those met once are forgotten
+_SPECIAL = re.compile(r"\[(?:MASK|CLS|SEP|PAD|UNK)\]")
+
+
+@dataclass(frozen=True)
+class PartSettings:
+    """What a part's runs depend on, besides the part."""
+
+    reader: TextReader
+    seed: int
+    held_out: float
+    count_words: bool  # for training a vocabulary
+    folder: Path
 
 
 @dataclass
@@ -36,7 +69,8 @@ class RunsSummary:
 def make_all_runs(settings: PartSettings, processes: int, max_bad_share: float, quiet: bool) -> RunsSummary:
     """Make the runs of all parts that have none; at once if that was finished before.
 
-    DataError where too many lines are bad or no sentence is left.
+    Raises:
+        DataError: too many lines are bad, or no sentence is left.
     """
     done = settings.folder.with_suffix(".json")
     if done.is_file():
@@ -89,6 +123,107 @@ def _records(settings: PartSettings, processes: int) -> Iterator[tuple[int, dict
         yield from known()
         yield waiting.pop(0)[0], made
     yield from known()
+
+
+def make_runs(task: tuple[Part, PartSettings]) -> dict[str, Any]:
+    """Split a part into words and write its runs; the record is written last and returned."""
+    part, settings = task
+    skips, noticed, word_counts = Skips(), Counter[str](), Counter[str]()
+    texts: dict[str, list[str]] = {"train": [], "held_out": []}
+    numbers: dict[str, list[int]] = {"train": [], "held_out": []}
+    for number, (sentence, words) in enumerate(settings.reader.sentences(part, skips, noticed)):
+        if len(words) < MIN_WORDS:
+            skips.counts[TOO_SHORT] += 1
+            continue
+        split = "held_out" if is_held_out(sentence, settings.held_out) else "train"
+        texts[split].append(" ".join(words))
+        numbers[split].append(number)
+        if "[" in sentence and _SPECIAL.search(sentence):
+            noticed[SPECIAL_WRITTEN] += 1
+        if settings.count_words and split == "train":
+            word_counts.update(words)
+    for split, split_texts in texts.items():
+        keys_N = keys(settings.seed, part.index, np.array(numbers[split], dtype=np.int64))
+        write_run(run_path(settings.folder, part.index, split), keys_N, split_texts)
+    if settings.count_words:
+        write_word_counts(run_path(settings.folder, part.index, "words"), word_counts)
+    record = {
+        "lines": skips.lines,
+        "skipped": dict(skips.counts),
+        "first_bad": skips.first_bad,
+        "noticed": dict(noticed),
+        "sentences": sum(len(split_texts) for split_texts in texts.values()),
+    }
+    write_atomically(record_path(settings.folder, part.index), json.dumps(record))
+    return record
+
+
+def is_held_out(text: str, share: float) -> bool:
+    """Whether a sentence is held out: by a hash of its text without case, spaces and Unicode's variants of letters.
+
+    Equal sentences, tokenised or not, are on the same side in every corpus.
+    """
+    normalised = "".join(unicodedata.normalize("NFKC", text).casefold().split())
+    digest = hashlib.blake2b(normalised.encode("utf-8", "replace"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") < share * 2.0**64
+
+
+def run_path(folder: Path, part: int, split: str) -> Path:
+    return folder / f"{part:06d}.{split}"
+
+
+def record_path(folder: Path, part: int) -> Path:
+    return folder / f"{part:06d}.json"
+
+
+def write_run(path: Path, keys_N: np.ndarray, texts: Sequence[str]) -> None:
+    """Write the sentences in the order of their keys. The file appears when it is whole."""
+    order = np.argsort(keys_N, kind="stable")
+    keys_N = keys_N[order].astype("<u8")
+    encoded = [texts[i].encode("utf-8") for i in order]
+    bins = np.searchsorted(keys_N >> np.uint64(64 - BIN_BITS), np.arange(BINS + 1, dtype=np.uint64)).astype("<u4")
+    ends_N = np.cumsum([len(text) for text in encoded], dtype=np.int64).astype("<u4")
+    write_atomically(path, b"".join([bins.tobytes(), keys_N.tobytes(), ends_N.tobytes(), *encoded]))
+
+
+def bin_sizes(path: Path) -> np.ndarray:
+    """int64 [BINS]: sentences in each range of keys."""
+    return np.diff(np.fromfile(path, "<u4", BINS + 1).astype(np.int64))
+
+
+def count_bins(folder: Path, n_parts: int, split: str) -> np.ndarray:
+    """int64 [BINS]: sentences of the split in each range of keys, over all parts."""
+    return np.sum([bin_sizes(run_path(folder, part, split)) for part in range(n_parts)], axis=0)
+
+
+def read_run(path: Path, first_bin: int, end_bin: int) -> tuple[np.ndarray, list[str]]:
+    """(keys_N, texts) of the bins first_bin..end_bin-1, in the order of their keys."""
+    with open(path, "rb") as file:
+        bins = np.frombuffer(file.read(_HEAD_BYTES), "<u4").astype(np.int64)
+        total, first, end = int(bins[-1]), int(bins[first_bin]), int(bins[end_bin])
+        if first == end:
+            return np.zeros(0, np.uint64), []
+        file.seek(_HEAD_BYTES + 8 * first)
+        keys_N = np.frombuffer(file.read(8 * (end - first)), "<u8")
+        before = min(first, 1)  # one end more than sentences, where there is one, is where the first text starts
+        file.seek(_HEAD_BYTES + 8 * total + 4 * (first - before))
+        borders = np.frombuffer(file.read(4 * (end - first + before)), "<u4").astype(np.int64).tolist()
+        borders = borders if before else [0, *borders]
+        file.seek(_HEAD_BYTES + 12 * total + borders[0])
+        data = file.read(borders[-1] - borders[0])
+    start = borders[0]
+    return keys_N, [data[a - start : b - start].decode("utf-8") for a, b in pairwise(borders)]
+
+
+def write_word_counts(path: Path, counts: Counter[str]) -> None:
+    write_atomically(path, "".join(f"{word}\t{count}\n" for word, count in counts.items()))
+
+
+def read_word_counts(path: Path) -> Iterator[tuple[str, int]]:
+    with open(path, encoding="utf-8", newline="\n") as file:
+        for line in file:
+            word, count = line.rsplit("\t", 1)
+            yield word, int(count)
 
 
 def count_words(folder: Path, parts: int) -> Counter[str]:

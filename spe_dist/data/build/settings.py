@@ -12,6 +12,7 @@ from spe_dist.errors import ConfigError
 UnitChoice = Literal["auto", "sentences", "documents"]
 FormatChoice = Literal["auto", "text", "jsonl", "wikiextractor", "wikitext"]
 
+MIN_WORDS = 3  # of a sentence
 MIN_MAX_PIECES = 5  # [CLS], three words, [SEP]
 MAX_MAX_PIECES = 32_767  # what the int16 positions of first pieces in a shard reach
 
@@ -43,7 +44,7 @@ class BuildSettings:
         if not 0 <= self.held_out < 1:
             raise ConfigError(f"held_out={self.held_out} is no share of the sentences; choose 0 <= held_out < 1")
         if self.max_pieces < MIN_MAX_PIECES:
-            raise ConfigError(f"max_pieces={self.max_pieces} leaves no room for three words; choose 128, say")
+            raise ConfigError(f"max_pieces={self.max_pieces} is too short for three words; choose 128, for example")
         if self.max_pieces > MAX_MAX_PIECES:
             raise ConfigError(f"max_pieces={self.max_pieces}: shards hold sentences of at most {MAX_MAX_PIECES:,}")
         if self.block_sentences < 1 or self.shard_sentences < self.block_sentences:

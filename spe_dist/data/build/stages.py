@@ -1,11 +1,8 @@
-"""What worker processes do: parts of text -> sorted runs of sentences in words -> shards of blocks in pieces."""
+"""The further stages of a build: the tokenizer, and shards of blocks in pieces from the sorted runs."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -16,34 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from spe_dist.data.build.reading import TextReader
-from spe_dist.data.build.sorted_runs import bin_sizes, read_run, write_run
+from spe_dist.data.build.plan import SCRATCH_FOLDER
+from spe_dist.data.build.report import TOO_LONG, TOO_SHORT, UNKNOWN_WORDS, WITHOUT_PIECES, Progress
+from spe_dist.data.build.runs import BINS, RunsSummary, count_bins, count_words, read_run, run_path
+from spe_dist.data.build.settings import MIN_WORDS, BuildSettings
 from spe_dist.data.shards.blocks import Block, write_shard
-from spe_dist.data.shards.manifest import BlockEntry, ShardEntry
-from spe_dist.data.text.files import Part
-from spe_dist.data.text.lines import Skips
+from spe_dist.data.shards.manifest import SPLITS, TOKENIZER_FOLDER, BlockEntry, ShardEntry
 from spe_dist.data.text.vocabulary import PieceEncoder
-from spe_dist.utils.files import file_sha256, write_atomically
-from spe_dist.utils.randomness import keys
-
-MIN_WORDS = 3
-TOO_SHORT = f"sentences under {MIN_WORDS} words"
-TOO_LONG = "sentences over the limit of pieces"
-WITHOUT_PIECES = "words without pieces (control characters), dropped"
-UNKNOWN_WORDS = "words with [UNK] pieces, kept"
-SPECIAL_WRITTEN = "sentences in which a special token is written, taken as text"
-_SPECIAL = re.compile(r"\[(?:MASK|CLS|SEP|PAD|UNK)\]")
-
-
-@dataclass(frozen=True)
-class PartSettings:
-    """What a part's runs depend on, besides the part."""
-
-    reader: TextReader
-    seed: int
-    held_out: float
-    count_words: bool  # for training a vocabulary
-    folder: Path
+from spe_dist.utils.files import atomic_folder, file_sha256, write_atomically
+from spe_dist.utils.parallel import map_in_order
 
 
 @dataclass(frozen=True)
@@ -64,71 +42,80 @@ class ShardTask:
     record: Path
 
 
-def is_held_out(text: str, share: float) -> bool:
-    """Whether a sentence is held out: by a hash of its text without case, spaces and Unicode's variants of letters.
+def write_tokenizer(output: Path, tokenizer: Any, settings: BuildSettings, parts_folder: Path, n_parts: int) -> Any:
+    """The tokenizer, trained where none was given, its files in the output folder. Not done twice."""
+    from spe_dist.data.text.vocabulary import check_tokenizer, load_tokenizer, save_tokenizer
+    from spe_dist.data.text.vocabulary_training import train_vocabulary
 
-    Equal sentences, tokenised or not, are on the same side in every corpus.
-    """
-    normalised = "".join(unicodedata.normalize("NFKC", text).casefold().split())
-    digest = hashlib.blake2b(normalised.encode("utf-8", "replace"), digest_size=8).digest()
-    return int.from_bytes(digest, "big") < share * 2.0**64
+    folder = output / TOKENIZER_FOLDER
+    if folder.is_dir():
+        return load_tokenizer(folder)
+    if tokenizer is None:
+        assert settings.train_vocab is not None
+        counts = count_words(parts_folder, n_parts)
+        tokenizer = train_vocabulary(counts, settings.train_vocab, bool(settings.do_lower_case))
+        check_tokenizer(tokenizer, "the trained vocabulary")
+    with atomic_folder(folder) as written:
+        save_tokenizer(tokenizer, written)
+    return tokenizer
 
 
-def run_path(folder: Path, part: int, split: str) -> Path:
-    return folder / f"{part:06d}.{split}"
+def make_all_shards(
+    output: Path, settings: BuildSettings, runs: RunsSummary, processes: int, quiet: bool
+) -> dict[str, list[dict[str, Any]]]:
+    """The records of all shards by split; shards that have a record are not made again."""
+    import webdataset  # noqa: F401  loaded here, once for all the processes that start from this one
+
+    tasks = [task for split in SPLITS for task in _shard_tasks(output, split, settings, runs.parts)]
+    progress = Progress("shards", runs.sentences, quiet)
+    records = {task.name: record for task in tasks if (record := _finished_record(task)) is not None}
+    missing = [task for task in tasks if task.name not in records]
+    done = runs.sentences - sum(task.sentences for task in missing)
+    for task, record in zip(missing, map_in_order(make_shard, missing, processes), strict=True):
+        records[task.name] = record
+        done += task.sentences
+        progress.advance_to(done, task.sentences)
+    progress.close()
+    return {split: [records[task.name] for task in tasks if task.split == split] for split in SPLITS}
 
 
-def record_path(folder: Path, part: int) -> Path:
-    return folder / f"{part:06d}.json"
+def _finished_record(task: ShardTask) -> dict[str, Any] | None:
+    """The record of a shard that an earlier run has made, if the shard is still there."""
+    if not task.record.is_file():
+        return None
+    record = json.loads(task.record.read_bytes())
+    entry, path = read_entry(record), task.output / task.name
+    return record if entry is None or (path.is_file() and path.stat().st_size == entry.bytes) else None
 
 
-def make_runs(task: tuple[Part, PartSettings]) -> dict[str, Any]:
-    """Split a part into words and write its runs; the record is written last and returned."""
-    part, settings = task
-    skips, noticed, word_counts = Skips(), Counter[str](), Counter[str]()
-    texts: dict[str, list[str]] = {"train": [], "held_out": []}
-    numbers: dict[str, list[int]] = {"train": [], "held_out": []}
-    for number, (sentence, words) in enumerate(settings.reader.sentences(part, skips, noticed)):
-        if len(words) < MIN_WORDS:
-            skips.counts[TOO_SHORT] += 1
+def _shard_tasks(output: Path, split: str, settings: BuildSettings, n_parts: int) -> Iterator[ShardTask]:
+    """Cut the range of random keys into shards, and number their blocks."""
+    scratch = output / SCRATCH_FOLDER
+    sizes = count_bins(scratch / "parts", n_parts, split)
+    n_shards = min(BINS, max(1, -(-int(sizes.sum()) // settings.shard_sentences)))
+    first_block = 0
+    for shard in range(n_shards):
+        first_bin, end_bin = BINS * shard // n_shards, BINS * (shard + 1) // n_shards
+        sentences = int(np.sum(sizes[first_bin:end_bin]))
+        if not sentences:
             continue
-        split = "held_out" if is_held_out(sentence, settings.held_out) else "train"
-        texts[split].append(" ".join(words))
-        numbers[split].append(number)
-        if "[" in sentence and _SPECIAL.search(sentence):
-            noticed[SPECIAL_WRITTEN] += 1
-        if settings.count_words and split == "train":
-            word_counts.update(words)
-    for split, split_texts in texts.items():
-        keys_N = keys(settings.seed, part.index, np.array(numbers[split], dtype=np.int64))
-        write_run(run_path(settings.folder, part.index, split), keys_N, split_texts)
-    if settings.count_words:
-        write_word_counts(run_path(settings.folder, part.index, "words"), word_counts)
-    record = {
-        "lines": skips.lines,
-        "skipped": dict(skips.counts),
-        "first_bad": skips.first_bad,
-        "noticed": dict(noticed),
-        "sentences": sum(len(split_texts) for split_texts in texts.values()),
-    }
-    write_atomically(record_path(settings.folder, part.index), json.dumps(record))
-    return record
-
-
-def write_word_counts(path: Path, counts: Counter[str]) -> None:
-    write_atomically(path, "".join(f"{word}\t{count}\n" for word, count in counts.items()))
-
-
-def read_word_counts(path: Path) -> Iterator[tuple[str, int]]:
-    with open(path, encoding="utf-8", newline="\n") as file:
-        for line in file:
-            word, count = line.rsplit("\t", 1)
-            yield word, int(count)
-
-
-def count_bins(folder: Path, n_parts: int, split: str) -> np.ndarray:
-    """int64 [BINS]: sentences of the split in each range of keys, over all parts."""
-    return np.sum([bin_sizes(run_path(folder, part, split)) for part in range(n_parts)], axis=0)
+        blocks = max(1, round(sentences / settings.block_sentences))
+        name = f"{split}-{shard:05d}.tar"
+        yield ShardTask(
+            name=name,
+            split=split,
+            sentences=sentences,
+            n_parts=n_parts,
+            bins=(first_bin, end_bin),
+            first_block=first_block,
+            blocks=blocks,
+            max_pieces=settings.max_pieces,
+            parts_folder=scratch / "parts",
+            tokenizer_folder=output / TOKENIZER_FOLDER,
+            output=output,
+            record=scratch / "shards" / f"{name}.json",
+        )
+        first_block += blocks
 
 
 def make_shard(task: ShardTask) -> dict[str, Any]:
@@ -167,7 +154,7 @@ def read_entry(record: dict[str, Any]) -> ShardEntry | None:
 
 @lru_cache(maxsize=1)
 def _encoder(tokenizer_folder: Path, sha256: str) -> PieceEncoder:
-    """Kept from shard to shard; `sha256` tells it from another tokenizer that lay in the same folder before."""
+    """Kept from shard to shard; `sha256` distinguishes it from another tokenizer that was in the same folder before."""
     return PieceEncoder.from_folder(tokenizer_folder)
 
 

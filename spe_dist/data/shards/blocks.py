@@ -67,7 +67,11 @@ class Block:
 
     @classmethod
     def from_bytes(cls, data: bytes, first_sentence_id: int = 0) -> Block:
-        """Read what `to_bytes` wrote. DataError where the bytes are no such block."""
+        """Read what `to_bytes` wrote.
+
+        Raises:
+            DataError: the bytes are no such block.
+        """
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as archive:
                 arrays = [archive[name] for name in ARRAYS]

@@ -124,23 +124,31 @@ class Manifest:
 
     @classmethod
     def load(cls, path: str | Path) -> Manifest:
-        """Read a manifest from its file or its folder. DataError where it is missing or no manifest."""
+        """Read a manifest from its file or its folder.
+
+        Raises:
+            DataError: it is missing or no manifest.
+        """
         file = Path(path) / MANIFEST_NAME if Path(path).is_dir() else Path(path)
         return cls.parse(_read(file), str(file))
 
     @classmethod
     def parse(cls, text: str, where: str = "the manifest") -> Manifest:
-        """A manifest from its JSON text; `where` it is from goes into messages. DataError where it is none."""
+        """A manifest from its JSON text; `where` it is from goes into messages.
+
+        Raises:
+            DataError: it is none.
+        """
         try:
             content = json.loads(text)
             version = content["format_version"]
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(
-                f"{where} is no manifest of shards ({error}); fetch it again or make the shards anew"
+                f"{where} is no manifest of shards ({error}); fetch it again or make the shards again"
             ) from error
         if version != FORMAT_VERSION:
             raise DataError(
-                f"{where} has format_version={version}, this program reads {FORMAT_VERSION}; make the shards anew"
+                f"{where} has format_version={version}, this program reads {FORMAT_VERSION}; make the shards again"
             )
         try:
             content["tokenizer"] = TokenizerEntry(**content["tokenizer"])
@@ -153,7 +161,7 @@ class Manifest:
             }
             manifest = cls(**content)
         except (KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"{where} is damaged ({error}); fetch it again or make the shards anew") from error
+            raise DataError(f"{where} is damaged ({error}); fetch it again or make the shards again") from error
         _check_names(manifest, where)
         return manifest
 

@@ -65,14 +65,19 @@ def cache_root(cache_dir: str | None) -> Path:
 
 
 def read_url(url: str) -> bytes:
-    """All bytes behind `url`, tried a few times. DataError where they cannot be had."""
+    """All bytes behind `url`, tried a few times.
+
+    Raises:
+        DataError: they cannot be had.
+    """
     return _with_attempts(url, lambda: _read_all(url))
 
 
 def fetch_file(url: str, target: Path, sha256: str, size: int | None = None) -> None:
     """Bring the file behind `url` to `target` unless it is there; what arrives must have this checksum.
 
-    DataError where it cannot be had or is damaged at its source.
+    Raises:
+        DataError: it cannot be had, or is damaged at its source.
     """
     from filelock import FileLock
 
@@ -111,7 +116,7 @@ class _Damaged(OSError):
 
 
 def _open(url: str) -> IO[bytes] | Any:
-    """http(s) by urllib, which tells a missing file from a missing host; all else by webdataset."""
+    """http(s) by urllib, which reports a missing file and a missing host differently; all else by webdataset."""
     if is_http(url):
         request = urllib.request.Request(url, headers={"User-Agent": "spe-dist", "Cache-Control": "no-cache"})
         return urllib.request.urlopen(request, timeout=CONNECT_TIMEOUT_S)

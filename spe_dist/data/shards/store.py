@@ -18,7 +18,7 @@ from spe_dist.data.shards.manifest import MANIFEST_NAME, TOKENIZER_FOLDER, Block
 from spe_dist.data.shards.verify import VerifyReport, verify_shards
 from spe_dist.errors import DataError
 
-VERIFY_REMEDY = "run `spe shards verify` on the folder, then copy or make the shards anew"
+VERIFY_REMEDY = "run `spe shards verify` on the folder, then copy or make the shards again"
 
 
 class ShardStore:
@@ -50,7 +50,10 @@ class ShardStore:
         """Open a folder, or a URL that webdataset opens (http(s), `pipe:`, `file:`, object stores).
 
         Shards of a URL are kept in `cache_dir` (none: `spe_dist` in the user's cache folder), under the checksum of
-        their manifest. DataError where there is no manifest or no such split.
+        their manifest.
+
+        Raises:
+            DataError: there is no manifest, or no such split.
         """
         folder = remote.local_folder(source)
         if folder is not None:

@@ -49,7 +49,10 @@ def find_files(inputs: Sequence[str], leave_out: Path | None = None) -> list[Pat
     """The files that arguments name: files, folders (all text files in them, at any depth) and globs; none twice.
 
     Order: as given, inside a folder or glob by name. What lies in the folder `leave_out` (the output, where it is
-    inside an input folder) is no input. DataError for an argument that gives no file.
+    inside an input folder) is no input.
+
+    Raises:
+        DataError: an argument gives no file, or one that may not be read.
     """
     found: dict[Path, Path] = {}  # by where they really lie
     for argument in inputs:
@@ -76,7 +79,7 @@ def find_files(inputs: Sequence[str], leave_out: Path | None = None) -> list[Pat
     return list(found.values())
 
 
-def tell_left_out_files(inputs: Sequence[str], leave_out: Path | None = None) -> None:
+def warn_of_left_out_files(inputs: Sequence[str], leave_out: Path | None = None) -> None:
     """Warn of files of the folders among `inputs` that `find_files` passes over: their names are not those of text."""
     folders = (path for path in (Path(argument).expanduser() for argument in inputs) if path.is_dir())
     files = [
@@ -95,7 +98,11 @@ def tell_left_out_files(inputs: Sequence[str], leave_out: Path | None = None) ->
 
 
 def refuse_pipes(files: Sequence[Path]) -> None:
-    """DataError for what gives its content only once: a look at its first lines would lose them."""
+    """Refuse what gives its content only once: sampling its first lines would lose them.
+
+    Raises:
+        DataError: a file is a pipe or device.
+    """
     for file in files:
         if not file.is_file():
             raise DataError(f"input {file} is a pipe or device, but text is read more than once; write it to a file")
@@ -135,10 +142,11 @@ class _Counted:
 
 
 def read_chunks(path: Path, stream: BinaryIO | None = None) -> Iterator[tuple[bytes, int]]:
-    """(decompressed bytes, bytes of the file read so far). What a file is its first bytes tell, not its name.
+    """(decompressed bytes, bytes of the file read so far). The first bytes of a file decide what it is, not its name.
 
     A `stream` that is open already, standard input for one, is read in place of the file; `path` is then its name.
-    DataError where it is damaged, cut short or UTF-16.
+    Raises:
+        DataError: it is damaged, cut short or UTF-16.
     """
     try:
         with nullcontext(stream) if stream is not None else open(path, "rb") as file:

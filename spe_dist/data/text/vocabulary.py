@@ -26,8 +26,11 @@ def load_tokenizer(source: str | Path, do_lower_case: bool | None = None) -> Any
     """A transformers tokenizer from a name on the hub, a folder or a vocab.txt.
 
     do_lower_case overrides what the source says; where the source is silent (a bare vocabulary) the vocabulary decides,
-    not transformers' default, which lower-cases. DataError where there is none, it is no WordPiece, special tokens are
-    missing, or it lower-cases although its vocabulary is cased.
+    not transformers' default, which lower-cases.
+
+    Raises:
+        DataError: there is none, it is no WordPiece tokenizer, special tokens are missing, or it lower-cases although
+            its vocabulary is cased.
     """
     source = str(source)
     path = Path(source).expanduser()
@@ -119,7 +122,11 @@ def lower_cases(tokenizer: Any) -> bool:
 
 
 def check_tokenizer(tokenizer: Any, source: str = "the tokenizer") -> None:
-    """DataError unless this is a WordPiece tokenizer with BERT's special tokens whose casing fits its vocabulary."""
+    """Check that this is a WordPiece tokenizer with BERT's special tokens whose casing fits its vocabulary.
+
+    Raises:
+        DataError: it is not.
+    """
     _check_wordpiece(tokenizer, source)
     ids = [getattr(tokenizer, f"{name}_token_id", None) for name in ("pad", "unk", "cls", "sep", "mask")]
     if None in ids or len(set(ids)) != len(ids):

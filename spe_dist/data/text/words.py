@@ -151,7 +151,11 @@ def measure_punctuation(lines: Iterable[str]) -> Punctuation:
 
 
 def choose_words(words: WordsChoice, sample: Sequence[str]) -> tuple[Literal["spaces", "tokenizer"], str]:
-    """(the choice, the reason in words). DataError where `spaces` was asked for text that is not tokenised."""
+    """(the choice, the reason in words).
+
+    Raises:
+        DataError: `spaces` was asked for text that is not tokenised.
+    """
     punctuation = measure_punctuation(sample)
     if words == "auto":
         return ("tokenizer" if punctuation.is_raw else "spaces"), str(punctuation)

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 import torch
 
-from spe_dist.data.text.files import COMPRESSED_SUFFIXES, tell_left_out_files
+from spe_dist.data.text.files import COMPRESSED_SUFFIXES, warn_of_left_out_files
 from spe_dist.data.text.lines import STANDARD_INPUT, Skips, shown_name
 from spe_dist.errors import ConfigError, DataError, SpeError
 from spe_dist.extraction.corpora.corpus import Sentence
@@ -38,7 +38,7 @@ def predict_files(options: argparse.Namespace) -> None:
     """Predict as the command line says (predict.py). Raises SpeError, BrokenPipeError."""
     files = find_inputs(options.inputs)  # what does not exist is said before the model is loaded
     _check_outputs(options, files)
-    tell_left_out_files(options.inputs)
+    warn_of_left_out_files(options.inputs)
     if options.threads:
         torch.set_num_threads(options.threads)
     tune_memory()

@@ -45,7 +45,11 @@ class RecordError(DataError):
 
 
 class JsonReader:
-    """Reads the records of one file. Raises DataError with file and line (or item), unless `skip_bad`."""
+    """Reads the records of one file.
+
+    Raises:
+        DataError: a record cannot be used and `skip_bad` is not set; the message names file and line (or item).
+    """
 
     def __init__(self, file: str, settings: InputSettings, skips: Skips, documents: Iterator[int]) -> None:
         self.file, self.settings, self.skips, self.documents = file, settings, skips, documents
@@ -135,7 +139,12 @@ def _ends_with_comma(text: str) -> bool:
 
 
 def _values(text: str) -> list[Any]:
-    """The items of a list, or objects one behind another. Raises ValueError, RecursionError."""
+    """The items of a list, or objects one behind another.
+
+    Raises:
+        ValueError: the text is no JSON.
+        RecursionError: it is nested too deep.
+    """
     if text.startswith("["):
         return _DECODER.decode(text)
     values, position = [], 0
@@ -147,7 +156,11 @@ def _values(text: str) -> list[Any]:
 
 
 def sentences_of_record(record: Any, settings: InputSettings, notices: Counter[str]) -> Iterator[tuple[int, Sentence]]:
-    """(first character, sentence) for each sentence of a record. Raises RecordError."""
+    """(first character, sentence) for each sentence of a record.
+
+    Raises:
+        RecordError: it has neither text nor words.
+    """
     if isinstance(record, str):
         return sentences_of_text(encodable(record), settings.tokenised)
     if not isinstance(record, dict):

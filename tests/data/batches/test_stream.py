@@ -129,7 +129,7 @@ def test_ids_are_those_of_the_split(random_shards):
     assert ids == set(range(400, 450))
 
 
-def test_a_sentence_is_corrupted_anew_in_every_epoch(random_shards):
+def test_a_sentence_is_corrupted_differently_in_every_epoch(random_shards):
     store = ShardStore.open(str(random_shards))
     views: dict[int, set] = {}
     for step in load(store, end=51, micro=1):  # three epochs of 400 sentences

@@ -14,8 +14,8 @@ from project import SHARED
 from shards import contents, numbered_sentences, sentences_of
 
 from spe_dist.data.build.make import make_shards
-from spe_dist.data.build.sorted_runs import BINS, bin_sizes, read_run, write_run
-from spe_dist.data.build.stages import TOO_LONG, TOO_SHORT, UNKNOWN_WORDS, WITHOUT_PIECES, is_held_out
+from spe_dist.data.build.report import TOO_LONG, TOO_SHORT, UNKNOWN_WORDS, WITHOUT_PIECES
+from spe_dist.data.build.runs import BINS, bin_sizes, is_held_out, read_run, write_run
 from spe_dist.data.shards.store import ShardStore
 from spe_dist.data.text.lines import BLANK, UNDECODABLE
 from spe_dist.errors import ConfigError, DataError

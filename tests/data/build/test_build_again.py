@@ -10,6 +10,7 @@ from shards import PIECES, contents, sentences_of
 
 from spe_dist.data.build import make as build
 from spe_dist.data.build import runs as build_runs
+from spe_dist.data.build import stages as build_stages
 from spe_dist.data.build.make import make_shards
 from spe_dist.data.shards.manifest import Manifest
 from spe_dist.data.shards.store import ShardStore
@@ -46,7 +47,7 @@ def test_an_interrupted_build_continues_to_the_same_bytes_without_repeating(
     whole = make_shards(corpus, str(tmp_path / "whole"), **options)
     shards = sum(map(len, whole.splits.values()))
     out = str(tmp_path / "out")
-    stages = ((build_runs, "make_runs"), (build, "make_shard"))
+    stages = ((build_runs, "make_runs"), (build_stages, "make_shard"))
     for (module, name), total in zip(stages, (parts, shards), strict=True):
         with monkeypatch.context() as patch:
             calls = interrupt(patch, module, name, after=3)
@@ -95,7 +96,7 @@ def test_a_build_in_the_place_of_another_uses_its_own_vocabulary(tmp_path, corpu
 def test_an_unfinished_build_of_changed_inputs_is_an_error_until_overwritten(tmp_path, corpus, vocabulary, monkeypatch):
     out = str(tmp_path / "out")
     with monkeypatch.context() as patch:
-        interrupt(patch, build, "make_shard", after=0)
+        interrupt(patch, build_stages, "make_shard", after=0)
         with pytest.raises(Interrupted):
             make_shards(corpus, out, tokenizer=vocabulary, quiet=True)
     os.utime(corpus[0], (1, 1))
@@ -122,7 +123,7 @@ def test_a_killed_worker_ends_the_build_with_the_remedy_and_the_next_run_continu
 ):
     out = str(tmp_path / "out")
     with monkeypatch.context() as patch:
-        patch.setattr(build, "make_shard", kill_itself)
+        patch.setattr(build_stages, "make_shard", kill_itself)
         with pytest.raises(LaunchError, match="fewer processes"):
             make_shards(corpus, out, tokenizer=vocabulary, processes=2, quiet=True)
     with monkeypatch.context() as patch:
