@@ -1,7 +1,8 @@
-"""Real training under slurm/pretrain.sh: two nodes of one rank, stopped and continued, against an undisturbed run."""
+"""Real training under the job scripts: two nodes of one rank, stopped and continued, against an undisturbed run."""
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 import psutil
 import pytest
 from project import ROOT
-from small_runs import PRETRAINING_NETWORK, comparable_rows
+from small_runs import NETWORK, PRETRAINING_NETWORK, comparable_rows
+
+from spe_dist.data.text.vocabulary import save_tokenizer, tokenizer_from_pieces
 
 pytestmark = [pytest.mark.slurm, pytest.mark.distributed, pytest.mark.timeout(900)]
 
@@ -28,20 +31,40 @@ SETTINGS = {
 }
 
 
+FINETUNING = {
+    **NETWORK,
+    "layers": 2,
+    "relation_size": 16,
+    "batch_sentences": 8,
+    "learning_rate": 5e-3,
+    "head_learning_rate": 5e-3,
+    "epochs": 12,
+    "gold_epochs": 1,
+    "precision": "float32",
+    "log_every_steps": 1,
+}
+
+
 def submit(cluster, folder: Path, shards: Path, **changes: Any):
     """Submit the real script from an empty folder: the default output is a folder of the job there."""
-    settings = {**SETTINGS, "shards": shards, **changes}
+    return submit_script(cluster, folder, "pretrain", {**SETTINGS, "shards": shards, **changes})
+
+
+def submit_script(cluster, folder: Path, program: str, settings: dict[str, Any]):
     words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
-    script = str(ROOT / "slurm" / "pretrain.sh")
+    script = str(ROOT / "slurm" / f"{program}.sh")
     return cluster.submit(folder, "--nodes=2", "--ntasks-per-node=1", script, *words, SPE_PYTHON=sys.executable)
 
 
 def output_of(job) -> Path:
-    return job.log.parent / "runs" / f"spe-pretrain-{job.number}"
+    (output,) = (job.log.parent / "runs").glob(f"spe-*-{job.number}")
+    return output
 
 
 def rows(job) -> list[dict[str, Any]]:
     """What training measured in each step, but for times and memory."""
+    if not list((job.log.parent / "runs").glob(f"spe-*-{job.number}")):
+        return []
     return [row for row in comparable_rows(output_of(job)) if row["kind"] == "train"]
 
 
@@ -97,3 +120,26 @@ def test_a_killed_rank_ends_the_job_with_an_error_and_no_requeue(cluster, demo_s
     rank.kill()
     job.wait_for_state("FAILED", timeout_s=60)
     assert job.field("Restarts") == "0"
+
+
+@pytest.mark.slow
+def test_a_requeued_fine_tuning_ends_with_the_losses_and_scores_of_an_undisturbed_one(cluster, demo_corpus, tmp_path):
+    sentences = json.loads((demo_corpus / "extraction" / "train.json").read_text())[:52]
+    (tmp_path / "train.json").write_text(json.dumps(sentences[:40]))
+    (tmp_path / "dev.json").write_text(json.dumps(sentences[40:]))
+    words = sorted({word for sentence in sentences for word in sentence["tokens"]})
+    tokenizer = tokenizer_from_pieces(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words], do_lower_case=False)
+    save_tokenizer(tokenizer, tmp_path / "tokenizer")
+    files = {"train": "train.json", "dev": "dev.json", "tokenizer": "tokenizer"}
+
+    undisturbed = submit_script(cluster, tmp_path, "finetune", {**FINETUNING, **files})
+    assert undisturbed.wait_for_state("COMPLETED", "FAILED", timeout_s=400) == "COMPLETED", undisturbed.text
+    job = submit_script(cluster, tmp_path, "finetune", {**FINETUNING, **files})
+    wait_for_step(job, 3)
+    cluster.run("scontrol", "requeue", job.number)
+    job.start_again()
+    assert job.wait_for_state("COMPLETED", "FAILED", timeout_s=400) == "COMPLETED", job.text
+    assert job.field("Restarts") == "1"
+    assert rows(job) == rows(undisturbed)
+    scores = [json.loads((output_of(ended) / "scores.json").read_text())["dev"] for ended in (job, undisturbed)]
+    assert scores[0] == scores[1]
