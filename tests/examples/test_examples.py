@@ -60,3 +60,16 @@ def test_the_notebook_runs_from_its_first_cell_to_its_last(finished):
 def test_the_notebook_is_saved_with_its_outputs():
     cells = json.loads(NOTEBOOK.read_text())["cells"]
     assert all(cell["outputs"] for cell in cells[2:] if cell["cell_type"] == "code")
+
+
+def test_the_page_of_metrics_explains_every_figure_that_runs_write(finished):
+    folder, _ = finished
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    explained = set(re.findall(r"`(?:heldout/|dev/)?(\w+)`", page))
+    families = ("spo_accuracy_", "top1_random_", "top1_same_layout_")
+    for run in ("pretraining", "extraction"):
+        rows = [json.loads(line) for line in (folder / run / "metrics.jsonl").read_text().splitlines()]
+        names = {name.split("/")[-1] for row in rows for name in row}
+        unexplained = {name for name in names - explained if not name.startswith(families)}
+        likewise = {name for name in unexplained if re.search(r"_(precision|recall|f1|accuracy|examples)$", name)}
+        assert unexplained - likewise == set()
