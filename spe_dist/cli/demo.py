@@ -145,16 +145,8 @@ def plan(folder: Path, ranks: int, precision: str, settings: Sequence[str]) -> l
             "pretraining",
             f"Pre-training on {how_many(ranks, 'rank')} with ZeRO-2",
             *("deepspeed --num_gpus", ranks, "--master_port", free_port(), "--module spe_dist.pretrain"),
-            *(
-                "--deepspeed",
-                ZERO2,
-                "--preset demo --shards",
-                corpus / shards.SHARDS_FOLDER,
-                "--output",
-                run,
-                *exact,
-                *settings,
-            ),
+            *("--deepspeed", ZERO2, "--preset demo --shards", corpus / shards.SHARDS_FOLDER, "--output", run, *exact),
+            more=settings,
         ),
         Stage("export", "Conversion to plain PyTorch", "spe export", run, encoder),
         Stage(

@@ -6,6 +6,7 @@ import os
 import resource
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -27,12 +28,14 @@ class Stage:
         name: of its log.
         title: its headline.
         parts: the command as it is typed: paths and numbers as they are, texts split at spaces.
+        more: words that follow, as they are.
     """
 
-    def __init__(self, name: str, title: str, *parts: object) -> None:
+    def __init__(self, name: str, title: str, *parts: object, more: Sequence[str] = ()) -> None:
         self.name = name
         self.title = title
-        self.command = [word for part in parts for word in (part.split() if isinstance(part, str) else [str(part)])]
+        words = [word for part in parts for word in (part.split() if isinstance(part, str) else [str(part)])]
+        self.command = [*words, *more]
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ def run_stage(stage: Stage, number: int, stages: int, logs: Path) -> Cost:
     log = logs / f"{stage.name}.log"
     print(f"\n[{number}/{stages}] {stage.title}\n$ {shlex.join(stage.command)}", flush=True)
     before, began = _cpu_seconds(), time.monotonic()
-    with log.open("w", encoding="utf-8") as file:
+    with log.open("w", encoding="utf-8", buffering=1) as file:  # by lines, for whoever follows it
         status = _run(_resolve(stage.command), file)
     if status:
         raise StageError(f"{stage.title} ended with status {status}: {_reason(log)} (all of it: {log})", status)
@@ -77,13 +80,16 @@ def _run(command: Sequence[str], log: TextIO) -> int:
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
     ) as process:
         assert process.stdout is not None
-        for line in process.stdout:
-            log.write(line)
-            if live and line.strip() and time.monotonic() - shown_at > SHOWN_AFTER_S:
-                width = shutil.get_terminal_size().columns - 3
-                print(f"\r\033[K  {line.strip()[:width]}", end="", flush=True)
-                shown_at = time.monotonic()
-        log.flush()
+        try:
+            for line in process.stdout:
+                log.write(line)
+                if live and line.strip() and time.monotonic() - shown_at > SHOWN_AFTER_S:
+                    width = shutil.get_terminal_size().columns - 3
+                    print(f"\r\033[K  {line.strip()[:width]}", end="", flush=True)
+                    shown_at = time.monotonic()
+        except BaseException:
+            process.send_signal(signal.SIGINT)  # a launcher passes it on to its ranks
+            raise
     if live:
         print("\r\033[K", end="", flush=True)
     return process.returncode

@@ -29,13 +29,14 @@ def test_only_an_earlier_demo_or_an_empty_folder_is_emptied(tmp_path):
 
 
 def test_settings_and_precision_reach_the_trainings(tmp_path):
-    commands = {stage.name: stage.command for stage in demo.plan(tmp_path, 4, "float32", ["--steps", "7"])}
+    commands = {stage.name: stage.command for stage in demo.plan(tmp_path, 4, "float32", ["--cache_dir", "a b"])}
     assert commands["pretraining"][:3] == ["deepspeed", "--num_gpus", "4"]
-    assert commands["pretraining"][-4:] == ["--precision", "float32", "--steps", "7"]
+    assert commands["pretraining"][-4:] == ["--precision", "float32", "--cache_dir", "a b"]
     assert commands["finetuning"][-2:] == ["--precision", "float32"]
     assert "--no-bfloat16" in commands["prediction"]
     of_auto = {stage.name: stage.command for stage in demo.plan(tmp_path, 2, "auto", [])}
-    assert not any("precision" in word for command in of_auto.values() for word in command)
+    words = {word for command in of_auto.values() for word in command}
+    assert not words & {"--precision", "--no-bfloat16"}
 
 
 def test_a_foreign_folder_is_an_error_in_one_line(tmp_path, capsys):
