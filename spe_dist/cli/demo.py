@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from spe_dist.demo.stages import Stage
 
 CPU_RANKS = 2
-ZERO2 = Path(__file__).resolve().parents[2] / "ds_configs" / "zero2.json"
 RECORD = "demo.json"  # in the folder of a demo from its first moment on; at the end, what each stage took
 LOGS = "logs"
 SHOWN_SENTENCES = 3
@@ -145,7 +144,7 @@ def plan(folder: Path, ranks: int, precision: str, settings: Sequence[str]) -> l
             "pretraining",
             f"Pre-training on {how_many(ranks, 'rank')} with ZeRO-2",
             *("deepspeed --num_gpus", ranks, "--master_port", free_port(), "--module spe_dist.pretrain"),
-            *("--deepspeed", ZERO2, "--preset demo --shards", corpus / shards.SHARDS_FOLDER, "--output", run, *exact),
+            *("--deepspeed zero2 --preset demo --shards", corpus / shards.SHARDS_FOLDER, "--output", run, *exact),
             more=settings,
         ),
         Stage("export", "Conversion to plain PyTorch", "spe export", run, encoder),
