@@ -20,12 +20,19 @@ _UNPLACED_TEXTS = {"entityMentions": ("text",), "relationMentions": ("em1Text", 
 
 @dataclass(frozen=True, order=True)
 class Entity:
-    """A typed span. `type` is empty where a relation's argument is marked as no entity in the file."""
+    """A typed span of a sentence.
+
+    Attributes:
+        start, end: half-open, in words of the sentence.
+        type: empty where a relation's argument is not an entity in the file.
+        fragments: the parts of a discontinuous entity; empty where all words of the span belong to it.
+        probability: of a prediction; None for gold. Entities are equal whatever it is.
+    """
 
     start: int
     end: int
     type: str
-    fragments: tuple[Span, ...] = ()  # parts of a discontinuous entity; empty where all words of the span belong to it
+    fragments: tuple[Span, ...] = ()
     probability: float | None = field(default=None, compare=False)
 
     @property
@@ -51,7 +58,12 @@ def joined(fragments: Iterable[Span]) -> list[Span]:
 
 @dataclass(frozen=True, order=True)
 class Relation:
-    """A directed, typed relation between two entities of a sentence."""
+    """A directed, typed relation between two entities of a sentence.
+
+    Attributes:
+        head, tail: the arguments. They need not be among the sentence's entities.
+        probability: of a prediction; None for gold. Relations are equal whatever it is.
+    """
 
     type: str
     head: Entity
@@ -61,15 +73,22 @@ class Relation:
 
 @dataclass(frozen=True)
 class Sentence:
-    """Words with what is marked in them; duplicates stay as the file has them."""
+    """Words with their annotations; duplicates stay as the file has them.
+
+    Attributes:
+        text: the sentence before it was split into words, where that is known.
+        char_spans: where each word is in `text`, half-open, in characters.
+        origin: file and line, for messages.
+        extra: further fields of the file, which conversions keep.
+    """
 
     words: tuple[str, ...]
     entities: tuple[Entity, ...] = ()
     relations: tuple[Relation, ...] = ()
-    text: str | None = None  # the sentence as it was before it was split into words
-    char_spans: tuple[Span, ...] | None = None  # where each word stands in `text`, in characters
-    origin: str = ""  # file and line, for messages
-    extra: Mapping[str, Any] = field(default_factory=dict, compare=False)  # further fields, kept by conversions
+    text: str | None = None
+    char_spans: tuple[Span, ...] | None = None
+    origin: str = ""
+    extra: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def unplaced(self) -> Mapping[str, Any]:
@@ -123,15 +142,22 @@ class Document:
 
 @dataclass(frozen=True)
 class Corpus:
-    """All documents of a file or split. In formats without documents each sentence is a document of its own."""
+    """All documents of a file. In formats without documents each sentence is a document of its own.
+
+    Attributes:
+        source: the file's name.
+        format: of the file, a name of `formats.FORMATS`.
+        notices: what was skipped or decided in reading, counted by reason.
+    """
 
     documents: tuple[Document, ...]
     source: str = ""
     format: str = ""
-    notices: Counter[str] = field(default_factory=Counter, compare=False)  # what reading had to pass over, by reason
+    notices: Counter[str] = field(default_factory=Counter, compare=False)
 
     @property
     def sentences(self) -> list[Sentence]:
+        """The sentences of all documents, in order."""
         return [sentence for document in self.documents for sentence in document.sentences]
 
     @property
@@ -139,7 +165,7 @@ class Corpus:
         return sum(len(document.sentences) for document in self.documents)
 
     def with_sentences(self, sentences: Iterable[Sentence]) -> Corpus:
-        """The same documents with other sentences in place of theirs, in order: gold replaced by predictions.
+        """The same documents with other sentences in place of theirs, in order, as when predictions replace the gold.
 
         What lies across sentences or has no place in a sentence belongs to the gold and is dropped.
         """
