@@ -111,8 +111,8 @@ class Checkpoints:
         if isinstance(error, OSError) or (free < FULL_BYTES and not isinstance(error, SpeError)):
             kept = list_checkpoints(self.folder)
             raise CheckpointError(
-                f"writing a checkpoint in {self.folder} failed: {error} ({free / 2**30:.1f} GiB free); mend that, then "
-                f"continue with --resume auto{f' from {kept[0].name}' if kept else ''}"
+                f"writing a checkpoint in {self.folder} failed: {error} ({free / 2**30:.1f} GiB free); correct that, "
+                f"then continue with --resume auto{f' from {kept[0].name}' if kept else ''}"
             ) from error
 
     def _check_fence(self) -> None:
@@ -166,7 +166,7 @@ def read_state(path: Path) -> dict[str, Any]:
     try:
         state = json.loads((path / STATE_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is no finished checkpoint ({type(error).__name__}: {error})") from None
+        raise CheckpointError(f"{path} is not a finished checkpoint ({type(error).__name__}: {error})") from None
     if not isinstance(state, dict) or not isinstance(state.get("checksums"), dict):
         raise CheckpointError(f"{path / STATE_FILE} holds no checksums: not written by this program")
     return state
@@ -187,7 +187,7 @@ def find_checkpoint(path: Path) -> Path:
         if found:
             return found[0]
     raise CheckpointError(
-        f"{path} is no checkpoint: neither {STATE_FILE} nor step_* folders in it; "
+        f"{path} is not a checkpoint: neither {STATE_FILE} nor step_* folders in it; "
         "give OUTPUT/checkpoints/step_N or OUTPUT"
     )
 

@@ -1,8 +1,8 @@
 """Who this rank is, and the collectives that the rest of the program is handed.
 
-Only this room talks to torch.distributed. The training step, MoCo and the evaluation get a `RankContext` and call its
-methods, so that they run and are tested without a process group. Small control messages (counts, stop flags, objects)
-go over an own gloo group: they live on the CPU, and a GPU need not be synchronised for them.
+Only this package talks to torch.distributed. The training step, MoCo and the evaluation get a `RankContext` and call
+its methods, so that they run and are tested without a process group. Small control messages (counts, stop flags,
+objects) go over an own gloo group: they live on the CPU, and a GPU need not be synchronised for them.
 """
 
 from __future__ import annotations

@@ -127,7 +127,7 @@ def product_dtype(precision: Precision) -> torch.dtype | None:
 
 
 def check_same_precision(by_rank: Sequence[str]) -> None:
-    """Ranks on unlike machines may choose differently, and would then wait for each other for ever: a ConfigError."""
+    """Ranks on unlike machines may choose differently, and would then wait for each other endlessly: a ConfigError."""
     found = sorted(set(by_rank))
     if len(found) > 1:
         ranks = "; ".join(f"{name} on ranks {[r for r, p in enumerate(by_rank) if p == name]}" for name in found)

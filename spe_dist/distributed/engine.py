@@ -159,7 +159,7 @@ class TrainingEngine:
         self._keep_smallest_loss_scale()
 
     def _keep_smallest_loss_scale(self) -> None:
-        """Skip on at the smallest loss scale: DeepSpeed would raise there, before `max_skipped_steps` can tell why."""
+        """Skip on at the smallest loss scale: DeepSpeed would raise there, before `max_skipped_steps` can say why."""
         if self.precision == "float16":
             self._engine.optimizer.loss_scaler.raise_error_at_min_scale = False
 

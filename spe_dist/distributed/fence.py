@@ -2,8 +2,8 @@
 
 When a node is lost, Slurm requeues the job, and the ranks of the old start may come back (a healed network, a resumed
 machine) and write a checkpoint over what the new start has saved since. Each start therefore claims the folder by a
-file with a token of its own, and looks before it writes whether the token is still there. A start is told from others
-of the same Slurm job by SLURM_RESTART_COUNT: an older one cannot claim the folder back.
+file with a token of its own, and looks before it writes whether the token is still there. SLURM_RESTART_COUNT
+distinguishes the starts of one Slurm job: an older one cannot claim the folder back.
 """
 
 from __future__ import annotations

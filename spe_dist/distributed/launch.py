@@ -32,7 +32,7 @@ class LaunchEnvironment:
     """One process's place among the ranks of a run.
 
     `node` is this machine's name (Slurm's own where there is one); `restart_count` how often the launcher has started
-    the run anew (requeued Slurm job, restarted torchrun worker).
+    the run again (requeued Slurm job, restarted torchrun worker).
     """
 
     launcher: Launcher
@@ -173,7 +173,7 @@ def _slurm_local_tasks(environ: Mapping[str, str], tasks: int) -> int:
 
 
 def _refuse_variables_left_in_the_shell(environ: Mapping[str, str], rank: int, ranks: int) -> None:
-    """RANK exported in the shell before srun makes every task the same rank: it would wait for ever."""
+    """RANK exported in the shell before srun makes every task the same rank: it would wait endlessly."""
     if not _in_slurm_step(environ):
         return
     tasks = _slurm_tasks(environ)
@@ -189,7 +189,7 @@ def _refuse_mpi(environ: Mapping[str, str]) -> None:
     for name in MPI_SIZES:
         if environ.get(name, "1") not in ("0", "1"):
             raise LaunchError(
-                f"{name}={environ[name]}: mpirun is no supported launcher, its processes would each train alone; "
+                f"{name}={environ[name]}: mpirun is not a supported launcher, its processes would each train alone; "
                 "start with `srun`, `torchrun` or `deepspeed`"
             )
 

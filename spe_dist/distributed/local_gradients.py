@@ -1,7 +1,7 @@
 """Gradients of ZeRO stage 0, where one rank trains alone and DeepSpeed leaves them as autograd makes them.
 
 An embedding table gets a gradient of few rows in each step. On a CPU, autograd makes it as large as the table, tens of
-megabytes that the kernel maps and clears anew each time. Here the dense gradient stays, autograd adds the rows to it,
+megabytes that the kernel maps and clears again each time. Here the dense gradient stays, autograd adds the rows to it,
 and it is cleared after the step.
 """
 
@@ -17,7 +17,7 @@ class LocalGradients:
     """Clipping, and gradients of large embedding tables that stay where they are."""
 
     def __init__(self, module: nn.Module, max_norm: float) -> None:
-        """`max_norm`: 0 for no clipping. On a CPU, the module's large embedding tables are told to be sparse."""
+        """`max_norm`: 0 for no clipping. On a CPU, the module's large embedding tables get sparse gradients."""
         self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         self.max_norm = max_norm
         self.norm = float("nan")

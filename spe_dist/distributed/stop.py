@@ -18,7 +18,7 @@ What reaches the ranks (measured with the same):
 deepspeed   The `deepspeed` command starts `deepspeed.launcher.launch`, which starts the ranks. Ctrl-C reaches all of
             them. A TERM sent to the `deepspeed` command alone ends that and nothing else: signal the `launch` process.
             That one answers INT and TERM only, by TERM to rank after rank and to what each has started; the next rank
-            is told when the one before has gone or was killed after 30 s. It exits with 1 whatever the ranks returned.
+            is signalled when the one before has gone or was killed after 30 s. Its status is 1 whatever theirs were.
             USR1 kills it, leaves the ranks running, and the command returns 0. The file OUTPUT/STOP needs none of this.
 torchrun    INT, TERM, HUP and QUIT sent to torchrun are passed on to each rank's process group, KILL follows after 30 s
             (TORCHELASTIC_SHUTDOWN_TIMEOUT), torchrun's own status is 1. USR1 kills torchrun and leaves the ranks

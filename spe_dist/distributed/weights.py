@@ -20,7 +20,7 @@ class Zero12Masters:
     """Stages 1 and 2: the float32 fragments of this rank's optimizer partition, as views.
 
     With the optimizer offloaded they lie on the CPU. DeepSpeed gives access to them only through the private
-    `_hp_mapping`, None where this rank owns no part of the parameter. It may link them anew when it loads a
+    `_hp_mapping`, None where this rank owns no part of the parameter. It may link them again when it loads a
     checkpoint, so they are looked up at each read.
     """
 

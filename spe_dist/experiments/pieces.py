@@ -27,7 +27,7 @@ COMMANDS = {  # what each kind of piece runs: a module, and what its arguments b
     "export": ("spe_dist", "export"),
     "finetune": ("spe_dist.finetune",),
 }
-PRODUCT = "run"  # what a piece's command writes, inside the piece's folder
+RESULT_FOLDER = "run"  # what a piece's command writes, inside the piece's folder
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Piece:
     id: str
     kind: str
     title: str
-    product: Path
+    result_folder: Path
     arguments: tuple[str, ...]
     settings: Mapping[str, Any]
     inputs: Mapping[str, str]
@@ -61,7 +61,7 @@ class Piece:
 
     @property
     def folder(self) -> Path:
-        return self.product.parent
+        return self.result_folder.parent
 
     def command(self) -> list[str]:
         """The command to run; a launcher, where there is one, starts the module on all ranks."""

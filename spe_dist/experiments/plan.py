@@ -14,7 +14,7 @@ from typing import Any
 from spe_dist.config.deepspeed_files import find_deepspeed_config
 from spe_dist.errors import ConfigError
 from spe_dist.experiments.file import PLACEHOLDER, Experiment, Row, Start
-from spe_dist.experiments.pieces import PRODUCT, Cell, Piece, Plan, cells_of
+from spe_dist.experiments.pieces import RESULT_FOLDER, Cell, Piece, Plan, cells_of
 from spe_dist.experiments.settings import as_arguments, check_settings
 from spe_dist.utils.wording import nearest_or_all
 
@@ -123,7 +123,7 @@ class _Planner:
             if "/" in name:
                 piece = self.make(name)
                 needs.append(piece.id)
-                return str(piece.product)
+                return str(piece.result_folder)
             if name == "port":  # of a launcher: chosen when it starts
                 return match[0]
             if name not in self.experiment.values:
@@ -157,18 +157,18 @@ class _Planner:
 
     def add(self, piece_id: str, kind: str, title: str, arguments: Iterable[str], **parts: Any) -> Piece:
         parts["needs"] = tuple(dict.fromkeys(parts.get("needs", ())))
-        piece = Piece(piece_id, kind, title, self.product(piece_id), tuple(arguments), **parts)
+        piece = Piece(piece_id, kind, title, self.result_folder(piece_id), tuple(arguments), **parts)
         self.plan.pieces[piece_id] = piece
         return piece
 
-    def product(self, piece_id: str) -> Path:
-        return self.output / piece_id / PRODUCT
+    def result_folder(self, piece_id: str) -> Path:
+        return self.output / piece_id / RESULT_FOLDER
 
     # One method for each kind of piece; each plans what it needs first.
 
     def demo(self, key: str, piece_id: str) -> Piece:
         settings = dataclasses.asdict(self.experiment.demo[key])
-        arguments = ("--output", str(self.product(piece_id)), *as_arguments(settings))
+        arguments = ("--output", str(self.result_folder(piece_id)), *as_arguments(settings))
         return self.add(piece_id, "demo", f"demo corpus {key}", arguments, settings=settings, inputs={})
 
     def shards(self, key: str, piece_id: str) -> Piece:
@@ -176,7 +176,7 @@ class _Planner:
         files = [self.text(name, needs) for name in entry.input]
         layers = [self.experiment.settings.shards, entry.settings]
         settings = self.settings("shards", f"settings of shards {key}", needs, layers)
-        arguments = ("--input", *files, "--output", str(self.product(piece_id)), *as_arguments(settings))
+        arguments = ("--input", *files, "--output", str(self.result_folder(piece_id)), *as_arguments(settings))
         inputs = {f"input {number}": name for number, name in enumerate(files)} | _paths(settings)
         title = f"shards of {key}"
         return self.add(piece_id, "shards", title, arguments, settings=settings, inputs=inputs, needs=needs)
@@ -188,7 +188,8 @@ class _Planner:
         start, inputs = self.start(entry, needs)
         layers = [self.experiment.settings.pretrain, entry.settings]
         settings = self.settings("pretrain", f"settings of pretraining {key}", needs, layers)
-        where = ("--shards", str(shards.product), "--encoder", start, "--output", str(self.product(piece_id)))
+        output = str(self.result_folder(piece_id))
+        where = ("--shards", str(shards.result_folder), "--encoder", start, "--output", output)
         return self.add(
             piece_id,
             "pretrain",
@@ -203,7 +204,7 @@ class _Planner:
 
     def export(self, key: str, encoder: str, piece_id: str) -> Piece:
         run = self.make(f"pretraining/{key}")
-        arguments = ("--encoder", encoder, str(run.product), str(self.product(piece_id)))
+        arguments = ("--encoder", encoder, str(run.result_folder), str(self.result_folder(piece_id)))
         title = f"export of {key} ({encoder} encoder)"
         settings = {"encoder": encoder}
         extra = ("--overwrite",)
@@ -213,10 +214,10 @@ class _Planner:
         """What a training command is given as its start, and the same as an input where the user gave it."""
         if start.pretraining:
             needs.append(self.make(f"exports/{start.pretraining}-{start.export}").id)
-            return str(self.product(needs[-1])), {}
+            return str(self.result_folder(needs[-1])), {}
         if start.distant:
             needs.append(self.make(f"distant/{start.distant}").id)
-            return str(self.product(needs[-1]) / "model"), {}
+            return str(self.result_folder(needs[-1]) / "model"), {}
         name = self.text(start.encoder, needs) if start.encoder else "none"
         return name, {"start": name}
 
@@ -239,7 +240,7 @@ class _Planner:
         by_share = {float(key): value or {} for key, value in self.experiment.shares.items()}
         piece = self.extraction(piece_id, title, row, cell, seed, [by_share.get(cell.share, {}), row.settings])
         if self.experiment.keep_models and seed not in self.experiment.keep_models:
-            piece = dataclasses.replace(piece, removes=piece.product / "model")
+            piece = dataclasses.replace(piece, removes=piece.result_folder / "model")
             self.plan.pieces[piece_id] = piece
         return piece
 
@@ -254,7 +255,7 @@ class _Planner:
         settings = self.settings("finetune", f"settings of {title}", needs, layers, name)
         settings |= {"seed": seed, "train_share": round(cell.share * corpus.share / 10_000, 6)}
         where = [part for option, file in files.items() for part in (f"--{option}", file)]
-        where += ["--start", name, "--output", str(self.product(piece_id))]
+        where += ["--start", name, "--output", str(self.result_folder(piece_id))]
         return self.add(
             piece_id,
             "finetune",

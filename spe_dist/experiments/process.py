@@ -77,9 +77,9 @@ class Process:
         self._child.wait()
 
     def _write_stop_file(self) -> None:
-        if self.piece.kind in ("pretrain", "finetune") and self.piece.product.is_dir():
+        if self.piece.kind in ("pretrain", "finetune") and self.piece.result_folder.is_dir():
             with contextlib.suppress(OSError):
-                (self.piece.product / STOP_FILE).touch()
+                (self.piece.result_folder / STOP_FILE).touch()
 
 
 def environment(slot: int, slots: int, devices: tuple[str, ...]) -> dict[str, str]:

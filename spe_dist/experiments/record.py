@@ -94,7 +94,7 @@ class Requests:
             "kind": piece.kind,
             "settings": settings,
             "inputs": {name: self._content(piece, name, path) for name, path in piece.inputs.items()},
-            "needs": {need: fingerprint(self.by_id[need]) for need in piece.needs},
+            "needs": {need: request_sha256(self.by_id[need]) for need in piece.needs},
         }
         return json.loads(json.dumps(request))  # as piece.json gives it back
 
@@ -130,8 +130,8 @@ class Requests:
         return self.hashes[key]
 
 
-def fingerprint(request: Mapping[str, Any]) -> str:
-    """16 hexadecimal digits that tell one request from another."""
+def request_sha256(request: Mapping[str, Any]) -> str:
+    """16 hexadecimal digits that distinguish one request from another."""
     return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -154,20 +154,20 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def is_complete(piece: Piece) -> bool:
-    """Whether the piece's command reached its end, by what it wrote; its exit status alone does not tell."""
-    product = piece.product
+    """Whether the piece's command reached its end, by what it wrote; its exit status alone does not show it."""
+    result_folder = piece.result_folder
     try:
         if piece.kind == "demo":
-            return (product / "text.txt").is_file()
+            return (result_folder / "text.txt").is_file()
         if piece.kind == "shards":
-            return (product / "manifest.json").is_file()
+            return (result_folder / "manifest.json").is_file()
         if piece.kind == "export":
-            return (product / "spe_config.json").is_file()
+            return (result_folder / "spe_config.json").is_file()
         if piece.kind == "pretrain":
-            newest = (product / CHECKPOINTS_FOLDER / POINTER_FILE).read_text(encoding="utf-8").strip()
-            state = json.loads((product / CHECKPOINTS_FOLDER / newest / STATE_FILE).read_text(encoding="utf-8"))
+            newest = (result_folder / CHECKPOINTS_FOLDER / POINTER_FILE).read_text(encoding="utf-8").strip()
+            state = json.loads((result_folder / CHECKPOINTS_FOLDER / newest / STATE_FILE).read_text(encoding="utf-8"))
             return state["step"] >= state["total_steps"]
-        return json.loads((product / SCORES_FILE).read_text(encoding="utf-8")).get("finished") is True
+        return json.loads((result_folder / SCORES_FILE).read_text(encoding="utf-8")).get("finished") is True
     except (OSError, json.JSONDecodeError, KeyError):
         return False
 
@@ -179,7 +179,7 @@ def is_running(record: Record, piece: Piece) -> bool:
     with contextlib.suppress(OSError):
         os.kill(record.process, 0)
         command = Path(f"/proc/{record.process}/cmdline")
-        return not command.parent.parent.is_dir() or str(piece.product).encode() in command.read_bytes()
+        return not command.parent.parent.is_dir() or str(piece.result_folder).encode() in command.read_bytes()
     return False
 
 

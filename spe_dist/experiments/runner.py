@@ -39,7 +39,7 @@ def piece_state(piece: Piece, requests: Requests) -> tuple[str, list[str]]:
     """new, started, stopped, failed, finished or changed; and for changed what is asked for otherwise."""
     record = read_record(piece.folder)
     if record.state == "new":
-        if piece.product.exists() and any(piece.product.iterdir()):
+        if piece.result_folder.exists() and any(piece.result_folder.iterdir()):
             return "changed", ["there is no record of what it was asked for"]
         return "new", []
     changes = difference(record.request, requests.by_id[piece.id])
@@ -67,7 +67,7 @@ def refuse_changed(plan: Plan, requests: Requests, renew: bool) -> None:
     raise ConfigError(
         f"{len(changed)} pieces of work in {requests.output} were made with other settings:\n"
         + "\n".join(lines)
-        + "\nPut the settings back, give another output folder, or remove and make these anew with --renew"
+        + "\nPut the settings back, give another output folder, or remove and make these again with --renew"
     )
 
 

@@ -103,7 +103,7 @@ def read_scores(plan: Plan, requests: Requests, split: str) -> dict[Cell, CellSc
             piece = plan.pieces[piece_id]
             state, _ = piece_state(piece, requests)
             if state == "finished":
-                by_seed[seed] = _read_file(piece.product / SCORES_FILE, split)
+                by_seed[seed] = _read_file(piece.result_folder / SCORES_FILE, split)
             else:
                 missing[seed] = {"changed": "made with other settings"}.get(state, state)
         results[cell] = CellScores(by_seed, missing)

@@ -141,7 +141,7 @@ def _read_pooler(
 
 
 def _encoder_sizes(bert_config: dict[str, Any]) -> dict[str, int]:
-    """ModelConfig's own sizes describe random starts only; the export tells those of the encoder it holds."""
+    """ModelConfig's own sizes describe random starts only; the export has those of its own encoder."""
     return {
         "hidden_size": bert_config["hidden_size"],
         "layers": bert_config["num_hidden_layers"],

@@ -82,26 +82,26 @@ def read_folder(source: str | Path) -> Parts:
     folder = find_folder(source)
     if not (folder / SPE_CONFIG).is_file():
         raise CheckpointError(
-            f"{folder} is no exported folder (no {SPE_CONFIG}); tools/convert_checkpoint.py CHECKPOINT OUTPUT makes one"
+            f"{folder} is not an exported folder (no {SPE_CONFIG}); spe export CHECKPOINT OUTPUT makes one"
         )
-    told = read_json(folder / SPE_CONFIG)
-    if told.get("format_version") != FORMAT_VERSION:
+    document = read_json(folder / SPE_CONFIG)
+    if document.get("format_version") != FORMAT_VERSION:
         raise CheckpointError(
-            f"{folder}/{SPE_CONFIG} has format_version={told.get('format_version')}, this program reads "
+            f"{folder}/{SPE_CONFIG} has format_version={document.get('format_version')}, this program reads "
             f"{FORMAT_VERSION}; convert the checkpoint again"
         )
     bert = {f"{ENCODER}{name}": tensor for name, tensor in load_tensors(folder / MODEL).items()}
-    in_model = told["pooler"]["part_of_spe"]
+    in_model = document["pooler"]["part_of_spe"]
     pooler = {} if in_model else {k.removeprefix(ENCODER): bert.pop(k) for k in list(bert) if k.startswith(POOLER)}
     parts = Parts(
         weights=bert | load_tensors(folder / HEADS),
-        settings=told["settings"],
+        settings=document["settings"],
         bert_config=read_json(folder / "config.json"),
         pooler=pooler,
-        pooler_origin=told["pooler"]["origin"],
+        pooler_origin=document["pooler"]["origin"],
         tokenizer=folder,
-        encoder=told["encoder"],
-        facts=told["facts"],
+        encoder=document["encoder"],
+        facts=document["facts"],
     )
     try:
         parts.config  # noqa: B018 - settings of another version are found here

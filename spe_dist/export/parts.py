@@ -30,7 +30,7 @@ class Parts:
     `weights` are float32 by PretrainingModel's parameter names. `settings` are leaf names of ModelConfig and
     ObjectiveConfig: what is needed to build the same modules again. `pooler` (BertModel's names behind `pooler.`) is
     carried beside the weights where SPE itself does not use it. `tokenizer` is a folder of tokenizer files, a
-    transformers tokenizer, or None. `facts` are told in the model card.
+    transformers tokenizer, or None. `facts` stand in the model card.
     """
 
     weights: dict[str, Tensor]

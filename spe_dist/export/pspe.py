@@ -5,7 +5,7 @@ The facts, as its released code has them:
 File. `torch.save` of the whole model's state_dict (torch 1.4: the old, unzipped format). Two encoders of one class
 stand in it under `span_pair_encoder.` and `momentum_span_pair_encoder.`; each has every part, heads included. The
 queues are Python lists and not in the file. Neither the attention heads nor dropout, activations and LayerNorm's
-epsilon are told.
+epsilon are in it.
 
 Sentence encoder. transformers 2.8's BertModel, attention over pieces that are not piece 0, token type 0. Words are the
 state of their first piece. The `query` of the span pair attention is BERT's pooler output, tanh included.
@@ -96,7 +96,7 @@ def read_pspe(
 ) -> Parts:
     """One of the two encoders of the predecessor's checkpoint, as parts of ours that give its numbers.
 
-    `attention_heads` (default: hidden size / 64) is not told by the file. `tokenizer` (name, folder or vocab.txt) must
+    `attention_heads` (default: hidden size / 64) is not in the file. `tokenizer` (name, folder or vocab.txt) must
     have the checkpoint's number of pieces; without it bert-base-cased is taken where its number fits and it can be
     loaded, else none. Raises CheckpointError, ConfigError or DataError.
     """
@@ -142,7 +142,7 @@ def read_state_dict(file: Path) -> dict[str, Any]:
         raise CheckpointError(f"{file} is a folder; give the predecessor's checkpoint file itself") from None
     except pickle.UnpicklingError:  # torch's own text advises to switch this protection off
         raise CheckpointError(
-            f"{file} is no file of torch.save with tensors only; save the model's state_dict(), not the model"
+            f"{file} is not a file of torch.save with tensors only; save the model's state_dict(), not the model"
         ) from None
     except (OSError, RuntimeError, EOFError, KeyError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{file} cannot be read as a torch checkpoint ({error}); it may be cut off") from None
@@ -171,7 +171,7 @@ def select_encoder(state: dict[str, Any], encoder: Encoder, file: Path) -> dict[
     kinds = sorted({name.split(".")[0] for name in state})
     hint = "; it is a fine-tuned extraction model" if {"ent_model", "rel_model"} & set(kinds) else ""
     raise CheckpointError(
-        f"{file} is no pre-training checkpoint of the predecessor: no weights under {prefix}, but under "
+        f"{file} is not a pre-training checkpoint of the predecessor: no weights under {prefix}, but under "
         f"{', '.join(kinds[:4]) or 'nothing'}{hint}"
     )
 
@@ -258,7 +258,7 @@ def check_whole(converted: Mapping[str, Tensor], bert_config: BertConfig) -> Non
     ]
     unlike += [f"{name} is unknown" for name in found if name not in expected]
     if unlike:
-        raise CheckpointError(f"the checkpoint's BERT is not one: {'; '.join(unlike[:3])}")
+        raise CheckpointError(f"the BERT weights have unexpected shapes: {'; '.join(unlike[:3])}")
 
 
 def bert_config_of(converted: Mapping[str, Tensor], attention_heads: int | None) -> BertConfig:
@@ -275,7 +275,7 @@ def bert_config_of(converted: Mapping[str, Tensor], attention_heads: int | None)
         raise CheckpointError(f"the checkpoint's BERT has layers {sorted(layers)}: some are missing")
     if attention_heads is None and hidden % HEAD_SIZE:
         raise ConfigError(
-            f"the hidden size {hidden} is no multiple of {HEAD_SIZE}, so the number of attention heads cannot be "
+            f"the hidden size {hidden} is not a multiple of {HEAD_SIZE}, so the number of attention heads cannot be "
             "guessed; give --attention_heads"
         )
     heads = hidden // HEAD_SIZE if attention_heads is None else attention_heads
@@ -304,7 +304,7 @@ def settings_of(converted: Mapping[str, Tensor], found: set[str], bert_config: B
     while (width := size(f"{CONVOLUTIONS}{index}.weight", 2)) is not None:
         kernels.append(width)
         index += 1
-    told = {
+    found_settings = {
         "hidden_size": bert_config.hidden_size,
         "layers": bert_config.num_hidden_layers,
         "attention_heads": bert_config.num_attention_heads,
@@ -324,7 +324,7 @@ def settings_of(converted: Mapping[str, Tensor], found: set[str], bert_config: B
         "spo": "permutation head" in found,
         "cspo": "span pair encoder" in found,
     }
-    return exported_settings(Config()) | {name: value for name, value in told.items() if value is not None}
+    return exported_settings(Config()) | {name: value for name, value in found_settings.items() if value is not None}
 
 
 def find_tokenizer(source: str | None, vocabulary: int) -> Any | None:

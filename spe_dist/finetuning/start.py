@@ -84,7 +84,7 @@ def open_start(config: FinetuneConfig) -> StartNetwork:
 
 
 def check_windows(config: FinetuneConfig, start: StartNetwork) -> int:
-    """Longest window in pieces. Raises ConfigError where the encoder or the context leaves no room."""
+    """Longest window in pieces. Raises ConfigError where the encoder or the context leaves no pieces for words."""
     data = config.data
     longest = data.max_pieces or start.positions
     if longest > start.positions:
@@ -93,7 +93,7 @@ def check_windows(config: FinetuneConfig, start: StartNetwork) -> int:
             f"{start.positions} or less, or 0"
         )
     if longest < SHORTEST_WINDOW:
-        raise ConfigError(f"max_pieces={longest} leaves no room for words; choose {SHORTEST_WINDOW} or more")
+        raise ConfigError(f"max_pieces={longest} leaves no pieces for words; choose {SHORTEST_WINDOW} or more")
     if data.context_pieces > longest - SHORTEST_WINDOW:
         raise ConfigError(
             f"context_pieces={data.context_pieces} leaves fewer than {SHORTEST_WINDOW} of {longest} pieces for the "

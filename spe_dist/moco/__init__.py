@@ -4,8 +4,8 @@ Knows nothing of deepspeed or torch.distributed: gathering over ranks and the qu
 """
 
 from spe_dist.moco.average import KeyAverage
+from spe_dist.moco.checksums import check_equal, checksums
 from spe_dist.moco.encoder import Collectives, MomentumKeyEncoder
-from spe_dist.moco.fingerprint import check_equal, fingerprint
 from spe_dist.moco.layout import FlatLayout, Interval, PlainWeights, WeightSource
 from spe_dist.moco.momentum import MomentumContrast
 from spe_dist.moco.queue import KeyQueue
@@ -21,5 +21,5 @@ __all__ = [
     "PlainWeights",
     "WeightSource",
     "check_equal",
-    "fingerprint",
+    "checksums",
 ]

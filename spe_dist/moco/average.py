@@ -77,15 +77,15 @@ def _fill(target_N: Tensor, parts: Sequence[Tensor]) -> None:
 def _chunks(pieces: Sequence[Tensor], chunk_numel: int) -> Iterator[list[Tensor]]:
     """The pieces regrouped: every list but the last joins to exactly `chunk_numel` numbers."""
     parts: list[Tensor] = []
-    room = chunk_numel
+    free = chunk_numel
     for piece in pieces:
         start = 0
         while start < piece.numel():
-            length = min(room, piece.numel() - start)
+            length = min(free, piece.numel() - start)
             parts.append(piece.narrow(0, start, length))
-            start, room = start + length, room - length
-            if room == 0:
+            start, free = start + length, free - length
+            if free == 0:
                 yield parts
-                parts, room = [], chunk_numel
+                parts, free = [], chunk_numel
     if parts:
         yield parts

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from spe_dist.errors import CheckpointError
 from spe_dist.moco.average import KeyAverage
-from spe_dist.moco.layout import FlatLayout, Interval, Segment, WeightSource, join
+from spe_dist.moco.layout import FlatLayout, Interval, ParameterSlice, WeightSource, join
 
 
 class Collectives(Protocol):
@@ -75,12 +75,12 @@ class MomentumKeyEncoder:
         self.layout.check_cover(intervals_by_rank)
         self._sizes = [sum(interval.length for interval in intervals) for intervals in intervals_by_rank]
         joined_intervals = [interval for intervals in intervals_by_rank for interval in intervals]
-        self._segments_F = list(self.layout.segments(joined_intervals))
+        self._slices_F = list(self.layout.slices(joined_intervals))
         held = joined_intervals if self.replicated else list(source.intervals)
-        self._segments_P = list(self.layout.segments(held))
-        self._lengths_F = [s.length for s in self._segments_F]
+        self._slices_P = list(self.layout.slices(held))
+        self._lengths_F = [s.length for s in self._slices_F]
         self._targets_F = [
-            self._parameters[s.name].detach().view(-1).narrow(0, s.start, s.length) for s in self._segments_F
+            self._parameters[s.name].detach().view(-1).narrow(0, s.start, s.length) for s in self._slices_F
         ]
 
     def start(self) -> None:
@@ -149,15 +149,15 @@ class MomentumKeyEncoder:
             return {}
         whole_F = whole_F.cpu()
         named = {name: torch.empty(slot.shape) for name, slot in self.layout.slots.items()}
-        for s in self._segments_F:
+        for s in self._slices_F:
             named[s.name].view(-1)[s.start : s.start + s.length] = whole_F[s.joined_offset : s.joined_offset + s.length]
         return named
 
     def _held_part(self, named: dict[str, Tensor]) -> Tensor:
-        def part(s: Segment) -> Tensor:
+        def part(s: ParameterSlice) -> Tensor:
             return named[s.name].reshape(-1).narrow(0, s.start, s.length)
 
-        return join([part(s) for s in self._segments_P]).to(self._home())
+        return join([part(s) for s in self._slices_P]).to(self._home())
 
     def _check_names(self, named: dict[str, Tensor]) -> None:
         saved = {name: tuple(tensor.shape) for name, tensor in named.items()}

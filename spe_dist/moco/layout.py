@@ -35,7 +35,7 @@ class Slot:
 
 
 @dataclass(frozen=True)
-class Segment:
+class ParameterSlice:
     """Part of one parameter: `length` numbers from its flat position `start`, at `joined_offset` of a vector P."""
 
     name: str
@@ -64,7 +64,7 @@ class FlatLayout:
             offset += slots[name].numel
         return cls(slots, offset)
 
-    def segments(self, intervals: Iterable[Interval]) -> Iterator[Segment]:
+    def slices(self, intervals: Iterable[Interval]) -> Iterator[ParameterSlice]:
         """The intervals, joined in the given order and cut at the borders of parameters."""
         names = [name for name, slot in self.slots.items() if slot.numel]
         ends = torch.tensor([self.slots[name].offset + self.slots[name].numel for name in names])
@@ -75,7 +75,7 @@ class FlatLayout:
             while position < end:
                 slot = self.slots[names[index]]
                 length = min(end, slot.offset + slot.numel) - position
-                yield Segment(names[index], position - slot.offset, length, joined)
+                yield ParameterSlice(names[index], position - slot.offset, length, joined)
                 position, joined, index = position + length, joined + length, index + 1
 
     def check_cover(self, intervals_by_rank: Sequence[Sequence[Interval]]) -> None:
@@ -90,7 +90,7 @@ class FlatLayout:
     def _name_at(self, position: int) -> str:
         if position >= self.numel:
             return "end of the flat vector"
-        return next(self.segments([Interval(position, 1)])).name
+        return next(self.slices([Interval(position, 1)])).name
 
 
 class WeightSource(Protocol):
@@ -121,10 +121,10 @@ class PlainWeights:
         self._parameters = dict(module.named_parameters())
         layout = FlatLayout.of(module)
         self.intervals = [even_split(layout.numel, rank, ranks)]
-        self._segments = list(layout.segments(self.intervals))
+        self._slices = list(layout.slices(self.intervals))
 
     def pieces(self) -> list[Tensor]:
-        return [self._parameters[s.name].detach().reshape(-1).narrow(0, s.start, s.length) for s in self._segments]
+        return [self._parameters[s.name].detach().reshape(-1).narrow(0, s.start, s.length) for s in self._slices]
 
 
 def join(pieces: Sequence[Tensor], device: torch.device | None = None) -> Tensor:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from spe_dist.errors import CheckpointError
+from spe_dist.moco.checksums import check_equal
 from spe_dist.moco.encoder import Collectives, MomentumKeyEncoder
-from spe_dist.moco.fingerprint import check_equal
 from spe_dist.moco.queue import KeyQueue
 
 

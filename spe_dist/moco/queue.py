@@ -35,7 +35,7 @@ class KeyQueue(nn.Module):
     ) -> None:
         super().__init__()
         if queue_keys < 1:
-            raise ConfigError(f"queue_keys={queue_keys} leaves no room for a key; choose 1 or more")
+            raise ConfigError(f"queue_keys={queue_keys} holds no key; choose 1 or more")
         self.register_buffer("keys_KC", torch.zeros(queue_keys, key_size, dtype=dtype, device=device))
         self.register_buffer("ids_K", torch.full((queue_keys,), NO_SENTENCE, dtype=torch.int64, device=device))
         self.register_buffer("cursor", torch.zeros((), dtype=torch.int64, device=device))

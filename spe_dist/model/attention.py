@@ -69,7 +69,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Layout:
+class PaddingPlan:
     """Where each token's heads stand in the padded rows [G, H, L] of all groups, one group behind the other."""
 
     groups: list[Group]
@@ -78,7 +78,7 @@ class Layout:
     real_R1: Tensor | None  # float32, 0 at padding rows, else 1; None where there are none
 
 
-def plan_layout(cu_seqlens_Q1: Tensor, max_seqlen: int, n_tokens: int, n_heads: int) -> Layout:
+def plan_padding(cu_seqlens_Q1: Tensor, max_seqlen: int, n_tokens: int, n_heads: int) -> PaddingPlan:
     """Groups sequences by length. On a GPU all are one group, so that nothing waits for the lengths."""
     device = cu_seqlens_Q1.device
     starts_Q = cu_seqlens_Q1[:-1].long()
@@ -111,7 +111,7 @@ def plan_layout(cu_seqlens_Q1: Tensor, max_seqlen: int, n_tokens: int, n_heads: 
     row_T = (first_row_Q - starts_Q)[sequence_T] + torch.arange(n_tokens, device=device)
     row_TH = row_T[:, None] + longest_Q[sequence_T, None] * head_H1.T
     real_R1 = torch.cat(reals)[:, None].float() if has_padding else None
-    return Layout(groups, torch.cat(sources), row_TH.flatten(), real_R1)
+    return PaddingPlan(groups, torch.cat(sources), row_TH.flatten(), real_R1)
 
 
 def _cut_by_length(sorted_lengths: list[int]) -> list[tuple[int, int]]:
@@ -130,42 +130,42 @@ class _Pad(torch.autograd.Function):
     """Heads of tokens to padded rows. Both directions only gather, which is fast and has one order of summation."""
 
     @staticmethod
-    def forward(ctx: Any, x_THD: Tensor, layout: Layout) -> Tensor:
-        ctx.layout, ctx.n_heads = layout, x_THD.shape[1]
-        return x_THD.flatten(0, 1).index_select(0, layout.source_of_row_R)
+    def forward(ctx: Any, x_THD: Tensor, padding: PaddingPlan) -> Tensor:
+        ctx.padding, ctx.n_heads = padding, x_THD.shape[1]
+        return x_THD.flatten(0, 1).index_select(0, padding.source_of_row_R)
 
     @staticmethod
     def backward(ctx: Any, grad_RD: Tensor) -> tuple[Tensor, None]:
         # Padding rows are masked as keys and unused as queries: their gradient is zero, nothing is lost.
-        return grad_RD.index_select(0, ctx.layout.row_of_source_TH).unflatten(0, (-1, ctx.n_heads)), None
+        return grad_RD.index_select(0, ctx.padding.row_of_source_TH).unflatten(0, (-1, ctx.n_heads)), None
 
 
 class _Unpad(torch.autograd.Function):
     """Padded rows back to heads of tokens."""
 
     @staticmethod
-    def forward(ctx: Any, x_RD: Tensor, layout: Layout, n_heads: int) -> Tensor:
-        ctx.layout = layout
-        return x_RD.index_select(0, layout.row_of_source_TH).unflatten(0, (-1, n_heads))
+    def forward(ctx: Any, x_RD: Tensor, padding: PaddingPlan, n_heads: int) -> Tensor:
+        ctx.padding = padding
+        return x_RD.index_select(0, padding.row_of_source_TH).unflatten(0, (-1, n_heads))
 
     @staticmethod
     def backward(ctx: Any, grad_THD: Tensor) -> tuple[Tensor, None, None]:
-        grad_RD = grad_THD.flatten(0, 1).index_select(0, ctx.layout.source_of_row_R)
-        if ctx.layout.real_R1 is not None:
-            grad_RD.mul_(ctx.layout.real_R1.to(grad_RD.dtype))  # on a CPU many times as fast as filling by a mask
+        grad_RD = grad_THD.flatten(0, 1).index_select(0, ctx.padding.source_of_row_R)
+        if ctx.padding.real_R1 is not None:
+            grad_RD.mul_(ctx.padding.real_R1.to(grad_RD.dtype))  # on a CPU many times as fast as filling by a mask
         return grad_RD, None, None
 
 
-def _grouped(q_THD: Tensor, k_THD: Tensor, v_THD: Tensor, layout: Layout, dropout_p: float) -> Tensor:
+def _grouped(q_THD: Tensor, k_THD: Tensor, v_THD: Tensor, padding: PaddingPlan, dropout_p: float) -> Tensor:
     n_heads, head_size = q_THD.shape[1:]
-    shapes = [(group.n_sequences, n_heads, group.longest, head_size) for group in layout.groups]
+    shapes = [(group.n_sequences, n_heads, group.longest, head_size) for group in padding.groups]
     row_counts = [math.prod(shape[:3]) for shape in shapes]
-    q_RD, k_RD, v_RD = (_Pad.apply(x, layout).split(row_counts) for x in (q_THD, k_THD, v_THD))
+    q_RD, k_RD, v_RD = (_Pad.apply(x, padding).split(row_counts) for x in (q_THD, k_THD, v_THD))
     outputs_RD = [
         _padded(q.view(shape), k.view(shape), v.view(shape), group.mask_G11L, dropout_p).flatten(0, 2)
-        for group, shape, q, k, v in zip(layout.groups, shapes, q_RD, k_RD, v_RD, strict=True)
+        for group, shape, q, k, v in zip(padding.groups, shapes, q_RD, k_RD, v_RD, strict=True)
     ]
-    return _Unpad.apply(torch.cat(outputs_RD).to(q_THD.dtype), layout, n_heads)
+    return _Unpad.apply(torch.cat(outputs_RD).to(q_THD.dtype), padding, n_heads)
 
 
 def _padded(q_GHLD: Tensor, k_GHLD: Tensor, v_GHLD: Tensor, mask_G11L: Tensor | None, dropout_p: float) -> Tensor:
@@ -204,22 +204,22 @@ def attention(
     cu_seqlens_Q1: Tensor,
     max_seqlen: int,
     dropout_p: float = 0.0,
-    layout: Layout | None = None,
+    padding: PaddingPlan | None = None,
 ) -> Tensor:
     """softmax(q k' / sqrt(D)) v inside each sequence, [T, H, D]; `dropout_p` drops attention probabilities.
 
-    `layout` is `plan_layout(cu_seqlens_Q1, max_seqlen, T, H)`; a caller with several layers plans once.
+    `padding` is `plan_padding(cu_seqlens_Q1, max_seqlen, T, H)`; a caller with several layers plans once.
     """
     backend = choose_backend(q_THD.device, q_THD.dtype, q_THD.shape[2], dropout_p)
     if backend.name == "varlen":
         return _varlen(q_THD, k_THD, v_THD, cu_seqlens_Q1, max_seqlen)
     if backend.name == "flash":
         return _flash(q_THD, k_THD, v_THD, cu_seqlens_Q1, max_seqlen, dropout_p)
-    layout = layout or plan_layout(cu_seqlens_Q1, max_seqlen, *q_THD.shape[:2])
+    padding = padding or plan_padding(cu_seqlens_Q1, max_seqlen, *q_THD.shape[:2])
     with torch.autocast(q_THD.device.type, enabled=False):  # its steps choose their types themselves
-        return _grouped(q_THD, k_THD, v_THD, layout, dropout_p)
+        return _grouped(q_THD, k_THD, v_THD, padding, dropout_p)
 
 
-def needs_layout(device: torch.device, dtype: torch.dtype, head_size: int, dropout_p: float) -> bool:
-    """Whether `attention` would plan a layout for such tensors."""
+def needs_padding(device: torch.device, dtype: torch.dtype, head_size: int, dropout_p: float) -> bool:
+    """Whether `attention` would plan a padding for such tensors."""
     return choose_backend(device, dtype, head_size, dropout_p).name == "grouped"

@@ -19,7 +19,7 @@ from transformers import BertConfig
 from transformers.activations import ACT2FN
 
 from spe_dist.errors import ConfigError
-from spe_dist.model.attention import Layout, attention, needs_layout, plan_layout
+from spe_dist.model.attention import PaddingPlan, attention, needs_padding, plan_padding
 from spe_dist.model.dropout import Dropout
 from spe_dist.model.kernels import layer_norm_class
 
@@ -35,7 +35,7 @@ class Packing:
 
     cu_seqlens_Q1: Tensor
     max_seqlen: int
-    layout: Layout | None
+    padding: PaddingPlan | None
 
 
 def check_config(config: BertConfig) -> None:
@@ -92,7 +92,7 @@ class SelfAttention(nn.Module):
         )
         dropout_p = self.dropout_p if self.training else 0.0
         return attention(
-            q_THD, k_THD, v_THD, packing.cu_seqlens_Q1, packing.max_seqlen, dropout_p, packing.layout
+            q_THD, k_THD, v_THD, packing.cu_seqlens_Q1, packing.max_seqlen, dropout_p, packing.padding
         ).flatten(1)
 
 
@@ -214,12 +214,12 @@ class PackedBertEncoder(nn.Module):
                 if kept_N is not None:
                     kept_N = F.pad(kept_N, (0, rounded_up(n_wanted) - n_wanted))
             x_TD = self.embeddings(piece_ids_T, positions_T)
-            layout = None
+            padding = None
             dropout_p = self.config.attention_probs_dropout_prob if self.training else 0.0
             head_size = self.config.hidden_size // self.config.num_attention_heads
-            if needs_layout(device, dtype, head_size, dropout_p):
-                layout = plan_layout(cu_seqlens_Q1, max_seqlen, x_TD.shape[0], self.config.num_attention_heads)
-            return self.encoder(x_TD, Packing(cu_seqlens_Q1, max_seqlen, layout), kept_N)[:n_wanted]
+            if needs_padding(device, dtype, head_size, dropout_p):
+                padding = plan_padding(cu_seqlens_Q1, max_seqlen, x_TD.shape[0], self.config.num_attention_heads)
+            return self.encoder(x_TD, Packing(cu_seqlens_Q1, max_seqlen, padding), kept_N)[:n_wanted]
 
     def _autocast(self, device_type: str) -> contextlib.AbstractContextManager[object]:
         if self.product_dtype is None:

@@ -58,8 +58,8 @@ def load_encoder(
         absent = [name for name in missing if not name.startswith("pooler.")]
         if absent or unexpected:
             raise ConfigError(
-                f"the checkpoint {source} is not a whole BERT: missing {absent[:3]}, unknown {list(unexpected)[:3]}; "
-                "choose a BERT-family checkpoint"
+                f"the checkpoint {source} is not a BERT: missing {absent[:3]}, unknown {list(unexpected)[:3]}; choose "
+                "a BERT-family checkpoint"
             )
     assert encoder.pooler is not None
     pooler_state = {name: value.detach().clone() for name, value in encoder.pooler.state_dict().items()}
@@ -76,8 +76,8 @@ def _folder_of(source: str) -> Path:
 def _is_untrained_export(folder: Path) -> bool:
     """Whether `folder` is an export whose pooler was only filled in."""
     try:
-        told = json.loads((folder / "spe_config.json").read_text(encoding="utf-8"))
-        return told["pooler"]["origin"] == "untrained"
+        described = json.loads((folder / "spe_config.json").read_text(encoding="utf-8"))
+        return described["pooler"]["origin"] == "untrained"
     except (OSError, ValueError, KeyError, TypeError):
         return False
 

@@ -109,7 +109,7 @@ def open_encoder(config: Config, store: ShardStore) -> tuple[LoadedEncoder, Any]
     if loaded.vocab_size < manifest.vocabulary_size:
         raise DataError(
             f"the encoder {config.model.encoder} embeds {loaded.vocab_size:,} pieces, the shards' vocabulary has "
-            f"{manifest.vocabulary_size:,}; make the shards anew with the encoder's own tokenizer"
+            f"{manifest.vocabulary_size:,}; make the shards again with the encoder's own tokenizer"
         )
     positions = loaded.bert_config.max_position_embeddings
     longest = longest_sequence(manifest.max_pieces, config.corruption)

@@ -1,4 +1,4 @@
-"""The yardstick of the token boundary objective: how well counts alone tell a masked piece (METHOD, Held-out).
+"""The yardstick of the token boundary objective: how well counts alone predict a masked piece (METHOD, Held-out).
 
 A smoothed p(piece x | first piece f of its word, offset o inside the word), estimated from the continuation pieces of
 training sentences. Interpolated Kneser-Ney: each level takes a discount D from every count seen and gives what it

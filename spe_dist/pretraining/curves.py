@@ -14,7 +14,7 @@ def draw_curves(folder: Path) -> Path | None:
     if not rows:
         return None
     filled = queue_filled_at(rows)
-    # the contrastive loss of a model that cannot tell the key from the negatives
+    # the contrastive loss of a model that cannot distinguish the key from the negatives
     rows = [{**row, "chance": math.log(1 + row["queue_fill"]) if row.get("queue_fill") else None} for row in rows]
     return draw_panels(folder, f"Pre-training, {folder.name}", _panels(filled), rows, evaluations)
 

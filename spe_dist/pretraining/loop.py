@@ -128,7 +128,7 @@ class Trainer:
         if micro_batch_s + save_s > self.config.train.grace_time_s:
             self.journal.say(
                 f"warning: a micro-batch ({micro_batch_s:.1f} s) and a checkpoint ({save_s:.1f} s) take longer than "
-                f"grace_time_s={self.config.train.grace_time_s:g}: a run that is told to stop may be killed before it "
+                f"grace_time_s={self.config.train.grace_time_s:g}: a run that is asked to stop may be killed before it "
                 "is saved. Lower micro_batch_sentences, write to a faster disk, or have the job signalled earlier "
                 "(sbatch --signal=B:USR1@SECONDS) and raise grace_time_s"
             )
@@ -155,7 +155,7 @@ def finish_row(row: dict[str, Any], sums: Mapping[str, Sequence[float]], ranks: 
 
 
 def describe_evaluation(figures: dict[str, float]) -> str:
-    """The figures of an evaluation that tell whether anything was learned, on one line."""
+    """The figures of an evaluation that show whether anything was learned, on one line."""
     parts = []
     for label, name, against_label, against in (
         ("tbo", "heldout/tbo_nats", "count model", "heldout/tbo_count_model_nats"),

@@ -19,7 +19,7 @@ class Stop(Protocol):
 
 
 class Agreement:
-    """Asks all ranks at the end of a micro-batch: was any told to stop, does rank 0 want a checkpoint by its clock?"""
+    """Asks all ranks at the end of a micro-batch: was any asked to stop, does rank 0 want a checkpoint by its clock?"""
 
     def __init__(self, context: RankContext, stop: Stop, checkpoint_every_minutes: float) -> None:
         self.context = context

@@ -157,7 +157,7 @@ class Journal:
         why, or_else = "their gradients were no finite numbers", ""
         if self.engine.precision == "float16":
             why = f"float16 overflow (loss scale {self.engine.loss_scale():g})"
-            or_else = ", or start anew with precision=bfloat16"
+            or_else = ", or start a new run with precision=bfloat16"
         return (
             f"{self.position.skipped_in_a_row} steps in a row were skipped, up to step {self.position.step}: {why}; "
             f"lower {self.rates} and continue with --resume auto{or_else}"

@@ -1,4 +1,4 @@
-"""How a run is going: the one line that shows it, and the pace that its time left is told from.
+"""How a run is going: the one line that shows it, and the pace that its time left follows from.
 
 The line is rewritten in a terminal; in a log file there is a new one now and then.
 """

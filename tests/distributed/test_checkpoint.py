@@ -59,7 +59,7 @@ def test_a_failure_while_writing_leaves_the_older_checkpoint_alone(tmp_path, con
         (folder / "half").write_text("half")
         raise OSError("disk full")
 
-    with pytest.raises(CheckpointError, match=r"disk full.*mend that.*from step_00000001"):
+    with pytest.raises(CheckpointError, match=r"disk full.*correct that.*from step_00000001"):
         checkpoints.save(2, {"step": 2}, fail)
     assert checkpoints.newest_valid()[0] == tmp_path / "step_00000001"
     checkpoints.save(2, {"step": 2}, writer("two"))
@@ -120,5 +120,5 @@ def test_a_start_that_lost_the_folder_neither_saves_nor_may_write_beside_it(tmp_
 def test_find_checkpoint_accepts_step_folder_and_run_folder(tmp_path, context):
     path = Checkpoints(tmp_path / "checkpoints", keep=2, context=context).save(3, {"step": 3}, writer("x"))
     assert find_checkpoint(path) == find_checkpoint(tmp_path) == find_checkpoint(tmp_path / "checkpoints") == path
-    with pytest.raises(CheckpointError, match="no checkpoint"):
+    with pytest.raises(CheckpointError, match="not a checkpoint"):
         find_checkpoint(tmp_path / "elsewhere")

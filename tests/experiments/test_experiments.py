@@ -108,22 +108,22 @@ def test_a_piece_stopped_by_its_own_file_is_no_failure_and_is_not_started_again(
 ) -> None:
     monkeypatch.setenv("FAKE_STALL", "bert/news-100/seed-0")
     monkeypatch.setenv("FAKE_STATUS", "75")
-    product = place / "OUT/rows/bert/news-100/seed-0/run"
-    once_there(product / "calls.txt", (product / "STOP").touch)
+    result_folder = place / "OUT/rows/bert/news-100/seed-0/run"
+    once_there(result_folder / "calls.txt", (result_folder / "STOP").touch)
     status, text = run(place, only=("bert",))
     assert status == STOPPED and "stopped as asked: rows/bert/news-100/seed-0" in text and "FAILED" not in text
     assert made(place).count("rows/bert/news-100/seed-0") == 1
-    assert read_record(product.parent).state == "stopped"
+    assert read_record(result_folder.parent).state == "stopped"
     monkeypatch.delenv("FAKE_STALL")
-    (product / "STOP").unlink()
+    (result_folder / "STOP").unlink()
     status, text = run(place, only=("bert",))
     assert status == FINISHED and "resumed: BERT, News, seed 0" in text
 
 
 def test_a_piece_that_ends_well_but_unfinished_counts_as_failed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_STALL", "bert/news-100/seed-0")
-    product = place / "OUT/rows/bert/news-100/seed-0/run"
-    once_there(product / "calls.txt", (product / "STOP").touch)
+    result_folder = place / "OUT/rows/bert/news-100/seed-0/run"
+    once_there(result_folder / "calls.txt", (result_folder / "STOP").touch)
     status, text = run(place, only=("rows/bert/news-100/seed-0",))
     assert status == FAILED and "it ended before its work was done" in text
 

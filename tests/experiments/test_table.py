@@ -64,9 +64,9 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Experiment, P
     for (row, share), by_seed in ENTITY.items():
         for seed, entity in by_seed.items():
             piece = plan.pieces[Cell("news", row, share).piece_id(seed)]
-            piece.product.mkdir(parents=True)
+            piece.result_folder.mkdir(parents=True)
             content = {"test": scores_of(entity), "dev": scores_of(entity + 5), "finished": True}
-            (piece.product / "scores.json").write_text(json.dumps(content))
+            (piece.result_folder / "scores.json").write_text(json.dumps(content))
             write_record(piece, Record("finished", 1.0, requests.by_id[piece.id]))
     return experiment, plan, requests
 
@@ -189,7 +189,7 @@ def test_a_report_is_written_for_each_split_also_where_the_data_is_gone(made: tu
 
 def test_scores_without_the_split_are_an_error_that_names_the_file(made: tuple) -> None:
     _, plan, requests = made
-    path = plan.pieces["rows/bert/news-100/seed-0"].product / "scores.json"
+    path = plan.pieces["rows/bert/news-100/seed-0"].result_folder / "scores.json"
     path.write_text(json.dumps({"dev": scores_of(1.0), "test": None, "finished": True}))
     with pytest.raises(DataError, match=r"scores.json has no scores of test"):
         read_scores(plan, requests, "test")

@@ -229,7 +229,7 @@ def test_damaged_exports_are_named(export):
     heads.unlink()
     with pytest.raises(CheckpointError, match="missing"):
         SpanPairEncoder.from_pretrained(folder)
-    with pytest.raises(CheckpointError, match="no exported folder"):
+    with pytest.raises(CheckpointError, match="not an exported folder"):
         SpanPairEncoder.from_pretrained(folder.parent)
 
 

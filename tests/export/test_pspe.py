@@ -175,7 +175,7 @@ def break_name(checkpoint, name, tensor=None):
     ("change", "message"),
     [
         (lambda c: {f"ent_model.{k}": v for k, v in c.items()}, "fine-tuned"),
-        (lambda c: {"weights": torch.ones(2)}, "no pre-training checkpoint"),
+        (lambda c: {"weights": torch.ones(2)}, "not a pre-training checkpoint"),
         (lambda c: [1, 2], "list"),
         (lambda c: break_name(c, "ent2hidden.linear.bias"), "not complete"),
         (lambda c: break_name(c, "attention_encoder.score_linear.weight"), "not complete"),

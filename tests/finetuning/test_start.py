@@ -160,7 +160,7 @@ def test_a_window_fits_the_encoders_positions(extractor_folder):
     assert check_windows(config(extractor_folder, max_pieces=20, context_pieces=12), start) == 20
     for given, words in (
         ({"max_pieces": 41}, "40 positions"),
-        ({"max_pieces": 4}, "no room"),
+        ({"max_pieces": 4}, "no pieces for words"),
         ({"context_pieces": 33}, "context_pieces=33"),
     ):
         with pytest.raises(ConfigError, match=words):

@@ -79,10 +79,10 @@ def test_flat_layout_follows_the_state_dict_and_counts_tied_parameters_once():
     assert FlatLayout.of(module).numel == layout.numel
 
 
-def test_segments_cut_intervals_at_the_borders_of_parameters():
+def test_slices_cut_intervals_at_the_borders_of_parameters():
     layout = FlatLayout.of_shapes({"a": (2, 2), "empty": (0,), "b": (3,), "c": ()})
-    segments = [(s.name, s.start, s.length, s.joined_offset) for s in layout.segments([Interval(6, 2), Interval(1, 4)])]
-    assert segments == [("b", 2, 1, 0), ("c", 0, 1, 1), ("a", 1, 3, 2), ("b", 0, 1, 5)]
+    slices = [(s.name, s.start, s.length, s.joined_offset) for s in layout.slices([Interval(6, 2), Interval(1, 4)])]
+    assert slices == [("b", 2, 1, 0), ("c", 0, 1, 1), ("a", 1, 3, 2), ("b", 0, 1, 5)]
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 5, 40])

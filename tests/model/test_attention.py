@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from spe_dist.model import attention as attention_module
-from spe_dist.model.attention import attention, choose_backend, plan_layout
+from spe_dist.model.attention import attention, choose_backend, plan_padding
 
 LENGTHS = ([5], [1, 1, 1], [3, 40, 7, 7, 128, 1, 22, 9], list(range(1, 30)))
 
@@ -58,19 +58,19 @@ def test_one_padded_group_as_on_a_gpu_equals_the_reference(monkeypatch):
 
 def test_a_layout_planned_once_gives_the_same_as_one_planned_inside():
     qkv, cu_seqlens, _ = random_inputs([4, 9, 2])
-    layout = plan_layout(cu_seqlens, 9, 15, qkv[0].shape[1])
-    assert torch.equal(attention(*qkv, cu_seqlens, 9, 0.0, layout), attention(*qkv, cu_seqlens, 9))
+    padding = plan_padding(cu_seqlens, 9, 15, qkv[0].shape[1])
+    assert torch.equal(attention(*qkv, cu_seqlens, 9, 0.0, padding), attention(*qkv, cu_seqlens, 9))
 
 
 def test_layout_maps_every_head_of_a_token_to_its_own_row_and_back():
     lengths, n_heads = LENGTHS[2], 3
     _, cu_seqlens, _ = random_inputs(lengths)
-    layout = plan_layout(cu_seqlens, max(lengths), sum(lengths), n_heads)
+    padding = plan_padding(cu_seqlens, max(lengths), sum(lengths), n_heads)
     sources = torch.arange(sum(lengths) * n_heads)
-    assert torch.equal(layout.source_of_row_R[layout.row_of_source_TH], sources)
-    real_rows = int(layout.real_R1.sum())
+    assert torch.equal(padding.source_of_row_R[padding.row_of_source_TH], sources)
+    real_rows = int(padding.real_R1.sum())
     assert real_rows == len(sources)
-    assert layout.source_of_row_R.shape[0] < 1.25 * len(sources)
+    assert padding.source_of_row_R.shape[0] < 1.25 * len(sources)
 
 
 def test_dropout_drops_probabilities_and_keeps_their_mean():

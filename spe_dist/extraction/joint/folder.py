@@ -123,21 +123,21 @@ def load_extractor(folder: str | Path, device: str | torch.device = "cpu") -> Lo
     """The model of a fine-tuned folder in eval mode. Raises CheckpointError where it is not one, or is damaged."""
     folder = find_folder(folder)
     if not is_extractor(folder):
-        raise CheckpointError(f"{folder} is no fine-tuned folder (no {EXTRACTOR}){_other_folder(folder)}")
-    told = read_json(folder / EXTRACTOR)
-    if told.get("format_version") != FORMAT_VERSION:
+        raise CheckpointError(f"{folder} is not a fine-tuned folder (no {EXTRACTOR}){_other_folder(folder)}")
+    document = read_json(folder / EXTRACTOR)
+    if document.get("format_version") != FORMAT_VERSION:
         raise CheckpointError(
-            f"{folder}/{EXTRACTOR} has format_version={told.get('format_version')}, this program reads "
+            f"{folder}/{EXTRACTOR} has format_version={document.get('format_version')}, this program reads "
             f"{FORMAT_VERSION}; fine-tune again, or use the version that wrote it"
         )
     parts = read_folder(folder)
     labels = read_labels(folder / LABELS)
     try:
-        own_settings = {name: told["settings"][name] for name in EXTRACTION_SETTINGS}
+        own_settings = {name: document["settings"][name] for name in EXTRACTION_SETTINGS}
         settings: dict[str, Any] = {**vars(parts.config.model), **own_settings}
         settings |= {name: int(settings[name]) for name in ("max_pieces", "context_pieces")}
         relation_size, own = int(settings["relation_size"]), settings["context_encoder"] == "own"
-        facts = dict(told["facts"])
+        facts = dict(document["facts"])
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder}/{EXTRACTOR} is incomplete ({error!r}); copy the folder again") from None
     with torch.random.fork_rng(devices=[]):  # start values are overwritten, the caller's random numbers stay

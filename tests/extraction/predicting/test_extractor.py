@@ -182,7 +182,7 @@ def test_what_is_no_text_and_what_is_no_model_are_errors(extractor, tmp_path):
         extractor.predict_stream(["a"], min_probability_relations=2)
     with pytest.raises(DataError, match=r"none\.txt does not exist"):
         list(extractor.predict_files(tmp_path / "none.txt"))
-    with pytest.raises(CheckpointError, match="no fine-tuned folder"):
+    with pytest.raises(CheckpointError, match="not a fine-tuned folder"):
         Extractor.from_pretrained(tmp_path)
     with pytest.raises(ConfigError, match="device='gpu' is unknown"):
         choose_device("gpu")

@@ -3,8 +3,8 @@ import torch
 from thread_ranks import run_threads
 
 from spe_dist.errors import DivergenceError
-from spe_dist.moco import check_equal, fingerprint
-from spe_dist.moco.fingerprint import ROW_NUMEL_CPU, checksum
+from spe_dist.moco import check_equal, checksums
+from spe_dist.moco.checksums import ROW_NUMEL_CPU, checksum
 
 
 @pytest.mark.parametrize(
@@ -38,10 +38,10 @@ def test_exchanged_numbers_and_exchanged_rows_change_the_checksum():
 
 
 def test_zero_and_negative_zero_differ_and_strides_do_not_matter():
-    assert fingerprint({"a": torch.zeros(1)}) != fingerprint({"a": -torch.zeros(1)})
+    assert checksums({"a": torch.zeros(1)}) != checksums({"a": -torch.zeros(1)})
     matrix = torch.randn(3, 4)
-    assert fingerprint({"a": matrix.t()}) == fingerprint({"a": matrix.t().contiguous()})
-    assert fingerprint({"a": torch.zeros(0)}) and fingerprint({"a": torch.zeros(())}) and fingerprint({}) == {}
+    assert checksums({"a": matrix.t()}) == checksums({"a": matrix.t().contiguous()})
+    assert checksums({"a": torch.zeros(0)}) and checksums({"a": torch.zeros(())}) and checksums({}) == {}
 
 
 def test_a_difference_stops_every_rank_and_names_tensor_and_ranks():

@@ -37,7 +37,7 @@ def _odd_factors(count: int, factor: int, device: torch.device) -> Tensor:
     return (torch.arange(1, count + 1, device=device) * factor).bitwise_or_(1)
 
 
-def fingerprint(named_tensors: Mapping[str, Tensor]) -> dict[str, str]:
+def checksums(named_tensors: Mapping[str, Tensor]) -> dict[str, str]:
     """Name -> type, shape and checksum of each tensor as text; equal texts mean equal bits."""
     if not named_tensors:
         return {}
@@ -50,7 +50,7 @@ def fingerprint(named_tensors: Mapping[str, Tensor]) -> dict[str, str]:
 
 def check_equal(collectives: Collectives, named_tensors: Mapping[str, Tensor]) -> None:
     """Raise DivergenceError on all ranks, naming tensors and ranks, unless all hold the same bits; a collective."""
-    prints: list[dict[str, str]] = collectives.all_gather_object(fingerprint(named_tensors))
+    prints: list[dict[str, str]] = collectives.all_gather_object(checksums(named_tensors))
     names = dict.fromkeys(name for rank_prints in prints for name in rank_prints)
     differing = {name: _ranks_by_value([p.get(name, "absent") for p in prints]) for name in names}
     differing = {name: groups for name, groups in differing.items() if len(groups) > 1}
