@@ -193,16 +193,20 @@ def _with_full_line(reader: TextReader, file: TextFile, lines: LinesChoice) -> T
 
 
 def _format(path: Path, choice: FormatChoice) -> Format:
-    """As chosen, or what the first line that is not blank shows: a JSON object, markup, or else plain text."""
+    """As chosen, or what the first line that is not blank shows: JSON, markup, or else plain text.
+
+    A line in quotes is JSON only in a file that is named so.
+    """
     if choice != "auto":
         return choice
     lines = read_lines(path, Skips(), skip_bad=True)
     first = next((text for line in lines if (text := line.text.strip())), "")
-    if first.startswith("{"):
+    is_named_json = any(suffix in (".jsonl", ".ndjson", ".json") for suffix in path.suffixes)
+    if first.startswith("{") or (first.startswith('"') and is_named_json):
         try:
-            return "jsonl" if isinstance(json.loads(first), dict) else "text"
+            return "jsonl" if isinstance(json.loads(first), dict | str) else "text"
         except (ValueError, RecursionError):
-            return "jsonl" if any(suffix in (".jsonl", ".ndjson", ".json") for suffix in path.suffixes) else "text"
+            return "jsonl" if is_named_json else "text"
     if not first.startswith(("<", "=")):
         return "text"
     return recognise_markup([first, *(line.text for line in take_sample(lines)[0])]) or "text"

@@ -67,10 +67,12 @@ def test_undecodable_lines_are_counted_and_fatal_beyond_the_limit(tmp_path):
         check_bad_lines(skips, max_bad_share=0.01)
 
 
-def test_json_lines_may_be_strings_where_that_is_said(tmp_path):
-    path = tmp_path / "strings.jsonl"
-    path.write_text("".join(json.dumps(line) + "\n" for line in LINES))
-    assert sentences([path], format="jsonl")[0] == LINES
+def test_json_lines_may_be_strings_where_the_file_is_named_so(tmp_path):
+    text = "".join(json.dumps(line) + "\n" for line in LINES)
+    for name in ("strings.jsonl", "quotes.txt"):
+        (tmp_path / name).write_text(text)
+    assert sentences([tmp_path / "strings.jsonl"])[0] == LINES
+    assert sentences([tmp_path / "quotes.txt"])[0] == text.splitlines()
 
 
 def test_the_unit_is_chosen_by_sentence_ends_inside_lines():
