@@ -15,55 +15,16 @@ import pytest
 import zstandard
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from project import SHARED
 from texts import check_offsets, read
 
 from spe_dist.data.text.lines import UNDECODABLE, Skips
-from spe_dist.data.text.sentences import split_sentences
 from spe_dist.errors import DataError
 from spe_dist.extraction.predicting.inputs import read_inputs
 from spe_dist.extraction.predicting.text_input import sentences_of, sentences_of_text
 
-TEXT_FOLDER = SHARED / "data/text"
 ODD = "A \x00\x01b\x0b\x0cc \U0001f600\U0001f1e9\U0001f1ea e\u0301\u2028 \x85x \u200b\u202ey \ufeffz. Next\r\none."
 ODD_CHARACTERS = st.sampled_from("aB .!?,;\n\r\t\"'()\x00\x1c\x85\u2028\u00a0\u200b\ufeff\u0301\U0001f600é0-")
 ODD_TEXT = st.text(st.one_of(ODD_CHARACTERS, st.characters(exclude_categories=["Cs"])), max_size=80)
-
-
-def _texts(text: str) -> list[str]:
-    return [text[words[0].start : words[-1].end] for words in split_sentences(text)]
-
-
-@pytest.mark.parametrize(
-    ("text", "sentences"),
-    [
-        ("Dr. Smith met Mr. Jones. They left.", ["Dr. Smith met Mr. Jones.", "They left."]),
-        ("As Li et al. (2019) show, it works. See Fig. 3.", ["As Li et al. (2019) show, it works.", "See Fig. 3."]),
-        ("He lives in the U.S. He likes it.", ["He lives in the U.S.", "He likes it."]),
-        ("The U.S. team won. It was easy.", ["The U.S. team won.", "It was easy."]),
-        ('"Is it so?" asked Ann. "Yes," said he.', ['"Is it so?" asked Ann.', '"Yes," said he.']),
-        ("hi there. how are you?", ["hi there.", "how are you?"]),
-        ("It rose 3.5%. iPhone sales fell.", ["It rose 3.5%.", "iPhone sales fell."]),
-        ("Work of (Huet et al., 2012) is new. Good.", ["Work of (Huet et al., 2012) is new.", "Good."]),
-        ("", []),
-        (" \n ", []),
-    ],
-)
-def test_sentences_end_where_a_reader_ends_them(text, sentences):
-    assert _texts(text) == sentences
-
-
-@pytest.mark.skipif(not TEXT_FOLDER.is_dir(), reason="the shared text is not here")
-@pytest.mark.parametrize("name", ["acl_abstracts", "wiki_good_featured"])
-def test_sentences_of_real_text_are_found(name):
-    lines, paragraphs = set(), [""]
-    with lzma.open(TEXT_FOLDER / f"{name}.txt.xz", "rt", encoding="utf-8") as file:
-        for line, _ in zip(map(str.strip, file), range(3000), strict=False):
-            lines.add(line)
-            paragraphs[-1] = f"{paragraphs[-1]} {line}"
-            paragraphs += [""] if not line else []
-    found = [sentence for paragraph in paragraphs for sentence in _texts(paragraph)]
-    assert sum(sentence in lines for sentence in found) > 0.975 * max(len(found), len(lines))
 
 
 @given(ODD_TEXT)
