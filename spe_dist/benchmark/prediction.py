@@ -7,6 +7,7 @@ whatever else the machine does weighs on all of them alike. Medians of the repet
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import time
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -39,10 +41,11 @@ class Way:
 
 @dataclass(frozen=True)
 class Rate:
-    """One measurement."""
+    """One measurement. `unhindered_per_s`: of the time without what any thread waited for a core, at least that."""
 
     sentences_per_s: float
     sentences_per_cpu_s: float
+    unhindered_per_s: float
 
 
 @dataclass(frozen=True)
@@ -96,13 +99,19 @@ def measure(
 
 
 def table(rates: Mapping[tuple[str, int], Sequence[Rate]], compared: Sequence[Way], quiet: int) -> list[str]:
-    """Medians in lines: sentences/s for each number of neighbours, and their share of the rate with `quiet` ones."""
+    """Medians in lines: sentences/s for each number of neighbours, and their share of the rate with `quiet` ones.
+
+    With the fewest neighbours also: sentences a CPU second, and the best unhindered rate, which is what a quiet machine
+    gives at least.
+    """
     counts = sorted({count for _, count in rates})
-    rows = [["", *(how_many(count, "neighbour") for count in counts), "a CPU second"]]
+    rows = [["", *(how_many(count, "neighbour") for count in counts), "a CPU second", "unhindered"]]
     for way in compared:
         medians = {count: median(rate.sentences_per_s for rate in rates[way.name, count]) for count in counts}
         cells = [f"{medians[count]:.1f}/s {medians[count] / medians[quiet]:>5.0%}" for count in counts]
-        rows.append([way.name, *cells, f"{median(r.sentences_per_cpu_s for r in rates[way.name, counts[0]]):.1f}"])
+        fewest = rates[way.name, counts[0]]
+        cells.append(f"{median(rate.sentences_per_cpu_s for rate in fewest):.1f}")
+        rows.append([way.name, *cells, f"{max(rate.unhindered_per_s for rate in fewest):.1f}/s"])
     return aligned(rows, rule=True)
 
 
@@ -176,7 +185,18 @@ def _run(connection: Connection, work: Work, way: Way) -> None:
             connection.recv()
         except EOFError:
             return
+        waited = _waits_for_a_core()
         began, cpu_began = time.perf_counter(), time.process_time()
         predict()
         seconds, cpu_s = time.perf_counter() - began, time.process_time() - cpu_began
-        connection.send(Rate(len(tagged) / seconds, len(tagged) / cpu_s))
+        longest = max((wait - waited.get(thread, 0.0) for thread, wait in _waits_for_a_core().items()), default=0.0)
+        connection.send(Rate(*(len(tagged) / s for s in (seconds, cpu_s, seconds - longest))))
+
+
+def _waits_for_a_core() -> dict[str, float]:
+    """Seconds that each thread of this process was ready and had no core, by the thread's number; empty elsewhere."""
+    waits = {}
+    for file in Path("/proc/self/task").glob("*/schedstat"):
+        with contextlib.suppress(OSError):  # a thread that has just ended
+            waits[file.parent.name] = int(file.read_text().split()[1]) / 1e9
+    return waits

@@ -128,7 +128,8 @@ def run_prediction(options: argparse.Namespace) -> None:
     print("\n".join(table(rates, compared, options.neighbours[0])))
     print(
         f"{available_processes()} cores, load {before:.1f} before and {os.getloadavg()[0]:.1f} after; medians of "
-        f"{options.repeats}; %: of the rate with {options.neighbours[0]} neighbours"
+        f"{options.repeats}; %: of the rate with {options.neighbours[0]} neighbours;"
+        " unhindered: of the time in which no thread waited for a core"
     )
 
 

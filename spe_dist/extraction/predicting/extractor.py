@@ -125,10 +125,11 @@ class Extractor:
         return f"Extractor({self.name}: {'; '.join([*parts, doubt] if doubt else parts)})"
 
     def doubt(self) -> str | None:
-        """What speaks against this model as its training left it on record: that it found nothing right; else None."""
-        for what in ("entity", "relation"):
-            if self.facts.get(SCORES, {}).get("dev", {}).get(what) == 0:
-                return f"found no {what} of its dev corpus when it was trained: train longer, or on more sentences"
+        """That this model got nothing right when it was scored after its training, in words; None where it did."""
+        for scores in self.facts.get(SCORES, {}).values():
+            for kind, types in (("entity", self.labels.entity_types), ("relation", self.labels.relation_types)):
+                if types and scores.get(kind) == 0:
+                    return f"got no {kind} of {scores['corpus']} right; train it longer, or on more sentences"
         return None
 
     @overload

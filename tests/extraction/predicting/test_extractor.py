@@ -161,10 +161,13 @@ def test_a_printed_extractor_names_its_model_and_types(extractor):
 
 def test_a_printed_extractor_says_that_its_training_found_nothing(extractor, monkeypatch):
     assert extractor.doubt() is None
-    monkeypatch.setattr(extractor, "facts", {"scores": {"dev": {"entity": 0.4, "relation": 0.0}}})
-    assert "found no relation of its dev corpus" in repr(extractor)
-    monkeypatch.setattr(extractor, "facts", {"scores": {"dev": {"entity": 0.0, "relation": 0.0}}})
-    assert "found no entity of its dev corpus" in repr(extractor)
+    scores = {"corpus": "dev.json", "entity": 0.4, "relation": 0.0}
+    monkeypatch.setattr(extractor, "facts", {"scores": {"dev": scores}})
+    assert "got no relation of dev.json right; train it longer" in repr(extractor)
+    monkeypatch.setattr(extractor, "facts", {"scores": {"dev": scores | {"entity": 0.0}}})
+    assert "got no entity of dev.json right; train it longer" in repr(extractor)
+    monkeypatch.setattr(extractor, "facts", {"scores": {"dev": scores | {"relation": 0.1}}})
+    assert extractor.doubt() is None
 
 
 def test_what_is_no_text_and_what_is_no_model_are_errors(extractor, tmp_path):
