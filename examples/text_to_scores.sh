@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # From raw text to scores, in a minute or two on two CPU cores: every command that a real project types, on a made-up
 # world of people, towns and firms. For a real project, put your own files in place of WORLD, bert-base-cased in place of
-# the vocabulary that is trained here, and leave out the sizes.
+# the vocabulary that is trained here, and the preset paper or small in place of demo.
 #
 #   examples/text_to_scores.sh [FOLDER]       default: runs/example; an earlier one there is replaced
 set -euo pipefail
@@ -28,18 +28,17 @@ spe shards verify shards
 # 3. What training will see of a sentence: two spans, their words shuffled, two views of it.
 spe shards show shards --sentence 17
 
-# 4. Pre-training, much too short to be of use: 60 steps of 32 sentences. A real run has tens of thousands of steps of 256.
-#    The same options make the encoder small; with --encoder NAME it starts from a published one and has its sizes.
-spe pretrain --preset demo --shards shards --output pretraining --steps 60 --global_batch_sentences 32 \
-    --cnn_channels 32 --span_size 96 --attention_size 96 --position_size 16 --contrastive_size 64 --queue_keys 512
+# 4. Pre-training, much too short to be of use: 100 steps of a network of the preset demo, 64 wide. A real run has tens
+#    of thousands of steps; with --encoder NAME it starts from a published encoder and has its sizes.
+spe pretrain --preset demo --shards shards --output pretraining --steps 100
 
 # 5. Plain PyTorch: a BertModel for transformers with the span and span pair encoder beside it.
 spe export pretraining encoder
 
-# 6. Fine-tuning on the labelled sentences. The rates suit so small an encoder; --preset paper has those of BERT-base.
-spe finetune --start encoder --train world/extraction/train.json --dev world/extraction/dev.json \
-    --test world/extraction/test.json --output extraction --train_share 0.5 --epochs 6 --gold_epochs 3 \
-    --learning_rate 3e-3 --head_learning_rate 6e-3 --warmup_fraction 0.1 --dropout 0 --relation_size 64
+# 6. Fine-tuning on the labelled sentences. The rates of the preset demo suit so small an encoder, --preset paper has those
+#    of BERT-base, --preset small those between.
+spe finetune --preset demo --start encoder --train world/extraction/train.json --dev world/extraction/dev.json \
+    --test world/extraction/test.json --train_share 0.5 --output extraction
 
 # 7. Scores on sentences that no step has seen, with 95% intervals.
 spe score --gold world/extraction/test.json --predictions extraction/predictions_test.json
