@@ -98,6 +98,14 @@ def test_files_that_a_page_names_exist(page):
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
 
 
+def test_folders_and_modules_that_the_architecture_names_exist():
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    named = re.findall(r"`((?:\w+/)+\w*(?:\.py)?)`", text)
+    assert len(named) > 20
+    missing = [name for name in named if not (ROOT / "spe_dist" / name).exists() and not (ROOT / name).exists()]
+    assert missing == []
+
+
 def test_the_readme_has_at_most_two_screens():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 110
 
