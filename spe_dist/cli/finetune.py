@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from spe_dist.cli.exits import DONE, run_training, stopped_status
 from spe_dist.cli.options.extras import TO_TRAIN, require
@@ -23,6 +24,9 @@ from spe_dist.config.finetuning import FinetuneConfig
 from spe_dist.config.loading import to_yaml
 from spe_dist.config.shared import check_batch_divides
 from spe_dist.utils.hub import check_names
+
+if TYPE_CHECKING:
+    from spe_dist.distributed.deepspeed_config import BatchPlan, Precision
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,31 +43,57 @@ def _run(argv: Sequence[str]) -> int:
     options.config.require_inputs()
     require(*TO_TRAIN)
     check_names(start=options.config.model.start, tokenizer=options.config.model.tokenizer)
+    if options.dry_run is not None:
+        return _describe(options.config, options.deepspeed, options.dry_run)
     return _train(options.config, options.deepspeed)
 
 
-def _train(config: FinetuneConfig, deepspeed_file: str | None) -> int:
-    from spe_dist.distributed.context import start_ranks, stop_ranks
+def _describe(config: FinetuneConfig, deepspeed: str | None, ranks: int) -> int:
+    """What --dry_run prints, by rank 0 alone."""
+    from spe_dist.distributed.launch import detect, planned_device
+    from spe_dist.finetuning.dry_run import describe_finetuning
+
+    place = detect()
+    if place.rank:
+        return DONE
+    device_type = planned_device(config.train.precision)
+    ds_config, plan, precision = _plan(config, deepspeed, ranks or place.ranks, device_type)
+    print("\n".join(describe_finetuning(config, ds_config, plan, precision, device_type)))
+    print(f"dry run: nothing was trained or written; output would be {config.train.output}")
+    return DONE
+
+
+def _plan(
+    config: FinetuneConfig, deepspeed: str | None, ranks: int, device_type: str
+) -> tuple[dict[str, Any], BatchPlan, Precision]:
+    """DeepSpeed's config, the cut of a batch and the precision of a run."""
     from spe_dist.distributed.deepspeed_config import (
         BatchPlan,
-        check_same_precision,
         choose_precision,
         complete,
         has_float32_weights,
         load_deepspeed_config,
     )
+
+    ds_config = load_deepspeed_config(deepspeed)
+    batch = config.train.batch_sentences
+    check_batch_divides("batch_sentences", batch, ranks)
+    plan = BatchPlan(batch, ranks, 1, batch // ranks, "batch_sentences")
+    precision = choose_precision(config, ds_config, device_type, fast_cpu="mixed")
+    if deepspeed is None and ranks == 1 and has_float32_weights(precision):
+        ds_config = {"zero_optimization": {"stage": 0}}  # no second copy of weights and gradients
+    return complete(ds_config, config, plan, precision), plan, precision
+
+
+def _train(config: FinetuneConfig, deepspeed: str | None) -> int:
+    from spe_dist.distributed.context import start_ranks, stop_ranks
+    from spe_dist.distributed.deepspeed_config import check_same_precision
     from spe_dist.distributed.launch import detect
     from spe_dist.finetuning.run import run_finetuning
 
-    ds_config = load_deepspeed_config(deepspeed_file)
     context = start_ranks(detect(), config.train.timeout_s)
-    batch = config.train.batch_sentences
-    check_batch_divides("batch_sentences", batch, context.ranks)
-    plan = BatchPlan(batch, context.ranks, 1, batch // context.ranks, "batch_sentences")
-    precision = choose_precision(config, ds_config, context.device.type, fast_cpu="mixed")
+    ds_config, plan, precision = _plan(config, deepspeed, context.ranks, context.device.type)
     check_same_precision(context.all_gather_object(precision))
-    if deepspeed_file is None and context.ranks == 1 and has_float32_weights(precision):
-        ds_config = {"zero_optimization": {"stage": 0}}  # no second copy of weights and gradients
-    finished = run_finetuning(config, complete(ds_config, config, plan, precision), plan, precision, context)
+    finished = run_finetuning(config, ds_config, plan, precision, context)
     stop_ranks()  # not after an error: other ranks may wait in a collective, and the launcher ends them
     return DONE if finished else stopped_status(context.rank, context.ranks)

@@ -11,6 +11,7 @@ Without --shards it trains the demo preset on a corpus that it makes itself.
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -48,6 +49,8 @@ def _run(argv: Sequence[str]) -> int:
         return DONE
     require(*TO_TRAIN, *(TO_MAKE_SHARDS if config.data.shards is None else ()))
     check_names(encoder=config.model.encoder, tokenizer=config.model.tokenizer)
+    if options.dry_run is not None:
+        return _describe(config, options.deepspeed, options.dry_run)
     return _train(config, options.deepspeed, "output" in options.given or options.config_file is not None)
 
 
@@ -73,6 +76,29 @@ def _train(config: Config, deepspeed_file: str | None, output_given: bool) -> in
     finished = run_pretraining(config, complete(ds_config, config, plan, precision), plan, precision, context)
     stop_ranks()  # not after an error: other ranks may wait in a collective, and the launcher ends them
     return DONE if finished else stopped_status(context.rank, context.ranks)
+
+
+def _describe(config: Config, deepspeed: str | None, ranks: int) -> int:
+    """What --dry_run prints, by rank 0 alone. A demo corpus is made in a folder that is removed again."""
+    from spe_dist.distributed.deepspeed_config import choose_precision, complete, load_deepspeed_config, plan_batches
+    from spe_dist.distributed.launch import detect, planned_device
+    from spe_dist.pretraining.dry_run import describe_pretraining
+
+    place = detect()
+    if place.rank:
+        return DONE
+    ds_config, device_type = load_deepspeed_config(deepspeed), planned_device(config.train.precision)
+    with tempfile.TemporaryDirectory() as folder:
+        if config.data.shards is None:
+            from spe_dist.demo.shards import make_demo_shards
+
+            config = replace(config, data=replace(config.data, shards=str(make_demo_shards(Path(folder)))))
+        plan = plan_batches(config, ranks or place.ranks, device_type)
+        precision = choose_precision(config, ds_config, device_type)
+        ds_config = complete(ds_config, config, plan, precision)
+        print("\n".join(describe_pretraining(config, ds_config, plan, precision, device_type)))
+    print(f"dry run: nothing was trained or written; output would be {config.train.output}")
+    return DONE
 
 
 def demo_output(config: Config) -> Path:

@@ -234,3 +234,15 @@ def placement_table(rows: Iterable[tuple[int, str, str]]) -> str:
     """The table `rank  host  device` of (rank, host, device) rows, sorted by rank."""
     cells = [("rank", "host", "device"), *((str(rank), host, device) for rank, host, device in sorted(rows))]
     return "\n".join(aligned(cells, "><", rule=True))
+
+
+def planned_device(precision: str, environ: Mapping[str, str] = os.environ) -> str:
+    """The type of device that a run started here would use, "cuda" or "cpu".
+
+    float16 is for GPUs alone: who asks for it on a machine without one plans for another machine.
+    """
+    if precision == "float16":
+        return "cuda"
+    import torch
+
+    return "cuda" if torch.cuda.is_available() and environ.get("DS_ACCELERATOR") != "cpu" else "cpu"

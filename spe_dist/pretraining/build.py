@@ -121,10 +121,20 @@ def open_encoder(config: Config, store: ShardStore) -> tuple[LoadedEncoder, Any]
     return loaded, tokenizer
 
 
+def queue_bytes(config: Config) -> int:
+    """What the two queues of keys and their sentence ids take."""
+    key_bytes = {"float32": 4, "bfloat16": 2, "float16": 2}[config.moco.queue_dtype] * config.model.contrastive_size
+    return 2 * config.moco.queue_keys * (key_bytes + 8)
+
+
+def checkpoint_bytes(config: Config, parameters: int) -> int:
+    """What a checkpoint of a model of so many parameters takes, at most."""
+    return parameters * CHECKPOINT_BYTES_PER_PARAMETER + queue_bytes(config)
+
+
 def check_disk(config: Config, parameters: int) -> str | None:
     """Raise CheckpointError where not even one checkpoint fits; a warning where `keep_checkpoints` do not."""
-    key_bytes = {"float32": 4, "bfloat16": 2, "float16": 2}[config.moco.queue_dtype] * config.model.contrastive_size
-    size = parameters * CHECKPOINT_BYTES_PER_PARAMETER + 2 * config.moco.queue_keys * (key_bytes + 8)
+    size = checkpoint_bytes(config, parameters)
     folder = Path(config.train.output)
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free

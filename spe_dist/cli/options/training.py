@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from spe_dist.cli.options.numbers import whole_number
 from spe_dist.cli.options.parser import Parser
 from spe_dist.cli.options.settings import add_settings
 from spe_dist.config.loading import load_config
@@ -45,6 +46,14 @@ def training_parser(program: str, doc: str | None, config_class: type) -> Parser
     add("--preset", metavar="|".join(PRESETS[config_class]), help="settings of a known run")
     add("--config", metavar="FILE", help="YAML file with settings")
     add("--print_config", action="store_true", help="print all settings as YAML that --config reads, and end")
+    add(
+        "--dry_run",
+        nargs="?",
+        const=0,
+        type=whole_number(1),
+        metavar="RANKS",
+        help="print what would be trained on what, its memory and disk, and end; for RANKS ranks [the launcher's]",
+    )
     add("--local_rank", type=int, help=argparse.SUPPRESS)  # the deepspeed launcher appends it
     add_settings(parser, config_class)
     return parser

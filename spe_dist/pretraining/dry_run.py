@@ -1,0 +1,98 @@
+"""What a pre-training would be: data, length, network, memory and disk, without training and without an output."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from spe_dist.config.pretraining import Config
+from spe_dist.data.batches.loader import step_loader
+from spe_dist.distributed.checkpoint import Checkpoints
+from spe_dist.distributed.context import RankContext
+from spe_dist.distributed.deepspeed_config import DTYPES, BatchPlan, Precision
+from spe_dist.model.spe import PretrainingModel, build_key_encoder, build_pretraining_model
+from spe_dist.pretraining import build, resume
+from spe_dist.training.footprint import disk_line, engine_memory, memory_line, rank_memory, saved_activations
+from spe_dist.training.resume import engine_state
+from spe_dist.utils.memory import resident_bytes
+from spe_dist.utils.run_files import CHECKPOINTS_FOLDER
+
+SAMPLE_SENTENCES = 16
+
+
+def describe_pretraining(
+    config: Config, ds_config: dict[str, Any], plan: BatchPlan, precision: Precision, device_type: str
+) -> list[str]:
+    """Lines on the run that these settings would make, for `plan.ranks` ranks.
+
+    Raises:
+        SpeError: what the run itself would refuse before its first step.
+    """
+    process = resident_bytes()
+    context = RankContext(0, 1, 0, torch.device("cpu"), None)
+    data = build.open_data(config)
+    steps = build.total_steps(config, data.order)
+    checkpoints = Checkpoints(Path(config.train.output) / CHECKPOINTS_FOLDER, config.train.keep_checkpoints, context)
+    state = engine_state(ds_config, precision, plan.ranks)
+    start = resume.choose_start(config, context, checkpoints, data.order, state)
+    loaded, _ = build.open_encoder(config, data.train)
+    model = build_pretraining_model(config, loaded.encoder)
+    keys = build_key_encoder(model, config) if config.objectives.cspo else None
+    parameters = sum(p.numel() for p in model.parameters())
+    key_parameters = sum(p.numel() for p in keys.parameters()) if keys is not None else 0
+
+    width = DTYPES[precision].itemsize
+    memory = engine_memory(parameters, ds_config, precision, plan.ranks)
+    memory["key encoder"] = key_parameters * width + 2 * 4 * -(-key_parameters // _slices(config, plan))
+    memory["queues"] = build.queue_bytes(config) if keys is not None else 0
+    saved = _activations(config, data, plan, model) * width // 4
+    written = 4 * parameters + 8 * key_parameters
+    memory = rank_memory(memory, saved, written, device_type, process)
+    held_out = data.held_out.n_sentences if data.held_out else 0
+    epochs = steps * plan.global_batch / data.order.sentences_per_epoch
+    at = f"step {start.position.step:,}" if start.checkpoint else "step 0"
+    return [
+        f"data: {data.train.n_sentences:,} training and {held_out:,} held-out sentences, vocabulary "
+        f"{data.train.manifest.vocabulary_size:,}, in {config.data.shards}",
+        f"model: {parameters:,} parameters, encoder from {config.model.encoder or 'random weights'}"
+        + (f"; {key_parameters:,} in the key encoder" if keys is not None else ""),
+        f"batch: {plan}",
+        f"length: {steps:,} steps = {epochs:.2f} epochs, from {at}",
+        f"engine: ZeRO stage {ds_config['zero_optimization']['stage']}, {precision}",
+        memory_line(memory, device_type),
+        disk_line(build.checkpoint_bytes(config, parameters), config.train.keep_checkpoints, config.train.output),
+        *start.notes,
+    ]
+
+
+def _slices(config: Config, plan: BatchPlan) -> int:
+    return plan.ranks if config.moco.average == "sharded" else 1
+
+
+def _activations(config: Config, data: build.Data, plan: BatchPlan, model: PretrainingModel) -> int:
+    """Bytes of float32 that a micro-batch's backward needs: of a few sentences of the first step, scaled by pieces."""
+    sample = max(size for size in range(1, min(SAMPLE_SENTENCES, plan.micro_batch) + 1) if plan.micro_batch % size == 0)
+    batches = step_loader(
+        data.train,
+        config.corruption,
+        global_batch=plan.global_batch,
+        micro_batch=sample,
+        rank=0,
+        ranks=plan.ranks,
+        seed=config.train.seed,
+        streams=data.order.streams,
+        start_step=0,
+        end_step=1,
+    )
+    micro_batches = next(batches).micro_batches
+    batches.close()
+    model.train()
+    first = micro_batches[0]
+    share = plan.micro_batch // sample
+    pieces = sum(batch.n_tokens for batch in micro_batches[:share])
+    measured = saved_activations(model, lambda: model(first)) * pieces // first.n_tokens
+    # Two similarities of each sentence to each key of a queue: scaled, masked, and their softmax.
+    similarities = 2 * 3 * 4 * plan.micro_batch * config.moco.queue_keys if config.objectives.cspo else 0
+    return measured + similarities
