@@ -80,7 +80,7 @@ def test_an_unknown_command_names_the_nearest_in_one_line(command, capsys):
         ("finetune", "--num_train_epochs", "--epochs"),
         ("finetune", "--learning-rate", "--learning_rate"),
         ("finetune", "--model_name_or_path", "--start"),
-        ("predict", "--batch_size", "--batch_pieces"),
+        ("predict", "--eval_batch_size", "--batch_pieces"),
         ("predict", "--output_dir", "--output"),
     ],
 )

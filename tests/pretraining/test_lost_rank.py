@@ -10,6 +10,7 @@ from project import ROOT
 from small_runs import PRETRAINING, ask_to_stop, command_line
 
 from spe_dist import pretrain
+from spe_dist.cli.exits import STOPPED
 from spe_dist.distributed.ports import free_port
 from spe_dist.training.metrics import read_rows
 
@@ -46,6 +47,6 @@ def test_the_others_end_with_a_message_and_the_run_resumes(run_ranks, demo_shard
     assert ranks[0].returncode == 1
     assert "error: the connection to another rank is lost" in errors.splitlines()[-1]
 
-    assert run_ranks(resume, 2, argv) == [0, 0]
+    assert run_ranks(resume, 2, argv) == [STOPPED, 0]
     steps = [row["step"] for row in read_rows(output / "metrics.jsonl", "train")]
     assert steps == list(range(1, len(steps) + 1)) and len(steps) >= 10
