@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from spe_dist.demo.stages import Stage
 
 CPU_RANKS = 2
+PRESET_PRECISION = "float32"
 RECORD = "demo.json"  # in the folder of a demo from its first moment on; at the end, what each stage took
 LOGS = "logs"
 SHOWN_SENTENCES = 3
@@ -56,9 +57,9 @@ def build_parser() -> Parser:
     add("--ranks", metavar="N", type=whole_number(1), help="ranks of the pre-training [all GPUs, or 2 on CPUs]")
     add(
         "--precision",
-        choices=("auto", "float16", "bfloat16", "float32"),
-        default="auto",
-        help="of both trainings; auto: as the machine is [auto]",
+        choices=("float32", "bfloat16", "float16"),
+        default=PRESET_PRECISION,
+        help="of both trainings [float32, the fastest at this size]",
     )
     return parser
 
@@ -131,7 +132,7 @@ def plan(folder: Path, ranks: int, precision: str, settings: Sequence[str]) -> l
 
     corpus, run, encoder, tuned = (folder / name for name in ("corpus", "pretraining", "encoder", "extraction"))
     labelled = corpus / "extraction"
-    exact = [] if precision == "auto" else ["--precision", precision]
+    exact = [] if precision == PRESET_PRECISION else ["--precision", precision]
     return [
         Stage("corpus", "Text about a made-up world", "python -m spe_dist.demo.corpus --output", corpus),
         Stage(
@@ -163,7 +164,7 @@ def plan(folder: Path, ranks: int, precision: str, settings: Sequence[str]) -> l
             "prediction",
             "Prediction, from plain text to a page",
             *("spe predict", tuned / "model", corpus / UNSEEN_FILE, "--output", folder / "unseen.jsonl"),
-            *("--html", folder / "unseen.html", *(["--no-bfloat16"] if precision == "float32" else [])),
+            *("--html", folder / "unseen.html"),
         ),
     ]
 

@@ -33,6 +33,7 @@ PRETRAINING: Mapping[str, Mapping[str, Any]] = {
         "learning_rate": 4e-3,
         "global_batch_sentences": 64,
         "steps": 1_200,
+        "precision": "float32",  # at this size as fast as 16 bits, and the same figures on every CPU
         "output": "runs/demo-pretraining",
         "checkpoint_every_steps": 0,
         "evaluate_every_steps": 600,
@@ -79,6 +80,7 @@ FINETUNING: Mapping[str, Mapping[str, Any]] = {
         "gold_epochs": 4,
         "evaluate_every_epochs": 2,
         "checkpoint_every_minutes": 0.0,
+        "precision": "float32",
         "output": "runs/demo-extraction",
     },
     # The authors' released settings, which are also the defaults.

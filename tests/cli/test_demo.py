@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from spe_dist.cli import demo
+from spe_dist.config.presets import FINETUNING, PRETRAINING
 from spe_dist.demo.findings import CLAIMS
 from spe_dist.errors import ConfigError
 
@@ -31,14 +32,13 @@ def test_only_an_earlier_demo_or_an_empty_folder_is_emptied(tmp_path):
 
 
 def test_settings_and_precision_reach_the_trainings(tmp_path):
-    commands = {stage.name: stage.command for stage in demo.plan(tmp_path, 4, "float32", ["--cache_dir", "a b"])}
+    commands = {stage.name: stage.command for stage in demo.plan(tmp_path, 4, "bfloat16", ["--cache_dir", "a b"])}
     assert commands["pretraining"][:3] == ["deepspeed", "--num_gpus", "4"]
-    assert commands["pretraining"][-4:] == ["--precision", "float32", "--cache_dir", "a b"]
-    assert commands["finetuning"][-2:] == ["--precision", "float32"]
-    assert "--no-bfloat16" in commands["prediction"]
-    of_auto = {stage.name: stage.command for stage in demo.plan(tmp_path, 2, "auto", [])}
-    words = {word for command in of_auto.values() for word in command}
-    assert not words & {"--precision", "--no-bfloat16"}
+    assert commands["pretraining"][-4:] == ["--precision", "bfloat16", "--cache_dir", "a b"]
+    assert commands["finetuning"][-2:] == ["--precision", "bfloat16"]
+    of_preset = demo.plan(tmp_path, 2, demo.PRESET_PRECISION, [])
+    assert not any("--precision" in stage.command for stage in of_preset)
+    assert all(preset["demo"]["precision"] == demo.PRESET_PRECISION for preset in (PRETRAINING, FINETUNING))
 
 
 def test_a_foreign_folder_is_an_error_in_one_line(tmp_path, capsys):
