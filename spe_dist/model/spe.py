@@ -206,8 +206,6 @@ def build_spe_model(config: Config, encoder: PackedBertEncoder) -> SpeModel:
 def build_pretraining_model(config: Config, encoder: PackedBertEncoder) -> PretrainingModel:
     """The model of a run around `encoder` (which loses a pooler that nothing reads). Heads start from `seed`."""
     objectives, model = config.objectives, config.model
-    if not (objectives.tbo or objectives.spo or objectives.cspo):
-        raise ConfigError("tbo, spo and cspo are all off, there is nothing to train; switch one on")
     if config.data.max_pieces > encoder.config.max_position_embeddings:
         raise ConfigError(
             f"max_pieces={config.data.max_pieces} is more than the encoder's {encoder.config.max_position_embeddings} "

@@ -46,7 +46,7 @@ from spe_dist.moco import Collectives
 from spe_dist.model.spe import KeyEncoder, PretrainingOutputs, views_only
 from spe_dist.pretraining.count_model import CountModel
 from spe_dist.pretraining.held_out import HeldOutPass, HeldOutSentences
-from spe_dist.pretraining.objectives import span_permutation, token_boundary
+from spe_dist.pretraining.objectives import prediction_terms
 from spe_dist.utils.files import write_atomically
 from spe_dist.utils.run_files import YARDSTICKS_FILE
 
@@ -262,12 +262,7 @@ def _without_targets(batch: PackedBatch) -> PackedBatch:
 
 def _add(sums: dict[str, np.ndarray], outputs: PretrainingOutputs, batch: PackedBatch) -> None:
     """Add the objectives' sums of a micro-batch, in float64."""
-    terms = {}
-    if outputs.tbo_logits_MV is not None:
-        terms["tbo"] = token_boundary(outputs.tbo_logits_MV, batch.tbo_label_M)
-    if outputs.spo_logits_PO is not None:
-        terms["spo"] = span_permutation(outputs.spo_logits_PO, batch.spo_label_P)
-    for name, term in terms.items():
+    for name, term in prediction_terms(outputs, batch).items():
         values = {"loss": term.loss_sum, "correct": term.correct, "count": torch.tensor(term.count), **term.extra}
         for kind, value in values.items():
             sums[f"{name}/{kind}"] = sums.get(f"{name}/{kind}", 0.0) + value.double().cpu().numpy()

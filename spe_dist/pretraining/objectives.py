@@ -17,7 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from spe_dist.data.batches.packed import PackedBatch
 from spe_dist.model.heads import PERMUTATIONS
+from spe_dist.model.spe import PretrainingOutputs
 from spe_dist.training.terms import Term, classification
 
 
@@ -35,6 +37,16 @@ def span_permutation(logits_PO: Tensor, label_P: Tensor) -> Term:
         "class_count": zeros_O.index_add(0, label_P, torch.ones_like(label_P, dtype=torch.float32)),
     }
     return replace(classification(logits_PO, label_P), extra=extra)
+
+
+def prediction_terms(outputs: PretrainingOutputs, batch: PackedBatch) -> dict[str, Term]:
+    """TBO and SPO of a micro-batch, those that are on."""
+    terms = {}
+    if outputs.tbo_logits_MV is not None:
+        terms["tbo"] = token_boundary(outputs.tbo_logits_MV, batch.tbo_label_M)
+    if outputs.spo_logits_PO is not None:
+        terms["spo"] = span_permutation(outputs.spo_logits_PO, batch.spo_label_P)
+    return terms
 
 
 def contrastive(

@@ -17,7 +17,7 @@ from spe_dist.distributed.context import RankContext
 from spe_dist.distributed.engine import TrainingEngine
 from spe_dist.moco import KeyQueue, MomentumContrast
 from spe_dist.model.spe import PretrainingOutputs
-from spe_dist.pretraining.objectives import contrastive, contrastive_span_pair, span_permutation, token_boundary
+from spe_dist.pretraining.objectives import contrastive, contrastive_span_pair, prediction_terms
 from spe_dist.training.terms import StepOutcome, Term, add_sums, seed_dropout, total
 
 
@@ -73,11 +73,7 @@ class TrainingStep:
         self, outputs: PretrainingOutputs, batch: PackedBatch, keys: tuple[Tensor, Tensor, Tensor] | None
     ) -> dict[str, Term]:
         """The objectives that are on, by name; `keys`: span-pair keys, context keys [B, C] and sentence ids."""
-        terms = {}
-        if outputs.tbo_logits_MV is not None:
-            terms["tbo"] = token_boundary(outputs.tbo_logits_MV, batch.tbo_label_M)
-        if outputs.spo_logits_PO is not None:
-            terms["spo"] = span_permutation(outputs.spo_logits_PO, batch.spo_label_P)
+        terms = prediction_terms(outputs, batch)
         if keys is not None:
             assert self.moco is not None
             assert outputs.pair_queries_BC is not None and outputs.context_queries_BC is not None

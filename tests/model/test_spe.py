@@ -5,7 +5,6 @@ import itertools
 import pytest
 import torch
 
-from spe_dist.errors import ConfigError
 from spe_dist.model.loading import load_encoder
 from spe_dist.model.spe import build_key_encoder, build_pretraining_model, views_only
 
@@ -79,11 +78,6 @@ def test_without_contrastive_head_the_queries_are_the_span_pair_vectors(small_co
     outputs = model(batch)
     assert torch.equal(outputs.pair_queries_BC, vectors_QH[:3])
     assert torch.equal(outputs.context_queries_BC, vectors_QH[3:])
-
-
-def test_no_objective_at_all_is_refused(small_config):
-    with pytest.raises(ConfigError, match="all off"):
-        build(small_config(tbo=False, spo=False, cspo=False))
 
 
 def test_sentences_do_not_influence_each_other(small_config, make_batch):
