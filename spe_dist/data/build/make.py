@@ -35,6 +35,7 @@ from spe_dist.data.text.files import find_files, refuse_pipes, warn_of_left_out_
 from spe_dist.errors import ConfigError, DataError
 from spe_dist.utils.files import file_sha256, shared_name, write_atomically
 from spe_dist.utils.parallel import available_processes
+from spe_dist.utils.wording import how_many
 
 LOCK_TIMEOUT_S = 10.0  # workers of a run that was killed hold its lock for a moment
 SMALL_INPUT_BYTES = 4 << 20  # below, starting processes takes longer than the work
@@ -129,7 +130,8 @@ def _build(
     scratch, continued = begin_or_continue(output, plan, files)
     input_bytes = sum(file.stat().st_size for file in files)
     processes = processes or (1 if input_bytes < SMALL_INPUT_BYTES else available_processes())
-    say(f"{len(files):,} files, {input_bytes:,} bytes, {processes} processes", flush=True)
+    workers = how_many(processes, "process", "processes")
+    say(f"{how_many(len(files), 'file')}, {how_many(input_bytes, 'byte')}, {workers}", flush=True)
     say("\n".join(decisions), flush=True)
     if continued:
         say("continuing an interrupted build", flush=True)

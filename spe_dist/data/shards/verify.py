@@ -15,6 +15,7 @@ from spe_dist.data.shards.blocks import Block
 from spe_dist.data.shards.manifest import SPLITS, TOKENIZER_FOLDER, Manifest, ShardEntry
 from spe_dist.errors import DataError
 from spe_dist.utils.files import file_sha256
+from spe_dist.utils.wording import how_many
 
 
 @dataclass
@@ -35,13 +36,16 @@ class VerifyReport:
 
     def __str__(self) -> str:
         checked = (
-            f"checked {self.shards} shards ({self.bytes:,} bytes), {self.blocks:,} blocks, "
-            f"{self.sentences:,} sentences, {self.words:,} words, "
-            f"{self.pieces:,} pieces: size, SHA-256, members, arrays, the same through webdataset"
+            f"checked {how_many(self.shards, 'shard')} ({how_many(self.bytes, 'byte')}), "
+            f"{how_many(self.blocks, 'block')}, {how_many(self.sentences, 'sentence')}, "
+            f"{how_many(self.words, 'word')}, {how_many(self.pieces, 'piece')}: size, SHA-256, members, arrays, "
+            "and what webdataset reads"
         )
         if self.ok:
             return f"{checked}\nall as the manifest says"
-        return "\n".join([checked, f"{len(self.problems)} problems:", *(f"  {problem}" for problem in self.problems)])
+        return "\n".join(
+            [checked, f"{how_many(len(self.problems), 'problem')}:", *(f"  {problem}" for problem in self.problems)]
+        )
 
 
 def verify_shards(folder: Path, manifest: Manifest, missing: Mapping[str, str] | None = None) -> VerifyReport:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from spe_dist.errors import DataError
+from spe_dist.utils.wording import how_many
 
 TEXT_SUFFIXES = (".txt", ".text", ".tok", ".jsonl", ".ndjson", ".json")
 COMPRESSED_SUFFIXES = (".gz", ".xz", ".zst", ".bz2")
@@ -91,8 +92,8 @@ def warn_of_left_out_files(inputs: Sequence[str], leave_out: Path | None = None)
     if files:
         names = ", ".join(file.name for file in files[:3])
         print(
-            f"warning: {len(files):,} file(s) of the input folders are left out, as their names are not those of text "
-            f"({names}); to take them, give them by name or by a glob",
+            f"warning: left out {how_many(len(files), 'file')} of the input folders, not named like text ({names}); to "
+            "include such files, give them by name or by a glob",
             file=sys.stderr,
         )
 

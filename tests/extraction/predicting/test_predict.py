@@ -98,7 +98,7 @@ def test_files_of_a_folder_whose_names_are_not_those_of_text_are_told(run, text_
     (tmp_path / "notes.md").write_text("Ada wrote code .\n")
     status, out, err = run(tmp_path)
     assert status == 0 and {record["file"] for record in _records(out)} == {str(text_file)}
-    assert "1 file(s) of the input folders are left out" in err and "notes.md" in err
+    assert "left out 1 file of the input folders" in err and "notes.md" in err
 
 
 def test_an_interrupted_run_tells_where_its_predictions_are(run, text_file, tmp_path, monkeypatch):
