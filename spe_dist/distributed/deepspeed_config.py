@@ -19,6 +19,7 @@ from spe_dist.config.deepspeed_files import find_deepspeed_config
 from spe_dist.config.pretraining import Config
 from spe_dist.config.shared import EngineSettings, check_batch_divides
 from spe_dist.errors import ConfigError
+from spe_dist.utils.wording import how_many
 
 Precision = Literal["float16", "bfloat16", "mixed", "float32"]
 DEFAULT_BUCKET_ELEMENTS = 500_000_000  # DeepSpeed's reduce_bucket_size
@@ -42,7 +43,7 @@ class BatchPlan:
 
     def __str__(self) -> str:
         return (
-            f"{self.global_batch} sentences a step = {self.ranks} ranks x {self.accumulation} accumulated "
+            f"{self.global_batch} sentences a step = {how_many(self.ranks, 'rank')} x {self.accumulation} accumulated "
             f"x {self.micro_batch} a micro-batch"
         )
 
