@@ -81,6 +81,7 @@ def test_an_unknown_command_names_the_nearest_in_one_line(command, capsys):
         ("finetune", "--learning-rate", "--learning_rate"),
         ("finetune", "--model_name_or_path", "--start"),
         ("predict", "--eval_batch_size", "--batch_pieces"),
+        ("predict", "--threshold", "--min_probability"),
         ("predict", "--output_dir", "--output"),
     ],
 )
