@@ -33,7 +33,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def test_the_script_goes_from_raw_text_to_scores(finished):
     folder, printed = finished
     (ent_rel,) = re.findall(r"^Ent\+Rel +\S+ +\S+ +([\d.]+)% +[\d.]+ - ", printed, flags=re.MULTILINE)
-    assert float(ent_rel) > 50
+    assert float(ent_rel) > 30
     for name in ("encoder/model.safetensors", "extraction/model", "extraction/scores.json", "unseen.html"):
         assert (folder / name).exists()
     records = [json.loads(line) for line in (folder / "unseen.jsonl").read_text().splitlines()]
