@@ -10,7 +10,7 @@ What comes of that status (measured with deepspeed 0.19.8, torch 2.13, Slurm 22.
 deepspeed   ends with 75 itself, and logs the command as one that "exits with return code = 75".
 torchrun    ends with 1 and a report of some 20 lines that says "exitcode: 75". With --max_restarts above 0 it would
             start the run again, so rank 0 leaves with 0 there.
-srun        ends with 75, the largest status of all tasks; so does the job, unless slurm/pretrain.sh requeues it.
+srun        ends with 75, the largest status of all tasks; so does the job, unless slurm/job.sh requeues it.
 python      ends with 75.
 
 What reaches the ranks (measured with the same):

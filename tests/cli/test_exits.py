@@ -118,7 +118,7 @@ def test_the_table_of_statuses_is_that_of_the_constants():
     values = [exits.DONE, exits.FAILED, exits.USER_ERROR, exits.STOPPED, exits.INTERRUPTED]
     assert list(map(int, documented)) == values
     assert (runner.FINISHED, runner.FAILED, runner.STOPPED, runner.INTERRUPTED) == (0, 1, 75, 130)
-    script = (ROOT / "slurm" / "pretrain.sh").read_text()
+    script = (ROOT / "slurm" / "job.sh").read_text()
     assert "STOPPED=75" in script
 
 
