@@ -65,7 +65,7 @@ def write_package(folder: Path) -> None:
     """A package spe_dist in `folder` whose two trainings are the stand-in."""
     package = folder / "spe_dist"
     package.mkdir(parents=True)
-    for name in ("__init__.py", "errors.py", "cli", "distributed"):
+    for name in ("__init__.py", "errors.py", "cli", "distributed", "utils"):
         (package / name).symlink_to(ROOT / "spe_dist" / name)
     for program in ("pretrain.py", "finetune.py"):
         (package / program).write_text(STAND_IN)
