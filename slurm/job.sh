@@ -106,7 +106,7 @@ argument() {
     echo "$value"
 }
 
-# One task per GPU unless sbatch was told a number of tasks. Sets srun_options, tasks_per_node.
+# One task per GPU unless sbatch was given a number of tasks. Sets srun_options, tasks_per_node.
 plan_tasks() {
     local gpus=${SLURM_GPUS_ON_NODE:-0} nodes=${SLURM_JOB_NUM_NODES:-1} cpus=${SLURM_CPUS_ON_NODE:-1}
     srun_options=(--kill-on-bad-exit=1)

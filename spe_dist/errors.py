@@ -1,4 +1,4 @@
-"""Errors that a user can cause and mend.
+"""Errors that a user can cause and correct.
 
 Each message names the value at fault, the reason and the remedy. Everything here is a ValueError, so that a caller
 who wants no detail catches one type; what only we can get wrong is an assert.
@@ -26,7 +26,7 @@ class LaunchError(SpeError):
 
 
 class DivergenceError(RuntimeError):
-    """Ranks that should hold the same state do not; nothing a setting could mend."""
+    """Ranks that should hold the same state do not; no setting could correct that."""
 
 
 class TrainingFailure(RuntimeError):

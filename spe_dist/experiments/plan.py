@@ -91,7 +91,7 @@ class _Planner:
             return self.plan.pieces[piece_id]
         if piece_id in self.way:
             circle = " <- ".join([*self.way[self.way.index(piece_id) :], piece_id])
-            raise ConfigError(f"these go round in a circle: {circle}; let one of them start from an encoder")
+            raise ConfigError(f"circular dependency: {circle}; let one of them start from an encoder")
         if piece_id not in self.makers:
             raise ConfigError(f"{{{piece_id}}} names no piece of work{nearest_or_all(piece_id, self.makers)}")
         self.way.append(piece_id)
@@ -134,7 +134,7 @@ class _Planner:
                 return match[0]
             if name in self.names:
                 circle = " <- ".join([*self.names[self.names.index(name) :], name])
-                raise ConfigError(f"values: these go round in a circle: {circle}; give one of them a value of its own")
+                raise ConfigError(f"values: circular dependency: {circle}; give one of them a value of its own")
             self.names.append(name)
             replaced = self.text(str(value), needs)
             self.names.pop()

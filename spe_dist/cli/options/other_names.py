@@ -1,4 +1,4 @@
-"""What options are called elsewhere, so that who types such a name is told ours."""
+"""What options are called in other programs: whoever types such a name gets ours in the answer."""
 
 from __future__ import annotations
 
