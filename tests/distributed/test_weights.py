@@ -114,10 +114,10 @@ def check_case(case):
         train_one_step(engine, context, step)
         masters = full_masters(query)
         owned = join(source.pieces())
-        for segment in layout.segments(source.intervals):
-            whole = masters[segment.name].view(-1)[segment.start : segment.start + segment.length]
-            part = owned[segment.joined_offset : segment.joined_offset + segment.length]
-            assert torch.equal(whole, part), f"step {step}: {segment} is not the master"
+        for piece in layout.slices(source.intervals):
+            whole = masters[piece.name].view(-1)[piece.start : piece.start + piece.length]
+            part = owned[piece.joined_offset : piece.joined_offset + piece.length]
+            assert torch.equal(whole, part), f"step {step}: {piece} is not the master"
         for name, master in masters.items():
             expected[name] = MOMENTUM * expected[name] + (1 - MOMENTUM) * master.double()
         for encoder in encoders.values():

@@ -1,4 +1,4 @@
-"""Users' own text as predict.py reads it, and a check of the offsets that come with it."""
+"""Users' own text as spe predict reads it, and a check of the offsets that come with it."""
 
 from __future__ import annotations
 

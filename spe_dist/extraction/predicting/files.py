@@ -1,4 +1,4 @@
-"""What predict.py does: read, predict and write as one stream, and count."""
+"""What `spe predict` does: read, predict and write as one stream, and count."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _TEXT_OPTIONS = {"input_format": "auto", "tokenised": False, "lines": "auto", "t
 
 
 def predict_files(options: argparse.Namespace) -> None:
-    """Predict as the command line says (predict.py). Raises SpeError, BrokenPipeError."""
+    """Predict as the command line says. Raises SpeError, BrokenPipeError."""
     files = find_inputs(options.inputs)  # what does not exist is said before the model is loaded
     _check_outputs(options, files)
     warn_of_left_out_files(options.inputs)

@@ -2,7 +2,7 @@
 
 A record is a text (a string) or an object. Of an object the first of these fields counts that it has: `sentences` (a
 list of lists of words, or of strings), `tokens` or `words` (a list of words), the text field (split into sentences and
-words), `sentText` (words between spaces). So all formats of extraction corpora are read, and what predict.py has
+words), `sentText` (words between spaces). So all formats of extraction corpora are read, and what `spe predict` has
 written; what is marked in them is no input. Beside words, a text that holds them in order gives the offsets. A record
 without words gives one sentence without words.
 """

@@ -37,5 +37,5 @@ def test_thousands_of_entities_in_a_sentence_are_compared_with_their_neighbours_
 def test_a_record_of_predict_is_no_corpus_and_the_message_says_how_to_get_one(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     path.write_text('{"text": "A.", "words": ["A", "."], "word_offsets": [], "entities": [], "relations": []}\n')
-    with pytest.raises(DataError, match=r"line 1 is a record as predict\.py writes it.*--format corpus"):
+    with pytest.raises(DataError, match=r"line 1 is a record as spe predict writes it.*--format corpus"):
         read_corpus(path)

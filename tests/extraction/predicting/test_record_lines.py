@@ -1,4 +1,4 @@
-"""predict.py gives every record of its input an output line, and says what it could not read."""
+"""spe predict gives every record of its input an output line, and says what it could not read."""
 
 from __future__ import annotations
 
