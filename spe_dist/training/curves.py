@@ -18,6 +18,8 @@ from spe_dist.utils.run_files import CURVES_FILE, METRICS_FILE
 Rows = Sequence[Mapping[str, Any]]
 SMOOTHED_FROM = 50  # points
 NOTE_CHARACTERS = 62  # of a line below a panel
+LARGE_LEGEND = 4  # entries
+LEGEND_ENTRY_SHARE = 0.07  # of a panel's height
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,12 @@ def _draw(axes: Any, panel: Panel, rows: Rows, evaluations: Rows) -> None:
         points = _points(rows, panel.chance, scale)
         if points:
             axes.plot(*zip(*points, strict=True), linestyle="--", color="0.35", label="chance")
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize="small")
+    entries = len(axes.get_legend_handles_labels()[0])
+    if entries >= LARGE_LEGEND:  # it would hide a line somewhere: give it a place above all of them
+        low, high = axes.get_ylim()
+        axes.set_ylim(low, low + (high - low) / (1 - LEGEND_ENTRY_SHARE * entries))
+    if entries:
+        axes.legend(fontsize="small", loc="upper right" if entries >= LARGE_LEGEND else "best")
 
 
 def _line(axes: Any, points: Sequence[tuple[int, float]], label: str, color: str, smoothed: bool) -> None:
