@@ -25,7 +25,7 @@ from collections.abc import Callable
 
 from spe_dist.cli.options.extras import missing
 from spe_dist.errors import DivergenceError, SpeError, TrainingFailure
-from spe_dist.utils.threads import wait_asleep
+from spe_dist.utils.threads import spin_briefly
 
 DONE, FAILED, USER_ERROR, STOPPED, INTERRUPTED = 0, 1, 2, 75, 130  # 75: EX_TEMPFAIL of sysexits.h, "try again later"
 OTHER_RANKS_WAIT_S = 3.0  # for the launcher, which ends the others once rank 0 has said the same
@@ -116,7 +116,7 @@ def run_training(program: Callable[[], int]) -> int:
 
 
 def _status_of(command: Callable[[], int | None]) -> int:
-    wait_asleep()  # while torch is not loaded yet: the command does that
+    spin_briefly()  # while torch is not loaded yet: the command does that
     try:
         return command() or DONE
     except SystemExit as ended:  # of argparse, once the help is printed

@@ -9,16 +9,16 @@ import sys
 import pytest
 from project import ROOT
 
-from spe_dist.utils.threads import threads_are_chosen, wait_asleep
+from spe_dist.utils.threads import spin_briefly, threads_are_chosen
 
 
-def test_threads_wait_asleep_unless_the_user_chose_otherwise():
+def test_threads_spin_briefly_unless_the_user_chose_otherwise():
     environ: dict[str, str] = {}
-    wait_asleep(environ)
-    assert environ == {"OMP_WAIT_POLICY": "PASSIVE"}
-    for given in ({"OMP_WAIT_POLICY": "ACTIVE"}, {"GOMP_SPINCOUNT": "1000"}, {"KMP_BLOCKTIME": "200"}):
+    spin_briefly(environ)
+    assert environ == {"GOMP_SPINCOUNT": "1000"}
+    for given in ({"OMP_WAIT_POLICY": "ACTIVE"}, {"GOMP_SPINCOUNT": "20"}, {"KMP_BLOCKTIME": "200"}):
         environ = dict(given)
-        wait_asleep(environ)
+        spin_briefly(environ)
         assert environ == given
 
 
@@ -28,12 +28,12 @@ def test_a_command_sets_the_policy_before_torch_is_loaded():
         "from spe_dist.cli import exits\n"
         "import spe_dist.cli.finetune, spe_dist.cli.predict, spe_dist.cli.pretrain, spe_dist.cli.main\n"
         "assert 'torch' not in sys.modules\n"
-        "exits.run_training(lambda: print(os.environ['OMP_WAIT_POLICY']) or 0)\n"
-        "exits.run_command(lambda: print(os.environ['OMP_WAIT_POLICY']))\n"
+        "exits.run_training(lambda: print(os.environ['GOMP_SPINCOUNT']) or 0)\n"
+        "exits.run_command(lambda: print(os.environ['GOMP_SPINCOUNT']))\n"
     )
-    environ = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environ = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
     out = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environ, text=True, capture_output=True)
-    assert out.stdout == "PASSIVE\nPASSIVE\n", out.stderr
+    assert out.stdout == "1000\n1000\n", out.stderr
 
 
 def run_below(given: dict[str, str], program: str) -> str:

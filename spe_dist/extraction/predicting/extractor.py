@@ -14,7 +14,6 @@ prints the text with what was found in it:
 
 from __future__ import annotations
 
-import os
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -36,7 +35,6 @@ from spe_dist.extraction.predicting.stream import BATCH_PIECES, fast_bfloat16, p
 from spe_dist.extraction.predicting.text_input import InputSettings, sentences_of_text
 from spe_dist.extraction.predicting.workers import BatchWorkers
 from spe_dist.model.prepacked import prepack
-from spe_dist.utils.threads import WAIT_POLICY
 from spe_dist.utils.wording import how_many
 
 Tag = TypeVar("Tag")
@@ -56,8 +54,8 @@ class Extractor:
     """Finds entities and relations in text.
 
     On a CPU several batches are computed at a time, one by each of torch's threads (`torch.set_num_threads`), so that
-    other processes on the machine slow prediction down by what they take and no more; commands do without in bfloat16,
-    where it is slower. Probabilities depend in their last digits on which sentences share a batch.
+    other processes on the machine slow prediction down by what they take and no more. Probabilities depend in their
+    last digits on which sentences share a batch.
 
     Attributes:
         labels: the types of entities and relations that it knows.
@@ -292,14 +290,9 @@ class Extractor:
             yield tags.popleft(), sentence
 
     def _batch_workers(self) -> BatchWorkers | None:
-        """One for each thread that torch has now; None for one thread, and on a GPU.
-
-        None too in bfloat16 where threads wait asleep, as in all commands: its kernels are so short that workers wait
-        for Python's lock, and threads that share a batch are faster (RESULTS, Prediction beside other processes).
-        """
+        """One for each thread that torch has now; None for one thread, and on a GPU."""
         threads = torch.get_num_threads()
-        share_batches = self.bfloat16 and os.environ.get(WAIT_POLICY) == "PASSIVE"
-        if threads == 1 or self.device.type != "cpu" or share_batches:
+        if threads == 1 or self.device.type != "cpu":
             return None
         if self._workers is None or self._workers.threads != threads:
             self._workers = BatchWorkers(threads)

@@ -153,19 +153,6 @@ def test_several_threads_find_what_one_finds(extractor, extractor_folder):
     assert several == extractor.predict(texts)
 
 
-def test_bfloat16_shares_batches_where_threads_wait_asleep(extractor, monkeypatch):
-    torch.set_num_threads(2)
-    try:
-        monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
-        assert extractor._batch_workers() is not None
-        monkeypatch.setattr(extractor, "bfloat16", True)
-        assert extractor._batch_workers() is None
-        monkeypatch.delenv("OMP_WAIT_POLICY")
-        assert extractor._batch_workers() is not None
-    finally:
-        torch.set_num_threads(1)
-
-
 def test_a_printed_extractor_names_its_model_and_types(extractor):
     shown = repr(extractor)
     assert shown.startswith("Extractor(") and "cpu, float32" in shown and "\n" not in shown
