@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tomllib
 from pathlib import Path
 
@@ -56,6 +57,8 @@ def test_a_library_out_of_bounds_or_absent_is_a_problem(monkeypatch):
 def test_an_apex_that_is_not_nvidias_is_a_problem(monkeypatch, tmp_path):
     (tmp_path / "apex.py").write_text("")
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(sys.modules, "apex", None)  # so that what is imported under this name goes with the test
+    del sys.modules["apex"]
     (apex,) = [finding for finding in doctor.kernels() if finding.topic == "apex"]
     assert str(tmp_path) in apex.text and "pip uninstall apex" in apex.remedy
 
