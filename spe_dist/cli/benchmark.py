@@ -186,7 +186,7 @@ def run_extraction(options: argparse.Namespace) -> None:
 
     from spe_dist.benchmark.extraction import Setup, Timing, measure_prediction, measure_training
     from spe_dist.benchmark.prediction import busy_neighbours
-    from spe_dist.extraction.predicting.stream import fast_bfloat16
+    from spe_dist.extraction.predicting.device import fast_bfloat16
 
     if options.threads:
         torch.set_num_threads(options.threads)

@@ -24,6 +24,7 @@ from spe_dist.cli.options.numbers import whole_number
 from spe_dist.cli.options.parser import Parser
 from spe_dist.errors import ConfigError
 from spe_dist.utils.files import write_atomically
+from spe_dist.utils.run_files import CURVES_FILE, MODEL_FOLDER, SCORES_FILE
 from spe_dist.utils.tables import aligned
 from spe_dist.utils.wording import how_many
 
@@ -163,7 +164,7 @@ def plan(folder: Path, ranks: int, precision: str, settings: Sequence[str]) -> l
         Stage(
             "prediction",
             "Prediction, from plain text to a page",
-            *("spe predict", tuned / "model", corpus / UNSEEN_FILE, "--output", folder / "unseen.jsonl"),
+            *("spe predict", tuned / MODEL_FOLDER, corpus / UNSEEN_FILE, "--output", folder / "unseen.jsonl"),
             *("--html", folder / "unseen.html"),
         ),
     ]
@@ -179,13 +180,13 @@ def closing_lines(folder: Path, seconds: float) -> list[str]:
     from spe_dist.utils.run_files import METRICS_FILE
 
     run, tuned = folder / "pretraining", folder / "extraction"
-    scores = json.loads((tuned / "scores.json").read_text(encoding="utf-8"))["test"]
+    scores = json.loads((tuned / SCORES_FILE).read_text(encoding="utf-8"))["test"]
     records = map(json.loads, (folder / "unseen.jsonl").read_text(encoding="utf-8").splitlines())
     places = [
         (folder / "unseen.html", "a page of such sentences with all that was found in them: open it in a browser"),
-        (run / "curves.png", "losses and held-out figures of the pre-training"),
+        (run / CURVES_FILE, "losses and held-out figures of the pre-training"),
         (folder / "encoder", "the pre-trained encoder, for transformers.AutoModel and spe finetune --start"),
-        (tuned / "model", "the extractor, for spe predict and spe_dist.Extractor"),
+        (tuned / MODEL_FOLDER, "the extractor, for spe predict and spe_dist.Extractor"),
         (folder / "corpus", "text, shards and labelled sentences"),
     ]
     return [

@@ -24,6 +24,7 @@ from spe_dist.config.loading import load_config, to_yaml
 from spe_dist.config.pretraining import Config
 from spe_dist.errors import ConfigError
 from spe_dist.utils.hub import check_names
+from spe_dist.utils.run_files import CONFIG_FILE
 
 if TYPE_CHECKING:
     from spe_dist.distributed.context import RankContext
@@ -105,7 +106,7 @@ def demo_output(config: Config) -> Path:
     """Of the folders OUTPUT, OUTPUT-2, ... the first without a run, or the last with one where it is to be resumed."""
     output = free = Path(config.train.output)
     number = 1
-    while (free / "config.yaml").exists():
+    while (free / CONFIG_FILE).exists():
         output, number = free, number + 1
         free = Path(f"{config.train.output}-{number}")
     return free if config.train.resume == "never" else output

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TextIO
 
 from spe_dist.errors import SpeError
+from spe_dist.utils.commands import search_path
 
 SHOWN_AFTER_S = 0.2  # between two lines of progress in a terminal
 
@@ -74,7 +75,7 @@ def run_stage(stage: Stage, number: int, stages: int, logs: Path) -> Cost:
 
 def _run(command: Sequence[str], log: TextIO) -> int:
     """Exit status of a command whose output goes to `log`, and its newest line to a terminal."""
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PATH": _path()}
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PATH": search_path()}
     live, shown_at = sys.stdout.isatty(), 0.0
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
@@ -102,12 +103,7 @@ def _resolve(command: Sequence[str]) -> list[str]:
         return [sys.executable, "-m", "spe_dist", *rest]
     if name == "python":
         return [sys.executable, *rest]
-    return [shutil.which(name, path=_path()) or name, *rest]
-
-
-def _path() -> str:
-    """PATH with the folder of this Python's commands (deepspeed, ninja) first."""
-    return os.pathsep.join(filter(None, [str(Path(sys.executable).parent), os.environ.get("PATH")]))
+    return [shutil.which(name, path=search_path()) or name, *rest]
 
 
 def _cpu_seconds() -> float:

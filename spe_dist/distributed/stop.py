@@ -39,7 +39,8 @@ import threading
 from pathlib import Path
 from types import FrameType
 
-STOP_FILE = "STOP"
+from spe_dist.utils.run_files import STOP_FILE
+
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 

@@ -16,6 +16,7 @@ from spe_dist.errors import ConfigError
 from spe_dist.experiments.file import PLACEHOLDER, Experiment, Row, Start
 from spe_dist.experiments.pieces import RESULT_FOLDER, Cell, Piece, Plan, cells_of
 from spe_dist.experiments.settings import as_arguments, check_settings
+from spe_dist.utils.run_files import MODEL_FOLDER
 from spe_dist.utils.wording import nearest_or_all
 
 EXPORTS = ("query", "key")
@@ -217,7 +218,7 @@ class _Planner:
             return str(self.result_folder(needs[-1])), {}
         if start.distant:
             needs.append(self.make(f"distant/{start.distant}").id)
-            return str(self.result_folder(needs[-1]) / "model"), {}
+            return str(self.result_folder(needs[-1]) / MODEL_FOLDER), {}
         name = self.text(start.encoder, needs) if start.encoder else "none"
         return name, {"start": name}
 
@@ -240,7 +241,7 @@ class _Planner:
         by_share = {float(key): value or {} for key, value in self.experiment.shares.items()}
         piece = self.extraction(piece_id, title, row, cell, seed, [by_share.get(cell.share, {}), row.settings])
         if self.experiment.keep_models and seed not in self.experiment.keep_models:
-            piece = dataclasses.replace(piece, removes=piece.result_folder / "model")
+            piece = dataclasses.replace(piece, removes=piece.result_folder / MODEL_FOLDER)
             self.plan.pieces[piece_id] = piece
         return piece
 

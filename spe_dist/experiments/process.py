@@ -10,16 +10,15 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
-from pathlib import Path
 
 from spe_dist.errors import ConfigError
 from spe_dist.experiments.pieces import Piece
 from spe_dist.experiments.record import LOG_FILE
+from spe_dist.utils.commands import search_path
+from spe_dist.utils.run_files import STOP_FILE
 
-STOP_FILE = "STOP"
 STOP_WAIT_S = 120.0
 
 
@@ -85,7 +84,7 @@ class Process:
 def environment(slot: int, slots: int, devices: tuple[str, ...]) -> dict[str, str]:
     """Variables of a piece: this Python's commands first, its share of the cores, one device where they are dealt."""
     own = dict(os.environ)
-    own["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{own.get('PATH', '')}"
+    own["PATH"] = search_path()
     own.setdefault("PYTHONUNBUFFERED", "1")
     if slots > 1:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

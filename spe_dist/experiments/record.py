@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from spe_dist import __version__
+from spe_dist.data.shards.manifest import MANIFEST_NAME
 from spe_dist.errors import DataError
 from spe_dist.experiments.pieces import Piece, Plan
 from spe_dist.experiments.settings import NEUTRAL
@@ -160,7 +161,7 @@ def is_complete(piece: Piece) -> bool:
         if piece.kind == "demo":
             return (result_folder / "text.txt").is_file()
         if piece.kind == "shards":
-            return (result_folder / "manifest.json").is_file()
+            return (result_folder / MANIFEST_NAME).is_file()
         if piece.kind == "export":
             return (result_folder / "spe_config.json").is_file()
         if piece.kind == "pretrain":

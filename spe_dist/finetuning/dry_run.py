@@ -16,13 +16,19 @@ from spe_dist.finetuning import resume
 from spe_dist.finetuning.build import build_model
 from spe_dist.finetuning.data import TrainingData, check_ranks, prepare_training, read_corpora, warnings_of
 from spe_dist.finetuning.start import check_windows, open_start
-from spe_dist.training.footprint import disk_line, engine_memory, memory_line, rank_memory, saved_activations
+from spe_dist.training.footprint import (
+    ADAM_BYTES,
+    MASTER_BYTES,
+    disk_line,
+    engine_memory,
+    memory_line,
+    rank_memory,
+    saved_activations,
+)
 from spe_dist.training.resume import engine_state
 from spe_dist.utils.memory import resident_bytes
 from spe_dist.utils.run_files import CHECKPOINTS_FOLDER
 from spe_dist.utils.wording import how_many
-
-ENGINE_BYTES = 4 + 8  # of a parameter in a checkpoint: its master and Adam's two moments
 
 
 def describe_finetuning(
@@ -51,7 +57,7 @@ def describe_finetuning(
         memory["copy for evaluation"] = 4 * parameters
     saved = _activations(data, plan, model) * width // 4
     memory = rank_memory(memory, saved, 4 * parameters, device_type, process)
-    engine = (ENGINE_BYTES + (width if stage else 0)) * parameters
+    engine = (MASTER_BYTES + ADAM_BYTES + (width if stage else 0)) * parameters
     evaluated = "".join(f", {corpus.n_sentences:,} {name}" for name, corpus in corpora.evaluated().items())
     labels = corpora.labels
     at = f"step {point.position.step:,}" if point.checkpoint else "step 0"

@@ -6,6 +6,7 @@ OUTPUT/curves.png            the same as a picture
 OUTPUT/yardsticks.json       pre-training: what the held-out figures are compared with
 OUTPUT/scores.json           fine-tuning: scores of the finished run
 OUTPUT/model/                fine-tuning: the best model
+OUTPUT/STOP                  asks a run to stop; its user or a program makes it
 OUTPUT/checkpoints/latest    name of the newest one
 OUTPUT/checkpoints/step_00001000/
     state.json               step, position in the data, ranks, stage, precision, checksums
@@ -24,6 +25,7 @@ CURVES_FILE = "curves.png"
 YARDSTICKS_FILE = "yardsticks.json"
 SCORES_FILE = "scores.json"
 MODEL_FOLDER = "model"
+STOP_FILE = "STOP"
 
 CHECKPOINTS_FOLDER = "checkpoints"
 POINTER_FILE = "latest"

@@ -16,6 +16,12 @@ def counted(reasons: Mapping[str, int]) -> list[str]:
     return [f"{reason}: {count:,}" for reason, count in reasons.items() if count]
 
 
+def rate(count: int, seconds: float) -> str:
+    """How many a second: "1,861", "214"; below 10 with one decimal, "0.9"."""
+    per_second = count / max(seconds, 1e-9)
+    return f"{per_second:,.0f}" if per_second >= 10 else f"{per_second:.1f}"
+
+
 def nearest(name: object, known: Iterable[object]) -> str:
     """The end of an error message: asks for the known word most like `name`; empty where none is like it."""
     near = difflib.get_close_matches(str(name), list(map(str, known)), n=1, cutoff=0.5)

@@ -16,7 +16,8 @@ import pytest
 import torch
 from project import ROOT
 
-from spe_dist.distributed.stop import STOP_FILE, StopRequest, remove_stop_file
+from spe_dist.distributed.stop import StopRequest, remove_stop_file
+from spe_dist.utils.run_files import STOP_FILE
 
 # Ranks that read from loader workers, agree on the flag after each batch, take a second to "save" and leave.
 RANK_SCRIPT = """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from spe_dist.utils.wording import counted, how_many
+from spe_dist.utils.wording import counted, how_many, rate
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,8 @@ def test_reasons_are_counted_without_a_grammatical_number_and_those_that_did_not
         "blank lines: 1",
         "long lines: 2,000",
     ]
+
+
+def test_rates_below_ten_keep_a_decimal_and_no_time_is_no_error():
+    assert (rate(1861, 1.0), rate(99, 10.0), rate(1, 2.0)) == ("1,861", "9.9", "0.5")
+    assert rate(0, 0.0) == "0.0"

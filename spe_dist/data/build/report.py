@@ -9,6 +9,7 @@ from typing import Any
 from spe_dist.data.build.settings import MIN_WORDS
 from spe_dist.data.shards.manifest import SPLITS, Manifest
 from spe_dist.utils.tables import aligned
+from spe_dist.utils.wording import counted, how_many, rate
 
 TOO_SHORT = f"sentences under {MIN_WORDS} words"
 TOO_LONG = "sentences over the limit of pieces"
@@ -38,18 +39,18 @@ class Progress:
     def advance_to(self, position: int, sentences: int) -> None:
         """`position` of the total is reached; `sentences` more are done."""
         self._sentences += sentences
-        self._bar.set_postfix_str(f"{self._rate():,.0f} sentences/s", refresh=False)
+        self._bar.set_postfix_str(f"{self._rate()} sentences/s", refresh=False)
         self._bar.update(min(position, self._bar.total) - self._bar.n)
 
-    def _rate(self) -> float:
+    def _rate(self) -> str:
         """Sentences a second so far."""
-        return self._sentences / max(1e-9, time.monotonic() - self._start_s)
+        return rate(self._sentences, time.monotonic() - self._start_s)
 
     def close(self) -> None:
         self._bar.close()
         if not self._quiet:
             seconds = time.monotonic() - self._start_s
-            print(f"{self._title}: {self._sentences:,} sentences in {seconds:.0f} s, {self._rate():,.0f} a second")
+            print(f"{self._title}: {how_many(self._sentences, 'sentence')} in {seconds:.0f} s, {self._rate()} a second")
 
 
 def closing_table(manifest: Manifest) -> str:
@@ -63,9 +64,8 @@ def closing_table(manifest: Manifest) -> str:
         numbers = [f"{number:,}" for number in (sentences, words, pieces, len(shards), blocks, size)]
         rows.append([split.replace("_", "-"), *numbers[:3], ratio, *numbers[3:]])
     lines = aligned(rows)
-    skipped = [(reason, count) for reason, count in manifest.skipped.items() if count]
-    lines.append("skipped: " + ("; ".join(f"{count:,} {reason}" for reason, count in skipped) or "nothing"))
-    lines += [f"noticed: {count:,} {what}" for what, count in manifest.noticed.items() if count]
+    lines.append("skipped: " + ("; ".join(counted(manifest.skipped)) or "nothing"))
+    lines += [f"noticed: {notice}" for notice in counted(manifest.noticed)]
     return "\n".join(lines)
 
 

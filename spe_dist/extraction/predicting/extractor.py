@@ -28,10 +28,11 @@ from spe_dist.extraction.corpora.corpus import Corpus
 from spe_dist.extraction.joint.card import SCORES
 from spe_dist.extraction.joint.examples import ExampleMaker
 from spe_dist.extraction.joint.folder import LoadedExtractor, load_extractor
+from spe_dist.extraction.predicting.device import choose_device, fast_bfloat16
 from spe_dist.extraction.predicting.inputs import read_inputs
 from spe_dist.extraction.predicting.json_input import place_words
 from spe_dist.extraction.predicting.results import MinProbability, Sentence, result_of
-from spe_dist.extraction.predicting.stream import BATCH_PIECES, fast_bfloat16, predict_sentences
+from spe_dist.extraction.predicting.stream import BATCH_PIECES, predict_sentences
 from spe_dist.extraction.predicting.text_input import InputSettings, sentences_of_text
 from spe_dist.extraction.predicting.workers import BatchWorkers
 from spe_dist.model.prepacked import prepack
@@ -319,25 +320,6 @@ def _chosen(
     if batch_size is not None and batch_size < 1:
         raise ConfigError(f"batch_size={batch_size} must be 1 or more, or None for as many as fit")
     return batch_size, MinProbability.of(min_probability, min_probability_entities, min_probability_relations)
-
-
-def choose_device(device: str | torch.device | None) -> torch.device:
-    """The device asked for, or the GPU where there is one.
-
-    Raises:
-        ConfigError: the device is unknown, or torch does not see it.
-    """
-    if device in (None, "auto"):
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(cast(Any, device))
-    except RuntimeError:
-        chosen = None
-    if chosen is None or chosen.type not in ("cpu", "cuda"):
-        raise ConfigError(f"device={str(device)!r} is unknown; choose auto, cpu, cuda or cuda:N")
-    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"device={str(device)!r}: torch sees {torch.cuda.device_count()} GPUs; choose cpu or auto")
-    return chosen
 
 
 def _sentences(item: Item, number: int) -> list[tuple[int, corpus.Sentence]]:

@@ -6,30 +6,26 @@ import argparse
 import contextlib
 import os
 import sys
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
 import torch
 
 from spe_dist.data.text.files import COMPRESSED_SUFFIXES, warn_of_left_out_files
-from spe_dist.data.text.lines import STANDARD_INPUT, Skips, shown_name
+from spe_dist.data.text.lines import STANDARD_INPUT, shown_name
 from spe_dist.errors import ConfigError, DataError, SpeError
-from spe_dist.extraction.corpora.corpus import Sentence
 from spe_dist.extraction.drawing.pages import predictions_page
 from spe_dist.extraction.formats import read_corpus, write_corpus
 from spe_dist.extraction.predicting.extractor import Extractor
 from spe_dist.extraction.predicting.inputs import find_inputs, read_inputs
-from spe_dist.extraction.predicting.json_input import NO_TEXT
-from spe_dist.extraction.predicting.results import NOTHING_FOUND, MinProbability, result_of
+from spe_dist.extraction.predicting.report import Report
+from spe_dist.extraction.predicting.results import MinProbability, result_of
 from spe_dist.extraction.predicting.text_input import InputSettings, Located, Place
 from spe_dist.utils.files import atomic_file
 from spe_dist.utils.memory import freeze_garbage_collector, tune_memory
 from spe_dist.utils.wording import counted, how_many
 
-PROGRESS_SECONDS = 10.0
 PART_SUFFIX = ".part"
 _TEXT_OPTIONS = {"input_format": "auto", "tokenised": False, "lines": "auto", "text_field": "text", "skip_bad": False}
 
@@ -55,73 +51,6 @@ def predict_files(options: argparse.Namespace) -> None:
     if options.html:
         _write_page(Path(options.html), _model_name(options.model), report)
     report.finish(extractor, limits)
-
-
-@dataclass
-class Report:
-    """Counts what was found, keeps the first sentences for the page, and tells about progress on stderr."""
-
-    quiet: bool
-    drawn_sentences: int
-    computed: int = 0  # sentences whose batch is done; they are written in order, some later
-    sentences: int = 0
-    words: int = 0
-    entities: int = 0
-    relations: int = 0
-    skips: Skips = field(default_factory=Skips)
-    drawn: list[tuple[str, Sentence]] = field(default_factory=list)
-    start_s: float = field(default_factory=time.monotonic)
-    reported_s: float = field(default_factory=time.monotonic)
-
-    def add(self, sentence: Sentence, where: str) -> None:
-        self.sentences += 1
-        self.words += len(sentence.words)
-        self.entities += len(sentence.entities)
-        self.relations += len(sentence.relations)
-        if len(self.drawn) < self.drawn_sentences:
-            self.drawn.append((where, sentence))
-
-    def progress(self, sentences: int) -> None:
-        """Count the sentences of a batch; print every few seconds how many there are until now."""
-        self.computed += sentences
-        now = time.monotonic()
-        if now - self.reported_s >= PROGRESS_SECONDS:
-            self.reported_s = now
-            rate = self.computed / (now - self.start_s)
-            self.tell(f"{how_many(self.computed, 'sentence')}, {rate:,.0f} sentences/s")
-
-    def tell(self, message: str) -> None:
-        if not self.quiet:
-            print(message, file=sys.stderr, flush=True)
-
-    def finish(self, extractor: Extractor, limits: MinProbability) -> None:
-        seconds = time.monotonic() - self.start_s
-        left_out = self.skips.bad_lines + self.skips.counts[NO_TEXT]
-        for notice in counted(extractor.notices + self.skips.counts):
-            self.tell(notice)
-        if self.skips.first_bad:
-            self.tell(f"first of what was left out: {self.skips.first_bad}")
-        self.tell(
-            f"{how_many(self.sentences, 'sentence')}, {how_many(self.words, 'word')}, {self.found()} in "
-            f"{seconds:.1f} s: {self.sentences / max(seconds, 1e-9):,.0f} sentences/s; "
-            f"{how_many(left_out, 'line')} left out"
-        )
-        if self.sentences and not self.entities:
-            self.tell(f"{NOTHING_FOUND}: {_why_nothing(extractor, limits)}")
-
-    def found(self) -> str:
-        if not self.entities:
-            return NOTHING_FOUND
-        return f"{how_many(self.entities, 'entity', 'entities')}, {how_many(self.relations, 'relation')}"
-
-
-def _why_nothing(extractor: Extractor, limits: MinProbability) -> str:
-    if limits.entities:
-        return f"no entity has a probability of {limits.entities:g} or more; lower --min_probability"
-    doubt = extractor.doubt()
-    if doubt:
-        return f"the model {doubt}"
-    return "the model marks no entity in this text; is it text of the kind that the model was trained on?"
 
 
 def _predict_lines(options: argparse.Namespace, extractor: Extractor, limits: MinProbability, report: Report) -> None:

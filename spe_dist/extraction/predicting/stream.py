@@ -197,12 +197,3 @@ def _last_words(pairs: list[tuple[Sentence, Hashable]], n_words: int) -> list[tu
         first -= 1
         n_words -= len(pairs[first][0].words)
     return pairs[first:]
-
-
-def fast_bfloat16(device: torch.device | str) -> bool:
-    """Whether matrix products in bfloat16 are faster than in float32 there, as far as the device tells."""
-    if torch.device(device).type == "cuda":
-        return torch.cuda.get_device_capability(device)[0] >= 8
-    if torch.device(device).type != "cpu":
-        return False
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

@@ -19,7 +19,7 @@ from spe_dist.errors import CheckpointError, ConfigError, DataError
 from spe_dist.extraction.corpora.corpus import Corpus, Document
 from spe_dist.extraction.corpora.corpus import Sentence as CorpusSentence
 from spe_dist.extraction.predicting import extractor as extractor_module
-from spe_dist.extraction.predicting.extractor import choose_device
+from spe_dist.extraction.predicting.device import choose_device
 from spe_dist.extraction.predicting.stream import predict_sentences
 
 TEXT = "John Smith works for IBM in Boston. He likes it, but \U0001f600 she (Ann) went to Paris in 1990."

@@ -5,27 +5,15 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import signal
-import subprocess
-import sys
-import threading
-import time
 from dataclasses import replace
-from pathlib import Path
-from types import SimpleNamespace
 
-import pytest
-from project import ROOT
+from predicted import TEXT, check_places, parse_records
 
-from spe_dist import predict
 from spe_dist.extraction.formats import read_corpus
-from spe_dist.extraction.predicting import files as predicting
+from spe_dist.extraction.predicting import report
 from spe_dist.extraction.predicting.extractor import Extractor
 from spe_dist.extraction.predicting.results import MinProbability
 
-TEXT = (
-    "John Smith works for IBM.\nHe \U0001f600 likes Boston and Paris.\r\n\r\nA second document, with Ann Lee in it.\n"
-)
 CORPUS = [
     {
         "tokens": ["John", "works", "for", "IBM", "."],
@@ -37,40 +25,9 @@ CORPUS = [
 ]
 
 
-@pytest.fixture
-def run(extractor_folder, capfdbinary):
-    """run(*arguments) -> (exit status, stdout, stderr)"""
-
-    def call(*arguments):
-        status = predict.main([str(extractor_folder), *map(str, arguments), "--device", "cpu", "--no-bfloat16"])
-        sys.stdout.flush()
-        out, err = capfdbinary.readouterr()
-        return status, out.decode(), err.decode()
-
-    return call
-
-
-@pytest.fixture
-def text_file(tmp_path) -> Path:
-    path = tmp_path / "text.txt"
-    path.write_bytes(TEXT.encode())
-    return path
-
-
-def _records(out: str) -> list[dict]:
-    return [json.loads(line) for line in out.split("\n")[:-1]]
-
-
-def _check(record: dict, text: str) -> None:
-    assert text[record["start"] : record["end"]] == record["text"]
-    assert [text[a:b] for a, b in record["word_offsets"]] == record["words"]
-    for entity in record["entities"]:
-        assert text[entity["start"] : entity["end"]] == entity["text"]
-
-
 def test_a_text_file_gives_a_line_for_each_sentence_and_a_summary(run, text_file):
     status, out, err = run(text_file)
-    records = _records(out)
+    records = parse_records(out)
     assert status == 0
     assert [(r["file"], r["document"], r["line"], r["sentence"]) for r in records] == [
         (str(text_file), 0, 1, 0),
@@ -78,7 +35,7 @@ def test_a_text_file_gives_a_line_for_each_sentence_and_a_summary(run, text_file
         (str(text_file), 1, 4, 0),
     ]
     for record in records:
-        _check(record, TEXT)
+        check_places(record, TEXT)
     n_entities, n_relations = (sum(len(r[key]) for r in records) for key in ("entities", "relations"))
     assert n_entities > 0 < n_relations
     assert f"3 sentences, 23 words, {n_entities} entities, {n_relations} relations in" in err
@@ -86,7 +43,7 @@ def test_a_text_file_gives_a_line_for_each_sentence_and_a_summary(run, text_file
 
 
 def test_progress_counts_the_sentences_of_batches_that_are_done(run, text_file, monkeypatch):
-    monkeypatch.setattr(predicting, "PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr(report, "PROGRESS_SECONDS", 0.0)
     _, _, err = run(text_file, "--batch_size", 2)
     assert [line.split(",")[0] for line in err.splitlines() if line.endswith("sentences/s")] == [
         "2 sentences",
@@ -97,22 +54,8 @@ def test_progress_counts_the_sentences_of_batches_that_are_done(run, text_file, 
 def test_files_of_a_folder_whose_names_are_not_those_of_text_are_told(run, text_file, tmp_path):
     (tmp_path / "notes.md").write_text("Ada wrote code .\n")
     status, out, err = run(tmp_path)
-    assert status == 0 and {record["file"] for record in _records(out)} == {str(text_file)}
+    assert status == 0 and {record["file"] for record in parse_records(out)} == {str(text_file)}
     assert "left out 1 file of the input folders" in err and "notes.md" in err
-
-
-def test_an_interrupted_run_tells_where_its_predictions_are(run, text_file, tmp_path, monkeypatch):
-    _, expected, _ = run(text_file)
-    predict_tagged = Extractor.predict_tagged
-
-    def interrupted(self, *arguments, **options):
-        yield next(predict_tagged(self, *arguments, **options))
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Extractor, "predict_tagged", interrupted)
-    status, _, err = run(text_file, "--output", tmp_path / "out.jsonl")
-    assert status == 130 and "until now, 1 sentence, is in" in err
-    assert (tmp_path / "out.jsonl.part").read_text() == expected.splitlines(keepends=True)[0]
 
 
 def test_a_link_is_written_through(run, text_file, tmp_path):
@@ -140,8 +83,8 @@ def test_the_same_comes_from_files_options_between_and_standard_input(run, text_
         _, from_pipe, err = run()
     assert "standard input: text with" in err
     for other in (from_packed, from_pipe):
-        records = _records(other)
-        for record, own in zip(records, _records(expected), strict=True):
+        records = parse_records(other)
+        for record, own in zip(records, parse_records(expected), strict=True):
             for part in (*record["entities"], *record["relations"], *own["entities"], *own["relations"]):
                 part["probability"] = round(part["probability"], 2)
             assert record | {"file": ""} == own | {"file": ""}
@@ -152,7 +95,7 @@ def test_json_lines_keep_ids_and_order_over_many_batches(run, tmp_path):
     path = tmp_path / "in.jsonl"
     path.write_text("".join(json.dumps({"id": f"n{i}", "body": text}) + "\n" for i, text in enumerate(texts)))
     _, out, _ = run(path, "--text_field", "body", "--batch_pieces", 100)
-    records = _records(out)
+    records = parse_records(out)
     assert [(record["id"], record["text"]) for record in records] == [(f"n{i}", text) for i, text in enumerate(texts)]
 
 
@@ -165,7 +108,7 @@ def test_a_corpus_is_written_in_its_own_format_with_gold_replaced(run, tmp_path)
     gold, predicted = read_corpus(path), read_corpus(output)
     assert predicted.format == gold.format == "spert"
     assert [s.words for s in predicted.sentences] == [s.words for s in gold.sentences]
-    for sentence, record in zip(predicted.sentences, _records(lines), strict=True):
+    for sentence, record in zip(predicted.sentences, parse_records(lines), strict=True):
         assert [[e.start, e.end] for e in sentence.entities] == [e["words"] for e in record["entities"]]
         assert len(sentence.relations) == len(record["relations"])
 
@@ -187,29 +130,29 @@ def test_the_page_shows_the_first_sentences_and_says_how_many_are_left_out(run, 
 
 def test_less_probable_findings_are_left_out(run, text_file):
     _, out, _ = run(text_file)
-    probabilities = sorted(e["probability"] for r in _records(out) for e in r["entities"])
+    probabilities = sorted(e["probability"] for r in parse_records(out) for e in r["entities"])
     limit = probabilities[len(probabilities) // 2]
     _, out, _ = run(text_file, "--min_probability", limit)
-    kept = [e["probability"] for r in _records(out) for e in r["entities"]]
+    kept = [e["probability"] for r in parse_records(out) for e in r["entities"]]
     assert 0 < len(kept) < len(probabilities) and min(kept) >= limit - 1e-4
 
 
 def test_entities_and_relations_have_limits_of_their_own(run, text_file):
     _, out, _ = run(text_file)
-    limit = min(r["probability"] for record in _records(out) for r in record["relations"]) + 1e-4
+    limit = min(r["probability"] for record in parse_records(out) for r in record["relations"]) + 1e-4
     _, limited, _ = run(text_file, "--min_probability_relations", limit)
-    for whole, kept in zip(_records(out), _records(limited), strict=True):
+    for whole, kept in zip(parse_records(out), parse_records(limited), strict=True):
         assert kept["entities"] == whole["entities"]
         assert kept["relations"] == [r for r in whole["relations"] if r["probability"] >= limit]
-    assert _records(limited) != _records(out)
+    assert parse_records(limited) != parse_records(out)
     _, out, _ = run(text_file, "--min_probability", 1, "--min_probability_entities", 0)
-    assert [record["entities"] for record in _records(out)] == [r["entities"] for r in _records(limited)]
-    assert not any(record["relations"] for record in _records(out))
+    assert [record["entities"] for record in parse_records(out)] == [r["entities"] for r in parse_records(limited)]
+    assert not any(record["relations"] for record in parse_records(out))
 
 
 def test_a_model_that_finds_nothing_says_so_and_why(run, text_file, monkeypatch):
     status, out, err = run(text_file, "--min_probability", 1)
-    assert status == 0 and len(_records(out)) == 3
+    assert status == 0 and len(parse_records(out)) == 3
     assert "3 sentences, 23 words, nothing found in" in err
     assert "nothing found: no entity has a probability of 1 or more; lower --min_probability" in err
     monkeypatch.setattr(MinProbability, "apply", lambda _, sentence: replace(sentence, entities=(), relations=()))
@@ -218,50 +161,28 @@ def test_a_model_that_finds_nothing_says_so_and_why(run, text_file, monkeypatch)
     assert "nothing found: the model found no entity of its dev corpus" in run(text_file)[2]
 
 
-def test_what_stands_before_a_bad_line_is_predicted_and_the_error_names_it(run, tmp_path):
-    path, output = tmp_path / "bad.jsonl", tmp_path / "out.jsonl"
-    path.write_text('{"text": "One here."}\n{"text": "Two here."}\n{"text": \n{"text": "Four here."}\n')
-    status, out, err = run(path, "--output", output)
-    assert (status, out) == (2, "") and not output.exists()
-    assert "error: " in err and "bad.jsonl, line 3 is not JSON" in err and "--skip_bad" in err and ".part" in err
-    assert [r["text"] for r in _records((tmp_path / "out.jsonl.part").read_text())] == ["One here.", "Two here."]
-    status, out, err = run(path, "--skip_bad")
-    assert status == 0 and [r["line"] for r in _records(out)] == [1, 2, 4]
-    assert "lines that are not JSON: 1" in err and "bad.jsonl, line 3" in err and "1 line left out" in err
-
-
 def test_very_long_sentences_and_words_are_read_and_told_of(run, tmp_path):
     path = tmp_path / "long.txt"
     text = "word " * 3000 + "a" * 20_000 + " end \x00\x07 \ufffd.\n"
     path.write_text(text)
     status, out, err = run(path)
     assert status == 0 and "read in windows" in err
-    records = _records(out)
+    records = parse_records(out)
     assert sum(len(record["words"]) for record in records) >= 3003
     for record in records:
-        _check(record, text)
+        check_places(record, text)
 
 
 def test_an_id_or_a_file_name_that_is_no_utf8_comes_back_as_it_was(run, tmp_path):
     lines = tmp_path / "lines.jsonl"
     lines.write_text('{"text": "John works.", "id": "\\ud800"}\n')
     status, out, _ = run(lines)
-    assert status == 0 and _records(out)[0]["id"] == "\ud800"
+    assert status == 0 and parse_records(out)[0]["id"] == "\ud800"
     odd = tmp_path / os.fsdecode(b"\xff.txt")
     odd.write_text("John works.\n")
     status, out, _ = run(odd, "--html", tmp_path / "page.html")
-    assert (
-        status == 0 and _records(out)[0]["file"] == str(odd) and "\\udcff.txt" in (tmp_path / "page.html").read_text()
-    )
-
-
-def test_closed_standard_streams_are_said_to_be(run, text_file, monkeypatch):
-    monkeypatch.setattr(sys, "stdin", None)
-    status, _, err = run()
-    assert status == 2 and "standard input is closed; name a file" in err
-    monkeypatch.setattr(predicting, "sys", SimpleNamespace(stdout=None, stderr=sys.stderr))
-    status, _, err = run(text_file)
-    assert status == 2 and "standard output is closed" in err and "--output" in err
+    assert status == 0 and parse_records(out)[0]["file"] == str(odd)
+    assert "\\udcff.txt" in (tmp_path / "page.html").read_text()
 
 
 def test_an_empty_json_list_is_no_text(run, tmp_path):
@@ -274,79 +195,3 @@ def test_an_empty_input_gives_no_line(run, tmp_path):
         (tmp_path / name).write_text("\n \n")
         status, out, err = run(tmp_path / name)
         assert (status, out) == (0, "") and "0 sentences" in err
-
-
-@pytest.mark.parametrize(
-    ("arguments", "told"),
-    [
-        (["none.txt"], "none.txt does not exist"),
-        (["text.txt", "--output", "no/where.jsonl"], "its folder does not exist"),
-        (["text.txt", "--output", "text.txt"], "is an input"),
-        (["text.txt", "--output", "."], "is a folder"),
-        (["text.txt", "--output", "a.jsonl.gz"], "leave .gz away"),
-        (["text.txt", "--output", "a", "--html", "a"], "name two files"),
-        (["text.txt", "--format", "corpus"], "needs --output"),
-        (["--format", "corpus", "--output", "a"], "takes one input file"),
-        (["text.txt", "--format", "corpus", "--output", "a"], "which is not JSON"),
-        (["text.txt", "--outptu", "a"], "did you mean '--output'"),
-        (["text.txt", "--format", "corpus", "--output", "a", "--skip_bad"], "without --skip_bad"),
-        ([".", "--output", "text.txt"], "is an input"),
-        (["*.txt", "--html", "text.txt"], "is an input"),
-        (["text.txt", "--min_probability", "2"], "2 is too large; give at most 1"),
-        (["text.txt", "--min_probability", "x"], "'x' is no number"),
-        (["text.txt", "--threads", "x"], "'x' is no whole number"),
-        (["text.txt", "--batch_pieces", "0"], "0 is too small; give at least 1"),
-        (["text.txt", "--batch_size", "0"], "0 is too small; give at least 1"),
-        (["text.txt", "--min_probability_relations", "-1"], "-1 is too small; give at least 0"),
-        (["text.txt", "--lines", "some"], "unknown choice"),
-    ],
-)
-def test_a_wrong_command_line_is_an_error_with_the_remedy(run, text_file, monkeypatch, arguments, told):
-    monkeypatch.chdir(text_file.parent)
-    status, out, err = run(*arguments)
-    assert (status, out) == (2, "") and "error: " in err and told in err
-    assert text_file.read_bytes() == TEXT.encode()
-
-
-def test_a_missing_model_is_an_error(capsys, text_file):
-    assert predict.main(["no/model", str(text_file)]) == 2
-    assert "no/model is neither a folder nor in the hub" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_a_reader_that_leaves_early_is_no_error(extractor_folder, tmp_path):
-    path = tmp_path / "many.txt"
-    path.write_text("This is one sentence.\n" * 3000)
-    command = f"'{sys.executable}' spe_dist/predict.py '{extractor_folder}' '{path}' --threads 1 | head -n 1"
-    result = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, cwd=ROOT)
-    assert result.returncode == 0 and len(_records(result.stdout.decode())) == 1
-    assert b"Traceback" not in result.stderr and b"BrokenPipe" not in result.stderr
-
-
-@pytest.mark.slow
-def test_ctrl_c_ends_several_threads_at_once(extractor_folder, tmp_path):
-    output = tmp_path / "out.jsonl"
-    command = [sys.executable, "spe_dist/predict.py", str(extractor_folder), "--device", "cpu", "--threads", "2"]
-    process = subprocess.Popen(
-        [*command, "--output", str(output)], cwd=ROOT, stdin=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    assert process.stdin is not None
-
-    def feed() -> None:
-        try:
-            while True:
-                process.stdin.write(b"John Smith works for IBM in Boston.\n" * 1000)
-        except (BrokenPipeError, ValueError):
-            return
-
-    threading.Thread(target=feed, daemon=True).start()
-    part = tmp_path / "out.jsonl.part"
-    deadline = time.monotonic() + 300
-    while not (part.is_file() and part.stat().st_size):
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == 130 and b"Traceback" not in err
-    assert b"what was predicted until now" in err and not output.exists()
-    assert all(json.loads(line)["text"].startswith("John") for line in part.read_text().splitlines())

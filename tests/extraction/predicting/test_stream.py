@@ -11,7 +11,8 @@ from spe_dist.errors import ConfigError
 from spe_dist.extraction.corpora.corpus import Sentence
 from spe_dist.extraction.joint.batch import collate
 from spe_dist.extraction.joint.examples import ExampleMaker, make_examples
-from spe_dist.extraction.predicting.stream import as_sentences, fast_bfloat16, predict_sentences
+from spe_dist.extraction.predicting.device import fast_bfloat16
+from spe_dist.extraction.predicting.stream import as_sentences, predict_sentences
 
 LENGTHS = [4, 0, 31, 1, 60, 9, 9, 45, 2, 17, 5]
 
