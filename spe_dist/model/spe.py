@@ -33,8 +33,7 @@ from spe_dist.model.span import SpanEncoder
 class EncodedBatch:
     """Vectors of all sequences of a batch; None where the model has no such part."""
 
-    states_TD: Tensor
-    word_states_WD: Tensor | None
+    word_states_WD: Tensor  # state of each word's first piece
     span_vectors_SH: Tensor | None
     pair_vectors_QH: Tensor | None
 
@@ -70,18 +69,21 @@ class SpeModel(nn.Module):
         self.contrastive_head = contrastive_head
 
     def forward(self, batch: PackedBatch) -> EncodedBatch:
-        states_TD = self.encoder(batch.piece_ids_T, batch.positions_T, batch.cu_seqlens_Q1, batch.max_seqlen)
+        n_cls = batch.n_sequences if self.pair_encoder is not None else 0
+        kept_N = torch.cat([batch.cu_seqlens_Q1[:n_cls].long(), batch.first_piece_W])  # all that is read of the states
+        states_ND = self.encoder(
+            batch.piece_ids_T, batch.positions_T, batch.cu_seqlens_Q1, batch.max_seqlen, kept_N=kept_N
+        )
+        cls_QD, word_states_WD = states_ND.split([n_cls, batch.first_piece_W.shape[0]])
         if self.span_encoder is None:
-            return EncodedBatch(states_TD, None, None, None)
-        word_states_WD = states_TD.index_select(0, batch.first_piece_W)
+            return EncodedBatch(word_states_WD, None, None)
         span_vectors_SH = self.span_encoder(word_states_WD, batch.span_borders_S1)
         if self.pair_encoder is None:
-            return EncodedBatch(states_TD, word_states_WD, span_vectors_SH, None)
-        cls_QD = states_TD.index_select(0, batch.cu_seqlens_Q1[:-1])
+            return EncodedBatch(word_states_WD, span_vectors_SH, None)
         if self.encoder.pooler is not None:
             cls_QD = self.encoder.pooler(cls_QD)
         pair_vectors_QH = self.pair_encoder(span_vectors_SH.unflatten(0, (-1, SPANS)), cls_QD)
-        return EncodedBatch(states_TD, word_states_WD, span_vectors_SH, pair_vectors_QH)
+        return EncodedBatch(word_states_WD, span_vectors_SH, pair_vectors_QH)
 
     def project(self, pair_vectors_QH: Tensor) -> Tensor:
         """What is compared: the contrastive head's output, or the span pair vector itself where there is no head."""
@@ -125,10 +127,10 @@ class PretrainingModel(nn.Module):
 
     def forward(self, batch: PackedBatch) -> PretrainingOutputs:
         encoded = self.spe(batch)
-        anchor = encoded.states_TD.new_zeros(())
+        anchor = encoded.word_states_WD.new_zeros(())
         tbo_logits_MV = spo_logits_PO = pair_queries_BC = context_queries_BC = None
         if self.tbo_head is not None:
-            tbo_logits_MV, touched = self._tbo(batch, encoded.states_TD)
+            tbo_logits_MV, touched = self._tbo(batch, encoded.word_states_WD)
             anchor = anchor + touched
         if self.spo_head is not None:
             spo_logits_PO, touched = self._spo(batch, encoded.span_vectors_SH)
@@ -138,12 +140,13 @@ class PretrainingModel(nn.Module):
             pair_queries_BC, context_queries_BC = self.spe.project(encoded.pair_vectors_QH[:n_views]).chunk(2)
         return PretrainingOutputs(tbo_logits_MV, spo_logits_PO, pair_queries_BC, context_queries_BC, anchor)
 
-    def _tbo(self, batch: PackedBatch, states_TD: Tensor) -> tuple[Tensor, Tensor | float]:
+    def _tbo(self, batch: PackedBatch, word_states_WD: Tensor) -> tuple[Tensor, Tensor | float]:
         assert self.tbo_head is not None
         if batch.tbo_label_M.shape[0] == 0:  # one in place of none: every rank calls every module
-            logits_1V = self.tbo_head(states_TD[:1], batch.positions_T[:1])
+            logits_1V = self.tbo_head(word_states_WD[:1], batch.positions_T[:1])
             return logits_1V[:0], 0.0 * logits_1V[:, 0].sum()
-        return self.tbo_head(states_TD[batch.tbo_first_piece_M], batch.tbo_offset_M), 0.0
+        word_M = torch.searchsorted(batch.first_piece_W, batch.tbo_first_piece_M)
+        return self.tbo_head(word_states_WD[word_M], batch.tbo_offset_M), 0.0
 
     def _spo(self, batch: PackedBatch, span_vectors_SH: Tensor | None) -> tuple[Tensor, Tensor | float]:
         assert self.spo_head is not None and span_vectors_SH is not None

@@ -90,6 +90,39 @@ def test_sentences_do_not_influence_each_other(small_config, make_batch):
     torch.testing.assert_close(alone.pair_queries_BC[0], again[0], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("settings", [{}, {"cls_source": "pooler"}, {"cspo": False}, {"spo": False, "cspo": False}])
+def test_outputs_and_gradients_are_those_of_a_last_layer_computed_for_all_tokens(
+    small_config, make_batch, settings, monkeypatch
+):
+    """The last layer is computed for [CLS] and the first pieces of words alone, which is all that is read."""
+    model, batch = build(small_config(**settings)), make_batch(5, seed=3, extra=2)
+    encode, kept = model.spe.encoder.forward, []
+
+    def encode_all(*inputs, kept_N):
+        kept.append(kept_N)
+        return encode(*inputs)[kept_N]
+
+    results = []
+    for forward in (encode, encode_all):
+        monkeypatch.setattr(model.spe.encoder, "forward", forward)
+        outputs = model(batch)
+        results.append((outputs, torch.autograd.grad(sum_of_outputs(outputs), list(model.parameters()))))
+    assert kept[0].shape[0] < batch.n_tokens
+    (ours, gradients), (plain, plain_gradients) = results
+    for name, expected in vars(plain).items():
+        torch.testing.assert_close(getattr(ours, name), expected, rtol=1e-5, atol=1e-5)
+    for gradient, expected in zip(gradients, plain_gradients, strict=True):
+        assert (gradient - expected).norm() <= 1e-5 * expected.norm() + 1e-6
+
+
+def test_a_token_boundary_target_is_read_from_the_first_piece_of_its_own_word(small_config, make_batch):
+    model, batch = build(small_config(spo=False, cspo=False)).eval(), make_batch(4, seed=1)
+    encoder = model.spe.encoder
+    states_TD = encoder(batch.piece_ids_T, batch.positions_T, batch.cu_seqlens_Q1, batch.max_seqlen)
+    expected = model.tbo_head(states_TD[batch.tbo_first_piece_M], batch.tbo_offset_M)
+    torch.testing.assert_close(model(batch).tbo_logits_MV, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_start_weights_depend_on_the_seed_alone(small_config):
     torch.manual_seed(1)
     first = build(small_config(seed=3)).state_dict()

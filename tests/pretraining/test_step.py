@@ -1,5 +1,6 @@
 """The training step on real ranks: what it computes must not depend on how the global batch is cut."""
 
+import copy
 import itertools
 
 import pytest
@@ -146,7 +147,7 @@ def test_a_stop_inside_a_step_drops_it(run_ranks):
         context, config = start(), small_config()
         step = build_step(config, context, 2, 2)
         step.stop_agreed = lambda: True
-        before = step.moco.state_dict()
+        before = copy.deepcopy(step.moco.state_dict())
         dropped = step(0, 1e-3, micro_batches(config, context, 0, 2))
         after = step.moco.state_dict()
         return dropped is None, context.rank != 0 or all(
@@ -154,3 +155,26 @@ def test_a_stop_inside_a_step_drops_it(run_ranks):
         )
 
     assert run_ranks(train, 2) == [(True, True)] * 2
+
+
+def test_a_step_that_the_engine_skips_moves_neither_average_nor_queues(run_ranks):
+    def train():
+        context, config = start(), small_config()
+        step = build_step(config, context, 1, 2)
+        step(0, 1e-3, micro_batches(config, context, 0, 2))
+        before = copy.deepcopy(step.moco.state_dict())
+        step.engine.was_step_applied = lambda: False
+        assert not step(1, 1e-3, micro_batches(config, context, 1, 2)).applied
+        skipped = copy.deepcopy(step.moco.state_dict())
+        del step.engine.was_step_applied
+        assert step(2, 1e-3, micro_batches(config, context, 2, 2)).applied
+        return before, skipped, step.moco.state_dict()
+
+    before, skipped, moved = run_ranks(train, 2)[0]
+    for part in ("average", "compensation", "pair_queue", "context_queue"):
+        for name, tensor in before[part].items():
+            assert torch.equal(skipped[part][name], tensor), f"{part} {name}"
+    assert before["pair_queue"]["fill"] == before["context_queue"]["cursor"] == 8
+    for part in ("average", "pair_queue", "context_queue"):
+        assert any(not torch.equal(moved[part][name], tensor) for name, tensor in before[part].items())
+    assert moved["pair_queue"]["fill"] == 16
