@@ -91,6 +91,9 @@ class MocoConfig:
     normalize: bool = setting(True, "scale queries and keys to unit length (MoCo); off: raw products (paper)")
     key_dropout: bool = setting(False, "keep dropout on in the key encoder")
     queue_dtype: Literal["float32", "bfloat16", "float16"] = setting("float32", "type the queues are kept in")
+    contrast_dtype: Literal["auto", "float32", "tf32", "bfloat16", "float16"] = setting(
+        "auto", "type of the products of queries and queues, summed in float32; auto: float32 on a CPU, TF32 on a GPU"
+    )
     average: Literal["sharded", "replicated"] = setting(
         "sharded", "'sharded': each rank averages its slice and all gather; 'replicated': every rank averages all"
     )

@@ -21,6 +21,7 @@ from torch import nn
 
 from spe_dist.config.pretraining import Config
 from spe_dist.errors import ConfigError
+from spe_dist.model.products import product_type
 
 APEX_REMEDY = (
     "build NVIDIA's apex from https://github.com/NVIDIA/apex with its CUDA and C++ extensions, or use --kernels torch"
@@ -155,6 +156,9 @@ def choose_kernels(
         if apex
         else KernelChoice("AdamW", "torch AdamW(fused=True)", default)
     )
+    if config.objectives.cspo:
+        products = product_type(config.moco.contrast_dtype, device)
+        rows.append(KernelChoice("contrast", f"products in {products}", f"contrast_dtype={config.moco.contrast_dtype}"))
     rows.append(
         KernelChoice("encoder layers", "torch.compile" if compiled else "eager", f"compile={str(compiled).lower()}")
     )

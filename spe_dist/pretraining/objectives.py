@@ -1,8 +1,7 @@
 """The three objectives as named sums and counts (METHOD, CSPO and Total loss; paper 3.2).
 
 Each function returns a `Term`: the loss summed over its examples and their number; `spe_dist.training.terms.total`
-adds them up. Everything runs in float32 outside of autocast. Matrix products must be true float32: a run that lowers
-torch.set_float32_matmul_precision lowers them too.
+adds them up. Everything runs in float32 outside of autocast; `contrast_dtype` sets the type of contrast's products.
 
 Legend of the shape suffixes:
     B sentences, M token boundary targets, P permuted spans, V vocabulary, O = 6 orders, C width of queries and keys,
@@ -19,7 +18,9 @@ from torch import Tensor
 
 from spe_dist.data.batches.packed import PackedBatch
 from spe_dist.model.heads import PERMUTATIONS
+from spe_dist.model.products import ProductType
 from spe_dist.model.spe import PretrainingOutputs
+from spe_dist.pretraining.contrast import Negatives, queue_loss
 from spe_dist.training.terms import Term, classification
 
 
@@ -58,39 +59,31 @@ def contrastive(
     queue_ids_K: Tensor,
     temperature: float,
     normalize: bool,
+    products: ProductType = "float32",
 ) -> Term:
     """InfoNCE in one direction: each query against its own key and the filled part of the other view's queue.
 
     Slots from `fill` on and keys of the query's own sentence are no negatives. With `normalize`, queries and
-    positive keys are scaled to unit length here; the queue holds keys that are so already. `extra`: `ranked` queries
-    that have a negative (only those can be correct: positive strictly above all negatives), sums over the queries of
-    `positive` similarity and of the mean `negative` similarity (before the temperature), and `spread`: B times the
-    mean over the dimensions of the standard deviation of the unit-length queries.
+    positive keys are scaled to unit length here; the queue holds keys that are so already. `products`: type of the
+    products with the queue. `extra`: `ranked` queries that have a negative (only those can be correct: positive
+    strictly above all negatives), sums over the queries of `positive` similarity and of the mean `negative` similarity
+    (before the temperature), and `spread`: B times the mean over the dimensions of the standard deviation of the
+    unit-length queries.
     """
     with torch.autocast(queries_BC.device.type, enabled=False):
         queries_BC, positive_keys_BC = queries_BC.float(), positive_keys_BC.detach().float()
+        unit_BC = F.normalize(queries_BC, dim=1)
         if normalize:
-            queries_BC, positive_keys_BC = F.normalize(queries_BC, dim=1), F.normalize(positive_keys_BC, dim=1)
-        if isinstance(fill, int) or fill.device.type == "cpu":
-            queue_keys_KC, queue_ids_K = queue_keys_KC[: int(fill)], queue_ids_K[: int(fill)]
-        positive_B1 = (queries_BC * positive_keys_BC).sum(dim=1, keepdim=True)
-        negative_BK = queries_BC @ queue_keys_KC.detach().float().T
-        allowed_BK = queue_ids_K[None, :] != sentence_ids_B[:, None]
-        if isinstance(fill, Tensor) and fill.device.type != "cpu":
-            allowed_BK = allowed_BK & (torch.arange(queue_ids_K.shape[0], device=fill.device) < fill)
-        logits_B1K = torch.cat([positive_B1, negative_BK.masked_fill(~allowed_BK, -torch.inf)], dim=1) / temperature
-        loss_sum = (torch.logsumexp(logits_B1K, dim=1) - logits_B1K[:, 0]).sum()
-    with torch.no_grad():
-        n_negatives_B = allowed_BK.sum(dim=1)
-        mean_negative_B = negative_BK.masked_fill(~allowed_BK, 0).sum(dim=1) / n_negatives_B.clamp(min=1)
-        above_B = (logits_B1K[:, :1] > logits_B1K[:, 1:]).all(dim=1) & (n_negatives_B > 0)
-        extra = {
-            "ranked": (n_negatives_B > 0).float().sum(),
-            "positive": positive_B1.detach().sum(),
-            "negative": mean_negative_B.sum(),
-            "spread": F.normalize(queries_BC.detach(), dim=1).std(dim=0, correction=0).mean() * queries_BC.shape[0],
-        }
-    return Term(loss_sum, queries_BC.shape[0], above_B.float().sum(), extra)
+            queries_BC, positive_keys_BC = unit_BC, F.normalize(positive_keys_BC, dim=1)
+        negatives = Negatives(queue_keys_KC.detach(), queue_ids_K, fill, sentence_ids_B)
+        of_B = queue_loss(queries_BC, positive_keys_BC, negatives, temperature, products)
+    extra = {
+        "ranked": (of_B.n_negatives_B > 0).float().sum(),
+        "positive": of_B.positive_B.sum(),
+        "negative": (of_B.negative_sum_B / of_B.n_negatives_B.clamp(min=1)).sum(),
+        "spread": unit_BC.detach().std(dim=0, correction=0).mean() * queries_BC.shape[0],
+    }
+    return Term(of_B.loss_B.sum(), queries_BC.shape[0], of_B.correct_B.float().sum(), extra)
 
 
 def contrastive_span_pair(pair: Term, context: Term) -> Term:

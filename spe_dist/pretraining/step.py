@@ -16,6 +16,7 @@ from spe_dist.data.batches.packed import PackedBatch
 from spe_dist.distributed.context import RankContext
 from spe_dist.distributed.engine import TrainingEngine
 from spe_dist.moco import KeyQueue, MomentumContrast
+from spe_dist.model.products import product_type
 from spe_dist.model.spe import PretrainingOutputs
 from spe_dist.pretraining.objectives import contrastive, contrastive_span_pair, prediction_terms
 from spe_dist.training.terms import StepOutcome, Term, add_sums, seed_dropout, total
@@ -95,6 +96,7 @@ class TrainingStep:
             queue.ids_K,
             settings.temperature,
             settings.normalize,
+            product_type(settings.contrast_dtype, queries_BC.device),
         )
 
     def global_counts(self, micro_batches: Sequence[PackedBatch]) -> dict[str, int]:

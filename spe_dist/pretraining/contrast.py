@@ -1,0 +1,157 @@
+"""InfoNCE against a queue of keys in one pass, piece by piece, without a score for every query and key at once.
+
+The softmax over a row of scores is summed up while the queue goes by: the largest score so far, the sum of exponents
+relative to it, and the sum of keys weighted by them, which are rescaled where a larger score comes. At the end
+
+    loss = log(sum) + largest - positive,    gradient of the query = (weighted keys / sum - positive key) / temperature,
+
+so the queue is read once a step, while a piece of it is in the cache, and the backward pass multiplies nothing.
+
+Legend of the shape suffixes:
+    B queries, C width of queries and keys, K keys of the queue, N keys of a piece
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from spe_dist.model.products import ProductType, as_factor, product
+
+PIECE_KEYS_CPU = 2_048  # scores and keys of a piece stay in a core's second-level cache
+PIECE_SCORES_GPU = 1 << 22  # 16 MiB: few launches, and the scores stay in the cache of a data-centre GPU
+
+
+@dataclass(frozen=True)
+class Negatives:
+    """What queries are compared with, and which of it counts: filled slots of other sentences than the query's."""
+
+    keys_KC: Tensor
+    ids_K: Tensor  # sentence of each key
+    fill: int | Tensor  # slots from here on are empty
+    sentence_ids_B: Tensor  # of the queries
+
+    @property
+    def on_cpu(self) -> bool:
+        return self.keys_KC.device.type == "cpu"
+
+    def filled(self) -> Negatives:
+        """Those in filled slots where that can be read without waiting for the device, else all."""
+        if not self.on_cpu and isinstance(self.fill, Tensor):
+            return self
+        fill = int(self.fill)
+        return Negatives(self.keys_KC[:fill], self.ids_K[:fill], fill, self.sentence_ids_B)
+
+    def pieces(self, piece_keys: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Keys [N, C] with what is excluded of them, [B, N], None where nothing is.
+
+        A CPU looks for the few pieces that hold keys of the queries' own sentences; elsewhere that would wait.
+        """
+        n_keys = self.ids_K.shape[0]
+        own_K = self._own_keys() if self.on_cpu else None
+        for start in range(0, n_keys, piece_keys):
+            stop = min(start + piece_keys, n_keys)
+            keys_NC = self.keys_KC[start:stop]
+            if own_K is not None and not own_K[start:stop].any():
+                yield keys_NC, None
+                continue
+            excluded_BN = self.ids_K[None, start:stop] == self.sentence_ids_B[:, None]
+            if isinstance(self.fill, Tensor):
+                excluded_BN |= torch.arange(start, stop, device=self.ids_K.device) >= self.fill
+            yield keys_NC, excluded_BN
+
+    def _own_keys(self) -> Tensor:
+        """Whether a key is of any query's sentence, [K]."""
+        sorted_B = self.sentence_ids_B.sort().values
+        place_K = torch.searchsorted(sorted_B, self.ids_K).clamp_(max=sorted_B.shape[0] - 1)
+        return sorted_B[place_K] == self.ids_K
+
+
+class QueueLoss(NamedTuple):
+    """Of each query, [B]; all but the loss are without gradient."""
+
+    loss_B: Tensor
+    positive_B: Tensor  # similarity to its own key, before the temperature
+    negative_sum_B: Tensor  # of the similarities to all negatives
+    n_negatives_B: Tensor  # int64
+    correct_B: Tensor  # bool: it has a negative and is nearer to its own key than to all of them
+
+
+def queue_loss(
+    queries_BC: Tensor,
+    positive_keys_BC: Tensor,
+    negatives: Negatives,
+    temperature: float,
+    products: ProductType = "float32",
+    piece_keys: int | None = None,
+) -> QueueLoss:
+    """Cross-entropy of each query's own key against the negatives (METHOD, CSPO with MoCo).
+
+    Args:
+        queries_BC: float32; alone has a gradient.
+        positive_keys_BC: float32.
+        negatives: the queue.
+        temperature: divisor of the similarities.
+        products: type of the products with the queue; the positive's and all sums are float32.
+        piece_keys: keys of the queue taken at once; none: as many as the device's cache suggests.
+    """
+    if piece_keys is None:
+        piece_keys = PIECE_KEYS_CPU
+        if not negatives.on_cpu:
+            piece_keys = max(piece_keys, PIECE_SCORES_GPU // queries_BC.shape[0])
+    return QueueLoss(
+        *_QueueLoss.apply(queries_BC, positive_keys_BC.detach(), negatives.filled(), temperature, products, piece_keys)
+    )
+
+
+class _QueueLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        queries_BC: Tensor,
+        positive_keys_BC: Tensor,
+        negatives: Negatives,
+        temperature: float,
+        products: ProductType,
+        piece_keys: int,
+    ) -> tuple[Tensor, ...]:
+        scaled_BC = queries_BC / temperature
+        positive_B = (scaled_BC * positive_keys_BC).sum(dim=1)
+        largest_B, sum_B, weighted_BC = positive_B, torch.ones_like(positive_B), positive_keys_BC.clone()
+        nearest_B = torch.full_like(positive_B, -torch.inf)  # largest score of a negative
+        scores_sum_B = torch.zeros_like(positive_B)
+        n_excluded_B = torch.zeros_like(negatives.sentence_ids_B)
+        for keys_NC, excluded_BN in negatives.pieces(piece_keys):
+            keys_NC = as_factor(keys_NC, products)
+            scores_BN = product(scaled_BC, keys_NC.T, products)
+            if excluded_BN is not None:
+                n_excluded_B += excluded_BN.sum(dim=1)
+                scores_BN.masked_fill_(excluded_BN, 0)
+            scores_sum_B += scores_BN.sum(dim=1)
+            if excluded_BN is not None:
+                scores_BN.masked_fill_(excluded_BN, -torch.inf)
+            nearest_B = torch.maximum(nearest_B, scores_BN.amax(dim=1))
+            grown_B = torch.maximum(largest_B, nearest_B)
+            scale_B = (largest_B - grown_B).exp_()
+            exponents_BN = scores_BN.sub_(grown_B[:, None]).exp_()
+            sum_B = sum_B.mul_(scale_B).add_(exponents_BN.sum(dim=1))
+            weighted_BC.mul_(scale_B[:, None]).add_(product(exponents_BN, keys_NC, products))
+            largest_B = grown_B
+        loss_B = sum_B.log().add_(largest_B - positive_B)
+        ctx.save_for_backward(weighted_BC.div_(sum_B[:, None]).sub_(positive_keys_BC).div_(temperature))
+        n_negatives_B = negatives.ids_K.shape[0] - n_excluded_B
+        correct_B = (positive_B > nearest_B) & (n_negatives_B > 0)
+        rest = (positive_B * temperature, scores_sum_B * temperature, n_negatives_B, correct_B)
+        ctx.mark_non_differentiable(*rest)
+        return loss_B, *rest
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_B: Tensor, *_: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        (gradient_BC,) = ctx.saved_tensors
+        return grad_B[:, None] * gradient_BC, None, None, None, None, None
