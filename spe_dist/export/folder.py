@@ -70,7 +70,7 @@ def find_folder(source: str | Path) -> Path:
     try:
         return model_folder(str(source))
     except ConfigError as error:
-        raise CheckpointError(str(error)) from error
+        raise CheckpointError(str(error)) from None
 
 
 def read_folder(source: str | Path) -> Parts:

@@ -170,7 +170,7 @@ class Explained:
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, Exception) and not isinstance(error, ConfigError):
-            raise ConfigError(explain(self.name, error)) from error
+            raise ConfigError(explain(self.name, error)) from None
 
 
 def explain(name: str, error: Exception) -> str:
