@@ -36,7 +36,7 @@ def build_parser() -> Parser:
     parser.add_argument("--a", required=True, metavar="FILE", help="predictions of one system, the baseline")
     parser.add_argument("--b", required=True, metavar="FILE", help="predictions of the other")
     parser.add_argument("--output", required=True, metavar="FILE", help="the page, HTML")
-    parser.add_argument("--names", metavar="A,B", help="what the page calls the two [the names of their files]")
+    parser.add_argument("--names", metavar="A,B", help="what the page calls the two [their files or folders]")
     parser.add_argument("--title", help='the page\'s title ["A and B"]')
     parser.add_argument("--sentences", type=whole_number(), default=300, metavar="N", help="sentences to draw, at most")
     return parser
@@ -67,12 +67,19 @@ def _run(argv: Sequence[str]) -> None:
 
 def _names(options: argparse.Namespace) -> tuple[str, str]:
     if options.names is None:
-        a, b = Path(options.a).stem, Path(options.b).stem
-        return (a, b) if a != b else ("A", "B")
+        return _file_names(Path(options.a), Path(options.b))
     names = [name.strip() for name in options.names.split(",")]
     if len(names) != 2 or not all(names) or names[0] == names[1]:
         raise ConfigError(f"--names {options.names!r} must be two different names with a comma between, as in BERT,SPE")
     return names[0], names[1]
+
+
+def _file_names(a: Path, b: Path) -> tuple[str, str]:
+    """Stems of two files; where they are equal, the folders in which the paths begin to differ."""
+    if a.stem != b.stem:
+        return a.stem, b.stem
+    folders = zip(reversed(a.absolute().parent.parts), reversed(b.absolute().parent.parts), strict=False)
+    return next(((ours, theirs) for ours, theirs in folders if ours != theirs), ("A", "B"))
 
 
 def _check(options: argparse.Namespace) -> None:

@@ -126,7 +126,7 @@ def _status_of(command: Callable[[], int | None]) -> int:
 
 
 def _missing_extra(error: ModuleNotFoundError) -> str:
-    """What to install, in one line. Raises the error where what is missing is no package of an extra."""
+    """What to install, in one line. Raises the error where what is missing is no package that we name."""
     if message := missing(error.name or ""):
         return message
     raise error

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import get_args
 
 from spe_dist.cli.exits import run_command
@@ -60,9 +61,17 @@ def make(options: argparse.Namespace) -> int:
     inputs, output = settings.pop("input"), settings.pop("output")
     make_shards(inputs, output, **settings)
     if not options.quiet:
-        start = f" --encoder {options.tokenizer}" if options.tokenizer else ""
+        start = f" --encoder {options.tokenizer}" if _may_be_encoder(options.tokenizer) else ""
         print(f"next: spe pretrain --shards {output}{start} --output RUN")
     return 0
+
+
+def _may_be_encoder(tokenizer: str | None) -> bool:
+    """Whether the tokenizer's place has an encoder too: a name may, a folder with a config.json, no vocab.txt."""
+    if tokenizer is None:
+        return False
+    path = Path(tokenizer)
+    return (path / "config.json").is_file() if path.exists() else True
 
 
 def verify(options: argparse.Namespace) -> int:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from project import ROOT
+
+from spe_dist.cli import compare
 
 COMMAND = [sys.executable, "-m", "spe_dist", "compare"]
 
@@ -51,3 +54,16 @@ def test_users_errors_are_told_in_one_line(files, tmp_path):
         done = run(*files, *arguments)
         assert done.returncode == 2 and done.stderr.startswith("error: ") and message in done.stderr, done.stderr
         assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "names"),
+    [
+        ("bert.json", "spe.json", ("bert", "spe")),
+        ("bert/test.json", "spe/test.json", ("bert", "spe")),
+        ("bert/run/test.json", "spe/run/test.json", ("bert", "spe")),
+        ("run/test.json", "run/test.json", ("A", "B")),
+    ],
+)
+def test_systems_are_called_by_their_files_or_by_the_folders_that_differ(a, b, names):
+    assert compare._file_names(Path(a), Path(b)) == names

@@ -133,3 +133,12 @@ def test_a_missing_package_of_the_training_extra_is_one_line(capsys):
         )
         with pytest.raises(ModuleNotFoundError):
             run(lambda: __import__("no_such_module"))
+
+
+def test_a_python_without_the_base_installation_is_one_line(capsys):
+    def fail() -> None:
+        raise ModuleNotFoundError("No module named 'transformers'", name="transformers.utils")
+
+    assert run_command(fail) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and f"transformers is not installed for {sys.executable}; activate" in said

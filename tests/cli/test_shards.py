@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from project import ROOT
 
+from spe_dist.cli import shards as shards_command
 from spe_dist.data.shards.manifest import Manifest
 from spe_dist.data.text.vocabulary import SPECIAL_TOKENS
 
@@ -53,6 +54,7 @@ def shards(corpus) -> Path:
     made = run("make", *arguments(corpus, corpus / "shards"))
     assert made.returncode == 0, made.stderr
     assert "words: spaces" in made.stdout and "pieces/word" in made.stdout and "skipped: nothing" in made.stdout
+    assert made.stdout.endswith(f"next: spe pretrain --shards {corpus / 'shards'} --output RUN\n")  # no encoder there
     return corpus / "shards"
 
 
@@ -116,3 +118,12 @@ def test_show_prints_any_sentence_by_its_id_with_both_views(shards):
         assert "saw" in shown.stdout and "span-pair view" in shown.stdout and "[MASK]" in shown.stdout
     wrong = run("show", shards, "--sentence", 8_000)
     assert wrong.returncode == 2 and "0 to 7999" in wrong.stderr
+
+
+def test_the_next_command_starts_from_what_has_an_encoder(tmp_path):
+    vocabulary, encoder = tmp_path / "vocab.txt", tmp_path / "encoder"
+    vocabulary.touch()
+    encoder.mkdir()
+    assert not any(map(shards_command._may_be_encoder, (None, str(vocabulary), str(encoder))))
+    (encoder / "config.json").touch()
+    assert all(map(shards_command._may_be_encoder, ("bert-base-cased", str(encoder))))

@@ -1,12 +1,14 @@
-"""What the base installation lacks: packages of the extra `train` of pyproject.toml."""
+"""Packages that may be missing: those of the extra `train` of pyproject.toml, and all where Python is another one."""
 
 from __future__ import annotations
 
 import importlib.util
+import sys
 
 from spe_dist.errors import ConfigError
 
 TRAIN_EXTRA = ("deepspeed", "webdataset", "tensorboard", "matplotlib", "ninja")
+BASE = ("huggingface_hub", "numpy", "safetensors", "spacy", "tokenizers", "torch", "tqdm", "transformers", "zstandard")
 TO_TRAIN = ("deepspeed", "tensorboard", "matplotlib")
 TO_MAKE_SHARDS = ("webdataset",)
 
@@ -23,6 +25,13 @@ def require(*packages: str) -> None:
 
 
 def missing(package: str) -> str:
-    """One line on a package that is not installed; empty where it does not belong to the extra."""
+    """One line on a package that is not installed; empty where it is none of ours."""
     name = package.partition(".")[0]
-    return f"this needs {name}, which is not installed; pip install 'spe-dist[train]'" if name in TRAIN_EXTRA else ""
+    if name in TRAIN_EXTRA:
+        return f"this needs {name}, which is not installed; pip install 'spe-dist[train]'"
+    if name in BASE:
+        return (
+            f"{name} is not installed for {sys.executable}; activate the environment of the installation "
+            "(source .venv/bin/activate), or pip install spe-dist"
+        )
+    return ""
