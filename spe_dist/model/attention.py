@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from spe_dist.model.devices import autocast, has_packed_kernels, is_gpu
 from spe_dist.model.dropout import dropout
 
 GROUP_SLACK = 1.3  # a group's longest sequence in tokens, divided by its shortest, at most (plus GROUP_SLACK_TOKENS)
@@ -44,13 +45,13 @@ class Backend:
 @functools.cache
 def choose_backend(device: torch.device, dtype: torch.dtype, head_size: int, dropout_p: float) -> Backend:
     """Picks the backend for tensors of this kind; the only place where that is decided."""
-    if device.type != "cuda":
+    if not is_gpu(device):
         return Backend("grouped", f"varlen kernels have no backward on {device.type}; groups of similar length do")
     if dtype not in (torch.float16, torch.bfloat16):
         return Backend("grouped", f"varlen kernels take 16-bit types only, this is {dtype}")
     if head_size > 256 or head_size % 8:
         return Backend("grouped", f"varlen kernels take heads of 8, 16, ... 256 dims, this has {head_size}")
-    if torch.cuda.get_device_capability(device)[0] < 8:
+    if not has_packed_kernels(device):
         return Backend("grouped", "varlen kernels need an Ampere GPU or newer")
     if dropout_p > 0:
         return Backend("flash", "packed, with dropout of attention probabilities (varlen_attn has none)")
@@ -216,7 +217,7 @@ def attention(
     if backend.name == "flash":
         return _flash(q_THD, k_THD, v_THD, cu_seqlens_Q1, max_seqlen, dropout_p)
     padding = padding or plan_padding(cu_seqlens_Q1, max_seqlen, *q_THD.shape[:2])
-    with torch.autocast(q_THD.device.type, enabled=False):  # its steps choose their types themselves
+    with autocast(q_THD.device, enabled=False):  # its steps choose their types themselves
         return _grouped(q_THD, k_THD, v_THD, padding, dropout_p)
 
 

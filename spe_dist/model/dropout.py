@@ -2,7 +2,7 @@
 
 torch draws a CPU's dropout mask number by number in one thread, some 6% of a training step on one core. Four 16-bit
 numbers from each 64-bit draw halve that. The probability is rounded to 1/65,536 and the scale follows the rounded
-value, so the mean is exact. Other devices and compiled layers use torch's own dropout.
+value, so the mean is exact. Compiled layers and GPUs use torch's own dropout, which is one kernel there.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from spe_dist.model.devices import is_gpu
 
 STEPS = 1 << 16  # values of a 16-bit number
 DRAWS_PER_NUMBER = 4  # 16-bit numbers in a 64-bit one
@@ -37,8 +39,10 @@ class _CpuDropout(torch.autograd.Function):
 
 def dropout(x: Tensor, p: float) -> Tensor:
     """Zeroes each element with probability p and divides the others by 1 - p; seeded by torch's generator."""
-    if x.device.type != "cpu" or not 0.0 < p < 1.0 or torch.compiler.is_compiling():
+    if not 0.0 < p < 1.0 or torch.compiler.is_compiling():
         return F.dropout(x, p)
+    if is_gpu(x.device):
+        return torch.native_dropout(x, p, True)[0]  # what F.dropout comes to on CUDA; on `meta` it takes another way
     return _CpuDropout.apply(x, p)
 
 

@@ -20,6 +20,7 @@ from transformers.activations import ACT2FN
 
 from spe_dist.errors import ConfigError
 from spe_dist.model.attention import PaddingPlan, attention, needs_padding, plan_padding
+from spe_dist.model.devices import autocast, product_dtype
 from spe_dist.model.dropout import Dropout
 from spe_dist.model.kernels import layer_norm_class
 
@@ -86,7 +87,7 @@ class SelfAttention(nn.Module):
         self.dropout_p = config.attention_probs_dropout_prob
 
     def forward(self, x_TD: Tensor, packing: Packing) -> Tensor:
-        x_TD = x_TD.to(_product_dtype(self.query.weight))  # once, where autocast would do it for each of the three
+        x_TD = x_TD.to(product_dtype(self.query.weight))  # once, where autocast would do it for each of the three
         q_THD, k_THD, v_THD = (
             linear(x_TD).unflatten(1, (self.n_heads, -1)) for linear in (self.query, self.key, self.value)
         )
@@ -207,8 +208,8 @@ class PackedBertEncoder(nn.Module):
         """
         n_wanted = (piece_ids_T if kept_N is None else kept_N).shape[0]
         device = piece_ids_T.device
-        with self._autocast(device.type):
-            dtype = _product_dtype(self.embeddings.word_embeddings.weight)
+        with self._autocast(device):
+            dtype = product_dtype(self.embeddings.word_embeddings.weight)
             if device.type == "cpu" and dtype != torch.float32:
                 piece_ids_T, positions_T, cu_seqlens_Q1 = _filled_up(piece_ids_T, positions_T, cu_seqlens_Q1)
                 if kept_N is not None:
@@ -221,10 +222,10 @@ class PackedBertEncoder(nn.Module):
                 padding = plan_padding(cu_seqlens_Q1, max_seqlen, x_TD.shape[0], self.config.num_attention_heads)
             return self.encoder(x_TD, Packing(cu_seqlens_Q1, max_seqlen, padding), kept_N)[:n_wanted]
 
-    def _autocast(self, device_type: str) -> contextlib.AbstractContextManager[object]:
+    def _autocast(self, device: torch.device) -> contextlib.AbstractContextManager[object]:
         if self.product_dtype is None:
             return contextlib.nullcontext()
-        return torch.autocast(device_type, dtype=self.product_dtype)
+        return autocast(device, self.product_dtype)
 
 
 def rounded_up(count: int) -> int:
@@ -240,9 +241,3 @@ def _filled_up(piece_ids_T: Tensor, positions_T: Tensor, cu_seqlens_Q1: Tensor) 
         return piece_ids_T, positions_T, cu_seqlens_Q1
     borders_Q1 = torch.cat([cu_seqlens_Q1, cu_seqlens_Q1[-1:] + n_filler])
     return F.pad(piece_ids_T, (0, n_filler)), F.pad(positions_T, (0, n_filler)), borders_Q1
-
-
-def _product_dtype(weight: Tensor) -> torch.dtype:
-    """What a linear layer of such weights gives here."""
-    device_type = weight.device.type
-    return torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else weight.dtype

@@ -161,8 +161,7 @@ def views_only(batch: PackedBatch) -> PackedBatch:
     n_views = 2 * batch.n_sentences
     if batch.n_sequences == n_views:
         return batch
-    n_tokens = int(batch.cu_seqlens_Q1[n_views])
-    n_words = int(batch.span_borders_S1[SPANS * n_views])
+    n_tokens, n_words = batch.view_tokens, batch.view_words
     none = batch.tbo_label_M[:0]
     return PackedBatch(
         sentence_ids_B=batch.sentence_ids_B,
@@ -177,6 +176,8 @@ def views_only(batch: PackedBatch) -> PackedBatch:
         spo_span_P=none,
         spo_label_P=none,
         max_seqlen=batch.max_seqlen,
+        view_tokens=n_tokens,
+        view_words=n_words,
     )
 
 

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spe_dist.data.batches.packed import PackedBatch
+from spe_dist.model.devices import autocast
 from spe_dist.model.heads import PERMUTATIONS
 from spe_dist.model.products import ProductType
 from spe_dist.model.spe import PretrainingOutputs
@@ -70,7 +71,7 @@ def contrastive(
     (before the temperature), and `spread`: B times the mean over the dimensions of the standard deviation of the
     unit-length queries.
     """
-    with torch.autocast(queries_BC.device.type, enabled=False):
+    with autocast(queries_BC.device, enabled=False):
         queries_BC, positive_keys_BC = queries_BC.float(), positive_keys_BC.detach().float()
         unit_BC = F.normalize(queries_BC, dim=1)
         if normalize:

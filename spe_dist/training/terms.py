@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from spe_dist.model.devices import autocast
+
 
 @dataclass(frozen=True)
 class Term:
@@ -36,7 +38,7 @@ class StepOutcome:
 
 def classification(logits_NC: Tensor, label_N: Tensor) -> Term:
     """Cross-entropy of N examples over C classes, in float32 outside of autocast."""
-    with torch.autocast(logits_NC.device.type, enabled=False):
+    with autocast(logits_NC.device, enabled=False):
         loss_sum = F.cross_entropy(logits_NC.float(), label_N, reduction="sum")
     return Term(loss_sum, label_N.shape[0], (logits_NC.detach().argmax(dim=1) == label_N).float().sum())
 
@@ -44,7 +46,7 @@ def classification(logits_NC: Tensor, label_N: Tensor) -> Term:
 def total(
     terms: Mapping[str, Term],
     weights: Mapping[str, float],
-    global_counts: Mapping[str, int | Tensor],
+    global_counts: Mapping[str, int],
     ranks: int,
     accumulation: int,
 ) -> Tensor:
@@ -52,17 +54,25 @@ def total(
 
     The engine averages gradients over ranks and accumulation, which this undoes (METHOD, Total loss).
     """
-    losses = [weights[name] * term.loss_sum / max(int(global_counts[name]), 1) for name, term in terms.items()]
-    return ranks * accumulation * torch.stack(losses).sum()
+    share = ranks * accumulation
+    losses = [term.loss_sum * (share * weights[name] / max(global_counts[name], 1)) for name, term in terms.items()]
+    return torch.stack(losses).sum()
 
 
 def add_sums(sums: dict[str, Tensor], terms: dict[str, Term]) -> None:
-    """Add each term's sums as 1-d float64 tensors under `objective/sum`."""
-    for name, term in terms.items():
-        for key, value in {"loss": term.loss_sum, "correct": term.correct, **term.extra}.items():
-            value = value.detach().double().reshape(-1)
-            key = f"{name}/{key}"
-            sums[key] = sums[key] + value if key in sums else value
+    """Add each term's sums as 1-d float64 tensors under `objective/sum`, all of them in a few operations."""
+    values = {
+        f"{name}/{key}": value.detach().reshape(-1)
+        for name, term in terms.items()
+        for key, value in {"loss": term.loss_sum, "correct": term.correct, **term.extra}.items()
+    }
+    joined = torch.cat(list(values.values())).double()
+    further = dict(zip(values, joined.split([value.shape[0] for value in values.values()]), strict=True))
+    if sums.keys() != further.keys():
+        assert not sums, "micro-batches of a step have the same terms"
+        sums.update(further)
+    else:
+        torch._foreach_add_(list(sums.values()), list(further.values()))
 
 
 def seed_dropout(seed: int, step: int, rank: int) -> None:

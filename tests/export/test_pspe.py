@@ -52,6 +52,8 @@ def pack(views) -> PackedBatch:
         spo_span_P=spo_P2[:, 0],
         spo_label_P=spo_P2[:, 1],
         max_seqlen=max(lengths),
+        view_tokens=starts[-1],
+        view_words=len(words),
     )
 
 

@@ -72,6 +72,8 @@ def make_batch():
             spo_span_P=as_tensor(spo_array[:, 0]),
             spo_label_P=as_tensor(spo_array[:, 1]),
             max_seqlen=int(np.diff(cu).max()),
+            view_tokens=cu[2 * sentences],
+            view_words=borders[5 * 2 * sentences],
         )
 
     return make

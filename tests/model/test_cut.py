@@ -40,6 +40,8 @@ def take_sentences(batch: PackedBatch, sentences: range) -> PackedBatch:
         spo_span_P=torch.tensor([new_span[s] for s in batch.spo_span_P[permuted].tolist()]),
         spo_label_P=batch.spo_label_P[permuted],
         max_seqlen=batch.max_seqlen,
+        view_tokens=len(tokens),
+        view_words=len(words),
     )
 
 

@@ -40,7 +40,8 @@ from spe_dist.data.batches.packed import PackedBatch
 from spe_dist.data.batches.stream import StepBatch, StepBuilder, Store
 from spe_dist.errors import ConfigError, SpeError
 
-_NARROW = [field.name for field in fields(PackedBatch) if field.name not in ("sentence_ids_B", "max_seqlen")]
+_NUMBERS = [field.name for field in fields(PackedBatch) if field.type == "int"]
+_NARROW = [field.name for field in fields(PackedBatch) if field.name not in ("sentence_ids_B", *_NUMBERS)]
 _BLOCKED = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP}
 
 
@@ -94,7 +95,7 @@ class _Parcel:
     ids: list[np.ndarray]
     values: np.ndarray
     sizes: list[list[int]]
-    max_seqlens: list[int]
+    numbers: list[dict[str, int]]
 
     @classmethod
     def of(cls, batch: StepBatch) -> _Parcel:
@@ -105,7 +106,7 @@ class _Parcel:
             [b.sentence_ids_B.numpy() for b in batch.micro_batches],
             torch.cat([tensor.to(torch.int32) for part in parts for tensor in part]).numpy(),
             [[len(tensor) for tensor in part] for part in parts],
-            [b.max_seqlen for b in batch.micro_batches],
+            [{name: getattr(b, name) for name in _NUMBERS} for b in batch.micro_batches],
         )
 
     def unpack(self) -> StepBatch:
@@ -113,10 +114,10 @@ class _Parcel:
         wide = torch.from_numpy(self.values).to(torch.int64)
         parts = iter(torch.split(wide, list(itertools.chain.from_iterable(self.sizes))))
         batches = []
-        for ids, max_seqlen in zip(self.ids, self.max_seqlens, strict=True):
-            tensors: dict[str, Any] = {name: next(parts) for name in _NARROW}
-            tensors["cu_seqlens_Q1"] = tensors["cu_seqlens_Q1"].to(torch.int32)
-            batches.append(PackedBatch(sentence_ids_B=torch.from_numpy(ids), max_seqlen=max_seqlen, **tensors))
+        for ids, numbers in zip(self.ids, self.numbers, strict=True):
+            values: dict[str, Any] = numbers | {name: next(parts) for name in _NARROW}
+            values["cu_seqlens_Q1"] = values["cu_seqlens_Q1"].to(torch.int32)
+            batches.append(PackedBatch(sentence_ids_B=torch.from_numpy(ids), **values))
         return StepBatch(self.step, self.epoch, batches)
 
     def pin_memory(self) -> StepBatch:

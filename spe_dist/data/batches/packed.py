@@ -62,6 +62,8 @@ class PackedBatch(BatchTensors):
     spo_span_P: Tensor  # int64: index into S of each permuted span, in the view that shows it
     spo_label_P: Tensor  # int64: 0..5, index of the applied order, 0 = unchanged
     max_seqlen: int  # longest sequence in tokens
+    view_tokens: int  # tokens of the first 2B sequences
+    view_words: int  # words of the first 2B sequences
 
     @property
     def n_sentences(self) -> int:

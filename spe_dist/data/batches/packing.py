@@ -118,6 +118,7 @@ def pack(corrupted: Corrupted, special: SpecialPieces, view_masks: str) -> Packe
     tbo_sequence_M = tbo_span_M // SPANS + np.where(tbo_span_M % SPANS % 2 == 1, 0, corrupted.n_sentences)
     tbo_first_piece_M = corrupted.first_piece_V1[target_words_M] + moved_Q5[tbo_sequence_M, tbo_span_M % SPANS]
     spo_span_P, spo_label_P = _spo_targets(corrupted, rows_Q, views_Q)
+    n_views = 2 * corrupted.n_sentences
     return PackedBatch(
         sentence_ids_B=_tensor(corrupted.sentence_ids_N),
         piece_ids_T=_tensor(piece_ids_T),
@@ -131,6 +132,8 @@ def pack(corrupted: Corrupted, special: SpecialPieces, view_masks: str) -> Packe
         spo_span_P=_tensor(spo_span_P),
         spo_label_P=_tensor(spo_label_P),
         max_seqlen=int(sequence_tokens_Q.max(initial=0)),
+        view_tokens=int(sequence_tokens_Q[:n_views].sum()),
+        view_words=int(words_S[: SPANS * n_views].sum()),
     )
 
 

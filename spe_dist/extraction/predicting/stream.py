@@ -21,6 +21,7 @@ from spe_dist.extraction.joint.batch import collate
 from spe_dist.extraction.joint.examples import Example, ExampleMaker
 from spe_dist.extraction.joint.model import BatchPrediction, JointModel
 from spe_dist.extraction.predicting.workers import BatchWorkers
+from spe_dist.model.devices import autocast
 
 BATCH_PIECES = 4096
 BUFFERED_SENTENCES = 2048  # sentences that are sorted by length together
@@ -105,7 +106,7 @@ def _predict_batch(
 ) -> tuple[dict[int, Sentence], Counter[str]]:
     """(predictions by the number of their sentence, counts of what windows cut off)."""
     device = next(model.parameters()).device
-    context = torch.autocast(device.type, dtype=torch.bfloat16) if bfloat16 else contextlib.nullcontext()
+    context = autocast(device, torch.bfloat16) if bfloat16 else contextlib.nullcontext()
     with torch.inference_mode(), context:
         prediction = model.predict(collate(examples).to(device))
     numbers = [example.sentence for example in examples]

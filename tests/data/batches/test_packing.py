@@ -48,7 +48,7 @@ class PlainBatch:
     """The lists of a PackedBatch, filled view by view."""
 
     def __init__(self) -> None:
-        self.lists: dict[str, list[int]] = {f.name: [] for f in fields(PackedBatch) if f.name != "max_seqlen"}
+        self.lists: dict[str, list[int]] = {f.name: [] for f in fields(PackedBatch) if f.type != "int"}
         self.lists["cu_seqlens_Q1"].append(0)
         self.lists["span_borders_S1"].append(0)
         self.targets: dict[tuple[int, int], tuple[int, int, int]] = {}  # (word, offset) -> first piece, offset, label
@@ -164,6 +164,10 @@ def test_packed_batch_equals_the_plain_reference(source, config, request):
         assert tensor.dtype == (torch.int32 if name == "cu_seqlens_Q1" else torch.int64)
         assert tensor.tolist() == values, name
     assert packed.max_seqlen == longest
+    n_views = 2 * packed.n_sentences
+    assert (
+        packed.view_tokens == packed.cu_seqlens_Q1[n_views] and packed.view_words == packed.span_borders_S1[5 * n_views]
+    )
     assert packed.n_sentences == batch.n_sentences and len(packed.span_borders_S1) == 5 * packed.n_sequences + 1
 
 
