@@ -31,7 +31,7 @@ class PretendedStep:
     dropped: set = field(default_factory=set)  # as where a stop is agreed within a step
     nan_at: int = -1
     during: object = None
-    moco = None
+    moco: object = None
     weights: dict = field(default_factory=lambda: {"tbo": 1.0, "spo": 1.0, "cspo": 1.0})
 
     def __post_init__(self):
@@ -52,7 +52,10 @@ class PretendedStep:
         if step in self.dropped:
             return None
         loss = float("nan") if step == self.nan_at else 2.0
-        sums = {name: torch.tensor([loss], dtype=torch.float64) for name in ("tbo/loss", "tbo/correct")}
+        names = ["tbo/loss", "tbo/correct"]
+        if self.moco:
+            names += [f"cspo/{part}" for part in ("loss", "correct", "ranked", "positive", "negative", "spread")]
+        sums = {name: torch.tensor([loss], dtype=torch.float64) for name in names}
         return StepOutcome(step not in self.skipped, {"tbo": 2, "spo": 0, "cspo": 4}, sums)
 
 
@@ -83,7 +86,7 @@ def run(tmp_path):
             agreement()
             return outcome
 
-        pretended_step = SimpleNamespace(engine=step.engine, moco=None, weights=step.weights)
+        pretended_step = SimpleNamespace(engine=step.engine, moco=step.moco, weights=step.weights)
         caller = type("Caller", (), {"__call__": staticmethod(pretended), **vars(pretended_step)})()
         journal = Journal(
             settings=config.train,
@@ -225,6 +228,28 @@ def test_skipped_steps_do_not_move_the_schedule_and_too_many_end_the_run(run, tm
     step.engine.precision = "float32"
     with pytest.raises(TrainingFailure, match="no finite numbers; lower learning_rate and continue with --resume auto"):
         run(step, max_skipped_steps=3)
+
+
+def pretended_moco(fill=0):
+    """Momentum contrast whose queues hold up to ten keys; it counts comparisons of the ranks."""
+    compared = []
+    moco = SimpleNamespace(pair_queue=SimpleNamespace(fill=torch.tensor(fill), queue_keys=10), compared=compared)
+    moco.check_equal = lambda: compared.append(True)
+    return moco
+
+
+def test_skipped_steps_fill_no_queue(run, tmp_path):
+    run(PretendedStep(skipped={1}, moco=pretended_moco()), steps=5, log_every_steps=1)
+    assert [row["queue_fill"] for row in read_rows(tmp_path / "metrics.jsonl", "train")] == [4, 4, 8, 10, 10]
+    (tmp_path / "metrics.jsonl").unlink()
+    run(PretendedStep(moco=pretended_moco(fill=3)), steps=2, position=Position(step=1, applied_steps=1))
+    assert [row["queue_fill"] for row in read_rows(tmp_path / "metrics.jsonl", "train")] == [7]
+
+
+def test_ranks_are_compared_at_the_start_and_every_n_steps(run):
+    moco = pretended_moco()
+    run(PretendedStep(moco=moco), check_every_steps=4)
+    assert len(moco.compared) == 1 + 2
 
 
 def test_a_loss_that_is_no_number_ends_the_run_before_it_is_saved(run, tmp_path):

@@ -28,6 +28,15 @@ def test_lines_and_their_ends_are_the_file_whatever_its_chunks(tmp_path_factory,
     assert [line.number for line in lines] == list(range(1, len(lines) + 1))
 
 
+def test_lines_start_at_characters_not_at_bytes(tmp_path):
+    path = tmp_path / "wide.txt"
+    path.write_bytes("\u00e9\u00e9\n\U0001f600 a\r\n\u4e2d\r\rb".encode())
+    starts = [(line.start, line.text) for line in read_lines(path, Skips())]
+    assert starts == [(0, "\u00e9\u00e9"), (3, "\U0001f600 a\r"), (8, "\u4e2d"), (10, ""), (11, "b")]
+    path.write_bytes(b"\xef\xbb\xbfb\xe9d\xc3\xa9\nafter")
+    assert [line.start for line in read_lines(path, Skips(), skip_bad=True)] == [0, 5]
+
+
 def test_a_line_that_cannot_be_decoded_is_an_error_or_counted(tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes(b"good\nb\xe9d\ngood")

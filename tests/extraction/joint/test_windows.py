@@ -25,6 +25,22 @@ def test_windows_hold_every_word_whole_and_decide_each_once(lengths: list[int], 
     assert len(windows) == 1 or sum(lengths) > most_pieces
 
 
+def test_windows_share_half_of_their_pieces_with_the_next() -> None:
+    spans = [(w.first_word, w.end_word) for w in cut_into_windows([(7,)] * 45, 10, -1, -2, [], [])]
+    assert spans == [(5 * i, 5 * i + 10) for i in range(8)]
+    spans = [(w.first_word, w.end_word) for w in cut_into_windows([(7, 8)] * 13, 10, -1, -2, [], [])]
+    assert spans == [(0, 5), (3, 8), (6, 11), (8, 13)]  # the last one is as long as it can be
+
+
+@given(st.lists(st.integers(1, 6), max_size=60), st.integers(12, 40))
+def test_every_two_words_that_half_a_window_holds_stand_in_one_window(lengths: list[int], most_pieces: int) -> None:
+    windows = cut_into_windows([(1,) * length for length in lengths], most_pieces, -1, -2, [], [])
+    for first in range(len(lengths)):
+        for end in range(first + 1, len(lengths) + 1):
+            if sum(lengths[first:end]) <= most_pieces // 2 - 5:  # a border of words may lie 5 pieces off the half
+                assert any(window.holds(first, end) for window in windows)
+
+
 def test_a_short_sentence_is_read_with_its_context() -> None:
     [window] = cut_into_windows([(5, 6), (7,)], 8, 1, 2, [3, 4], [8])
     assert window.piece_ids == [1, 3, 4, 5, 6, 7, 8, 2] and window.first_pieces == [3, 5]

@@ -41,16 +41,23 @@ def test_intervals_hold_the_middle_of_all_resamples():
     assert low < plain_f1(units) < high
 
 
-def test_p_value_is_the_share_of_all_assignments_with_as_large_a_difference():
-    observed = abs(plain_f1(B) - plain_f1(A))
+# Systems with the same hits in every unit, but not as many predictions; and the other way round.
+SAME_HITS = [[tp, predicted + extra, gold] for (tp, predicted, gold), extra in zip(A, (2, 0, 1, 1, 3, 2), strict=True)]
+SAME_PREDICTIONS = [[max(0, tp - less), p, gold] for (tp, p, gold), less in zip(A, (1, 0, 1, 0, 2, 1), strict=True)]
+
+
+@pytest.mark.parametrize("b", [B, SAME_HITS, SAME_PREDICTIONS], ids=["both", "predictions alone", "hits alone"])
+def test_p_value_is_the_share_of_all_assignments_with_as_large_a_difference(b):
+    observed = abs(plain_f1(b) - plain_f1(A))
     hits = 0
     for swaps in itertools.product((False, True), repeat=len(A)):
-        a = [theirs if swap else ours for swap, ours, theirs in zip(swaps, A, B, strict=True)]
-        b = [ours if swap else theirs for swap, ours, theirs in zip(swaps, A, B, strict=True)]
-        hits += abs(plain_f1(b) - plain_f1(a)) >= observed - 1e-12
-    ((comparison),) = compare(scores_with(A), scores_with(B), test_draws=50_000).values()
+        one = [theirs if swap else ours for swap, ours, theirs in zip(swaps, A, b, strict=True)]
+        other = [ours if swap else theirs for swap, ours, theirs in zip(swaps, A, b, strict=True)]
+        hits += abs(plain_f1(other) - plain_f1(one)) >= observed - 1e-12
+    ((comparison),) = compare(scores_with(A), scores_with(b), test_draws=50_000).values()
     assert comparison.p_value == pytest.approx(hits / 2 ** len(A), abs=0.01)
-    assert comparison.difference == pytest.approx(plain_f1(B) - plain_f1(A))
+    assert 0 < hits < 2 ** len(A)
+    assert comparison.difference == pytest.approx(plain_f1(b) - plain_f1(A))
     assert comparison.low < comparison.difference < comparison.high
 
 
