@@ -20,8 +20,20 @@ def test_every_setting_has_a_help_text():
 
 
 @pytest.mark.parametrize("preset", [None, *FINETUNING])
-def test_presets_are_valid_and_hold_known_settings_only(preset):
-    load(preset)
+def test_defaults_and_presets_are_valid_and_what_would_not_be_is_refused(preset):
+    config, known = load(preset), leaves(FinetuneConfig)
+    for name, value in FINETUNING.get(preset, {}).items():
+        assert getattr(getattr(config, known[name].section), name) == value
+    config.validate()
+    for given in ({"train_share": 0}, {"layer_decay": 1.5}, {"cnn_kernels": (0,)}, {"train": None}):
+        with pytest.raises(ConfigError, match=next(iter(given))):
+            load(preset, **given)
+
+
+def test_a_preset_with_an_unknown_setting_is_refused(monkeypatch):
+    monkeypatch.setitem(FINETUNING, "small", {**FINETUNING["small"], "epoch": 3})
+    with pytest.raises(ConfigError, match=r"'epoch'.*'epochs'"):
+        load("small")
 
 
 def test_defaults_and_paper_preset_hold_the_methods_values():

@@ -17,9 +17,16 @@ def test_every_leaf_has_a_help_text_and_a_unique_name():
     assert all(leaf.help for leaf in leaves().values())
 
 
-@pytest.mark.parametrize("preset", PRETRAINING)
-def test_presets_are_valid_and_hold_known_settings_only(preset):
-    load_config(preset=preset, yaml_file=None, given={})
+@pytest.mark.parametrize("preset", [None, *PRETRAINING])
+def test_defaults_and_presets_are_valid_and_what_would_not_be_is_refused(preset):
+    config = load_config(preset=preset, yaml_file=None, given={})
+    known = leaves(Config)
+    for name, value in PRETRAINING.get(preset, {}).items():
+        assert getattr(getattr(config, known[name].section), name) == value
+    config.validate()
+    for given in ({"temperature": 0}, {"steps": 0, "epochs": 0}, {"cnn_kernels": ()}):
+        with pytest.raises(ConfigError, match=next(iter(given))):
+            load_config(preset=preset, yaml_file=None, given=given)
 
 
 def test_paper_preset_holds_the_papers_values():
@@ -103,8 +110,10 @@ def test_unknown_preset_lists_the_known():
         load_config(preset="papr", yaml_file=None, given={})
 
 
-def test_defaults_are_valid():
-    Config().validate()
+def test_a_preset_with_an_unknown_setting_is_refused(monkeypatch):
+    monkeypatch.setitem(PRETRAINING, "demo", {**PRETRAINING["demo"], "hiden_size": 3})
+    with pytest.raises(ConfigError, match=r"'hiden_size'.*'hidden_size'"):
+        load_config(preset="demo", yaml_file=None, given={})
 
 
 def test_a_key_given_twice_is_refused_with_its_line(tmp_path):

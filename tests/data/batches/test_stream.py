@@ -116,11 +116,17 @@ def test_ranks_and_micro_batches_only_cut_the_global_batch(random_shards):
 def test_resuming_continues_the_same_steps_with_other_workers(random_shards):
     store = ShardStore.open(str(random_shards))
     whole = list(load(store, end=30))
+    assert [step.step for step in whole] == list(range(30))
+    ids = [i for step in whole for i in ids_of(step)]
+    assert sorted(ids[:400]) == list(range(400)) and len(set(ids[400:])) == 30 * 24 - 400  # two epochs
     first = load(store, end=None, workers=3)
     parts = [next(first) for _ in range(11)]
     first.close()
-    parts += load(store, start=11, end=30, workers=1)
-    assert_equal_steps(parts, whole)
+    resumed = list(load(store, start=11, end=30, workers=1))
+    assert len(resumed) == 19
+    assert_equal_steps(parts + resumed, whole)
+    with pytest.raises(AssertionError):
+        assert_equal_steps(resumed, whole[:19])
 
 
 def test_ids_are_those_of_the_split(random_shards):

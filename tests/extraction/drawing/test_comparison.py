@@ -153,11 +153,21 @@ def test_names_and_words_are_escaped_on_the_page():
     Page(text)
 
 
-def test_nothing_at_all_still_makes_a_page():
-    empty = Corpus(())
-    Page(comparison_page(compare_systems(empty, empty, empty, draws=5, test_draws=5), "t"))
-    blank = corpus(Sentence(()))
-    Page(comparison_page(compare_systems(blank, blank, blank, draws=5, test_draws=5), "t"))
+@pytest.mark.parametrize(
+    ("nothing", "words"),
+    [
+        (Corpus(()), ["0 sentences; relations with direction", "No sentences."]),
+        (corpus(Sentence(())), ["1 sentence; relations with direction", "0 of 0 entities; 0 of 0 relations"]),
+    ],
+    ids=["no sentence", "a sentence without words"],
+)
+def test_nothing_at_all_still_makes_a_page(nothing, words):
+    text = comparison_page(compare_systems(nothing, nothing, nothing, draws=5, test_draws=5), "Of nothing")
+    assert len(Page(text).articles) == nothing.n_sentences
+    flat = " ".join(re.sub(r"<[^>]+>", " ", text).split())
+    assert "Of nothing" in flat
+    for word in (*words, "Entity - 0.0 - 0.0%", "Ent+Rel - 0.0 - 0.0%", "+0.0 +0.0 to +0.0 1.00"):
+        assert word in flat
 
 
 @pytest.mark.parametrize("most", [0, 2])

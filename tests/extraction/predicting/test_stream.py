@@ -46,6 +46,8 @@ def test_a_sentence_keeps_all_but_its_entities_and_relations(joint):
     (found,) = predict(joint, joint.build_model(seed=1), [original])
     kept = replace(found, entities=original.entities, relations=original.relations)
     assert kept == original and found.extra == {"id": 7}
+    assert len(found.entities) > 1 and found.relations
+    assert original.entities and not set(original.entities) & set(found.entities), "what was marked is no prediction"
     assert all(0 < thing.probability <= 1 for thing in (*found.entities, *found.relations))
     assert all(relation.head in found.entities and relation.tail in found.entities for relation in found.relations)
 
