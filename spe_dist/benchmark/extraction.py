@@ -7,17 +7,16 @@ alone (torch's own count); everything else is overhead.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from spe_dist.benchmark.product import PlainProduct, device_clock
 from spe_dist.config.finetuning import DataConfig, FinetuneConfig, ModelConfig, OptimizerConfig
 from spe_dist.distributed.context import RankContext
 from spe_dist.distributed.deepspeed_config import BatchPlan, Precision, complete, product_dtype
@@ -35,7 +34,6 @@ from spe_dist.model.prepacked import prepack
 from spe_dist.training.terms import total
 from spe_dist.utils.memory import freeze_garbage_collector
 
-PRODUCT_S = 0.2  # time of each measurement of the plain product
 STEPS_BETWEEN = 4  # steps between two of them
 WARM_UP_STEPS = 2
 # With these the measured prediction finds about as much as there is.
@@ -93,34 +91,17 @@ class Setup:
         """One that has seen no word yet."""
         return ExampleMaker(self.tokenizer, None, self.max_pieces)
 
-    def now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
-
-
-class PlainProduct:
-    """FLOP a second of the largest product of an encoder layer, for so many rows, from many short measurements."""
-
-    def __init__(self, setup: Setup, rows: int, bfloat16: bool = False) -> None:
-        bert = setup.model.spe.encoder.config
-        dtype = torch.bfloat16 if bfloat16 else torch.float32
-        self.x = torch.randn(rows, bert.hidden_size, device=setup.device, dtype=dtype)
-        self.weight = torch.randn(bert.intermediate_size, bert.hidden_size, device=setup.device, dtype=dtype)
-        self.now = setup.now
-        self.repeats, self.seconds = 0, 0.0
-
-    def measure(self) -> None:
-        F.linear(self.x, self.weight)
-        began = self.now()
-        while (seconds := self.now() - began) < PRODUCT_S:
-            F.linear(self.x, self.weight)
-            self.repeats += 1
-        self.seconds += seconds
-
     @property
-    def rate(self) -> float:
-        return 2.0 * self.x.shape[0] * self.weight.numel() * self.repeats / self.seconds
+    def now(self) -> Callable[[], float]:
+        """A clock that waits for the device."""
+        return device_clock(self.device)
+
+
+def plain_product(setup: Setup, rows: int, bfloat16: bool) -> PlainProduct:
+    """That of an encoder layer of the model, for so many pieces."""
+    bert = setup.model.spe.encoder.config
+    dtype = torch.bfloat16 if bfloat16 else torch.float32
+    return PlainProduct(rows, bert.hidden_size, bert.intermediate_size, dtype, setup.device)
 
 
 class EncoderClock:
@@ -172,7 +153,7 @@ def measure_training(setup: Setup, batch_sentences: int, steps: int, gold: float
     generator = torch.Generator().manual_seed(0)
     batches = _endless(setup.examples, batch_sentences, generator)
     flops_of_piece = _training_flops(setup, next(batches))
-    product = PlainProduct(setup, round(batch_sentences * _mean_pieces(setup)), mixed)
+    product = plain_product(setup, round(batch_sentences * _mean_pieces(setup)), mixed)
     plan = BatchPlan(batch_sentences, 1, 1, batch_sentences, "batch_sentences")
     ds_config = complete({"zero_optimization": {"stage": 0}}, setup.config, plan, precision)
     engine, rates = build_engine(setup.config, setup.model, ds_config, precision, setup.context)
@@ -243,7 +224,7 @@ def measure_prediction(setup: Setup, batch_pieces: int, bfloat16: bool, seconds:
     if bfloat16:
         options["bfloat16"] = True
         prepack(model.spe.encoder.to(torch.bfloat16))
-    product = PlainProduct(setup, batch_pieces, bfloat16)
+    product = plain_product(setup, batch_pieces, bfloat16)
     clock = EncoderClock(model.spe.encoder, setup.now)
     while timing.seconds < seconds:
         product.measure()

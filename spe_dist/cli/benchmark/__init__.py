@@ -1,0 +1,34 @@
+"""Measure parts of the system on this machine, and calculate what it would do on many.
+
+spe benchmark pretrain --size 6x384 --ranks 1,2
+spe benchmark extraction --train FILE --start NAME
+spe benchmark prediction --model OUTPUT/model --corpus FILE --neighbours 0,1,4
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from spe_dist.cli.benchmark import extraction, prediction, pretrain
+from spe_dist.cli.exits import run_command
+from spe_dist.cli.options.parser import choose_command, help_on_commands
+
+COMMANDS = {
+    "pretrain": "sentences a second of pre-training, its parts, and a plain form of it, by a plain product's rate",
+    "extraction": "sentences a second of fine-tuning and of prediction",
+    "prediction": "sentences a second of prediction on a CPU beside other busy processes",
+}
+_MODULES = {"pretrain": pretrain, "extraction": extraction, "prediction": prediction}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; its exit status is explained in `spe_dist.cli.exits`."""
+    return run_command(lambda: _run(sys.argv[1:] if argv is None else argv))
+
+
+def _run(argv: Sequence[str]) -> None:
+    help_text = help_on_commands("spe benchmark", __doc__ or "", COMMANDS)
+    name = choose_command("spe benchmark", argv, list(COMMANDS), help_text)
+    if name is not None:
+        _MODULES[name].run(_MODULES[name].parser().parse(argv[1:]))
