@@ -28,6 +28,26 @@ from spe_dist.utils.threads import threads_are_chosen
 _gather_into = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 
 OPEN_FILES = 65_536
+MOST_BROADCASTS = 64  # of one gather of unequal parts
+
+
+class Gathering:
+    """A gather that may still be under way while other work is done."""
+
+    def __init__(self, works: Sequence[Any], result: Callable[[], Tensor]) -> None:
+        self._works, self._result = list(works), result
+
+    @property
+    def done(self) -> bool:
+        """Whether there is nothing to wait for."""
+        return not self._works
+
+    def wait(self) -> Tensor:
+        """The result. On a GPU its stream waits, not the caller."""
+        for work in self._works:
+            work.wait()
+        self._works.clear()
+        return self._result()
 
 
 @dataclass(frozen=True)
@@ -54,15 +74,30 @@ class RankContext:
 
     def all_gather_uneven(self, tensor: Tensor, sizes: Sequence[int]) -> Tensor:
         """1-d tensors of `sizes[rank]` elements, joined in rank order. All ranks know all sizes."""
+        return self.start_gather(tensor, sizes).wait()
+
+    def start_gather(self, tensor: Tensor, sizes: Sequence[int]) -> Gathering:
+        """The same without waiting for it; `tensor` must stay as it is until the caller has.
+
+        What goes over the network is (ranks - 1) / ranks of the whole, from each rank on the average. Equal parts are
+        gathered; for unequal ones, which gloo does not gather, each rank broadcasts its own; beyond `MOST_BROADCASTS`
+        ranks their latencies would take longer than padding, and all are filled up to the largest.
+        """
         assert tensor.dim() == 1 and tensor.shape[0] == sizes[self.rank], (tensor.shape, sizes)
         if self.ranks == 1:
-            return tensor
+            return Gathering([], lambda: tensor)
         largest = max(sizes)
-        if min(sizes) == largest:
-            return self.all_gather_rows(tensor)
-        padded = torch.nn.functional.pad(tensor, (0, largest - tensor.shape[0]))
-        rows = self.all_gather_rows(padded).view(self.ranks, largest)
-        return torch.cat([row[:size] for row, size in zip(rows, sizes, strict=True)])
+        if min(sizes) == largest or self.ranks > MOST_BROADCASTS:
+            missing = largest - tensor.shape[0]
+            padded = torch.nn.functional.pad(tensor, (0, missing)) if missing else tensor.contiguous()
+            rows = tensor.new_empty(self.ranks, largest)
+            work = _gather_into(rows.view(-1), padded, async_op=True)
+            return Gathering([work], lambda: _without_padding(rows, sizes))
+        joined = tensor.new_empty(sum(sizes))
+        parts = joined.split(list(sizes))
+        parts[self.rank].copy_(tensor)
+        works = [dist.broadcast(part, source, async_op=True) for source, part in enumerate(parts) if part.numel()]
+        return Gathering(works, lambda: joined)
 
     def all_gather_object(self, value: Any) -> list[Any]:
         """One picklable value of every rank, in rank order."""
@@ -117,6 +152,12 @@ class RankContext:
         if problem is not None:
             raise problem
         return value
+
+
+def _without_padding(rows: Tensor, sizes: Sequence[int]) -> Tensor:
+    if min(sizes) == rows.shape[1]:
+        return rows.view(-1)
+    return torch.cat([row[:size] for row, size in zip(rows, sizes, strict=True)])
 
 
 def _sendable(error: Exception) -> Exception:

@@ -19,6 +19,15 @@ from spe_dist.moco.average import KeyAverage
 from spe_dist.moco.layout import FlatLayout, Interval, ParameterSlice, WeightSource, join
 
 
+class Gathering(Protocol):
+    """A gather that may still be under way."""
+
+    @property
+    def done(self) -> bool: ...
+
+    def wait(self) -> Tensor: ...
+
+
 class Collectives(Protocol):
     """What is handed in to talk to the other ranks; every call is made by all of them in the same order."""
 
@@ -34,12 +43,17 @@ class Collectives(Protocol):
     def all_gather_uneven(self, tensor_1d: Tensor, sizes: list[int]) -> Tensor:
         """1-d tensors of the given sizes by rank -> all of them joined in rank order."""
 
+    def start_gather(self, tensor_1d: Tensor, sizes: list[int]) -> Gathering:
+        """The same without waiting for it; the tensor stays as it is until the caller has."""
+
     def all_gather_object(self, obj: Any) -> list[Any]:
         """One object a rank -> all of them in rank order."""
 
 
 class MomentumKeyEncoder:
     """`module` follows the weights of `source` by theta_k <- m theta_k + (1 - m) theta_q, kept in float32.
+
+    The ranks' parts of the new weights are exchanged while other work is done; whoever takes `module` waits for them.
 
     The average lives where the source's pieces live (the CPU under optimizer offload), so that an update moves nothing;
     "replicated" on several ranks keeps it on the key module's device, where the gathered source arrives.
@@ -59,7 +73,8 @@ class MomentumKeyEncoder:
         `query`: the module that the source reads from; only its buffers are taken, each time the weights are. Start
         with `start()` or `load_state_dict()`; building is a collective.
         """
-        self.module = module
+        self._module = module
+        self._gathering: Gathering | None = None  # weights on their way into the module
         self.source = source
         self.collectives = collectives
         self.momentum = momentum
@@ -83,16 +98,37 @@ class MomentumKeyEncoder:
             self._parameters[s.name].detach().view(-1).narrow(0, s.start, s.length) for s in self._slices_F
         ]
 
+    @property
+    def module(self) -> nn.Module:
+        """The module with the newest weights; waits for those that are on their way."""
+        self.finish()
+        return self._module
+
     def start(self) -> None:
         """Begin as an exact copy of the query: the average is its float32 weights, `module` these in its own type."""
+        self.finish()
         self.average = KeyAverage(join(self._read(), self._home()), self.momentum)
         self._publish()
 
     def follow(self) -> None:
-        """Move one step towards the query; to be called after each applied optimizer step."""
+        """Move one step towards the query; to be called after each applied optimizer step.
+
+        The new weights are sent on their way; the next use of `module` waits for them.
+        """
         assert self.average is not None, "start() or load_state_dict() comes first"
+        self.finish()
         self.average.update(self._read())
         self._publish()
+
+    def finish(self) -> None:
+        """Wait for weights that are on their way, and write them into the module."""
+        if self._gathering is not None:
+            gathering, self._gathering = self._gathering, None
+            self._write(gathering.wait())
+
+    @torch.no_grad()
+    def _write(self, weights_F: Tensor) -> None:
+        torch._foreach_copy_(self._targets_F, list(weights_F.split(self._lengths_F)))
 
     def state_dict(self) -> dict[str, dict[str, Tensor]] | None:
         """{"average": {name: float32}, "compensation": same} on the CPU of rank 0, None elsewhere; a collective.
@@ -100,6 +136,7 @@ class MomentumKeyEncoder:
         It holds whole parameters by name, so that it loads at any number of ranks and under any cut.
         """
         assert self.average is not None, "start() or load_state_dict() comes first"
+        self.finish()
         parts = {"average": self.average.average_P, "compensation": self.average.compensation_P}
         state = {key: self._by_name(self._gather_held(part_P)) for key, part_P in parts.items()}
         return state if self.collectives.rank == 0 else None
@@ -108,6 +145,7 @@ class MomentumKeyEncoder:
         """Continue exactly where `state_dict()` stood; every rank is given the same state."""
         for key in ("average", "compensation"):
             self._check_names(state[key])
+        self.finish()
         average_P, compensation_P = (self._held_part(state[key]) for key in ("average", "compensation"))
         if self.average is None:
             self.average = KeyAverage(average_P, self.momentum)
@@ -131,14 +169,19 @@ class MomentumKeyEncoder:
 
     @torch.no_grad()
     def _publish(self) -> None:
-        """Write the average into the key module on every rank: one gather in the module's type, one fused copy."""
+        """Bring the average into the key module of every rank, or begin to: one gather in the module's type."""
         assert self.average is not None
-        weights_F = self._gather_held(self.average.average_P.to(self._wire_dtype))
-        torch._foreach_copy_(self._targets_F, list(weights_F.split(self._lengths_F)))
+        part_P = self.average.average_P.to(self._wire_dtype).to(self._device)
         if self.query is not None:
             queried = dict(self.query.named_buffers())
-            for name, buffer in self.module.named_buffers():
+            for name, buffer in self._module.named_buffers():
                 buffer.copy_(queried[name])
+        if self.replicated:
+            self._write(part_P)
+        else:
+            self._gathering = self.collectives.start_gather(part_P, self._sizes)
+            if self._gathering.done:
+                self.finish()
 
     def _gather_held(self, part_P: Tensor) -> Tensor:
         part_P = part_P.to(self._device)

@@ -36,7 +36,7 @@ class MomentumContrast:
         self.key_encoder.start()
 
     def follow(self) -> None:
-        """Momentum update of the key encoder; after applied steps only."""
+        """Momentum update of the key encoder; after applied steps only. The next use of `key_module` waits for it."""
         self.key_encoder.follow()
 
     @torch.no_grad()

@@ -92,7 +92,4 @@ def _activations(config: Config, data: build.Data, plan: BatchPlan, model: Pretr
     first = micro_batches[0]
     share = plan.micro_batch // sample
     pieces = sum(batch.n_tokens for batch in micro_batches[:share])
-    measured = saved_activations(model, lambda: model(first)) * pieces // first.n_tokens
-    # Two similarities of each sentence to each key of a queue: scaled, masked, and their softmax.
-    similarities = 2 * 3 * 4 * plan.micro_batch * config.moco.queue_keys if config.objectives.cspo else 0
-    return measured + similarities
+    return saved_activations(model, lambda: model(first)) * pieces // first.n_tokens

@@ -66,8 +66,8 @@ class TrainingStep:
                 return None
         applied = self.engine.was_step_applied()
         if applied and self.moco is not None:
-            self.moco.follow()
             self.moco.enqueue(*(torch.cat(parts) for parts in zip(*keys, strict=True)))
+            self.moco.follow()  # last: its exchange goes on until the next step makes keys
         return StepOutcome(applied, counts, sums)
 
     def terms(

@@ -9,6 +9,18 @@ from typing import Any
 import torch
 
 
+class Later:
+    """A gather whose result is there, and is handed out on request."""
+
+    done = False
+
+    def __init__(self, result: torch.Tensor) -> None:
+        self._result = result
+
+    def wait(self) -> torch.Tensor:
+        return self._result
+
+
 class ThreadCollectives:
     """The Collectives protocol for ranks that are threads."""
 
@@ -24,6 +36,9 @@ class ThreadCollectives:
 
     def all_gather_rows(self, tensor):
         return torch.cat(self.all_gather_object(tensor.clone()))
+
+    def start_gather(self, tensor_1d, sizes):
+        return Later(self.all_gather_uneven(tensor_1d, sizes))
 
     def all_gather_uneven(self, tensor_1d, sizes):
         assert tensor_1d.dim() == 1 and tensor_1d.numel() == sizes[self.rank]

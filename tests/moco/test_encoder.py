@@ -212,3 +212,20 @@ def test_a_state_of_another_model_or_queue_is_refused():
             moco.load_state_dict(state)
 
     run_threads(1, rank)
+
+
+def test_whoever_reads_weights_or_saves_them_waits_for_those_under_way():
+    def rank(collectives):
+        query, moco = follow_a_fixed_path(collectives, "sharded", torch.float32)
+        encoder = moco.key_encoder
+        seen = []
+        for use in (lambda: moco.key_module, moco.check_equal, moco.state_dict, encoder.named_tensors, moco.follow):
+            with torch.no_grad():
+                query.first.weight.add_(1)
+            moco.follow()
+            held = [tensor.clone() for tensor in encoder._targets_F]
+            use()
+            seen.append(any(not torch.equal(a, b) for a, b in zip(held, encoder._targets_F, strict=True)))
+        return seen
+
+    assert run_threads(3, rank) == [[True] * 5] * 3
