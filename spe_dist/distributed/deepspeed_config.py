@@ -177,6 +177,7 @@ def complete(
     _fill(done["data_types"], "grad_accum_dtype", "fp32", "accumulation in float32")
     done.setdefault("steps_per_print", 10**9)
     done.setdefault("wall_clock_breakdown", False)
+    done.setdefault("timers", {}).setdefault("throughput", {"enabled": False})  # it waits for the device twice a batch
     if (zero.get("offload_optimizer") or {}).get("device", "none") != "none":
         done.setdefault("zero_force_ds_cpu_optimizer", False)
     _refuse_left_over_auto(done)

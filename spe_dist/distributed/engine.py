@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from spe_dist.distributed.context import RankContext
 from spe_dist.distributed.deepspeed_config import DTYPES, Precision, fit_bucket
+from spe_dist.distributed.fused_checks import fuse_checks
 from spe_dist.distributed.local_gradients import LocalGradients
 from spe_dist.errors import CheckpointError
 from spe_dist.utils.run_files import ENGINE_FOLDER
@@ -36,6 +37,8 @@ def import_deepspeed(device_type: str) -> Any:
     warnings.filterwarnings("ignore", "`torch.distributed.*is deprecated", FutureWarning)  # names deepspeed still uses
 
     logger.setLevel(logging.WARNING)
+    # It prints the memory in use six times, and collects garbage before each: 3 s of a start.
+    deepspeed.runtime.bf16_optimizer.see_memory_usage = lambda *_, **__: None
     if device_type == "cpu":
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     return deepspeed
@@ -68,6 +71,7 @@ class TrainingEngine:
         if self.zero_stage == 0:
             self._local = LocalGradients(self.module, ds_config["gradient_clipping"])
             self._engine.enable_backward_allreduce = False  # it would copy all gradients there and back for one rank
+        self.note = fuse_checks(self._engine.optimizer)  # for the user, or None
         self._keep_smallest_loss_scale()
 
     def __call__(self, *inputs: Any) -> Any:
@@ -120,10 +124,13 @@ class TrainingEngine:
         for group, learning_rate in zip(self._engine.optimizer.param_groups, learning_rates, strict=True):
             group["lr"] = learning_rate
 
-    def grad_norm(self) -> float:
-        """Global gradient norm of the last step before clipping; inf where it was skipped."""
+    def grad_norm(self) -> float | Tensor:
+        """Global gradient norm of the last step before clipping; inf where it was skipped.
+
+        It may be a tensor of the device, which is best read when several steps are.
+        """
         norm = self._engine.get_global_grad_norm() if self._local is None else self._local.norm
-        return float("nan") if norm is None else float(norm)
+        return float("nan") if norm is None else norm
 
     def loss_scale(self) -> float:
         """The divisor of float16's gradients; 1 in other precisions."""
@@ -153,9 +160,13 @@ class TrainingEngine:
 
     def load(self, folder: Path) -> None:
         """Restore what `save` wrote at the same number of ranks and the same stage. Collective."""
+        optimizer = self._engine.optimizer
+        max_norm = getattr(optimizer, "clip_grad", None)
         path, _ = self._engine.load_checkpoint(str(folder), tag=ENGINE_FOLDER)
         if path is None:
             raise CheckpointError(f"{folder} holds no DeepSpeed state; resume from another checkpoint")
+        if max_norm is not None:
+            optimizer.clip_grad = max_norm  # DeepSpeed would go on with the checkpoint's, whatever is set now
         self._keep_smallest_loss_scale()
 
     def _keep_smallest_loss_scale(self) -> None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from spe_dist.distributed.gradient_norm import square_sum
+
 LARGE_TABLE = 1 << 20  # elements from which a table's gradient stays
 
 
@@ -20,7 +22,7 @@ class LocalGradients:
         """`max_norm`: 0 for no clipping. On a CPU, the module's large embedding tables get sparse gradients."""
         self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         self.max_norm = max_norm
-        self.norm = float("nan")
+        self.norm: Tensor | None = None  # of the last step, before clipping; on the device
         self._tables: list[tuple[Tensor, Tensor]] = []
         for table in module.modules():
             if isinstance(table, nn.Embedding) and _is_large(table.weight):
@@ -31,10 +33,9 @@ class LocalGradients:
     def clip(self) -> None:
         """Scale all gradients so that their global norm is at most `max_norm`; keeps the norm before."""
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
-        self.norm = float(norm)
+        self.norm = square_sum(gradients).sqrt().float()
         if self.max_norm > 0:
-            nn.utils.clip_grads_with_norm_(self.parameters, self.max_norm, norm)
+            nn.utils.clip_grads_with_norm_(self.parameters, self.max_norm, self.norm)
 
     def clear(self) -> None:
         """Zero the gradients that stay; to be called when the engine has let go of all."""

@@ -1,7 +1,7 @@
 """Rows of figures, one a step, written in groups: metrics.jsonl and TensorBoard.
 
-Losses of a step are sums on each rank's device; reading them there would stop the GPU every step. They wait in a list
-and are added over the ranks in one all-reduce when the group is written.
+Losses of a step are sums on each rank's device, and its gradient norm may lie there too; reading them would stop the
+GPU every step. They wait in a list and are added over the ranks in one all-reduce when the group is written.
 """
 
 from __future__ import annotations
@@ -51,7 +51,10 @@ class MetricLog:
             self._board = SummaryWriter(str(folder / TENSORBOARD_FOLDER), purge_step=resume_step + 1)
 
     def add(self, row: Mapping[str, Any], sums: Mapping[str, Tensor], local: Mapping[str, float]) -> None:
-        """One step: figures that all ranks know, sums on the device, and this rank's own numbers to be added."""
+        """One step: figures that all ranks know, sums on the device, and this rank's own numbers to be added.
+
+        A figure may be a tensor of one element that nothing writes to again: it is read when the row is written.
+        """
         extra = {name: torch.tensor([value], dtype=torch.float64) for name, value in local.items()}
         self._pending.append((dict(row), {**sums, **extra}))
 
@@ -65,6 +68,7 @@ class MetricLog:
         totals = self.context.all_reduce_sum(matrix).cpu().split(list(sizes.values()), dim=1)
         columns = {name: total.tolist() for name, total in zip(sizes, totals, strict=True)}
         rows = []
+        _read_tensors([row for row, _ in self._pending], device)
         for i, (row, _) in enumerate(self._pending):
             sums = {name: column[i] for name, column in columns.items()}
             finished = self._finish(row, sums, self.context.ranks)
@@ -106,6 +110,16 @@ def add_losses(
         if f"{name}/loss" in sums:
             row[f"{name}_loss"] = sums[f"{name}/loss"][0] / max(count, 1)
     row["loss"] = sum(weight * row.get(f"{name}_loss", 0.0) for name, weight in weights.items())
+
+
+def _read_tensors(rows: Sequence[dict[str, Any]], device: torch.device) -> None:
+    """Put numbers in the place of the tensors in `rows`, all read from the device at once."""
+    places = [(row, name) for row in rows for name, value in row.items() if isinstance(value, Tensor)]
+    if not places:
+        return
+    values = torch.stack([row[name].detach().to(device, torch.float64).reshape(()) for row, name in places])
+    for (row, name), value in zip(places, values.tolist(), strict=True):
+        row[name] = value
 
 
 def read_rows(path: Path, kind: str | None = None) -> list[dict[str, Any]]:

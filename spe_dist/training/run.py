@@ -53,6 +53,7 @@ class Run:
             placement_table(ranks),
             f"model: {engine.n_parameters():,} parameters{model_note}; ZeRO stage {engine.zero_stage}, "
             f"{engine.precision}",
+            *filter(None, [engine.note]),
         ]
 
     def journal(

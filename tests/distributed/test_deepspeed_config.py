@@ -34,6 +34,13 @@ def test_every_auto_of_a_shipped_config_is_filled_in(name, precision, device):
     assert (done["train_batch_size"], done["train_micro_batch_size_per_gpu"]) == (64, 8)
     assert (done["gradient_accumulation_steps"], done["gradient_clipping"]) == (4, 0.5)
     assert (done["fp16"]["enabled"], done["bf16"]["enabled"]) == (precision == "float16", precision == "bfloat16")
+    assert done["timers"] == {"throughput": {"enabled": False}} and done["wall_clock_breakdown"] is False
+
+
+def test_timers_that_a_file_asks_for_stay_on():
+    asked = {"timers": {"throughput": {"enabled": True, "synchronized": False}}, "wall_clock_breakdown": True}
+    done = complete(asked, resolve([{"global_batch_sentences": 64}]), BatchPlan(64, 2, 4, 8), "float32")
+    assert {name: done[name] for name in asked} == asked
 
 
 @pytest.mark.parametrize(

@@ -1,21 +1,53 @@
-"""What the engine room changes in DeepSpeed's own ways."""
+"""What the engine changes in DeepSpeed's own ways."""
 
-from types import SimpleNamespace
+import math
 
-from spe_dist.distributed.engine import TrainingEngine, import_deepspeed
+import pytest
+from float16_cpu import allow_float16
+from small_engines import make_engine, run_step
+from small_steps import start
+
+pytestmark = pytest.mark.distributed
 
 
-def test_overflow_at_the_smallest_loss_scale_is_one_more_skipped_step(monkeypatch):
+def overflow_for_long(stage, folder):
+    """Loss scales of 30 steps that overflow, of a new engine and of one loaded from what DeepSpeed saves."""
+    allow_float16()
+    context, found = start(), []
+    for loaded in (False, True):
+        engine = make_engine(context, "float16", stage, parameters=5, fp16={"initial_scale_power": 4, "hysteresis": 2})
+        if loaded:
+            engine._engine.optimizer.loss_scaler.raise_error_at_min_scale = True
+            engine.save(folder)
+            engine.load(folder)
+        scales = []
+        for number in range(30):
+            assert not run_step(engine, number, scale=math.inf)
+            scales.append(engine.loss_scale())
+        assert run_step(engine, 30)
+        found.append(scales)
+    return found
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_overflow_at_the_smallest_loss_scale_is_one_more_skipped_step(run_ranks, tmp_path, stage):
     """DeepSpeed raises there, after fewer steps than `max_skipped_steps` waits for to say what to do."""
-    import_deepspeed("cpu")
-    from deepspeed.runtime.fp16 import loss_scaler
+    [(new, loaded)] = run_ranks(overflow_for_long, 1, stage, tmp_path)
+    assert new == loaded == [16.0, 8.0, 4.0, 2.0] + [1.0] * 26
 
-    monkeypatch.setattr(loss_scaler.dist, "get_rank", lambda: 1)
-    scaler = loss_scaler.DynamicLossScaler(4.0, 1000, min_scale=1.0, delayed_shift=2, consecutive_hysteresis=False)
-    engine = object.__new__(TrainingEngine)
-    engine.precision = "float16"
-    engine._engine = SimpleNamespace(optimizer=SimpleNamespace(loss_scaler=scaler))
-    engine._keep_smallest_loss_scale()
-    for _ in range(30):
-        scaler.update_scale(overflow=True)
-    assert scaler.cur_scale == 1.0
+
+def clip_after_loading(folder):
+    context = start()
+    engines = [make_engine(context, "float32", stage, norm, parameters=5) for stage in (1, 3) for norm in (1.0, 0.25)]
+    for number, engine in enumerate(engines):
+        run_step(engine, 0)
+        engine.save(folder / f"{number}")
+    return [
+        (engine.load(folder / f"{number - 1}"), engine._engine.optimizer.clip_grad)[1]
+        for number, engine in enumerate(engines)
+        if number % 2
+    ]
+
+
+def test_a_loaded_engine_clips_by_its_own_setting_not_by_the_checkpoints(run_ranks, tmp_path):
+    assert run_ranks(clip_after_loading, 1, tmp_path) == [[0.25, 0.25]]
