@@ -35,15 +35,15 @@ class KeyAverage:
         self.average_P = source_P.detach().to(torch.float32, copy=True)
         self.compensation_P = torch.zeros_like(self.average_P)
         chunk = CHUNK_NUMEL_CPU if self.average_P.device.type == "cpu" else CHUNK_NUMEL_GPU
-        self._chunk_numel = min(chunk, max(1, self.average_P.numel()))
+        self.chunk_numel = min(chunk, max(1, self.average_P.numel()))
 
     @torch.no_grad()
     def update(self, pieces: Sequence[Tensor]) -> None:
         """Move towards the source, given as 1-d tensors of any floating type that, joined, are P numbers."""
         assert sum(piece.numel() for piece in pieces) == self.average_P.numel()
-        step_N, moved_N = self.average_P.new_empty(2, self._chunk_numel)
+        step_N, moved_N = self.average_P.new_empty(2, self.chunk_numel)
         offset = 0
-        for parts in _chunks(pieces, self._chunk_numel):
+        for parts in _chunks(pieces, self.chunk_numel):
             length = sum(part.numel() for part in parts)
             _fill(step_N[:length], parts)
             average_N, compensation_N = (t[offset : offset + length] for t in (self.average_P, self.compensation_P))

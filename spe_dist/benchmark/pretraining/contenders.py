@@ -92,7 +92,7 @@ class Contender(ABC):
         views, tokens, step_s = 0, 0, 0.0
         for _ in range(WARM_UP_STEPS):
             began = self.now()
-            micro_batches = self._step()
+            micro_batches = self.one_step()
             step_s = self.now() - began
             views += sum(batch.n_sequences for batch in micro_batches)
             tokens += sum(batch.n_tokens for batch in micro_batches)
@@ -124,7 +124,7 @@ class Contender(ABC):
         flops = 0.0
         began, cpu_began = self.now(), time.process_time()
         self.clock.start()
-        trained = [self._step() for _ in range(steps)]
+        trained = [self.one_step() for _ in range(steps)]
         phases = self.clock.stop()
         spent = Spent(self.now() - began, time.process_time() - cpu_began)
         self.context.barrier()
@@ -149,7 +149,7 @@ class Contender(ABC):
         peak_gib = peak_memory_gib(self.context.device)
         launches = LaunchCounter(self.context.device)
         with self.watching(launches.phase), CollectiveCounter() as collectives, launches:
-            self._step()
+            self.one_step()
         return Counts(launches.launches_by_phase(), collectives.by_kind(), peak_gib)
 
     @contextlib.contextmanager
@@ -161,7 +161,8 @@ class Contender(ABC):
         finally:
             self.watch = before
 
-    def _step(self) -> list[PackedBatch]:
+    def one_step(self) -> list[PackedBatch]:
+        """Train a step, its data included; returns what it was of."""
         with self.watch("data"):
             micro_batches = next(self.batches).micro_batches
         with self.watch(REST):
