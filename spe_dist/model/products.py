@@ -40,6 +40,16 @@ def product(a_MN: Tensor, b_NK: Tensor, kind: ProductType) -> Tensor:
         return torch.mm(a_MN, b_NK)
 
 
+def add_product(sum_MK: Tensor, a_MN: Tensor, b_NK: Tensor, kind: ProductType) -> None:
+    """sum += a @ b in place, like `product`; the sum is float32 (or float64)."""
+    a_MN, b_NK = as_factor(a_MN, kind), as_factor(b_NK, kind)
+    if a_MN.dtype in (torch.bfloat16, torch.float16):
+        sum_MK += torch.mm(a_MN, b_NK, out_dtype=torch.float32)
+        return
+    with _matmul_precision("tf32" if kind == "tf32" else "ieee"):
+        sum_MK.addmm_(a_MN, b_NK)
+
+
 def as_factor(tensor: Tensor, kind: ProductType) -> Tensor:
     """What `product` makes of a factor first; given that, it does it no second time."""
     if kind in ("bfloat16", "float16") and tensor.device.type != "cpu":

@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from spe_dist.model.products import ProductType, as_factor, product
+from spe_dist.model.products import ProductType, add_product, as_factor, product
 
 PIECE_KEYS_CPU = 2_048  # scores and keys of a piece stay in a core's second-level cache
-PIECE_SCORES_GPU = 1 << 22  # 16 MiB: few launches, and the scores stay in the cache of a data-centre GPU
+PIECE_SCORES_GPU = 1 << 23  # 32 MiB: few launches, and most of the scores stay in the cache of a data-centre GPU
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ class Negatives:
         """
         n_keys = self.ids_K.shape[0]
         own_K = self._own_keys() if self.on_cpu else None
+        empty_K = torch.arange(n_keys, device=self.ids_K.device) >= self.fill if own_K is None else None
         for start in range(0, n_keys, piece_keys):
             stop = min(start + piece_keys, n_keys)
             keys_NC = self.keys_KC[start:stop]
@@ -61,8 +62,8 @@ class Negatives:
                 yield keys_NC, None
                 continue
             excluded_BN = self.ids_K[None, start:stop] == self.sentence_ids_B[:, None]
-            if isinstance(self.fill, Tensor):
-                excluded_BN |= torch.arange(start, stop, device=self.ids_K.device) >= self.fill
+            if empty_K is not None:
+                excluded_BN |= empty_K[start:stop]
             yield keys_NC, excluded_BN
 
     def _own_keys(self) -> Tensor:
@@ -139,8 +140,8 @@ class _QueueLoss(torch.autograd.Function):
             grown_B = torch.maximum(largest_B, nearest_B)
             scale_B = (largest_B - grown_B).exp_()
             exponents_BN = scores_BN.sub_(grown_B[:, None]).exp_()
-            sum_B = sum_B.mul_(scale_B).add_(exponents_BN.sum(dim=1))
-            weighted_BC.mul_(scale_B[:, None]).add_(product(exponents_BN, keys_NC, products))
+            sum_B = torch.addcmul(exponents_BN.sum(dim=1), sum_B, scale_B)
+            add_product(weighted_BC.mul_(scale_B[:, None]), exponents_BN, keys_NC, products)
             largest_B = grown_B
         loss_B = sum_B.log().add_(largest_B - positive_B)
         ctx.save_for_backward(weighted_BC.div_(sum_B[:, None]).sub_(positive_keys_BC).div_(temperature))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from spe_dist.model.products import product, product_type, rounded
+from spe_dist.model.products import add_product, product, product_type, rounded
 
 
 @pytest.mark.parametrize(("kind", "bits"), [("tf32", 11), ("float16", 11), ("bfloat16", 8)])
@@ -56,6 +56,16 @@ def test_the_precision_of_other_products_is_as_before(kind, inside, set_before, 
 def test_products_of_a_gpu_run_without_its_data(kind):
     a, b = (torch.empty(shape, device="meta") for shape in ((4, 8), (8, 5)))
     assert product(a, b, kind).dtype == torch.float32 and product(a, b, kind).shape == (4, 5)
+    add_product(torch.zeros(4, 5, device="meta"), a, b, kind)
+
+
+@pytest.mark.parametrize("kind", ["float32", "tf32", "float16", "bfloat16"])
+def test_a_product_is_added_to_a_sum_in_place(kind):
+    generator = torch.Generator().manual_seed(0)
+    a, b, total = (torch.randn(shape, generator=generator) for shape in ((4, 8), (8, 5), (4, 5)))
+    expected = total + product(a, b, kind)
+    add_product(total, a, b, kind)
+    torch.testing.assert_close(total, expected)
 
 
 @pytest.mark.gpu
