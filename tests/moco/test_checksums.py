@@ -56,3 +56,14 @@ def test_a_difference_stops_every_rank_and_names_tensor_and_ranks():
 
     for message in run_threads(3, rank):
         assert "ids_K (ranks 0, 1 against rank 2)" in message and "layer.weight" not in message
+
+
+def test_a_tensor_that_a_rank_lacks_is_a_difference():
+    def rank(collectives):
+        tensors = {"a": torch.ones(3), "b": torch.ones(3)}
+        if collectives.rank == 0:
+            del tensors["b"]
+        with pytest.raises(DivergenceError, match=r"1 of 2 tensors differ between ranks: b \(rank"):
+            check_equal(collectives, tensors)
+
+    run_threads(2, rank)

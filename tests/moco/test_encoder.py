@@ -151,6 +151,8 @@ def test_saved_state_continues_bit_exactly_at_any_number_of_ranks(saved_ranks, r
     def rank(collectives):
         query, moco = build(collectives, average, torch.bfloat16)
         moco.load_state_dict(states[0])
+        for name, parameter in moco.key_module.named_parameters():  # keys are made of it before it follows again
+            assert torch.equal(parameter, states[0]["average"][name].bfloat16()), name
         again = moco.state_dict()
         for parameter in query.parameters():
             parameter.data += 1
@@ -187,6 +189,33 @@ def test_keys_of_one_step_larger_than_the_queue_leave_its_last_keys():
         assert torch.equal(moco.pair_queue.keys_KC[:, 0], moco.pair_queue.ids_K.float())
         assert torch.equal(moco.context_queue.keys_KC[:, 0], -moco.pair_queue.ids_K.float())
         assert moco.pair_queue.cursor == 4
+
+
+def test_a_restored_run_has_each_queue_as_it_was():
+    _, saved = run_threads(1, trained)[0]
+    assert not torch.equal(saved.pair_queue.keys_KC, saved.context_queue.keys_KC)
+    state = saved.state_dict()
+
+    def rank(collectives):
+        _, moco = build(collectives)
+        moco.load_state_dict(state)
+        for name in ("pair_queue", "context_queue"):
+            for part, tensor in getattr(saved, name).state_dict().items():
+                assert torch.equal(getattr(moco, name).state_dict()[part], tensor), (name, part)
+
+    run_threads(2, rank)
+
+
+@pytest.mark.parametrize("queue", ["pair_queue", "context_queue"])
+def test_a_diverged_queue_is_named(queue):
+    def rank(collectives):
+        _, moco = trained(collectives)
+        if collectives.rank == 1:
+            getattr(moco, queue).ids_K[3] += 1
+        with pytest.raises(DivergenceError, match=rf"{queue.replace('_', ' ')} ids_K \(rank 0 against rank 1\)"):
+            moco.check_equal()
+
+    run_threads(2, rank)
 
 
 def test_a_diverged_key_encoder_is_named():

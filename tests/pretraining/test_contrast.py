@@ -28,7 +28,8 @@ def inputs(normalize, queue_dtype=torch.float32, dtype=torch.float32, scale=1.0)
     positives[1] = queue[5]  # nearer to a negative than any other
     ids = torch.arange(100, 100 + KEYS)
     ids[[2, 20, 21, 36]] = torch.tensor([501, 503, 503, 500])
-    return queries.requires_grad_(), positives, queue.to(queue_dtype), torch.arange(500, 500 + QUERIES), ids
+    sentences = torch.tensor([503, 500, 505, 501, 504, 502])  # of a batch, in no order
+    return queries.requires_grad_(), positives, queue.to(queue_dtype), sentences, ids
 
 
 def both_forms(normalize, fill, piece_keys, monkeypatch, **given):

@@ -104,13 +104,17 @@ def test_loader_processes_give_the_steps_of_no_process(random_shards, ranks):
 
 def test_ranks_and_micro_batches_only_cut_the_global_batch(random_shards):
     store = ShardStore.open(str(random_shards))
-    whole = [step.micro_batches[0] for step in load(store, micro=24)]
-    for ranks, micro in ((1, 8), (2, 12), (4, 3)):
-        cut = [list(load(store, rank, ranks, micro=micro)) for rank in range(ranks)]
+    steps = range(14, 18)
+    epochs = [set(Order(store.block_sentences, 5, 0, 24).slots(step, 0, 24).epochs_N.tolist()) for step in steps]
+    assert {0, 1} in epochs, "a step on the border of epochs has sentences of both, each corrupted for its own"
+    whole = [step.micro_batches[0] for step in load(store, micro=24, start=14, end=18)]
+    for ranks, micro in ((1, 8), (2, 12), (4, 3), (24, 1)):
+        cut = [list(load(store, rank, ranks, micro=micro, start=14, end=18)) for rank in range(ranks)]
         for step, batch in enumerate(whole):
             assert batch.sentence_ids_B.tolist() == [i for rank in cut for i in ids_of(rank[step])]
-            labels = torch.cat([b.tbo_label_M for rank in cut for b in rank[step].micro_batches])
-            assert torch.equal(labels, batch.tbo_label_M)
+            for name in ("tbo_label_M", "spo_label_P"):
+                parts = torch.cat([getattr(b, name) for rank in cut for b in rank[step].micro_batches])
+                assert torch.equal(parts, getattr(batch, name)), name
 
 
 def test_resuming_continues_the_same_steps_with_other_workers(random_shards):

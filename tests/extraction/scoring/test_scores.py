@@ -9,7 +9,7 @@ import pytest
 from spe_dist.errors import DataError
 from spe_dist.extraction.corpora.corpus import Corpus, CrossEntity, CrossRelation, Document, Entity, Relation, Sentence
 from spe_dist.extraction.formats import read_corpus
-from spe_dist.extraction.scoring.counts import ACROSS, Counts
+from spe_dist.extraction.scoring.counts import ACROSS, Counts, entities_group, length_group
 from spe_dist.extraction.scoring.scores import Scores, score
 from spe_dist.extraction.scoring.table import scores_table
 
@@ -86,7 +86,7 @@ def test_both_directions_of_a_symmetric_relation_are_one_relation():
 
 def test_other_types_keep_their_direction_beside_a_symmetric_one():
     reverse = ((KIM, ACME, OSLO), (WORKS, Relation("lives_in", OSLO, KIM)))
-    assert scores_of(GOLD, reverse, symmetric=["works_for"]).relation == Counts(1, 2, 2)
+    assert three(scores_of(GOLD, reverse, symmetric=["works_for"]))[1:] == (Counts(1, 2, 2), Counts(1, 2, 2))
 
 
 def test_symmetric_arguments_of_different_types_keep_their_types_in_ent_rel():
@@ -208,6 +208,7 @@ def test_what_is_predicted_across_sentences_is_found_however_documents_are_cut()
     )
     predicted = Corpus((Document("one", tuple(gold.sentences), cross_relations=(moved,)),))
     assert score(gold, predicted).relation == Counts(2, 2, 2)
+    assert three(score(gold, gold)) == (Counts(3, 3, 3), Counts(2, 2, 2), Counts(2, 2, 2))
 
 
 def test_predicted_documents_may_come_as_a_list_of_sentences():
@@ -222,12 +223,27 @@ def test_units_of_resampling_are_documents_or_sentences_where_there_are_none_or_
     flat = Corpus(tuple(Document(str(i), (s,)) for i, s in enumerate(two.sentences)))
     described = [score(gold, gold).units.description for gold in (one, two, flat)]
     assert described == ["2 sentences and what lies across them", "2 documents", "4 sentences"]
-    assert len(score(one, one).units.counts_UN3) == 3
+    assert [len(score(gold, gold).units.counts_UN3) for gold in (one, two, flat)] == [3, 2, 4]
     assert score(one, one).relation == Counts(2, 2, 2)
     within = Corpus((_document(),))
     found = [score(within, predicted) for predicted in (within, one)]  # of the same gold: they can be paired
     assert [scores.units.description for scores in found] == ["2 sentences"] * 2
     assert found[1].relation == Counts(1, 2, 1)
+
+
+def test_the_best_epoch_is_chosen_by_entities_and_by_relations_with_their_types():
+    place = Entity(3, 5, "City")
+    scores = scores_of(GOLD, ((KIM, place, OSLO), (Relation("works_for", KIM, place), LIVES)))
+    assert (scores.entity, scores.relation, scores.ent_rel) == (Counts(2, 3, 3), Counts(2, 2, 2), Counts(1, 2, 2))
+    assert scores.exact_f1_sum == pytest.approx(2 / 3 + 1 / 2)
+    assert scores.f1s == pytest.approx({"entity": 2 / 3, "relation": 1.0, "ent_rel": 1 / 2})
+
+
+def test_groups_of_lengths_and_entities_hold_their_ends():
+    lengths = {0: "0-10", 10: "0-10", 11: "11-20", 20: "11-20", 21: "21-30", 30: "21-30", 31: "31-50", 50: "31-50"}
+    assert {words: length_group(words) for words in lengths} == lengths
+    assert length_group(51) == length_group(10_000) == "51+"
+    assert [entities_group(n) for n in (0, 1, 8, 9, 10, 40)] == ["0", "1", "8", "9+", "9+", "9+"]
 
 
 def test_groups_are_named_by_entities_and_words_of_the_gold_sentence():

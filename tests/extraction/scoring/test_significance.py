@@ -89,6 +89,13 @@ def test_the_test_is_symmetric_and_draws_depend_on_the_seed_alone():
     assert confidence_intervals(scores_with(A), seed=1) != confidence_intervals(scores_with(A), seed=2)
 
 
+def test_counts_of_any_size_are_summed_exactly():
+    """Equal differences stay equal, or the p-value would fall with the size of the corpus."""
+    large = [[[200_000 * count for count in unit] for unit in units] for units in (A, B)]
+    ((small,), (big,)) = (compare(*map(scores_with, two)).values() for two in ((A, B), large))
+    assert big == small
+
+
 def test_many_units_are_drawn_in_parts_that_fit_in_memory(monkeypatch):
     counts = [[i % 3, 3, 4] for i in range(50)]
     whole = confidence_intervals(scores_with(counts), draws=400)
