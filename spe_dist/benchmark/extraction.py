@@ -193,7 +193,7 @@ def _training_flops(setup: Setup, batch: ExtractionBatch) -> float:
     """FLOP a piece of a forward and a backward pass; in float32, so without tokens that only fill up."""
     batch = batch.to(setup.device)
     with FlopCounterMode(display=False) as counter:
-        outputs = setup.model(batch, torch.ones(batch.n_examples, dtype=torch.bool, device=setup.device))
+        outputs = setup.model(batch, torch.ones(batch.n_examples, dtype=torch.bool))
         counts = {name: term.count for name, term in outputs.terms.items()}
         (outputs.anchor + total(outputs.terms, WEIGHTS, counts, ranks=1, accumulation=1)).backward()
     setup.model.zero_grad()

@@ -103,6 +103,11 @@ class LaunchCounter(TorchDispatchMode):
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        # In inference mode an operation that consists of others arrives whole.
+        with torch._C.DisableTorchFunction(), self:
+            parts = func.decompose(*args, **kwargs)
+        if parts is not NotImplemented:
+            return parts
         key = (self._phase, func.overloadpacket.__name__)
         if self._waits(func, args, kwargs):  # before it runs: on `meta` such an operation may fail
             self.waits[key] += 1

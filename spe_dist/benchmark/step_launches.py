@@ -47,6 +47,9 @@ class CountedEngine:
     def set_learning_rate(self, learning_rate: float) -> None:
         pass
 
+    def set_learning_rates(self, learning_rates: Sequence[float]) -> None:
+        pass
+
 
 def count_step(
     config: Config, bert: BertConfig, micro_batches: Sequence[PackedBatch], dtype: torch.dtype

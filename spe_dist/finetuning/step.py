@@ -31,7 +31,7 @@ class FinetuneStep:
         """
         seed_dropout(self.seed, step, self.context.rank)
         self.engine.set_learning_rates(rates)
-        outputs = self.engine(batch.to(self.context.device), gold_entities.to(self.context.device))
+        outputs = self.engine(batch.to(self.context.device), gold_entities)
         terms = outputs.terms
         counts = dict(zip(terms, map(int, self.context.sum_numbers([t.count for t in terms.values()])), strict=True))
         self.engine.backward(outputs.anchor + total(terms, WEIGHTS, counts, self.context.ranks, accumulation=1))

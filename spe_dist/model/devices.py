@@ -7,6 +7,7 @@ would run, so that its kernels can be counted and its code checked on any machin
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -22,6 +23,17 @@ def is_gpu(device: torch.device) -> bool:
 def has_packed_kernels(device: torch.device) -> bool:
     """Whether a GPU has kernels for sequences that lie one behind the other."""
     return device.type == "meta" or torch.cuda.get_device_capability(device)[0] >= AMPERE
+
+
+def send(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+    """Tensors of one type from the CPU on `device`: in one copy out of pinned memory, so that nothing waits for it."""
+    if device.type == "cpu":
+        return list(tensors)
+    sizes = [tensor.numel() for tensor in tensors]
+    buffer = torch.empty(sum(sizes), dtype=tensors[0].dtype, pin_memory=device.type == "cuda")
+    torch.cat([tensor.flatten() for tensor in tensors], out=buffer)
+    parts = buffer.to(device, non_blocking=True).split(sizes)
+    return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
 
 def autocast(

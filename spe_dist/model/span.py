@@ -146,5 +146,8 @@ class SpanEncoder(nn.Module):
         return WordTables(tables, self.kernel_widths, word_states_WD.shape[0])
 
     def free_spans(self, tables: WordTables, start_S: Tensor, end_S: Tensor) -> Tensor:
-        """[S, H], S > 0: vectors of any spans start..end of the words, which may be empty, overlap and repeat."""
+        """[S, H], S > 0: vectors of any spans start..end of the words, which may be empty, overlap and repeat.
+
+        The tables may be on a GPU, the spans are on the CPU.
+        """
         return self.mlp(self.dropout(span_maxima(tables, start_S, end_S)))

@@ -8,8 +8,8 @@ Legend of the shape suffixes:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Self
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,16 +30,6 @@ class BatchTensors:
     @property
     def n_tokens(self) -> int:
         return self.piece_ids_T.shape[0]
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
-        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> Self:
-        return self._map(Tensor.pin_memory)
-
-    def _map(self, function: Callable[[Tensor], Tensor]) -> Self:
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return type(self)(**{k: function(v) if isinstance(v, Tensor) else v for k, v in values.items()})
 
 
 @dataclass(frozen=True)
@@ -68,3 +58,14 @@ class PackedBatch(BatchTensors):
     @property
     def n_sentences(self) -> int:
         return self.sentence_ids_B.shape[0]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> PackedBatch:
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> PackedBatch:
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> PackedBatch:
+        values = ((f.name, getattr(self, f.name)) for f in fields(self))
+        tensors: dict[str, Any] = {name: function(value) for name, value in values if isinstance(value, Tensor)}
+        return replace(self, **tensors)

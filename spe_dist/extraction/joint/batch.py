@@ -11,7 +11,7 @@ Legend of the shape suffixes:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,20 +19,25 @@ from torch import Tensor
 
 from spe_dist.data.batches.packed import BatchTensors
 from spe_dist.extraction.joint.examples import Example
+from spe_dist.model.devices import send
 from spe_dist.utils.ragged import borders, ranges
 
 
 @dataclass(frozen=True)
 class ExtractionBatch(BatchTensors):
-    """B sentences as Q sequences; the windows of a sentence stand together, in order."""
+    """B sentences as Q sequences; the windows of a sentence stand together, in order.
+
+    The network reads the first six tensors, on its device. The others stay on the CPU, where spans and pairs are
+    chosen.
+    """
 
     first_piece_W: Tensor  # int64: index into T of each word's first piece
+    own_word_G: Tensor  # int64: index into W of each word in the window that decides it
+    tags_G: Tensor  # int64: gold tags, see `tags`
     word_borders_Q1: Tensor  # int64: borders of the sequences in W, first 0, last W
     window_first_Q: Tensor  # int64: index into G of each sequence's first word
     window_borders_B1: Tensor  # int64: borders of the sentences in Q
     sentence_borders_B1: Tensor  # int64: borders of the sentences in G
-    own_word_G: Tensor  # int64: index into W of each word in the window that decides it
-    tags_G: Tensor  # int64: gold tags, see `tags`
     entity_start_E: Tensor  # int64: index into G; ascending by (start, end)
     entity_end_E: Tensor
     entity_class_E: Tensor  # int64: see `Labels`; 0 for arguments of relations that are no entities
@@ -42,6 +47,32 @@ class ExtractionBatch(BatchTensors):
     max_seqlen: int  # longest sequence in tokens
     max_words: int  # longest sentence in words
     max_windows: int  # most windows of a sentence
+
+    def to(self, device: torch.device | str) -> ExtractionBatch:
+        """What the network reads on `device`, sent in one copy that nothing waits for."""
+        tensors = (
+            self.piece_ids_T,
+            self.positions_T,
+            self.cu_seqlens_Q1.long(),
+            self.first_piece_W,
+            self.own_word_G,
+            self.tags_G,
+        )
+        piece_ids_T, positions_T, cu_seqlens_Q1, first_piece_W, own_word_G, tags_G = send(tensors, torch.device(device))
+        return replace(
+            self,
+            piece_ids_T=piece_ids_T,
+            positions_T=positions_T,
+            cu_seqlens_Q1=cu_seqlens_Q1.int(),
+            first_piece_W=first_piece_W,
+            own_word_G=own_word_G,
+            tags_G=tags_G,
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network reads it."""
+        return self.piece_ids_T.device
 
     @property
     def n_examples(self) -> int:
@@ -81,12 +112,12 @@ def collate(examples: Sequence[Example]) -> ExtractionBatch:
         positions_T=_tensor(ranges(tokens_Q)),
         cu_seqlens_Q1=torch.from_numpy(token_borders_Q1.astype(np.int32)),
         first_piece_W=_tensor(first_piece_W),
+        own_word_G=_tensor(own_word_G),
+        tags_G=_tensor(np.concatenate([gold.tags for gold in golds])),
         word_borders_Q1=_tensor(word_borders_Q1),
         window_first_Q=_tensor(window_first_Q),
         window_borders_B1=_tensor(borders(windows_B)),
         sentence_borders_B1=_tensor(sentence_borders_B1),
-        own_word_G=_tensor(own_word_G),
-        tags_G=_tensor(np.concatenate([gold.tags for gold in golds])),
         entity_start_E=_tensor(spans_E2[:, 0]),
         entity_end_E=_tensor(spans_E2[:, 1]),
         entity_class_E=_tensor(np.concatenate([gold.classes for gold in golds])),

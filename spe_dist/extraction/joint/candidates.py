@@ -1,5 +1,7 @@
 """Which spans are typed and which pairs are classified, as index arithmetic on whole batches (METHOD, Fine-tuning).
 
+All of it runs on the CPU, wherever the network does: nearly every shape depends on what was found.
+
 A span is (start, end) in G, words of the batch's sentences (see `batch`); it lies inside one sentence and is not
 empty. Spans of a batch are sorted by (start, end), so those of a sentence stand together, in reading order.
 
@@ -128,11 +130,10 @@ def all_pairs(batch: ExtractionBatch, spans: Spans, is_entity_S: Tensor) -> Pair
     Those that are farther apart than any window is wide are counted only: in a sentence of thousands of words nearly
     all are, and their number grows with its square.
     """
-    device = is_entity_S.device
     chosen_N = torch.nonzero(is_entity_S).squeeze(1)
     sentence_N = spans.sentence_S[chosen_N]
     ends_B = torch.cumsum(torch.bincount(sentence_N, minlength=batch.n_examples), 0)
-    number_N = torch.arange(chosen_N.shape[0], device=device)
+    number_N = torch.arange(chosen_N.shape[0])
     partners_N = ends_B[sentence_N] - number_N - 1
     far_pairs = 0
     if batch.max_windows > 1:
@@ -144,7 +145,7 @@ def all_pairs(batch: ExtractionBatch, spans: Spans, is_entity_S: Tensor) -> Pair
     n_pairs = int(partners_N.sum())
     first_P = torch.repeat_interleave(number_N, partners_N, output_size=n_pairs)
     before_N = torch.cumsum(partners_N, 0) - partners_N
-    second_P = first_P + 1 + torch.arange(n_pairs, device=device) - before_N[first_P]
+    second_P = first_P + 1 + torch.arange(n_pairs) - before_N[first_P]
     first_P, second_P = chosen_N[first_P], chosen_N[second_P]
     apart_P = torch.nonzero(spans.end_S[first_P] <= spans.start_S[second_P]).squeeze(1)
     pairs = _read_in_windows(batch, spans, first_P[apart_P], second_P[apart_P], n_pairs - apart_P.shape[0])

@@ -38,6 +38,7 @@ from spe_dist.extraction.joint.candidates import (
     with_gold_pairs,
 )
 from spe_dist.extraction.joint.tags import TAGS, best_tags, span_scores, spans_of_tags
+from spe_dist.model.devices import send
 from spe_dist.model.dropout import Dropout
 from spe_dist.model.free_spans import WordTables
 from spe_dist.model.heads import Mlp, initialize
@@ -127,21 +128,23 @@ class JointModel(nn.Module):
         """Losses; `gold_entities_B` (bool): sentences whose relation candidates are pairs of gold entities."""
         assert gold_entities_B.shape[0] == batch.n_examples
         read = self._read(batch)
-        predicted = predicted_spans(batch, *_decode(batch, read.tag_logits_G5.detach()))
+        _, tags_G = _decode(batch, read.tag_logits_G5.detach())
+        predicted = predicted_spans(batch, *spans_of_tags(tags_G))
         spans, gold = typing_candidates(batch, predicted)
         vectors_SH, type_logits_SY, typing_anchor = self._type(batch, read, spans)
 
         is_entity_S = torch.where(
             gold_entities_B[spans.sentence_S],
             gold.class_S > 0,
-            gold.is_predicted_S & (type_logits_SY.detach().argmax(1) > 0),
+            gold.is_predicted_S & (type_logits_SY.detach().argmax(1).cpu() > 0),
         )
         pairs, class_P = with_gold_pairs(batch, spans, gold, all_pairs(batch, spans, is_entity_S))
         relation_logits_PZ, relation_anchor = self._classify(batch, read, spans, vectors_SH, pairs)
+        type_label_S, relation_label_P = send([gold.class_S, class_P], batch.device)
         terms = {
             "detection": classification(read.tag_logits_G5, batch.tags_G),
-            "typing": classification(type_logits_SY, gold.class_S),
-            "relation": classification(relation_logits_PZ, class_P),
+            "typing": classification(type_logits_SY, type_label_S),
+            "relation": classification(relation_logits_PZ, relation_label_P),
         }
         return JointOutputs(terms, read.anchor + typing_anchor + relation_anchor)
 
@@ -149,11 +152,10 @@ class JointModel(nn.Module):
     def predict(self, batch: ExtractionBatch) -> BatchPrediction:
         """Entities and relations of a batch; call in eval mode. Gold in the batch is not looked at."""
         read = self._read(batch)
-        log_probs_G5 = torch.log_softmax(read.tag_logits_G5.float(), dim=1)
-        tags_G = _decode_tags(batch, log_probs_G5)
+        log_probs_G5, tags_G = _decode(batch, read.tag_logits_G5)
         spans = predicted_spans(batch, *spans_of_tags(tags_G))
         vectors_SH, type_logits_SY, _ = self._type(batch, read, spans)
-        type_probability_S, class_S = torch.softmax(type_logits_SY.float(), dim=1).max(dim=1)
+        type_probability_S, class_S = torch.softmax(type_logits_SY.float(), dim=1).cpu().max(dim=1)
         is_entity_S = class_S > 0
         pairs = all_pairs(batch, spans, is_entity_S)
         relation_class_P, relation_probability_P = self._relations(batch, read, spans, vectors_SH, pairs)
@@ -164,15 +166,15 @@ class JointModel(nn.Module):
         sentence_E = spans.sentence_S[entities]
         before_E = batch.sentence_borders_B1[sentence_E]
         return BatchPrediction(
-            sentence_E.cpu(),
-            (spans.start_S[entities] - before_E).cpu(),
-            (spans.end_S[entities] - before_E).cpu(),
-            class_S[entities].cpu(),
-            (type_probability_S * span_probability_S)[entities].cpu(),
-            entity_of_S[pairs.first_P[relations]].cpu(),
-            entity_of_S[pairs.second_P[relations]].cpu(),
-            relation_class_P[relations].cpu(),
-            relation_probability_P[relations].cpu(),
+            sentence_E,
+            spans.start_S[entities] - before_E,
+            spans.end_S[entities] - before_E,
+            class_S[entities],
+            (type_probability_S * span_probability_S)[entities],
+            entity_of_S[pairs.first_P[relations]],
+            entity_of_S[pairs.second_P[relations]],
+            relation_class_P[relations],
+            relation_probability_P[relations],
             spans.overlong,
             pairs.apart,
         )
@@ -225,6 +227,7 @@ class JointModel(nn.Module):
         row_PF, window_P = five.row_PF, pairs.window_P
         if pairs.count == 0:  # a pair of five empty spans
             row_PF, window_P = row_PF.new_full((1, 5), spans.count), row_PF.new_zeros(1)
+        row_PF, window_P = send([row_PF, window_P], batch.device)
         all_vectors = torch.cat([vectors_SH, vectors_UH, vectors_VH])
         logits_PZ = self.relation_head(self.spe.pair_encoder.free_pairs(all_vectors, read.cls_QD, row_PF, window_P))
         if pairs.count == 0:
@@ -234,14 +237,14 @@ class JointModel(nn.Module):
     def _relations(
         self, batch: ExtractionBatch, read: _Read, spans: Spans, vectors_SH: Tensor, pairs: Pairs
     ) -> tuple[Tensor, Tensor]:
-        """(class [P], probability [P]), some pairs at a time."""
-        classes, probabilities = [], []
+        """(class [P], probability [P]) on the CPU, classified some pairs at a time."""
+        best = []
         for part in _parts(pairs):
             logits_PZ, _ = self._classify(batch, read, spans, vectors_SH, part)
             probability_P, class_P = torch.softmax(logits_PZ.float(), dim=1).max(dim=1)
-            classes.append(class_P)
-            probabilities.append(probability_P)
-        return torch.cat(classes), torch.cat(probabilities)
+            best.append(torch.stack([class_P.float(), probability_P]))
+        class_P, probability_P = torch.cat(best, dim=1).cpu()
+        return class_P.long(), probability_P
 
 
 def _parts(pairs: Pairs) -> Iterator[Pairs]:
@@ -250,10 +253,7 @@ def _parts(pairs: Pairs) -> Iterator[Pairs]:
         yield Pairs(pairs.first_P[part], pairs.second_P[part], pairs.window_P[part], pairs.overlapping, pairs.apart)
 
 
-def _decode_tags(batch: ExtractionBatch, scores_G5: Tensor) -> Tensor:
-    return best_tags(scores_G5, batch.sentence_borders_B1, batch.max_words)
-
-
 def _decode(batch: ExtractionBatch, logits_G5: Tensor) -> tuple[Tensor, Tensor]:
-    """Start and end, in G, of the spans that the best valid tags say."""
-    return spans_of_tags(_decode_tags(batch, torch.log_softmax(logits_G5.float(), dim=1)))
+    """(log-probabilities of the tags [G, 5], best valid tags [G]), on the CPU."""
+    log_probs_G5 = torch.log_softmax(logits_G5.float(), dim=1).cpu()
+    return log_probs_G5, best_tags(log_probs_G5, batch.sentence_borders_B1, batch.max_words)

@@ -46,48 +46,43 @@ def best_tags(scores_G5: Tensor, sentence_borders_B1: Tensor, longest: int) -> T
     """[G]: the valid tags of the largest summed score in each sentence of words borders[b] .. borders[b + 1].
 
     A path is either between entities (after O, E, U) or within one (after B, I), so two scores a sentence are all that
-    has to be kept; the loop is over the positions in a sentence, all sentences at once.
+    has to be kept; the loop is over the positions in a sentence, all sentences at once. Inputs are on the CPU: the loop
+    is of many small operations, which NumPy starts fastest.
     """
-    scores_G5 = scores_G5.float()
-    lengths_B = sentence_borders_B1.diff()
-    n_sentences, device = lengths_B.shape[0], scores_G5.device
-    sentence_G = torch.repeat_interleave(
-        torch.arange(n_sentences, device=device), lengths_B, output_size=scores_G5.shape[0]
-    )
-    position_G = torch.arange(scores_G5.shape[0], device=device) - sentence_borders_B1[sentence_G]
+    borders_B1 = sentence_borders_B1.numpy()
+    lengths_B = np.diff(borders_B1)
+    n_sentences = len(lengths_B)
+    sentence_G = np.repeat(np.arange(n_sentences), lengths_B)
+    position_G = np.arange(len(sentence_G)) - borders_B1[sentence_G]
     # Padding is O of score 0: it leaves "between" as it is, and forbids to stay within an entity.
-    scores_LB5 = scores_G5.new_full((longest, n_sentences, len(TAGS)), -torch.inf)
-    scores_LB5[:, :, OUTSIDE] = 0
-    scores_LB5[position_G, sentence_G] = scores_G5
-    single_LB, single_tag_LB = scores_LB5[:, :, [OUTSIDE, UNIT]].max(dim=2)
-    begin_LB, inside_LB, end_LB = (scores_LB5[:, :, tag].contiguous() for tag in (BEGIN, INSIDE, END))
-    between_B = scores_G5.new_zeros(n_sentences)
-    within_B = scores_G5.new_full((n_sentences,), -torch.inf)
-    ended, began = [], []
-    for single_B, begin_B, inside_B, end_B in zip(single_LB, begin_LB, inside_LB, end_LB, strict=True):
-        alone_B, closed_B = between_B + single_B, within_B + end_B
-        opened_B, stayed_B = between_B + begin_B, within_B + inside_B
-        ended.append(closed_B > alone_B)
-        began.append(opened_B >= stayed_B)
-        between_B, within_B = torch.maximum(alone_B, closed_B), torch.maximum(opened_B, stayed_B)
-    tags_LB = _trace_back(ended, began, single_tag_LB)
-    return tags_LB[position_G, sentence_G]
+    scores_5LB = np.full((len(TAGS), longest, n_sentences), -np.inf, dtype=np.float32)
+    scores_5LB[OUTSIDE] = 0
+    scores_5LB[:, position_G, sentence_G] = scores_G5.float().numpy().T
+    is_unit_LB = scores_5LB[UNIT] > scores_5LB[OUTSIDE]
+    single_LB = np.maximum(scores_5LB[UNIT], scores_5LB[OUTSIDE])
+    ended_LB, began_LB = np.empty_like(is_unit_LB), np.empty_like(is_unit_LB)
+    between_B = np.zeros(n_sentences, dtype=np.float32)
+    within_B = np.full(n_sentences, -np.inf, dtype=np.float32)
+    for i in range(longest):
+        alone_B, closed_B = between_B + single_LB[i], within_B + scores_5LB[END, i]
+        opened_B, stayed_B = between_B + scores_5LB[BEGIN, i], within_B + scores_5LB[INSIDE, i]
+        np.greater(closed_B, alone_B, out=ended_LB[i])
+        np.greater_equal(opened_B, stayed_B, out=began_LB[i])
+        between_B, within_B = np.maximum(alone_B, closed_B), np.maximum(opened_B, stayed_B)
+    tags_LB = _trace_back(ended_LB, began_LB, is_unit_LB)
+    return torch.from_numpy(tags_LB[position_G, sentence_G])
 
 
-def _trace_back(ended: Sequence[Tensor], began: Sequence[Tensor], single_tag_LB: Tensor) -> Tensor:
-    is_within_B = torch.zeros(single_tag_LB.shape[1], dtype=torch.bool, device=single_tag_LB.device)
-    within, closed = [], []
-    for ended_B, began_B in zip(reversed(ended), reversed(began), strict=True):
-        closed_B = ended_B & ~is_within_B
-        within.append(is_within_B)
-        closed.append(closed_B)
-        is_within_B = torch.where(is_within_B, ~began_B, closed_B)
-    if not within:
-        return single_tag_LB
-    within_LB, closed_LB = torch.stack(within[::-1]), torch.stack(closed[::-1])
-    tags_LB = torch.where(single_tag_LB == 0, OUTSIDE, UNIT)
-    tags_LB = torch.where(closed_LB, END, tags_LB)
-    return torch.where(within_LB, torch.where(torch.stack(list(began)), BEGIN, INSIDE), tags_LB)
+def _trace_back(ended_LB: np.ndarray, began_LB: np.ndarray, is_unit_LB: np.ndarray) -> np.ndarray:
+    within_LB, closed_LB = np.empty_like(is_unit_LB), np.empty_like(is_unit_LB)
+    is_within_B = np.zeros(is_unit_LB.shape[1], dtype=bool)
+    for i in reversed(range(len(is_unit_LB))):
+        within_LB[i] = is_within_B
+        np.greater(ended_LB[i], is_within_B, out=closed_LB[i])  # ended, and not within
+        is_within_B = np.where(is_within_B, ~began_LB[i], closed_LB[i])
+    tags_LB = np.where(is_unit_LB, UNIT, OUTSIDE)
+    tags_LB[closed_LB] = END
+    return np.where(within_LB, np.where(began_LB, BEGIN, INSIDE), tags_LB)
 
 
 def spans_of_tags(tags_G: Tensor) -> tuple[Tensor, Tensor]:
