@@ -1,7 +1,7 @@
 """What a rank hands to collectives: calls and bytes by kind, counted where torch gives them to a process group.
 
 That is below torch.distributed and DeepSpeed's own wrappers, so every call is seen, whoever made it and under
-whichever name. What of it goes over the network depends on the algorithm; `sent_bytes` has the usual one.
+whichever name. What goes over the network depends on the algorithm; `scaling.traffic.sent_bytes` has the usual one.
 """
 
 from __future__ import annotations
@@ -65,15 +65,3 @@ def _handed(args: tuple[Any, ...]) -> int:
         sum(tensor.nbytes for tensor in tree_leaves(argument) if isinstance(tensor, Tensor)) for argument in args[:2]
     ]
     return max(sizes, default=0)
-
-
-def sent_bytes(kind: str, handed: float, ranks: int) -> float:
-    """What each rank sends by the ring algorithms, in which no link carries more than it must.
-
-    Args:
-        kind: of `KINDS`' values.
-        handed: bytes as `CollectiveCounter` counts them.
-        ranks: that take part.
-    """
-    others = (ranks - 1) / ranks
-    return handed * {"all-reduce": 2 * others, "barrier": 0.0}.get(kind, others)

@@ -44,7 +44,7 @@ def load_encoder(
     for sizes that do not fit together. Whether the vocabulary is the shards' is for the caller to check.
     """
     folder = None if source is None else _folder_of(source)
-    bert_config = _random_config(config, vocab_size) if folder is None else read_bert_config(folder)
+    bert_config = random_config(config, vocab_size) if folder is None else read_bert_config(folder)
     bert_config.hidden_dropout_prob = bert_config.attention_probs_dropout_prob = config.dropout
     check_config(bert_config)
     with torch.random.fork_rng(devices=[]):
@@ -82,7 +82,8 @@ def _is_untrained_export(folder: Path) -> bool:
         return False
 
 
-def _random_config(config: ModelConfig, vocab_size: int) -> BertConfig:
+def random_config(config: ModelConfig, vocab_size: int) -> BertConfig:
+    """The sizes of an encoder that starts from random weights."""
     return BertConfig(
         vocab_size=vocab_size,
         hidden_size=config.hidden_size,

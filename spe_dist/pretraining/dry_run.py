@@ -43,11 +43,8 @@ def describe_pretraining(
     parameters = sum(p.numel() for p in model.parameters())
     key_parameters = sum(p.numel() for p in keys.parameters()) if keys is not None else 0
 
-    width = DTYPES[precision].itemsize
-    memory = engine_memory(parameters, ds_config, precision, plan.ranks)
-    memory["key encoder"] = key_parameters * width + 2 * 4 * -(-key_parameters // _slices(config, plan))
-    memory["queues"] = build.queue_bytes(config) if keys is not None else 0
-    saved = _activations(config, data, plan, model) * width // 4
+    memory = held_memory(config, ds_config, precision, plan.ranks, parameters, key_parameters)
+    saved = _activations(config, data, plan, model) * DTYPES[precision].itemsize // 4
     written = 4 * parameters + 8 * key_parameters
     memory = rank_memory(memory, saved, written, device_type, process)
     held_out = data.held_out.n_sentences if data.held_out else 0
@@ -67,8 +64,15 @@ def describe_pretraining(
     ]
 
 
-def _slices(config: Config, plan: BatchPlan) -> int:
-    return plan.ranks if config.moco.average == "sharded" else 1
+def held_memory(
+    config: Config, ds_config: dict[str, Any], precision: Precision, ranks: int, parameters: int, key_parameters: int
+) -> dict[str, int]:
+    """Bytes that a rank has all the time, by what they are; `key_parameters` 0: no key encoder and no queues."""
+    memory = engine_memory(parameters, ds_config, precision, ranks)
+    slices = ranks if config.moco.average == "sharded" else 1
+    memory["key encoder"] = key_parameters * DTYPES[precision].itemsize + 2 * 4 * -(-key_parameters // slices)
+    memory["queues"] = build.queue_bytes(config) if key_parameters else 0
+    return memory
 
 
 def _activations(config: Config, data: build.Data, plan: BatchPlan, model: PretrainingModel) -> int:

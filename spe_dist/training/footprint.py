@@ -61,18 +61,22 @@ def saved_activations(model: nn.Module, forward: Callable[[], Any]) -> int:
 
     The outputs count twice because a loss keeps what it makes of them. Weights are not counted.
     """
-    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    own = {_identity(parameter) for parameter in model.parameters()}
     saved: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            saved[storage.data_ptr()] = storage.nbytes()
+        if _identity(tensor) not in own:
+            saved[_identity(tensor)] = tensor.untyped_storage().nbytes()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        outputs = forward()  # alive until the end, so that no address is given out twice
+        outputs = forward()  # alive until the end, so that no identity is given out twice
     return sum(saved.values()) + 2 * sum(tensor.nbytes for tensor in _tensors(outputs))
+
+
+def _identity(tensor: Tensor) -> int:
+    """Of the memory beneath a tensor, on the device `meta` too, where there is none."""
+    return tensor.untyped_storage()._cdata
 
 
 def _tensors(value: Any) -> Iterable[Tensor]:

@@ -18,7 +18,7 @@ SUBCOMMANDS = {
     "shards": ["make", "verify", "show"],
     "corpus": ["inspect", "convert"],
     "experiments": ["run", "table"],
-    "benchmark": ["pretrain", "extraction", "prediction"],
+    "benchmark": ["pretrain", "scaling", "extraction", "prediction"],
 }
 COMMANDS = [[name] for name in spe.COMMANDS]
 COMMANDS += [[name, inner] for name, inners in SUBCOMMANDS.items() for inner in inners]

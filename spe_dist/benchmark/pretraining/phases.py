@@ -95,6 +95,7 @@ class WatchedStep:
         if step.moco is not None:
             self._wrap(step.moco.key_module, "keys", "keys")
             self._wrap(step.moco, "follow", "average")
+            self._wrap(step.moco.key_encoder, "finish", "average")
             self._wrap(step.moco, "enqueue", "enqueue")
 
     def _wrap(self, owner: Any, method: str, phase: str) -> None:

@@ -9,12 +9,11 @@ import sys
 from pathlib import Path
 
 from spe_dist.benchmark.pretraining.work import SIZES, VIEW_PIECES, VOCABULARY, Work
+from spe_dist.cli.benchmark.options import set_option, settings, whole_numbers
 from spe_dist.cli.options.extras import TO_TRAIN, require
 from spe_dist.cli.options.numbers import number, whole_number
 from spe_dist.cli.options.parser import Parser
-from spe_dist.config.loading import leaves
 from spe_dist.config.shared import check_batch_divides
-from spe_dist.errors import ConfigError
 
 
 def parser() -> Parser:
@@ -29,13 +28,19 @@ def parser() -> Parser:
     command = Parser("spe benchmark pretrain", "[options]", doc)
     add = command.add_argument
     add("--size", choices=tuple(SIZES), default="6x384", metavar="NAME", help=f"encoder: {', '.join(SIZES)}")
-    add("--ranks", type=_counts, default=[1], metavar="N,N,..", help="processes of this machine that share a step [1]")
+    add(
+        "--ranks",
+        type=whole_numbers(1),
+        default=[1],
+        metavar="N,N,..",
+        help="processes of this machine that share a step [1]",
+    )
     add("--batch", type=whole_number(1), default=32, metavar="N", help="sentences a step over all ranks")
     add("--precision", metavar="NAME", help="auto, float16, bfloat16, mixed or float32 [auto, as in pre-training]")
     add("--stage", type=whole_number(0, 3), metavar="N", help="of ZeRO [as pre-training takes by itself]")
     add("--keys", type=whole_number(1), default=65_536, metavar="N", help="keys in each queue")
     add("--view_masks", choices=("each", "one"), default="each", help="[MASK] for each hidden piece, or one a span")
-    add("--set", action="append", default=[], metavar="NAME=VALUE", help="another setting of pre-training; repeatable")
+    set_option(command)
     add("--shards", metavar="DIR", help="folder or URL of shards with real sentences")
     add("--rounds", type=whole_number(1), default=5, metavar="N", help="blocks of steps of each")
     add("--seconds", type=number(0), default=5.0, metavar="X", help="of a block, about; at least one step")
@@ -65,7 +70,7 @@ def run(options: argparse.Namespace) -> None:
         "queue_keys": options.keys,
         "view_masks": options.view_masks,
         **({"precision": options.precision} if options.precision else {}),
-        **dict(map(_setting, options.set)),
+        **settings(options.set),
     }
     work = Work(options.size, given, options.stage, options.shards, options.vocabulary, options.pieces)
     train = work.config().train
@@ -79,16 +84,3 @@ def run(options: argparse.Namespace) -> None:
     if options.json:
         content = json.dumps(as_json(work, measured, machine, sys.argv[1:]), indent=1)
         Path(options.json).write_text(content + "\n", encoding="utf-8")
-
-
-def _counts(text: str) -> list[int]:
-    return sorted({whole_number(1)(part) for part in text.split(",")})
-
-
-def _setting(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals or name not in leaves():
-        raise ConfigError(
-            f"--set {text}: give NAME=VALUE with a setting of pre-training; spe pretrain --help-all has all"
-        )
-    return name, value
