@@ -26,14 +26,12 @@ class Zero12Masters:
 
     def __init__(self, module: nn.Module) -> None:
         layout = FlatLayout.of(module)
-        self._owned: list[Any] = []
-        self.intervals: list[Interval] = []
-        for name, parameter in module.named_parameters():
-            mapping = _mapping(name, parameter)
-            if mapping is not None:
-                address = mapping.lp_fragment_address
-                self._owned.append(parameter)
-                self.intervals.append(Interval(layout.slots[name].offset + address.start, address.numel))
+        mappings = {name: (p, _mapping(name, p)) for name, p in module.named_parameters()}
+        owned = [(name, p, mapping) for name, (p, mapping) in mappings.items() if mapping is not None]
+        owned.sort(key=lambda part: part[2].get_hp_fragment().data_ptr())  # neighbours are read as one piece
+        self._owned: list[Any] = [parameter for _, parameter, _ in owned]
+        addresses = [(name, mapping.lp_fragment_address) for name, _, mapping in owned]
+        self.intervals = [Interval(layout.slots[name].offset + a.start, a.numel) for name, a in addresses]
 
     def pieces(self) -> list[Tensor]:
         fragments = (parameter._hp_mapping.get_hp_fragment() for parameter in self._owned)

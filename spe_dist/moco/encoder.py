@@ -67,11 +67,12 @@ class MomentumKeyEncoder:
         momentum: float = 0.999,
         average: Literal["sharded", "replicated"] = "sharded",
         query: nn.Module | None = None,
+        compiled: bool | None = None,
     ) -> None:
         """`module`: a copy of the query's module, its parameters whole on this rank, in the type it computes in.
 
         `query`: the module that the source reads from; only its buffers are taken, each time the weights are. Start
-        with `start()` or `load_state_dict()`; building is a collective.
+        with `start()` or `load_state_dict()`; building is a collective. `compiled`: as `KeyAverage` takes it.
         """
         self._module = module
         self._gathering: Gathering | None = None  # weights on their way into the module
@@ -80,6 +81,7 @@ class MomentumKeyEncoder:
         self.momentum = momentum
         self.replicated = average == "replicated"
         self.query = query
+        self.compiled = compiled
         self.layout = FlatLayout.of(module)
         self.average: KeyAverage | None = None
         self._parameters = dict(module.named_parameters())
@@ -107,7 +109,7 @@ class MomentumKeyEncoder:
     def start(self) -> None:
         """Begin as an exact copy of the query: the average is its float32 weights, `module` these in its own type."""
         self.finish()
-        self.average = KeyAverage(join(self._read(), self._home()), self.momentum)
+        self.average = KeyAverage(join(self._read(), self._home()), self.momentum, self.compiled)
         self._publish()
 
     def follow(self) -> None:
@@ -148,7 +150,7 @@ class MomentumKeyEncoder:
         self.finish()
         average_P, compensation_P = (self._held_part(state[key]) for key in ("average", "compensation"))
         if self.average is None:
-            self.average = KeyAverage(average_P, self.momentum)
+            self.average = KeyAverage(average_P, self.momentum, self.compiled)
         self.average.restore(average_P, compensation_P)
         self._publish()
 

@@ -132,3 +132,20 @@ def join(pieces: Sequence[Tensor], device: torch.device | None = None) -> Tensor
     if not pieces:
         return torch.empty(0, dtype=torch.float32, device=device)
     return torch.cat([piece.float() for piece in pieces]).to(device or pieces[0].device)
+
+
+def merged(pieces: Sequence[Tensor]) -> list[Tensor]:
+    """The same numbers in fewer pieces: 1-d views that lie one behind the other in memory become one."""
+    runs: list[Tensor] = []
+    for piece in pieces:
+        if runs and _follows(runs[-1], piece):
+            run = runs.pop()
+            piece = run.as_strided((run.numel() + piece.numel(),), (1,), run.storage_offset())
+        runs.append(piece)
+    return runs
+
+
+def _follows(run: Tensor, piece: Tensor) -> bool:
+    same = (run.dtype, run.device) == (piece.dtype, piece.device) and run.is_contiguous() and piece.is_contiguous()
+    in_one = same and run.untyped_storage().data_ptr() == piece.untyped_storage().data_ptr()
+    return in_one and run.storage_offset() + run.numel() == piece.storage_offset()

@@ -47,7 +47,7 @@ def add_product(sum_MK: Tensor, a_MN: Tensor, b_NK: Tensor, kind: ProductType) -
         sum_MK += torch.mm(a_MN, b_NK, out_dtype=torch.float32)
         return
     with _matmul_precision("tf32" if kind == "tf32" else "ieee"):
-        sum_MK.addmm_(a_MN, b_NK)
+        torch.addmm(sum_MK, a_MN, b_NK, out=sum_MK)  # whose operations torch counts, unlike addmm_'s
 
 
 def as_factor(tensor: Tensor, kind: ProductType) -> Tensor:

@@ -48,5 +48,6 @@ def build_engine(
         moco.momentum,
         moco.average,
         query,
+        compiled=True if config.train.compile else None,
     )
     return engine, MomentumContrast(keys, *queues)

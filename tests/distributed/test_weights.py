@@ -9,9 +9,9 @@ from torch import nn
 from spe_dist.distributed.context import start_ranks
 from spe_dist.distributed.engine import import_deepspeed
 from spe_dist.distributed.launch import detect
-from spe_dist.distributed.weights import weight_source
+from spe_dist.distributed.weights import Zero12Masters, weight_source
 from spe_dist.moco import KeyQueue, MomentumContrast, MomentumKeyEncoder
-from spe_dist.moco.layout import FlatLayout, join
+from spe_dist.moco.layout import FlatLayout, join, merged
 
 pytestmark = pytest.mark.distributed
 
@@ -102,6 +102,8 @@ def check_case(case):
     source = encoders["sharded"].source
     by_rank = context.all_gather_object(list(source.intervals))
     layout.check_cover(by_rank)
+    if isinstance(source, Zero12Masters):
+        assert len(merged(source.pieces())) <= 2  # one of each parameter group
     for encoder in encoders.values():
         for parameter in encoder.module.parameters():
             parameter.zero_()

@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from spe_dist.moco import FlatLayout, Interval, KeyAverage, PlainWeights
-from spe_dist.moco.average import CHUNK_NUMEL_CPU
+from spe_dist.moco.average import (
+    CHUNK_NUMEL_COMPILED,
+    CHUNK_NUMEL_CPU,
+    _step_to_compile,
+    compensated_step,
+    compiled_step,
+)
+from spe_dist.moco.layout import merged
 
 
 def run(sources, momentum, pieces=1):
@@ -61,6 +68,66 @@ def test_the_average_does_not_depend_on_how_the_vector_is_cut():
             part.update([source[a:b]])
     assert torch.equal(whole.average_P, torch.cat([p.average_P for p in parts]))
     assert torch.equal(whole.compensation_P, torch.cat([p.compensation_P for p in parts]))
+
+
+@pytest.fixture
+def compiled():
+    """Compiles for one thread and forgets what was compiled."""
+    compiled_step.cache_clear()
+    yield
+    compiled_step.cache_clear()
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_the_compiled_kernel_gives_the_bits_of_single_operations(compiled, dtype, monkeypatch):
+    """Pieces of several lengths, joined and alone, at borders that are no multiple of a vector."""
+    monkeypatch.setitem(CHUNK_NUMEL_COMPILED, "cpu", 1_000)
+    sources = [torch.randn(4_321, generator=torch.Generator().manual_seed(i)).to(dtype) for i in range(4)]
+    fast, plain = (KeyAverage(sources[0], 0.999, compiled) for compiled in (True, False))
+    assert fast._step is not compensated_step
+    for source in sources[1:]:
+        pieces = [source[:7].clone(), source[7:1_500], source[1_500:3_003].clone(), source[3_003:]]
+        fast.update(pieces)
+        plain.update(pieces)
+        assert torch.equal(fast.average_P, plain.average_P)
+        assert torch.equal(fast.compensation_P, plain.compensation_P) and plain.compensation_P.any()
+
+
+def test_the_compiled_kernel_is_one():
+    from torch._inductor.utils import run_and_get_code
+
+    step = torch.compile(_step_to_compile, dynamic=True, options={"emulate_precision_casts": True})
+    _, code = run_and_get_code(step, *torch.randn(3, 5_000), 0.001)
+    assert "\n".join(code).count('extern "C"') == 1
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("fault", ["other bits", "no compiler"])
+def test_a_kernel_that_cannot_be_compiled_or_gives_other_bits_is_not_used(compiled, fault, monkeypatch):
+    def compiles(function, **given):
+        def step(average_N, compensation_N, source_N, rate):
+            if fault == "no compiler":
+                raise RuntimeError("no C compiler")
+            average_N.lerp_(source_N, rate)
+
+        return step
+
+    monkeypatch.setattr(torch, "compile", compiles)
+    with pytest.warns(UserWarning, match="no C compiler" if fault == "no compiler" else "its bits differ"):
+        average = KeyAverage(torch.ones(5), 0.5, compiled=True)
+    average.update([torch.zeros(5)])
+    assert torch.equal(average.average_P, torch.full((5,), 0.5))
+
+
+def test_views_one_behind_the_other_become_one_piece():
+    flat, other = torch.arange(20.0), torch.arange(3.0)
+    pieces = [flat[2:5], flat[5:6], flat[6:11], flat[12:15], other, flat[15:20].double(), flat[0:2], flat[2:4]]
+    found = merged(pieces)
+    assert [piece.numel() for piece in found] == [9, 3, 3, 5, 4]
+    assert found[0].data_ptr() == flat[2:].data_ptr()
+    assert torch.equal(torch.cat([p.float() for p in found]), torch.cat([p.float() for p in pieces]))
+    assert merged([]) == []
 
 
 def test_the_start_is_a_copy_and_not_a_view():
