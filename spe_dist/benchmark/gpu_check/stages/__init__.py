@@ -1,0 +1,1 @@
+"""What each stage of a check does, in a process of its own."""
