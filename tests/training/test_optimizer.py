@@ -30,7 +30,7 @@ def test_fused_adamw_equals_the_formula():
     optimizer = make_adamw([{"params": [weight], "weight_decay": 0.01}], CONFIG, "cpu")
     settings = CONFIG.optimizer
     for step in range(1, 6):
-        gradient = torch.randn(50)
+        gradient = 1e-5 * torch.randn(50)  # so small that epsilon counts
         weight.grad = gradient
         optimizer.step()
         gradient = gradient.double()

@@ -1,4 +1,5 @@
 import json
+import math
 
 import pytest
 import torch
@@ -110,6 +111,21 @@ def test_rows_are_means_over_global_counts(tmp_path, context):
     assert (row["pieces_per_s"], row["data_wait_share"]) == (200.0, 0.2)
     assert row["peak_memory_gib"] == 1.0
     assert "weights" not in row and "spo_loss" not in row
+
+
+def test_accuracies_of_the_orders_are_shares_of_each_order():
+    row = {"masked_pieces": 0, "permuted_spans": 10, "sentences": 5, "step_s": 2.0}
+    sums = {
+        "spo/loss": [5.0],
+        "spo/correct": [4.0],
+        "spo/class_correct": [1.0, 3.0, 0.0],
+        "spo/class_count": [2.0, 8.0, 0.0],
+        "data_wait_s": [1.0],
+    }
+    row = finish_row({**row, "weights": {"tbo": 9.0, "spo": 3.0, "cspo": 7.0}}, sums, ranks=2)
+    assert (row["spo_loss"], row["loss"], row["spo_accuracy"]) == (0.5, 1.5, 0.4)
+    assert (row["spo_accuracy_order0"], row["spo_accuracy_order1"]) == (0.5, 0.375)
+    assert math.isnan(row["spo_accuracy_order2"]) and row["data_wait_share"] == 0.25
 
 
 def test_rows_of_a_part_that_is_trained_again_are_replaced(tmp_path, context):

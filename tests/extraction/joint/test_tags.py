@@ -59,6 +59,7 @@ def test_spans_become_tags_and_tags_the_same_spans():
 
 def test_of_overlapping_spans_the_longest_give_the_tags():
     assert flat_spans([(2, 4), (0, 3), (3, 4), (6, 7), (6, 7), (8, 10), (9, 11)]) == [(0, 3), (3, 4), (6, 7), (8, 10)]
+    assert flat_spans([(0, 2), (1, 5)]) == [(1, 5)] and flat_spans([(1, 3), (0, 2)]) == [(0, 2)]
     assert flat_spans([]) == []
     assert np.array_equal(tags_of_spans([], 2), [3, 3])
 

@@ -166,6 +166,17 @@ def test_json_lines_give_text_or_words_and_keep_the_record_s_id(tmp_path: Path) 
     assert by_line[6][0].sentence.words == ("A", "b", ",", "c", ".")
 
 
+def test_sentences_given_as_strings_stand_behind_their_spaces(tmp_path: Path) -> None:
+    path = tmp_path / "strings.jsonl"
+    path.write_text(json.dumps({"sentences": ["  He said: Go.", "", " \u00e9 Now. "]}) + "\n")
+    located = read(path)
+    assert [(place.start, sentence.text) for place, sentence in located] == [
+        (2, "He said: Go."),
+        (15, ""),
+        (17, "\u00e9 Now."),
+    ]
+
+
 def test_a_json_list_is_read_item_by_item(tmp_path: Path) -> None:
     path = tmp_path / "corpus.json"
     path.write_text(json.dumps([{"tokens": ["a", "b"], "orig_id": 7}, {"tokens": ["c"]}], indent=1))
@@ -207,6 +218,7 @@ def test_a_text_that_does_not_hold_the_words_is_counted(tmp_path: Path) -> None:
 def test_words_are_found_in_their_text_only_in_order_and_without_rest() -> None:
     assert find_words(["a", "b"], " a\tb ") == [(1, 2), (3, 4)]
     assert find_words(["a", "b"], "a x b") is None
+    assert find_words(["a", "a", "ba"], "a aba") == [(0, 1), (2, 3), (3, 5)]
     assert find_words(["b", "a"], "a b") is None
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from spe_dist import Extractor, predict
 from spe_dist.extraction.corpora import corpus
-from spe_dist.extraction.predicting.results import Entity, Relation, Sentence, result_of
+from spe_dist.extraction.predicting.results import Entity, MinProbability, Relation, Sentence, result_of
 
 TEXT = "John Smith works for IBM in Boston. He \U0001f600 likes\nit; Ann\u2028went to Paris."
 
@@ -23,6 +23,24 @@ def sentence() -> Sentence:
     spans = ((0, 4), (5, 10), (11, 16), (17, 20), (21, 24), (24, 25))
     found = corpus.Sentence(words, (smith, ibm), (works,), "John\nSmith works for IBM.", spans)
     return result_of(found, start=100)
+
+
+def test_what_is_less_probable_is_left_out_with_its_relations():
+    a, b, c = (corpus.Entity(i, i + 1, "T", probability=p) for i, p in enumerate((0.9, 0.5, 0.9)))
+    pairs = [(a, b, 0.8), (b, c, 0.8), (a, c, 0.8), (c, a, 0.4)]
+    relations = tuple(corpus.Relation("r", *pair) for pair in pairs)
+    sentence = corpus.Sentence(("x", "y", "z"), (a, b, c), relations)
+
+    def kept(**limits):
+        left = MinProbability.of(**limits).apply(sentence)
+        return left.entities, [relations.index(relation) for relation in left.relations]
+
+    assert kept(both=0.0) == ((a, b, c), [0, 1, 2, 3])
+    assert kept(both=0.6) == ((a, c), [2])
+    assert kept(both=0.5) == ((a, b, c), [0, 1, 2])
+    assert kept(both=0.0, entities=0.6) == ((a, c), [2, 3])
+    assert kept(both=0.6, relations=0.0) == ((a, c), [2, 3])
+    assert kept(both=0.6, entities=0.0) == ((a, b, c), [0, 1, 2])
 
 
 def test_results_print_as_what_was_found(sentence):

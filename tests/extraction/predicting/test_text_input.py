@@ -52,6 +52,13 @@ def test_offsets_count_characters_of_the_whole_file(tmp_path_factory, text, line
     check_offsets(read(path, format="text", lines=lines, tokenised=tokenised), text)
 
 
+def test_tokenised_text_of_several_lines_counts_its_line_breaks():
+    found = [
+        (start, sentence.words) for start, sentence in sentences_of_text("a b\n\n \U0001f600 c\nd", tokenised=True)
+    ]
+    assert found == [(0, ("a", "b")), (6, ("\U0001f600", "c")), (10, ("d",))]
+
+
 def test_wrapped_lines_are_joined_and_blank_lines_part_documents(tmp_path):
     text = (
         "A Heading\n\nThe first sentence of this text goes on over the end of\nthe line. A second one ends at Mr.\n"
