@@ -15,7 +15,7 @@ PYTHON ?=
 TORCH ?=
 WORKERS ?= 2
 
-.PHONY: FORCE help install pretrain table test test-slurm test-wheel test-all lint docs lock clean
+.PHONY: FORCE help install pretrain table test test-slurm test-wheel test-all mutants lint docs lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## *' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -49,6 +49,9 @@ test-slurm: $(INSTALLED)  ## the Slurm tests: root on a Debian machine, installs
 
 test-wheel: $(INSTALLED)  ## the wheel in an empty environment: every command from a foreign folder
 	@$(RUN) python -m pytest tests/installation $(ARGS)
+
+mutants: $(INSTALLED)  ## do the tests see plausible bugs? each of tests/mutants/*.yaml in turn, outside CI
+	@$(RUN) python tools/mutants.py $(ARGS)
 
 test-all: $(INSTALLED)  ## all tests but those of Slurm, the long ones too
 	@$(RUN) python -m pytest -n $(WORKERS) -m "not slurm" $(ARGS)

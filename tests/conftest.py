@@ -33,14 +33,16 @@ os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get(
 
 import pytest
 import torch
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 torch.set_num_threads(1)
 # A busy machine is slow without a fault of ours; examples of one test may overwrite each other's files.
 settings.register_profile(
     "tests", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 )
-settings.load_profile("tests")
+# Where it only counts whether a test fails (tools/mutants.py), the smallest example of it need not be found.
+settings.register_profile("mutants", settings.get_profile("tests"), phases=[Phase.explicit, Phase.generate])
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "tests"))
 
 pytest_plugins = ["extraction_fixtures"]
 
