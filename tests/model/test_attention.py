@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from shadow import META, Shadow
 
 from spe_dist.model import attention as attention_module
 from spe_dist.model.attention import attention, choose_backend, plan_padding
@@ -96,6 +97,26 @@ def test_the_reason_for_the_grouped_backend_is_told(device, dtype, head_size, wo
     backend = choose_backend(torch.device(device), dtype, head_size, 0.1)
     assert backend.name == "grouped"
     assert word in backend.why
+
+
+@pytest.mark.parametrize("kernel", ["flash", "varlen"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_packed_kernels_are_given_what_the_reference_is(kernel, dtype):
+    """Without a GPU: their arguments and gradients are torch's, what they compute is stood in for."""
+    lengths = [3, 40, 7, 1, 22]
+    qkv, cu_seqlens, weights = random_inputs(lengths, head_size=16, dtype=dtype)
+    plain = reference(*qkv, lengths)
+    expected = (plain, *torch.autograd.grad((plain * weights.double()).sum(), qkv))
+    dropout_p = {"flash": 0.1, "varlen": 0.0}[kernel]  # the stand-in drops nothing
+    assert choose_backend(META, dtype, 16, dropout_p).name == kernel
+    with Shadow() as shadow:
+        on_gpu = [x.detach().to(META).requires_grad_() for x in qkv]
+        ours = attention(*on_gpu, cu_seqlens.to(META), max(lengths), dropout_p)
+        gradients = torch.autograd.grad((ours * weights.to(META)).sum(), on_gpu)
+        found = [shadow.read(tensor).double() for tensor in (ours, *gradients)]
+    tolerance = {torch.float16: 4e-3, torch.bfloat16: 3e-2}[dtype]
+    for mine, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, theirs.double(), rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.gpu

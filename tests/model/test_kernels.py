@@ -5,11 +5,14 @@ import sys
 
 import pytest
 import torch
+from project import ROOT
 
 from spe_dist.errors import ConfigError
 from spe_dist.model import kernels
 from spe_dist.model.kernels import choose_kernels, find_apex, layer_norm_class
-from spe_dist.training.optimizer import make_adamw
+from spe_dist.model.loading import load_encoder
+from spe_dist.model.spe import build_pretraining_model
+from spe_dist.training.optimizer import make_adamw, param_groups
 
 
 @pytest.fixture
@@ -52,16 +55,14 @@ def test_nvidias_apex_without_its_extensions_is_refused(install):
         layer_norm_class("apex")
 
 
-def test_nvidias_apex_is_used_on_a_gpu_only(install, monkeypatch):
-    install(
-        {
-            "apex/__init__.py": "",
-            "apex/normalization/__init__.py": "class FusedLayerNorm: pass",
-            "fused_layer_norm_cuda.py": "",
-            "amp_C.py": "",
-        }
-    )
+@pytest.fixture
+def nvidias_apex(install, monkeypatch):
+    """NVIDIA's apex, built, in a plain form with its signatures."""
+    monkeypatch.syspath_prepend(str(ROOT / "tests" / "helpers" / "apex_stand_in"))
     assert find_apex().usable
+
+
+def test_nvidias_apex_is_used_on_a_gpu_only(nvidias_apex, monkeypatch):
     with pytest.raises(ConfigError, match="CPU"):
         kernels.use_apex("apex", torch.device("cpu"))
     monkeypatch.setattr(kernels, "default_device", lambda: torch.device("cuda"))
@@ -73,6 +74,38 @@ def test_every_part_names_its_kernel_and_the_reason(small_config):
     rows = {row.part: row for row in choose_kernels(small_config(), "cpu")}
     assert {"attention", "LayerNorm", "bias-GELU", "AdamW"} <= set(rows)
     assert all(row.kernel and row.why for row in rows.values())
+
+
+def test_apex_trains_as_torch_does(nvidias_apex, small_config, make_batch, monkeypatch):
+    """Built with its LayerNorm and stepped by its AdamW: the same names of parameters, gradients and weights."""
+    monkeypatch.setattr(kernels, "default_device", lambda: torch.device("cuda"))
+    trained = {}
+    for kernel, norm, adamw in (("apex", "FusedLayerNorm", "FusedAdam"), ("torch", "LayerNorm", "AdamW")):
+        config = small_config(kernels=kernel)
+        model = build_pretraining_model(config, load_encoder(None, config.model, 120, 0, kernel).encoder)
+        assert {type(m).__name__ for m in model.modules() if "Norm" in type(m).__name__} == {norm}
+        outputs = model(make_batch())
+        (outputs.pair_queries_BC.pow(2).sum() + outputs.tbo_logits_MV.logsumexp(1).sum()).backward()
+        gradients = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+        optimizer = make_adamw(param_groups(model, 0.1), config, "cuda" if kernel == "apex" else "cpu")
+        assert type(optimizer).__name__ == adamw
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(3):
+            for parameter in model.parameters():
+                parameter.grad = torch.randn(parameter.shape, generator=generator)
+            for group in optimizer.param_groups:
+                group["lr"] = 0.01
+            optimizer.step()
+        trained[kernel] = gradients, model.state_dict()
+    for ours, torchs in zip(*trained.values(), strict=True):
+        assert ours.keys() == torchs.keys()
+        for name, value in torchs.items():
+            torch.testing.assert_close(ours[name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_a_run_with_apex_names_its_kernels(nvidias_apex, small_config):
+    chosen = {row.part: row.kernel for row in choose_kernels(small_config(kernels="apex"), "cuda", torch.float32)}
+    assert chosen["LayerNorm"] == "apex FusedLayerNorm" and chosen["AdamW"] == "apex FusedAdam"
 
 
 @pytest.mark.gpu

@@ -1,0 +1,1 @@
+"""The compiled part that apex has where it was built for CUDA."""

@@ -1,0 +1,1 @@
+"""Stands in for NVIDIA's apex where there is no GPU: its names and signatures, computed plainly."""
