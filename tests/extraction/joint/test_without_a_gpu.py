@@ -1,5 +1,6 @@
 """Training and prediction of the joint model the way a GPU takes: same numbers as on a CPU, and few waits for it."""
 
+import warnings
 from collections import Counter
 from dataclasses import fields
 
@@ -51,6 +52,21 @@ def test_prediction_finds_the_same_and_waits_three_times_a_batch(joint, examples
             found = model.predict(collate(examples).to(META))
     assert_same_prediction(found, expected)
     assert 0 < sum(counter.waits.values()) <= MOST_WAITS_OF_PREDICTION
+
+
+@pytest.mark.gpu
+def test_prediction_on_a_gpu_waits_three_times_a_batch(joint, examples):
+    model, batch = joint.build_model().float().eval().cuda(), collate(examples)
+    expected = model.predict(batch.to("cuda"))  # what is made at the first time
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            found = model.predict(batch.to("cuda"))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert_same_prediction(found, expected)
+    assert sum("synchroniz" in str(warning.message) for warning in caught) <= MOST_WAITS_OF_PREDICTION
 
 
 @pytest.mark.parametrize("pairs_at_once", [1, 7])
