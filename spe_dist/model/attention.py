@@ -197,7 +197,12 @@ def _varlen(q: Tensor, k: Tensor, v: Tensor, cu_seqlens_Q1: Tensor, max_seqlen: 
     return out
 
 
-@torch.compiler.disable
+@torch.compiler.disable  # its groups are others in each batch
+def _by_groups(q_THD: Tensor, k_THD: Tensor, v_THD: Tensor, padding: PaddingPlan, dropout_p: float) -> Tensor:
+    with autocast(q_THD.device, enabled=False):  # its steps choose their types themselves
+        return _grouped(q_THD, k_THD, v_THD, padding, dropout_p)
+
+
 def attention(
     q_THD: Tensor,
     k_THD: Tensor,
@@ -211,16 +216,29 @@ def attention(
 
     `padding` is `plan_padding(cu_seqlens_Q1, max_seqlen, T, H)`; a caller with several layers plans once.
     """
-    backend = choose_backend(q_THD.device, q_THD.dtype, q_THD.shape[2], dropout_p)
-    if backend.name == "varlen":
+    backend = choose_backend(q_THD.device, q_THD.dtype, q_THD.shape[2], dropout_p).name
+    if backend == "grouped":
+        padding = padding or plan_padding(cu_seqlens_Q1, max_seqlen, *q_THD.shape[:2])
+    return attend(backend, q_THD, k_THD, v_THD, cu_seqlens_Q1, max_seqlen, dropout_p, padding)
+
+
+def attend(
+    backend: str,
+    q_THD: Tensor,
+    k_THD: Tensor,
+    v_THD: Tensor,
+    cu_seqlens_Q1: Tensor,
+    max_seqlen: int,
+    dropout_p: float,
+    padding: PaddingPlan | None,
+) -> Tensor:
+    """`attention` by the backend that `choose_backend` gave; `padding` where that is "grouped".
+
+    torch.compile takes the packed kernels into its graphs and leaves them for "grouped".
+    """
+    if backend == "varlen":
         return _varlen(q_THD, k_THD, v_THD, cu_seqlens_Q1, max_seqlen)
-    if backend.name == "flash":
+    if backend == "flash":
         return _flash(q_THD, k_THD, v_THD, cu_seqlens_Q1, max_seqlen, dropout_p)
-    padding = padding or plan_padding(cu_seqlens_Q1, max_seqlen, *q_THD.shape[:2])
-    with autocast(q_THD.device, enabled=False):  # its steps choose their types themselves
-        return _grouped(q_THD, k_THD, v_THD, padding, dropout_p)
-
-
-def needs_padding(device: torch.device, dtype: torch.dtype, head_size: int, dropout_p: float) -> bool:
-    """Whether `attention` would plan a padding for such tensors."""
-    return choose_backend(device, dtype, head_size, dropout_p).name == "grouped"
+    assert padding is not None
+    return _by_groups(q_THD, k_THD, v_THD, padding, dropout_p)

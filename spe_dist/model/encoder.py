@@ -10,7 +10,6 @@ Legend of the shape suffixes:
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -19,24 +18,27 @@ from transformers import BertConfig
 from transformers.activations import ACT2FN
 
 from spe_dist.errors import ConfigError
-from spe_dist.model.attention import PaddingPlan, attention, needs_padding, plan_padding
+from spe_dist.model.attention import PaddingPlan, attend, choose_backend, plan_padding
 from spe_dist.model.devices import autocast, product_dtype
 from spe_dist.model.dropout import Dropout
 from spe_dist.model.kernels import layer_norm_class
 
 # On a CPU 16-bit products are oneDNN's, which makes a kernel for each shape that it meets: half a millisecond and up to
-# a MiB each. Packed batches have as many tokens as they happen to have, so these are rounded up to one of few numbers.
+# a MiB each. Compiled parts take any number of tokens, but few numbers can be recorded as CUDA graphs. Packed batches
+# have as many tokens as they happen to have, so for both these are rounded up to one of few numbers.
 SIZES_PER_DOUBLING = 8
 FEWEST_TOKENS = 64
 
 
-@dataclass(frozen=True)
 class Packing:
-    """Borders of the sequences, as every layer's attention needs them."""
+    """Borders of the sequences, as every layer's attention needs them.
 
-    cu_seqlens_Q1: Tensor
-    max_seqlen: int
-    padding: PaddingPlan | None
+    No dataclass: torch.compile would look into the whole padding of each batch, and compile for each of them.
+    """
+
+    def __init__(self, cu_seqlens_Q1: Tensor, max_seqlen: int, backend: str, padding: PaddingPlan | None) -> None:
+        self.cu_seqlens_Q1, self.max_seqlen = cu_seqlens_Q1, max_seqlen
+        self.backend, self.padding = backend, padding
 
 
 def check_config(config: BertConfig) -> None:
@@ -92,8 +94,15 @@ class SelfAttention(nn.Module):
             linear(x_TD).unflatten(1, (self.n_heads, -1)) for linear in (self.query, self.key, self.value)
         )
         dropout_p = self.dropout_p if self.training else 0.0
-        return attention(
-            q_THD, k_THD, v_THD, packing.cu_seqlens_Q1, packing.max_seqlen, dropout_p, packing.padding
+        return attend(
+            packing.backend,
+            q_THD,
+            k_THD,
+            v_THD,
+            packing.cu_seqlens_Q1,
+            packing.max_seqlen,
+            dropout_p,
+            packing.padding,
         ).flatten(1)
 
 
@@ -178,6 +187,9 @@ class PackedBertEncoder(nn.Module):
     product_dtype: torch.dtype | None = None
     """Type of the matrix products of layers whose weights, sums and LayerNorms are float32; None: the weights' own."""
 
+    fills_up: bool = False
+    """Whether the numbers of tokens are rounded up everywhere, not only where 16-bit products of a CPU want it."""
+
     def __init__(self, config: BertConfig, kernels: str = "auto", with_pooler: bool = True):
         super().__init__()
         check_config(config)
@@ -210,17 +222,20 @@ class PackedBertEncoder(nn.Module):
         device = piece_ids_T.device
         with self._autocast(device):
             dtype = product_dtype(self.embeddings.word_embeddings.weight)
-            if device.type == "cpu" and dtype != torch.float32:
-                piece_ids_T, positions_T, cu_seqlens_Q1 = _filled_up(piece_ids_T, positions_T, cu_seqlens_Q1)
+            if self.fills_up or (device.type == "cpu" and dtype != torch.float32):
+                piece_ids_T, positions_T, cu_seqlens_Q1, max_seqlen = _filled_up(
+                    piece_ids_T, positions_T, cu_seqlens_Q1, max_seqlen
+                )
                 if kept_N is not None:
-                    kept_N = F.pad(kept_N, (0, rounded_up(n_wanted) - n_wanted))
+                    kept_N = filled(kept_N)
             x_TD = self.embeddings(piece_ids_T, positions_T)
             padding = None
             dropout_p = self.config.attention_probs_dropout_prob if self.training else 0.0
             head_size = self.config.hidden_size // self.config.num_attention_heads
-            if needs_padding(device, dtype, head_size, dropout_p):
+            backend = choose_backend(device, dtype, head_size, dropout_p).name
+            if backend == "grouped":
                 padding = plan_padding(cu_seqlens_Q1, max_seqlen, x_TD.shape[0], self.config.num_attention_heads)
-            return self.encoder(x_TD, Packing(cu_seqlens_Q1, max_seqlen, padding), kept_N)[:n_wanted]
+            return self.encoder(x_TD, Packing(cu_seqlens_Q1, max_seqlen, backend, padding), kept_N)[:n_wanted]
 
     def _autocast(self, device: torch.device) -> contextlib.AbstractContextManager[object]:
         if self.product_dtype is None:
@@ -234,10 +249,27 @@ def rounded_up(count: int) -> int:
     return max(-(-count // step) * step, FEWEST_TOKENS)
 
 
-def _filled_up(piece_ids_T: Tensor, positions_T: Tensor, cu_seqlens_Q1: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The same with one more sequence, which nothing looks at, so that the number of tokens is a rounded one."""
-    n_filler = rounded_up(piece_ids_T.shape[0]) - piece_ids_T.shape[0]
-    if n_filler == 0:
-        return piece_ids_T, positions_T, cu_seqlens_Q1
-    borders_Q1 = torch.cat([cu_seqlens_Q1, cu_seqlens_Q1[-1:] + n_filler])
-    return F.pad(piece_ids_T, (0, n_filler)), F.pad(positions_T, (0, n_filler)), borders_Q1
+def filled(index_N: Tensor) -> Tensor:
+    """An index with further zeros behind it, so that its length is a rounded one."""
+    n_filler = rounded_up(index_N.shape[0]) - index_N.shape[0]
+    return F.pad(index_N, (0, n_filler)) if n_filler else index_N
+
+
+def _filled_up(
+    piece_ids_T: Tensor, positions_T: Tensor, cu_seqlens_Q1: Tensor, max_seqlen: int
+) -> tuple[Tensor, Tensor, Tensor, int]:
+    """The same with further sequences, which nothing looks at, so that the number of tokens is a rounded one.
+
+    They are as many for all batches of as many sequences, and about as long as those are, so that attention costs no
+    more for them than for others.
+    """
+    n_sequences = -(-(cu_seqlens_Q1.shape[0] - 1) // SIZES_PER_DOUBLING)
+    n_tokens = piece_ids_T.shape[0]
+    n_filler = rounded_up(n_tokens + n_sequences) - n_tokens  # at least one for each
+    ends = torch.arange(1, n_sequences + 1, device=cu_seqlens_Q1.device) * n_filler // n_sequences + n_tokens
+    return (
+        F.pad(piece_ids_T, (0, n_filler)),
+        F.pad(positions_T, (0, n_filler)),
+        torch.cat([cu_seqlens_Q1, ends.to(cu_seqlens_Q1.dtype)]),
+        max(max_seqlen, -(-n_filler // n_sequences)),
+    )

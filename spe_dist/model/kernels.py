@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from spe_dist.config.pretraining import Config
 from spe_dist.errors import ConfigError
@@ -96,10 +97,74 @@ def layer_norm_class(kernels: str = "auto") -> type[nn.Module]:
     return importlib.import_module("apex.normalization").FusedLayerNorm
 
 
-def compile_layers(encoder: nn.Module) -> None:
-    """torch.compile of each encoder layer in place, for any number of tokens; parameter names stay as they are."""
-    for layer in encoder.encoder.layer:  # type: ignore[union-attr]
-        layer.compile(dynamic=True)
+# Ways in which one piece of code is compiled: the last layer and the others; queries with and without gradient, and
+# keys; with and without autocast; sizes that happen to be equal at first. torch gives up after 8.
+MOST_VERSIONS = 32
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def compiled(function: Callable[P, T]) -> Callable[P, T]:
+    """torch.compile for tensors of any size: one version for all numbers of tokens."""
+    _allow_versions()
+    return torch.compile(function, dynamic=True)
+
+
+def _allow_versions() -> None:
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MOST_VERSIONS)
+
+
+def compile_model(spe: nn.Module, heads: Sequence[nn.Module | None] = ()) -> None:
+    """`compiled`, in place, for encoder layers, span and span pair encoder and `heads`; parameters keep their names.
+
+    Numbers of tokens, words and targets are symbols in the compiled code. They are rounded up to few all the same
+    (`PackedBertEncoder.fills_up`): memory is reused, a CPU's 16-bit products have few shapes, and CUDA graphs, which
+    hold one size each, can be recorded. What stays as it is: the embeddings, whose gradient on a GPU would be summed in
+    any order; the convolution over words and the maximum over spans, which gather and are no chain of small steps;
+    attention by groups, whose shapes are others in each batch.
+
+    Args:
+        spe: a `SpeModel`.
+        heads: further modules, None for those that are off.
+    """
+    _allow_versions()
+    parts: Any = spe
+    parts.encoder.fills_up = True
+    span_mlp = parts.span_encoder.mlp if parts.span_encoder is not None else None
+    layers = parts.encoder.encoder.layer
+    for module in (*layers, parts.encoder.pooler, span_mlp, parts.pair_encoder, parts.contrastive_head, *heads):
+        if module is not None:
+            module.compile(dynamic=True)
+
+
+def check_compile(device: torch.device, zero_stage: int) -> None:
+    """Compile something small, so that what is missing shows before training.
+
+    Raises:
+        ConfigError: `compile` is on, and ZeRO's stage or this machine does not go with it.
+    """
+    if zero_stage == 3:
+        raise ConfigError(
+            "compile=true, but stage 3 of ZeRO takes weights away between the layers that use them, and every change "
+            "of a weight's shape would be compiled again; use stage 1 or 2, or compile=false"
+        )
+    try:
+        if device.type == "cpu":
+            from torch._inductor import cpp_builder
+
+            cpp_builder.get_cpp_compiler()  # also where the trial's code is still there from a machine that had one
+        compiled(_trial)(torch.ones(64, device=device))
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        needed = "a C++ compiler (apt-get install g++)" if device.type == "cpu" else "triton and a C compiler"
+        raise ConfigError(
+            f"compile=true, but torch.compile fails here: {reason[:200]}; install {needed}, or use compile=false"
+        ) from error
+
+
+def _trial(x: Tensor) -> Tensor:
+    return F.gelu(x) * 2
 
 
 def kernel_lines(choices: Sequence[KernelChoice], verbose: bool) -> list[str]:
@@ -131,7 +196,7 @@ def choose_kernels(
     state = find_apex()
     apex = use_apex(config.train.kernels, device)
     default = "kernels=torch" if config.train.kernels == "torch" else f"torch's are the default; {state.detail}"
-    compiled = config.train.compile
+    is_compiled = config.train.compile
     if head_size is None:
         head_size = BERT_HEAD_SIZE if config.model.encoder else config.model.hidden_size // config.model.attention_heads
     key_dropout = config.model.dropout if config.moco.key_dropout else 0.0
@@ -147,8 +212,8 @@ def choose_kernels(
     rows.append(
         KernelChoice(
             "bias-GELU",
-            "compiled with its layer" if compiled else "torch linear + gelu",
-            "compile=true" if compiled else "the product adds the bias; apex's fused one is the tanh approximation",
+            "compiled with its layer" if is_compiled else "torch linear + gelu",
+            "compile=true" if is_compiled else "the product adds the bias; apex's fused one is the tanh approximation",
         )
     )
     rows.append(
@@ -159,7 +224,6 @@ def choose_kernels(
     if config.objectives.cspo:
         products = product_type(config.moco.contrast_dtype, device)
         rows.append(KernelChoice("contrast", f"products in {products}", f"contrast_dtype={config.moco.contrast_dtype}"))
-    rows.append(
-        KernelChoice("encoder layers", "torch.compile" if compiled else "eager", f"compile={str(compiled).lower()}")
-    )
+    how = "torch.compile" if is_compiled else "eager"
+    rows.append(KernelChoice("layers, heads and losses", how, f"compile={str(is_compiled).lower()}"))
     return rows

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from spe_dist.config.pretraining import Config
 from spe_dist.data.batches.packed import PackedBatch
 from spe_dist.errors import ConfigError
-from spe_dist.model.encoder import PackedBertEncoder
+from spe_dist.model.encoder import PackedBertEncoder, filled
 from spe_dist.model.heads import ContrastiveHead, PermutationHead, TokenBoundaryHead
-from spe_dist.model.kernels import compile_layers
+from spe_dist.model.kernels import compile_model
 from spe_dist.model.pair import SPANS, PairEncoder
 from spe_dist.model.span import SpanEncoder
 
@@ -33,7 +33,7 @@ from spe_dist.model.span import SpanEncoder
 class EncodedBatch:
     """Vectors of all sequences of a batch; None where the model has no such part."""
 
-    word_states_WD: Tensor  # state of each word's first piece
+    word_states_WD: Tensor  # state of each word's first piece; further rows are filler
     span_vectors_SH: Tensor | None
     pair_vectors_QH: Tensor | None
 
@@ -71,19 +71,29 @@ class SpeModel(nn.Module):
     def forward(self, batch: PackedBatch) -> EncodedBatch:
         n_cls = batch.n_sequences if self.pair_encoder is not None else 0
         kept_N = torch.cat([batch.cu_seqlens_Q1[:n_cls].long(), batch.first_piece_W])  # all that is read of the states
+        if self.encoder.fills_up:
+            kept_N = filled(kept_N)
         states_ND = self.encoder(
             batch.piece_ids_T, batch.positions_T, batch.cu_seqlens_Q1, batch.max_seqlen, kept_N=kept_N
         )
-        cls_QD, word_states_WD = states_ND.split([n_cls, batch.first_piece_W.shape[0]])
+        cls_QD, word_states_WD = states_ND.split([n_cls, kept_N.shape[0] - n_cls])
         if self.span_encoder is None:
             return EncodedBatch(word_states_WD, None, None)
-        span_vectors_SH = self.span_encoder(word_states_WD, batch.span_borders_S1)
+        span_vectors_SH = self._span_vectors(word_states_WD, batch.span_borders_S1)
         if self.pair_encoder is None:
             return EncodedBatch(word_states_WD, span_vectors_SH, None)
         if self.encoder.pooler is not None:
             cls_QD = self.encoder.pooler(cls_QD)
         pair_vectors_QH = self.pair_encoder(span_vectors_SH.unflatten(0, (-1, SPANS)), cls_QD)
         return EncodedBatch(word_states_WD, span_vectors_SH, pair_vectors_QH)
+
+    def _span_vectors(self, word_states_WD: Tensor, span_borders_S1: Tensor) -> Tensor:
+        """Those of the batch's spans; filler words are of one more span, which is left out."""
+        assert self.span_encoder is not None
+        if not self.encoder.fills_up:
+            return self.span_encoder(word_states_WD, span_borders_S1)
+        borders = F.pad(span_borders_S1, (0, 1), value=word_states_WD.shape[0])
+        return self.span_encoder(word_states_WD, borders)[:-1]
 
     def project(self, pair_vectors_QH: Tensor) -> Tensor:
         """What is compared: the contrastive head's output, or the span pair vector itself where there is no head."""
@@ -142,18 +152,27 @@ class PretrainingModel(nn.Module):
 
     def _tbo(self, batch: PackedBatch, word_states_WD: Tensor) -> tuple[Tensor, Tensor | float]:
         assert self.tbo_head is not None
-        if batch.tbo_label_M.shape[0] == 0:  # one in place of none: every rank calls every module
-            logits_1V = self.tbo_head(word_states_WD[:1], batch.positions_T[:1])
-            return logits_1V[:0], 0.0 * logits_1V[:, 0].sum()
         word_M = torch.searchsorted(batch.first_piece_W, batch.tbo_first_piece_M)
-        return self.tbo_head(word_states_WD[word_M], batch.tbo_offset_M), 0.0
+        logits_MV = self.tbo_head(word_states_WD[self._some(word_M)], self._some(batch.tbo_offset_M))
+        return _without_filler(logits_MV, word_M.shape[0])
 
     def _spo(self, batch: PackedBatch, span_vectors_SH: Tensor | None) -> tuple[Tensor, Tensor | float]:
         assert self.spo_head is not None and span_vectors_SH is not None
-        if batch.spo_label_P.shape[0] == 0:
-            logits_1O = self.spo_head(span_vectors_SH[:1])
-            return logits_1O[:0], 0.0 * logits_1O.sum()
-        return self.spo_head(span_vectors_SH[batch.spo_span_P]), 0.0
+        logits_PO = self.spo_head(span_vectors_SH[self._some(batch.spo_span_P)])
+        return _without_filler(logits_PO, batch.spo_label_P.shape[0])
+
+    def _some(self, index_N: Tensor) -> Tensor:
+        """The index filled up: to one in place of none, as every rank calls every module, and to a rounded number."""
+        if self.spe.encoder.fills_up:
+            return filled(index_N)
+        return index_N if index_N.shape[0] else index_N.new_zeros(1)
+
+
+def _without_filler(logits_NX: Tensor, n_real: int) -> tuple[Tensor, Tensor | float]:
+    """(the first rows, a zero that ties the head to the graph where there are none)."""
+    if logits_NX.shape[0] == n_real:
+        return logits_NX, 0.0
+    return logits_NX[:n_real], 0.0 if n_real else 0.0 * logits_NX[:, 0].sum()
 
 
 def views_only(batch: PackedBatch) -> PackedBatch:
@@ -231,7 +250,7 @@ def build_pretraining_model(config: Config, encoder: PackedBertEncoder) -> Pretr
         if objectives.spo:
             spo_head = PermutationHead(model.span_size, model.dropout, config.train.kernels)
     if config.train.compile:
-        compile_layers(encoder)
+        compile_model(spe, (tbo_head, spo_head))
     return PretrainingModel(spe, tbo_head, spo_head)
 
 
@@ -244,5 +263,5 @@ def build_key_encoder(model: PretrainingModel, config: Config) -> KeyEncoder:
     keys.normalize, keys.dropout_on = config.moco.normalize, config.moco.key_dropout
     keys.requires_grad_(False)
     if config.train.compile:
-        compile_layers(keys.encoder)
+        compile_model(keys)
     return keys.train()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from spe_dist.data.batches.loader import step_loader
 from spe_dist.distributed.checkpoint import Checkpoints
 from spe_dist.distributed.context import RankContext
 from spe_dist.distributed.deepspeed_config import DTYPES, BatchPlan, Precision
+from spe_dist.model.kernels import check_compile
 from spe_dist.model.spe import PretrainingModel, build_key_encoder, build_pretraining_model
 from spe_dist.pretraining import build, resume
 from spe_dist.training.footprint import disk_line, engine_memory, memory_line, rank_memory, saved_activations
@@ -31,6 +33,9 @@ def describe_pretraining(
         SpeError: what the run itself would refuse before its first step.
     """
     process = resident_bytes()
+    if config.train.compile:
+        check_compile(torch.device(device_type), ds_config["zero_optimization"]["stage"])
+        config = replace(config, train=replace(config.train, compile=False))  # what follows runs once
     context = RankContext(0, 1, 0, torch.device("cpu"), None)
     data = build.open_data(config)
     steps = build.total_steps(config, data.order)

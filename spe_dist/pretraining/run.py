@@ -9,7 +9,7 @@ from spe_dist.config.pretraining import Config
 from spe_dist.distributed.context import RankContext
 from spe_dist.distributed.deepspeed_config import BatchPlan, Precision, product_dtype
 from spe_dist.distributed.engine import TrainingEngine
-from spe_dist.model.kernels import choose_kernels, kernel_lines
+from spe_dist.model.kernels import check_compile, choose_kernels, kernel_lines
 from spe_dist.model.loading import LoadedEncoder
 from spe_dist.pretraining import build, resume
 from spe_dist.pretraining.build_engine import build_engine
@@ -35,6 +35,8 @@ def run_pretraining(
         TrainingFailure: training went wrong.
     """
     run = Run(config, context)
+    if config.train.compile:
+        check_compile(context.device, ds_config["zero_optimization"]["stage"])
     data = build.open_data(config)
     steps = build.total_steps(config, data.order)
     state = engine_state(ds_config, precision, context.ranks)

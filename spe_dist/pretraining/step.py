@@ -16,10 +16,11 @@ from spe_dist.data.batches.packed import PackedBatch
 from spe_dist.distributed.context import RankContext
 from spe_dist.distributed.engine import TrainingEngine
 from spe_dist.moco import KeyQueue, MomentumContrast
+from spe_dist.model.kernels import compiled
 from spe_dist.model.products import product_type
 from spe_dist.model.spe import PretrainingOutputs
 from spe_dist.pretraining.objectives import contrastive, contrastive_span_pair, prediction_terms
-from spe_dist.training.terms import StepOutcome, Term, add_sums, seed_dropout, total
+from spe_dist.training.terms import Classify, StepOutcome, Term, add_sums, classify, seed_dropout, total
 
 
 class TrainingStep:
@@ -42,6 +43,7 @@ class TrainingStep:
         self.context = context
         self.stop_agreed = stop_agreed
         objectives = config.objectives
+        self._classify: Classify = compiled(classify) if config.train.compile else classify
         self.weights = {"tbo": objectives.tbo_weight, "spo": objectives.spo_weight, "cspo": objectives.cspo_weight}
 
     def __call__(self, step: int, learning_rate: float, micro_batches: Sequence[PackedBatch]) -> StepOutcome | None:
@@ -74,7 +76,7 @@ class TrainingStep:
         self, outputs: PretrainingOutputs, batch: PackedBatch, keys: tuple[Tensor, Tensor, Tensor] | None
     ) -> dict[str, Term]:
         """The objectives that are on, by name; `keys`: span-pair keys, context keys [B, C] and sentence ids."""
-        terms = prediction_terms(outputs, batch)
+        terms = prediction_terms(outputs, batch, self._classify)
         if keys is not None:
             assert self.moco is not None
             assert outputs.pair_queries_BC is not None and outputs.context_queries_BC is not None

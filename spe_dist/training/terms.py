@@ -7,7 +7,7 @@ not depend on how that batch is cut over ranks and micro-batches.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -36,11 +36,20 @@ class StepOutcome:
     sums: dict[str, Tensor]
 
 
-def classification(logits_NC: Tensor, label_N: Tensor) -> Term:
-    """Cross-entropy of N examples over C classes, in float32 outside of autocast."""
+def classify(logits_NC: Tensor, label_N: Tensor) -> tuple[Tensor, Tensor]:
+    """(summed cross-entropy, number of right ones) of N examples over C classes, in float32 outside of autocast."""
     with autocast(logits_NC.device, enabled=False):
         loss_sum = F.cross_entropy(logits_NC.float(), label_N, reduction="sum")
-    return Term(loss_sum, label_N.shape[0], (logits_NC.detach().argmax(dim=1) == label_N).float().sum())
+    return loss_sum, (logits_NC.detach().argmax(dim=1) == label_N).float().sum()
+
+
+Classify = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def classification(logits_NC: Tensor, label_N: Tensor, classify: Classify = classify) -> Term:
+    """Cross-entropy of N examples over C classes; `classify` may be a compiled one."""
+    loss_sum, correct = classify(logits_NC, label_N)
+    return Term(loss_sum, label_N.shape[0], correct)
 
 
 def total(

@@ -1,7 +1,6 @@
 """The packed encoder against transformers' BertModel."""
 
 import importlib.util
-from functools import partial
 
 import pytest
 import torch
@@ -10,7 +9,6 @@ from transformers import AlbertConfig, BertConfig, BertForPreTraining, BertModel
 from spe_dist.config.pretraining import ModelConfig
 from spe_dist.errors import ConfigError
 from spe_dist.model.encoder import PackedBertEncoder, check_config, rounded_up
-from spe_dist.model.kernels import compile_layers
 from spe_dist.model.loading import load_encoder
 
 NO_DROPOUT = ModelConfig(dropout=0.0)
@@ -179,24 +177,6 @@ def test_a_checkpoint_that_lacks_layers_is_refused(bert_folder):
 def test_heads_that_do_not_divide_the_width_are_refused():
     with pytest.raises(ConfigError, match="attention_heads=5"):
         check_config(BertConfig(hidden_size=32, num_attention_heads=5))
-
-
-@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=[pytest.mark.slow, pytest.mark.long])])
-def test_compiled_layers_give_the_same_states_for_changing_lengths_and_train(
-    bert_folder, make_batch, monkeypatch, backend
-):
-    """Runs compile with inductor; aot_eager traces the same graphs and spares the C++ compiler's minute."""
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
-    folder = bert_folder(num_hidden_layers=1)
-    plain, compiled = (load_encoder(str(folder), ModelConfig(dropout=0.1), 0, seed=0).encoder for _ in range(2))
-    compile_layers(compiled)
-    for seed in range(3):
-        batch = make_batch(3 + seed, seed)
-        ours, theirs = (packed_states(encoder.eval(), batch) for encoder in (compiled, plain))
-        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
-    packed_states(compiled.train(), batch).square().sum().backward()
-    gradients = [p.grad for name, p in compiled.named_parameters() if not name.startswith("pooler.")]
-    assert all(torch.isfinite(gradient).all() for gradient in gradients)
 
 
 @pytest.mark.parametrize("n_sentences", [1, 6])

@@ -89,11 +89,12 @@ class Contender(ABC):
 
     def warm_up(self) -> Facts:
         """Train a little, so that what is made at the first time is there."""
-        views, tokens, step_s = 0, 0, 0.0
+        views, tokens, step_s, first_step_s = 0, 0, 0.0, 0.0
         for _ in range(WARM_UP_STEPS):
             began = self.now()
             micro_batches = self.one_step()
             step_s = self.now() - began
+            first_step_s = first_step_s or step_s
             views += sum(batch.n_sequences for batch in micro_batches)
             tokens += sum(batch.n_tokens for batch in micro_batches)
         rows = tokens // (WARM_UP_STEPS * self.plan.accumulation)
@@ -111,6 +112,7 @@ class Contender(ABC):
             batch=str(self.plan),
             pieces_a_view=tokens / views,
             step_s=step_s,
+            first_step_s=first_step_s,
         )
 
     def measure(self, steps: int) -> Block:
@@ -145,8 +147,12 @@ class Contender(ABC):
         )
 
     def count(self) -> Counts:
-        """One more step, counted, and the peak memory before it."""
+        """One more step, counted, and the peak memory before it; launches only where nothing is compiled."""
         peak_gib = peak_memory_gib(self.context.device)
+        if self.config.train.compile:
+            with CollectiveCounter() as collectives:
+                self.one_step()
+            return Counts({}, collectives.by_kind(), peak_gib)
         launches = LaunchCounter(self.context.device)
         with self.watching(launches.phase), CollectiveCounter() as collectives, launches:
             self.one_step()
@@ -186,6 +192,8 @@ class Ours(Contender):
         engine.train()
         self.n_parameters = engine.n_parameters()
         self.title = f"{how_many(context.ranks, 'rank')}, ZeRO stage {engine.zero_stage}, {self.precision}"
+        if config.train.compile:
+            self.title += ", compiled"
         self.watched = WatchedStep(TrainingStep(engine, moco, config, context), lambda name: self.watch(name))
 
     def train(self, number: int, micro_batches: Sequence[PackedBatch]) -> None:

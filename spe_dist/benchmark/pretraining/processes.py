@@ -27,10 +27,11 @@ _SPAWN = multiprocessing.get_context("spawn")
 
 @dataclass(frozen=True)
 class Entry:
-    """A contender: our step on so many ranks of this machine, or the plain form on one."""
+    """A contender: our step on so many ranks of this machine, compiled or as it is, or the plain form on one."""
 
     ranks: int
     plain: bool = False
+    compiled: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ def measure(
     try:
         for entry in entries:
             teams.append(_Team(work, entry))  # one at a time: loading is what the others would wait for
-            say(f"loaded: {teams[-1].facts.title}, {teams[-1].facts.step_s:.2f} s a step")
+            facts = teams[-1].facts
+            say(f"loaded: {facts.title}, {facts.step_s:.2f} s a step, the first {facts.first_step_s:.2f} s")
         blocks: dict[Entry, list[Block]] = {entry: [] for entry in entries}
         steps = max(1, round(block_s / teams[0].facts.step_s))  # the same sentences for all
         for number in range(rounds):
@@ -153,6 +155,8 @@ def _run(connection: Connection, work: Work, entry: Entry) -> None:
         context = start_ranks(detect(), TIMEOUT_S)
         from spe_dist.benchmark.pretraining.contenders import Ours, Plain
 
+        if entry.compiled:
+            work = replace(work, given={**work.given, "compile": True})
         contender = (Plain if entry.plain else Ours)(work, context)
         connection.send(contender.warm_up())
     except SpeError as error:  # what a user can get wrong is one line, printed by the command

@@ -137,6 +137,7 @@ class Facts:
     batch: str
     pieces_a_view: float
     step_s: float  # of the last step of the warm-up
+    first_step_s: float  # with what is made or compiled in it
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Measure parts of the system on this machine, and calculate what it would do on many.
 
 spe benchmark pretrain --size 6x384 --ranks 1,2
+spe benchmark parts
 spe benchmark scaling --size base --ranks 8,64,1024
 spe benchmark extraction --train FILE --start NAME
 spe benchmark prediction --model OUTPUT/model --corpus FILE --neighbours 0,1,4
@@ -11,17 +12,24 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from spe_dist.cli.benchmark import extraction, prediction, pretrain, scaling
+from spe_dist.cli.benchmark import extraction, parts, prediction, pretrain, scaling
 from spe_dist.cli.exits import run_command
 from spe_dist.cli.options.parser import choose_command, help_on_commands
 
 COMMANDS = {
     "pretrain": "sentences a second of pre-training, its parts, and a plain form of it, by a plain product's rate",
+    "parts": "parts of a step of pre-training beside their plain forms",
     "scaling": "what a step of pre-training costs on many GPUs: time, memory, bytes, and what to set; calculated",
     "extraction": "sentences a second of fine-tuning and of prediction",
     "prediction": "sentences a second of prediction on a CPU beside other busy processes",
 }
-_MODULES = {"pretrain": pretrain, "scaling": scaling, "extraction": extraction, "prediction": prediction}
+_MODULES = {
+    "pretrain": pretrain,
+    "parts": parts,
+    "scaling": scaling,
+    "extraction": extraction,
+    "prediction": prediction,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -45,6 +45,7 @@ def parser() -> Parser:
     add("--rounds", type=whole_number(1), default=5, metavar="N", help="blocks of steps of each")
     add("--seconds", type=number(0), default=5.0, metavar="X", help="of a block, about; at least one step")
     add("--plain", action=argparse.BooleanOptionalAction, default=True, help="with the plain form [yes]")
+    add("--compiled", action="store_true", help="with one rank more, of compiled layers and heads")
     add("--json", metavar="FILE", help="write all figures there, too")
     add("--cpu", action="store_true", help="the CPU even where there is a GPU")
     command.less_used(
@@ -76,7 +77,8 @@ def run(options: argparse.Namespace) -> None:
     train = work.config().train
     for ranks in options.ranks:
         check_batch_divides("global_batch_sentences", options.batch, ranks, train.micro_batch_sentences or 1)
-    entries = [Entry(ranks) for ranks in options.ranks] + [Entry(1, plain=True)] * options.plain
+    entries = [Entry(ranks) for ranks in options.ranks]
+    entries += [Entry(1, compiled=True)] * options.compiled + [Entry(1, plain=True)] * options.plain
     load = os.getloadavg()[0]
     measured = measure(work, entries, options.rounds, options.seconds, lambda line: print(line, file=sys.stderr))
     machine = machine_line(load)

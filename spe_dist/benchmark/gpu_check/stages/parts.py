@@ -23,7 +23,8 @@ from spe_dist.config.pretraining import Config
 from spe_dist.moco.average import KeyAverage, compiled_step
 from spe_dist.model.attention import attention, choose_backend
 from spe_dist.model.encoder import PackedBertEncoder
-from spe_dist.model.kernels import compile_layers
+from spe_dist.model.kernels import compile_model
+from spe_dist.model.spe import SpeModel
 from spe_dist.pretraining.contrast import Negatives, queue_loss
 from spe_dist.training.optimizer import make_adamw, param_groups
 
@@ -111,7 +112,7 @@ def encoder_times(here: torch.device, extent: Extent, dtype: torch.dtype, compil
     with here:
         encoder = PackedBertEncoder(bert, with_pooler=False).to(dtype)
     if compiled:
-        compile_layers(encoder)
+        compile_model(SpeModel(encoder))
     n_sequences = 2 * extent.sentences
     n_tokens = n_sequences * extent.pieces
     ids_T = torch.randint(extent.vocabulary, (n_tokens,), device=here)
@@ -152,11 +153,13 @@ def measure_attention(here: torch.device, extent: Extent) -> None:
         padded = [x.requires_grad_() for x in padded]
 
         def train(qkv: list[Tensor] = qkv, borders_Q1: Tensor = borders_Q1, length: int = length) -> None:
-            attention(*qkv, borders_Q1, length, DROPOUT).sum().backward()
+            q, k, v = qkv
+            attention(q, k, v, borders_Q1, length, DROPOUT).sum().backward()
 
         def keys(qkv: list[Tensor] = qkv, borders_Q1: Tensor = borders_Q1, length: int = length) -> Tensor:
+            q, k, v = qkv
             with torch.no_grad():
-                return attention(*qkv, borders_Q1, length)
+                return attention(q, k, v, borders_Q1, length)
 
         def plain(padded: list[Tensor] = padded) -> None:
             q, k, v = padded
