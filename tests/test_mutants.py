@@ -97,7 +97,7 @@ def test_bugs_are_caught_by_a_test_that_fails_or_does_not_end(small_project):
 
 @pytest.mark.parametrize(
     ("before", "then", "words"),
-    [(0, 4, "'wrong': its tests test_adding.py cannot be run\nprinted"), (1, 1, "test_adding.py do not pass")],
+    [(0, 4, "'wrong': its tests test_adding.py cannot be run\nprinted"), (1, 1, "test_adding.py does not pass")],
 )
 def test_tests_that_cannot_run_or_fail_without_a_bug_are_an_error(small_project, monkeypatch, before, then, words):
     statuses = iter([before, then])

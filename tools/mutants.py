@@ -185,12 +185,12 @@ def try_all(mutants: Sequence[Mutant], workers: int, time_limit_s: float) -> Ite
             finally:
                 free.put(folder)
 
-        def check_that_they_pass(tests: tuple[str, ...]) -> None:
-            status, output = in_copy(lambda folder: run_tests(tests, folder, time_limit_s))
+        def check_that_it_passes(test: str) -> None:
+            status, output = in_copy(lambda folder: run_tests([test], folder, time_limit_s))
             if status != PASSED:
-                raise ValueError(f"{' '.join(tests)} do not pass without any bug ({status}):\n{output[-4000:]}")
+                raise ValueError(f"{test} does not pass without any bug ({status}):\n{output[-4000:]}")
 
-        list(pool.map(check_that_they_pass, dict.fromkeys(mutant.tests for mutant in mutants)))
+        list(pool.map(check_that_it_passes, dict.fromkeys(test for mutant in mutants for test in mutant.tests)))
         yield from pool.map(lambda m: in_copy(lambda folder: try_mutant(m, folder, time_limit_s)), mutants)
 
 
