@@ -6,6 +6,7 @@ import datetime
 import os
 import platform
 import subprocess
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -15,13 +16,25 @@ from spe_dist.utils.parallel import available_processes
 VECTORS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2")  # instruction sets that matter to products, the best first
 
 
-def machine_line(load_before: float) -> str:
+@dataclass(frozen=True)
+class Start:
+    """What is to be known before a measurement begins: files may change while it runs."""
+
+    commit: str
+    load: float
+
+    @classmethod
+    def now(cls) -> Start:
+        return cls(commit(), os.getloadavg()[0])
+
+
+def machine_line(start: Start) -> str:
     """Date, commit or version, processor, cores, torch, and the load average before and now."""
-    return (
-        f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, {commit()}, {processor()}, {available_processes()} cores, "
-        f"Python {platform.python_version()}, torch {package('torch')}, load {load_before:.1f} before and "
-        f"{os.getloadavg()[0]:.1f} after"
-    )
+    date = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}"
+    cores = f"{available_processes()} cores"
+    software = f"Python {platform.python_version()}, torch {package('torch')}"
+    load = f"load {start.load:.1f} before and {os.getloadavg()[0]:.1f} after"
+    return ", ".join([date, start.commit, processor(), cores, software, load])
 
 
 def commit() -> str:

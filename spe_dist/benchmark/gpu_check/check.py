@@ -22,7 +22,7 @@ from spe_dist.benchmark.gpu_check.plan import STAGES, Plan, chosen
 from spe_dist.benchmark.gpu_check.record import RUN, SUMMARY_FILE, Record, read_rows
 from spe_dist.benchmark.gpu_check.runner import DONE, Runner, Stage
 from spe_dist.benchmark.gpu_check.summary import summary
-from spe_dist.benchmark.machine import machine_line
+from spe_dist.benchmark.machine import Start, machine_line
 from spe_dist.errors import SpeError
 from spe_dist.utils.commands import search_path
 
@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check(options: argparse.Namespace, plans: Sequence[Plan]) -> int:
-    load = os.getloadavg()[0]
+    start = Start.now()
     record = Record(options.out.resolve())
     environment = _environment()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
@@ -71,7 +71,7 @@ def _check(options: argparse.Namespace, plans: Sequence[Plan]) -> int:
         if small:  # what it takes is no figure then: one thread a process disturbs others least
             environment.setdefault("OMP_NUM_THREADS", "1")
         command = shlex.join(sys.argv)
-        record.add("", {"name": RUN, "command": command, "small": small, "machine": machine_line(load)})
+        record.add("", {"name": RUN, "command": command, "small": small, "machine": machine_line(start)})
         data = options.data.resolve() if options.data else work / "data"
         if any(plan.trains for plan in plans) and not _make(data, environment, small):
             print(f"no data in {data}, and none could be made: stages that train will fail", flush=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 
 from spe_dist.benchmark.pretraining.work import SIZES
 from spe_dist.cli.benchmark.options import whole_numbers
@@ -39,13 +38,13 @@ def run(options: argparse.Namespace) -> None:
     import torch
 
     from spe_dist.benchmark import parts
-    from spe_dist.benchmark.machine import machine_line
+    from spe_dist.benchmark.machine import Start, machine_line
     from spe_dist.utils.memory import tune_memory
     from spe_dist.utils.tables import aligned
 
     tune_memory()
     torch.set_num_threads(options.threads)
-    load, rounds = os.getloadavg()[0], options.rounds
+    start, rounds = Start.now(), options.rounds
     compared = {
         f"contrast, {count} queries, {options.keys:,} keys of {options.key_size}": parts.Contrast(
             count, options.keys, options.key_size
@@ -56,7 +55,7 @@ def run(options: argparse.Namespace) -> None:
     last_layer, share = parts.compare_last_layer(options.size, options.batch, rounds)
     compared[f"last layer of {options.size} for {share:.0%} of the tokens, in query, keys and backward"] = last_layer
     print("\n".join(aligned(parts.lines(compared), rule=True)))
-    print(f"\n{machine_line(load)}; {options.threads} threads, {rounds} rounds")
+    print(f"\n{machine_line(start)}; {options.threads} threads, {rounds} rounds")
     rows = [["products of contrast", "unit length: loss, nats", "gradient", "raw: loss, nats", "gradient"]]
     errors = [parts.Contrast(options.queries[0], options.keys, 768, unit).rounding() for unit in (True, False)]
     for kind in parts.ROUNDED:

@@ -60,7 +60,7 @@ def parser() -> Parser:
 def run(options: argparse.Namespace) -> None:
     """Measure, then print tables."""
     require(*TO_TRAIN)
-    from spe_dist.benchmark.machine import machine_line
+    from spe_dist.benchmark.machine import Start, machine_line
     from spe_dist.benchmark.pretraining.processes import Entry, measure
     from spe_dist.benchmark.pretraining.report import as_json, tables
 
@@ -79,9 +79,9 @@ def run(options: argparse.Namespace) -> None:
         check_batch_divides("global_batch_sentences", options.batch, ranks, train.micro_batch_sentences or 1)
     entries = [Entry(ranks) for ranks in options.ranks]
     entries += [Entry(1, compiled=True)] * options.compiled + [Entry(1, plain=True)] * options.plain
-    load = os.getloadavg()[0]
+    start = Start.now()
     measured = measure(work, entries, options.rounds, options.seconds, lambda line: print(line, file=sys.stderr))
-    machine = machine_line(load)
+    machine = machine_line(start)
     print("\n".join([machine, *tables(work, measured)]))
     if options.json:
         content = json.dumps(as_json(work, measured, machine, sys.argv[1:]), indent=1)

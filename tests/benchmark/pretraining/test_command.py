@@ -1,6 +1,7 @@
 """`spe benchmark pretrain` from its options to its tables."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -51,6 +52,22 @@ def test_real_sentences_and_other_settings(demo_shards):
     done = run(*options, "--set", "cspo=false", "--set", "layers=1")
     assert done.returncode == 0, done.stderr
     assert f"sentences of {demo_shards}" in done.stdout and "plain, " not in done.stdout
+
+
+@pytest.mark.gpu
+def test_a_gpu_is_measured_with_its_launches_and_its_memory(tmp_path):
+    file = tmp_path / "figures.json"
+    command = [sys.executable, "-m", "spe_dist", "benchmark", "pretrain", *SMALL[:-1], "--json", str(file)]
+    environment = {name: value for name, value in os.environ.items() if name != "DS_ACCELERATOR"}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    ours, plain = json.loads(file.read_text())["contenders"]
+    assert "launches" in done.stdout and ours["counts"]["launches"]["backward"] > 50
+    for contender in (ours, plain):
+        assert contender["facts"]["device"] != "CPU" and 0 < contender["counts"]["peak_memory_gib"] < 4
+        for block in contender["blocks"]:
+            seconds = sum(part["seconds"] for part in block["phases"].values())
+            assert seconds == pytest.approx(block["spent"]["seconds"], rel=0.2)
 
 
 @pytest.mark.parametrize(
