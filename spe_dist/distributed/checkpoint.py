@@ -135,12 +135,18 @@ class Checkpoints:
         for folder in sorted({file.parent for file in temporary.rglob("*")}):
             flush(folder)
         self._check_fence()
+        aside = self.folder / f".partial_{final.name}.old"  # the next one to be prepared removes it after a kill
         if final.exists():
-            shutil.rmtree(final)
-        temporary.rename(final)
+            final.rename(aside)
+        try:
+            temporary.rename(final)
+        except OSError:
+            if aside.exists():
+                aside.rename(final)
+            raise
         flush(self.folder)
         write_atomically(self.folder / POINTER_FILE, final.name)
-        for old in self._superseded(final):
+        for old in [*self._superseded(final), *filter(Path.exists, [aside])]:
             shutil.rmtree(old)
 
     def _superseded(self, newest: Path) -> list[Path]:

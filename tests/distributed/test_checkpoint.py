@@ -1,4 +1,5 @@
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -116,6 +117,71 @@ def test_a_start_that_lost_the_folder_neither_saves_nor_may_write_beside_it(tmp_
         with pytest.raises(CheckpointError, match="taken over"):
             action()
     assert written == [] and not (tmp_path / "checkpoints").exists()
+
+
+def fail_at(monkeypatch, call):
+    """Have the `call`-th renaming from now on fail, be it by a path or by `os`; how many there were is counted."""
+    made = []
+
+    def failing(rename):
+        def attempt(*names):
+            made.append(names)
+            if len(made) == call:
+                raise OSError(5, "Input/output error")
+            return rename(*names)
+
+        return attempt
+
+    for owner, name in ((Path, "rename"), (os, "rename"), (os, "replace")):
+        monkeypatch.setattr(owner, name, failing(getattr(owner, name)))
+    return made
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["a new step", "a step once more"])
+@pytest.mark.parametrize("keep", [1, 2])
+@pytest.mark.parametrize("call", [1, 2, 3, 4, 5])
+def test_a_renaming_that_fails_leaves_a_whole_checkpoint_where_the_pointer_says(
+    tmp_path, context, monkeypatch, call, keep, again
+):
+    checkpoints = Checkpoints(tmp_path, keep=keep, context=context)
+    checkpoints.save(1, {"step": 1}, writer("before"))
+    step = 1 if again else 2
+    with monkeypatch.context() as patched:
+        made = fail_at(patched, call)
+        try:
+            checkpoints.save(step, {"step": step}, writer("after"))
+            assert len(made) < call
+        except CheckpointError as error:
+            assert "Input/output error" in str(error) and len(made) >= call
+    pointed = tmp_path / (tmp_path / "latest").read_text()
+    assert pointed == find_checkpoint(tmp_path) and checkpoints.problem_of(pointed) is None
+    newest = checkpoints.newest_valid()
+    assert newest[0] is not None and newest[1] == []
+    assert (newest[0] / "engine" / "part").read_text() in ("before", "after")
+    checkpoints.save(3, {"step": 3}, writer("last"))
+    kept = [newest[0].name] * (keep - 1)
+    assert sorted(os.listdir(tmp_path))[-keep:] == [*kept, "step_00000003"]
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_start_that_loses_the_folder_while_it_writes_publishes_nothing(tmp_path, context):
+    old, new = Fence(tmp_path), Fence(tmp_path)
+    old.claim()
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=1, context=context, fence=old)
+    checkpoints.save(1, {"step": 1}, writer("old"))
+
+    def write(folder):
+        writer("late")(folder)
+        new.claim()
+
+    with pytest.raises(CheckpointError, match="taken over"):
+        checkpoints.save(2, {"step": 2}, write)
+    assert [path.name for path in list_checkpoints(tmp_path / "checkpoints")] == ["step_00000001"]
+    assert (tmp_path / "checkpoints" / "latest").read_text() == "step_00000001"
+    late = Checkpoints(tmp_path / "checkpoints", keep=1, context=context, fence=new)
+    path = late.save(2, {"step": 2}, writer("new"))
+    assert (path / "engine" / "part").read_text() == "new"
+    assert sorted(os.listdir(tmp_path / "checkpoints")) == ["latest", "step_00000002"]
 
 
 def test_find_checkpoint_accepts_step_folder_and_run_folder(tmp_path, context):
