@@ -4,6 +4,7 @@ import math
 import pytest
 import torch
 
+from spe_dist.benchmark.launches import LaunchCounter
 from spe_dist.config.pretraining import OptimizerConfig
 from spe_dist.distributed.context import RankContext
 from spe_dist.pretraining.loop import finish_row
@@ -74,7 +75,7 @@ def context():
     return RankContext(rank=0, ranks=1, local_rank=0, device=torch.device("cpu"), control=None)
 
 
-def add_row(log, step, loss=3.0):
+def add_row(log, step, loss=3.0, **further):
     row = {
         "kind": "train",
         "step": step,
@@ -98,7 +99,7 @@ def add_row(log, step, loss=3.0):
             "cspo/spread": 4,
         }.items()
     }
-    log.add(row, sums, {"pieces": 100.0, "data_wait_s": 0.1, "peak_memory_gib": 1.0})
+    log.add({**row, **further}, sums, {"pieces": 100.0, "data_wait_s": 0.1, "peak_memory_gib": 1.0})
 
 
 def test_rows_are_means_over_global_counts(tmp_path, context):
@@ -126,6 +127,17 @@ def test_accuracies_of_the_orders_are_shares_of_each_order():
     assert (row["spo_loss"], row["loss"], row["spo_accuracy"]) == (0.5, 1.5, 0.4)
     assert (row["spo_accuracy_order0"], row["spo_accuracy_order1"]) == (0.5, 0.375)
     assert math.isnan(row["spo_accuracy_order2"]) and row["data_wait_share"] == 0.25
+
+
+def test_figures_on_the_device_are_read_when_rows_are_written(tmp_path, context):
+    """The last step was skipped: its norm is infinite, and a number already."""
+    log = MetricLog(tmp_path, context, finish_row)
+    with LaunchCounter("cpu") as counter:
+        for step, norm in enumerate((torch.tensor([3.0]), torch.tensor(4.0, dtype=torch.float64), math.inf), start=1):
+            add_row(log, step, grad_norm=norm)
+    assert not any(name in ("_local_scalar_dense", "item") for _, name in counter.waits)
+    assert [row["grad_norm"] for row in log.flush()] == [3.0, 4.0, math.inf]
+    assert [row["grad_norm"] for row in read_rows(log.path)] == [3.0, 4.0, None]
 
 
 def test_rows_of_a_part_that_is_trained_again_are_replaced(tmp_path, context):
