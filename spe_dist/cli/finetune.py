@@ -67,21 +67,13 @@ def _plan(
     config: FinetuneConfig, deepspeed: str | None, ranks: int, device_type: str
 ) -> tuple[dict[str, Any], BatchPlan, Precision]:
     """DeepSpeed's config, the cut of a batch and the precision of a run."""
-    from spe_dist.distributed.deepspeed_config import (
-        BatchPlan,
-        choose_precision,
-        complete,
-        has_float32_weights,
-        load_deepspeed_config,
-    )
+    from spe_dist.distributed.deepspeed_config import BatchPlan, choose_precision, complete, load_deepspeed_config
 
     ds_config = load_deepspeed_config(deepspeed)
     batch = config.train.batch_sentences
     check_batch_divides("batch_sentences", batch, ranks)
     plan = BatchPlan(batch, ranks, 1, batch // ranks, "batch_sentences")
     precision = choose_precision(config, ds_config, device_type, fast_cpu="mixed")
-    if deepspeed is None and ranks == 1 and has_float32_weights(precision):
-        ds_config = {"zero_optimization": {"stage": 0}}  # no second copy of weights and gradients
     return complete(ds_config, config, plan, precision), plan, precision
 
 

@@ -127,6 +127,9 @@ class RunConfig:
         "matrix products, which are in bfloat16",
         common=True,
     )
+    keep_zero_stage: bool = setting(
+        False, "one rank with weights in float32 trains at the DeepSpeed config's stage 1 or 2, not at stage 0"
+    )
     seed: int = setting(0, "seed of all draws", common=True)
     checkpoint_every_minutes: float = setting(0.0, "minutes between checkpoints; 0: none by time")
     keep_checkpoints: int = setting(3, "newest checkpoints that are kept", low=1)

@@ -25,7 +25,7 @@ from spe_dist.training.footprint import (
     rank_memory,
     saved_activations,
 )
-from spe_dist.training.resume import engine_state
+from spe_dist.training.resume import engine_state, settle_stage
 from spe_dist.utils.memory import resident_bytes
 from spe_dist.utils.run_files import CHECKPOINTS_FOLDER
 from spe_dist.utils.wording import how_many
@@ -45,9 +45,10 @@ def describe_finetuning(
     start = open_start(config)
     data = prepare_training(config, corpora, start.tokenizer, check_windows(config, start))
     check_ranks(data, plan.ranks)
-    asked = resume.run_state(config, corpora, data, engine_state(ds_config, precision, plan.ranks))
+    asked = resume.run_state(config, corpora, data, engine_state(precision, plan.ranks))
     checkpoints = Checkpoints(Path(config.train.output) / CHECKPOINTS_FOLDER, config.train.keep_checkpoints, context)
     point, _ = resume.choose_start(config, context, checkpoints, asked)
+    ds_config, point = settle_stage(config.train, ds_config, precision, plan.ranks, point)
     model = build_model(config, corpora.labels, start)
     parameters = sum(p.numel() for p in model.parameters())
 

@@ -41,7 +41,7 @@ from spe_dist.finetuning.step import WEIGHTS, FinetuneStep
 from spe_dist.training.journal import Journal
 from spe_dist.training.metrics import MetricLog
 from spe_dist.training.progress import duration
-from spe_dist.training.resume import ResumePoint, changed_settings, check_same_run, engine_state
+from spe_dist.training.resume import ResumePoint, changed_settings, check_same_run, engine_state, settle_stage
 from spe_dist.training.run import Run
 from spe_dist.training.schedule import Schedule
 from spe_dist.utils.files import check_free_name
@@ -68,13 +68,15 @@ def run_finetuning(
     max_pieces = check_windows(config, start)
     data = prepare_training(config, corpora, start.tokenizer, max_pieces)
     check_ranks(data, context.ranks)
-    run_state = resume.run_state(config, corpora, data, engine_state(ds_config, precision, context.ranks))
+    run_state = resume.run_state(config, corpora, data, engine_state(precision, context.ranks))
     if _is_finished(config, context, run_state):
         run.stop.close()
         for line in publish(config, context):
             print(line, flush=True)
         return True
     point, best = resume.choose_start(config, context, run.checkpoints, run_state)
+    ds_config, point = settle_stage(config.train, ds_config, precision, context.ranks, point)
+    run_state["zero_stage"] = ds_config["zero_optimization"]["stage"]
     model_folder = run.output / MODEL_FOLDER
     context.run_on_main(lambda: check_free_name(model_folder, True, EXTRACTOR))
 

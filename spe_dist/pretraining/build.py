@@ -34,10 +34,11 @@ from spe_dist.pretraining.evaluation import HeldOutEvaluation, count_yardsticks
 from spe_dist.utils.run_files import CONFIG_FILE, MOCO_FILE, START_FOLDER, WEIGHTS_FILE
 from spe_dist.utils.wording import how_many
 
-# Bytes a parameter in a checkpoint: 16- or 32-bit weights, masters and two moments of Adam, masters once more by name,
-# key average and its compensation.
 ENOUGH_HELD_OUT = 200  # a share is then within 7 points with 95% confidence
-CHECKPOINT_BYTES_PER_PARAMETER = 4 + 12 + 4 + 8
+# Bytes a parameter in a checkpoint: 16- or 32-bit weights, two moments of Adam, masters by name, key average and its
+# compensation; and masters once more where ZeRO shares them.
+CHECKPOINT_BYTES_PER_PARAMETER = 4 + 8 + 4 + 8
+SHARED_MASTER_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -127,14 +128,15 @@ def queue_bytes(config: Config) -> int:
     return 2 * config.moco.queue_keys * (key_bytes + 8)
 
 
-def checkpoint_bytes(config: Config, parameters: int) -> int:
+def checkpoint_bytes(config: Config, parameters: int, zero_stage: int) -> int:
     """What a checkpoint of a model of so many parameters takes, at most."""
-    return parameters * CHECKPOINT_BYTES_PER_PARAMETER + queue_bytes(config)
+    masters = SHARED_MASTER_BYTES if zero_stage else 0
+    return parameters * (CHECKPOINT_BYTES_PER_PARAMETER + masters) + queue_bytes(config)
 
 
-def check_disk(config: Config, parameters: int) -> str | None:
+def check_disk(config: Config, parameters: int, zero_stage: int) -> str | None:
     """Raise CheckpointError where not even one checkpoint fits; a warning where `keep_checkpoints` do not."""
-    size = checkpoint_bytes(config, parameters)
+    size = checkpoint_bytes(config, parameters, zero_stage)
     folder = Path(config.train.output)
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free

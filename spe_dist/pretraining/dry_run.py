@@ -17,7 +17,7 @@ from spe_dist.model.kernels import check_compile
 from spe_dist.model.spe import PretrainingModel, build_key_encoder, build_pretraining_model
 from spe_dist.pretraining import build, resume
 from spe_dist.training.footprint import disk_line, engine_memory, memory_line, rank_memory, saved_activations
-from spe_dist.training.resume import engine_state
+from spe_dist.training.resume import engine_state, settle_stage
 from spe_dist.utils.memory import resident_bytes
 from spe_dist.utils.run_files import CHECKPOINTS_FOLDER
 
@@ -40,8 +40,9 @@ def describe_pretraining(
     data = build.open_data(config)
     steps = build.total_steps(config, data.order)
     checkpoints = Checkpoints(Path(config.train.output) / CHECKPOINTS_FOLDER, config.train.keep_checkpoints, context)
-    state = engine_state(ds_config, precision, plan.ranks)
+    state = engine_state(precision, plan.ranks)
     start = resume.choose_start(config, context, checkpoints, data.order, state)
+    ds_config, start = settle_stage(config.train, ds_config, precision, plan.ranks, start)
     loaded, _ = build.open_encoder(config, data.train)
     model = build_pretraining_model(config, loaded.encoder)
     keys = build_key_encoder(model, config) if config.objectives.cspo else None
@@ -50,6 +51,7 @@ def describe_pretraining(
 
     memory = held_memory(config, ds_config, precision, plan.ranks, parameters, key_parameters)
     saved = _activations(config, data, plan, model) * DTYPES[precision].itemsize // 4
+    stage = ds_config["zero_optimization"]["stage"]
     written = 4 * parameters + 8 * key_parameters
     memory = rank_memory(memory, saved, written, device_type, process)
     held_out = data.held_out.n_sentences if data.held_out else 0
@@ -62,9 +64,11 @@ def describe_pretraining(
         + (f"; {key_parameters:,} in the key encoder" if keys is not None else ""),
         f"batch: {plan}",
         f"length: {steps:,} steps = {epochs:.2f} epochs, from {at}",
-        f"engine: ZeRO stage {ds_config['zero_optimization']['stage']}, {precision}",
+        f"engine: ZeRO stage {stage}, {precision}",
         memory_line(memory, device_type),
-        disk_line(build.checkpoint_bytes(config, parameters), config.train.keep_checkpoints, config.train.output),
+        disk_line(
+            build.checkpoint_bytes(config, parameters, stage), config.train.keep_checkpoints, config.train.output
+        ),
         *start.notes,
     ]
 

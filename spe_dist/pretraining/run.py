@@ -19,7 +19,7 @@ from spe_dist.pretraining.step import TrainingStep
 from spe_dist.training.journal import Journal
 from spe_dist.training.metrics import MetricLog
 from spe_dist.training.progress import duration
-from spe_dist.training.resume import engine_state
+from spe_dist.training.resume import engine_state, settle_stage
 from spe_dist.training.run import Run
 from spe_dist.training.schedule import Schedule
 from spe_dist.utils.memory import freeze_garbage_collector
@@ -39,11 +39,12 @@ def run_pretraining(
         check_compile(context.device, ds_config["zero_optimization"]["stage"])
     data = build.open_data(config)
     steps = build.total_steps(config, data.order)
-    state = engine_state(ds_config, precision, context.ranks)
+    state = engine_state(precision, context.ranks)
     start = resume.choose_start(config, context, run.checkpoints, data.order, state)
+    ds_config, start = settle_stage(config.train, ds_config, precision, context.ranks, start)
     loaded, tokenizer = build.open_encoder(config, data.train)
     engine, moco = build_engine(config, loaded, ds_config, precision, context)
-    warning = context.run_on_main(lambda: build.check_disk(config, engine.n_parameters()))
+    warning = context.run_on_main(lambda: build.check_disk(config, engine.n_parameters(), engine.zero_stage))
     run.claim()
     if start.checkpoint is not None:
         resume.restore(start.checkpoint, engine, moco)
@@ -57,7 +58,7 @@ def run_pretraining(
         log=MetricLog(run.output, context, finish_row, start.position.step),
         terms=("tbo", "spo", "cspo"),
         write_checkpoint=build.checkpoint_writer(config, context, engine, moco, loaded, tokenizer),
-        run_state={**state, "total_steps": steps},
+        run_state={**state, "zero_stage": engine.zero_stage, "total_steps": steps},
     )
     journal.say(*opening_lines(run, config, engine, loaded, data, plan, steps), *start.notes, *filter(None, [warning]))
     batches = build.training_batches(config, data, plan, context, start.position.step, steps)

@@ -130,4 +130,4 @@ def disk_line(checkpoint: int, keep: int, output: str) -> str:
 
 
 def _size(count: int) -> str:
-    return f"{count / GIB:.1f} GiB" if count >= GIB / 10 else f"{count / 2**20:,.1f} MiB"
+    return f"{count / GIB:.1f} GiB" if count >= GIB else f"{count / 2**20:,.1f} MiB"

@@ -12,6 +12,7 @@ from spe_dist.config.shared import RunConfig
 from spe_dist.distributed.checkpoint import Checkpoints, read_state
 from spe_dist.distributed.context import RankContext
 from spe_dist.distributed.deepspeed_config import Precision
+from spe_dist.distributed.stage import choose_stage
 from spe_dist.errors import CheckpointError
 from spe_dist.training.journal import Position
 from spe_dist.utils.run_files import CONFIG_FILE
@@ -74,10 +75,22 @@ def _refuse_output_of_another_run(output: str, context: RankContext) -> None:
         )
 
 
-def engine_state(ds_config: Mapping[str, Any], precision: Precision, ranks: int) -> dict[str, Any]:
-    """What DeepSpeed's files in a checkpoint fit to."""
-    # precision comes first: the default stage follows from it, and a difference in it is the one to report
-    return {"ranks": ranks, "precision": precision, "zero_stage": ds_config["zero_optimization"]["stage"]}
+def engine_state(precision: Precision, ranks: int) -> dict[str, Any]:
+    """What DeepSpeed's files in a checkpoint fit to, beside the stage, which follows from it (`choose_stage`)."""
+    return {"ranks": ranks, "precision": precision}
+
+
+def settle_stage(
+    settings: RunConfig, ds_config: dict[str, Any], precision: Precision, ranks: int, start: ResumePoint
+) -> tuple[dict[str, Any], ResumePoint]:
+    """The DeepSpeed config with the stage of the run, and the start with a line on it where it needs a reason.
+
+    Raises:
+        CheckpointError: the checkpoint has a stage that these settings do not lead to.
+    """
+    saved = start.state.get("zero_stage")
+    ds_config, reason = choose_stage(ds_config, precision, ranks, settings.keep_zero_stage, saved)
+    return ds_config, start if reason is None else replace(start, notes=[*start.notes, reason])
 
 
 def check_same_run(

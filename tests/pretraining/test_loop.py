@@ -314,8 +314,8 @@ def test_a_disk_without_room_is_an_error_and_one_with_little_a_warning(tmp_path,
     free = SimpleNamespace(free=0)
     monkeypatch.setattr("shutil.disk_usage", lambda folder: free)
     with pytest.raises(CheckpointError, match="--output"):
-        build.check_disk(config, 10**9)
+        build.check_disk(config, 10**9, zero_stage=1)
     free.free = 60 * 2**30
-    assert "lower keep_checkpoints" in build.check_disk(config, 10**9)
+    assert "lower keep_checkpoints" in build.check_disk(config, 10**9, zero_stage=1)
     free.free = 2**50
-    assert build.check_disk(config, 10**9) is None
+    assert build.check_disk(config, 10**9, zero_stage=1) is None

@@ -76,6 +76,10 @@ def test_a_dry_run_writes_nothing_and_plans_for_other_ranks(demo_shards, tmp_pat
     printed = capsys.readouterr().out
     assert "32 sentences a step = 2 ranks x 1 accumulated x 16 a micro-batch" in printed
     assert not output.exists() and "nothing was trained" in printed
+    assert "ZeRO stage 1, float32" in printed and "in place of" not in printed
+    assert main([*given, "--dry_run"]) == 0
+    printed = capsys.readouterr().out
+    assert "ZeRO stage 0, float32" in printed and "stage 0 in place of 1" in printed
     assert main([*given, "--dry_run", "3"]) == 2
     assert "not divisible by 3 ranks" in capsys.readouterr().err
 

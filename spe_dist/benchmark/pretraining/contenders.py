@@ -35,6 +35,7 @@ from spe_dist.distributed.deepspeed_config import (
     plan_batches,
     product_dtype,
 )
+from spe_dist.distributed.stage import choose_stage
 from spe_dist.moco import KeyQueue, MomentumContrast
 from spe_dist.model.loading import load_encoder
 from spe_dist.pretraining.build_engine import build_engine
@@ -185,6 +186,7 @@ class Ours(Contender):
         config = self.config
         loaded = load_encoder(None, config.model, self.vocabulary, config.train.seed, config.train.kernels)
         ds_config = complete(self.ds_config, config, self.plan, self.precision)
+        ds_config, _ = choose_stage(ds_config, self.precision, context.ranks, keep=work.stage is not None)
         engine, moco = build_engine(config, loaded, ds_config, self.precision, context)
         if moco is not None:
             moco.start()
