@@ -15,6 +15,7 @@ from spe_dist.benchmark.launches import LaunchCounter
 from spe_dist.config.pretraining import Config
 from spe_dist.data.batches.packed import PackedBatch
 from spe_dist.distributed.context import RankContext
+from spe_dist.distributed.deepspeed_config import DTYPES, Precision, product_dtype
 from spe_dist.distributed.engine import TrainingEngine
 from spe_dist.moco import KeyQueue, MomentumContrast, MomentumKeyEncoder, PlainWeights
 from spe_dist.model.encoder import PackedBertEncoder
@@ -52,7 +53,7 @@ class CountedEngine:
 
 
 def count_step(
-    config: Config, bert: BertConfig, micro_batches: Sequence[PackedBatch], dtype: torch.dtype
+    config: Config, bert: BertConfig, micro_batches: Sequence[PackedBatch], precision: Precision
 ) -> tuple[LaunchCounter, nn.Module]:
     """(what one step of one rank launches and waits for, the model with its gradients), all on `meta`.
 
@@ -63,11 +64,13 @@ def count_step(
         config: settings of the run; `compile` is taken to be off.
         bert: the encoder's sizes.
         micro_batches: those of the step, on the CPU.
-        dtype: type of the weights. On `meta` there is no autocast, so "mixed" is counted like float32.
+        precision: that of the weights and of the encoder's products.
     """
     config = replace(config, train=replace(config.train, compile=False))
+    dtype = DTYPES[precision]
     with META:
         model = build_pretraining_model(config, PackedBertEncoder(bert, config.train.kernels))
+        model.spe.encoder.product_dtype = product_dtype(precision)
         key_module = build_key_encoder(model, config).to(dtype) if config.objectives.cspo else None
     context = RankContext(0, 1, 0, META, None)
     counter = LaunchCounter(META)

@@ -7,10 +7,15 @@ would run, so that its kernels can be counted and its code checked on any machin
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
 
 AMPERE = 8  # the first compute capability with 16-bit kernels for packed sequences
 
@@ -39,15 +44,48 @@ def send(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
 def autocast(
     device: torch.device, dtype: torch.dtype | None = None, enabled: bool = True
 ) -> contextlib.AbstractContextManager[object]:
-    """torch.autocast where the device has it; `meta` has not, so that everything keeps its type there."""
+    """torch.autocast, and on `meta`, for which torch has none, what matters of it."""
     if device.type == "meta":
-        return contextlib.nullcontext()
+        return _meta_autocast(dtype if enabled else None)
     return torch.autocast(device.type, dtype=dtype, enabled=enabled)
 
 
 def product_dtype(weight: Tensor) -> torch.dtype:
     """The type that a linear layer of such weights gives here: autocast's where that is on, else the weights'."""
     device_type = weight.device.type
-    if device_type == "meta" or not torch.is_autocast_enabled(device_type):
-        return weight.dtype
-    return torch.get_autocast_dtype(device_type)
+    if device_type == "meta":
+        return _meta_dtype.get() or weight.dtype
+    return torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else weight.dtype
+
+
+_meta_dtype: ContextVar[torch.dtype | None] = ContextVar("type of products on meta", default=None)
+_PRODUCTS = {F.linear, torch.bmm, torch.einsum, torch.matmul, Tensor.__matmul__}
+_IN_FLOAT32 = {F.layer_norm}
+
+
+class _MetaAutocast(TorchFunctionMode):
+    """Products in the type of `_meta_dtype`, norms in float32, as CUDA's autocast has them."""
+
+    def __torch_function__(
+        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        dtype = _meta_dtype.get()
+        if dtype is not None and (func in _PRODUCTS or func in _IN_FLOAT32):
+            cast_to = dtype if func in _PRODUCTS else torch.float32
+            args, kwargs = tree_map(lambda value: _cast(value, cast_to), (args, dict(kwargs or {})))
+        return func(*args, **(kwargs or {}))
+
+
+def _cast(value: Any, dtype: torch.dtype) -> Any:
+    on_meta = isinstance(value, Tensor) and value.device.type == "meta" and value.is_floating_point()
+    return value.to(dtype) if on_meta else value
+
+
+@contextlib.contextmanager
+def _meta_autocast(dtype: torch.dtype | None) -> Iterator[None]:
+    before = _meta_dtype.set(dtype)
+    try:
+        with _MetaAutocast():
+            yield
+    finally:
+        _meta_dtype.reset(before)

@@ -1,7 +1,6 @@
 """The whole pre-training step as a GPU runs it, on torch's device without data: what it launches and waits for."""
 
 import pytest
-import torch
 from small_steps import make_batch
 from transformers import BertConfig
 
@@ -31,10 +30,10 @@ def bert_of(config: Config) -> BertConfig:
     )
 
 
-def run(dtype=torch.float16, n_micro_batches=1, **given):
+def run(precision="float16", n_micro_batches=1, **given):
     config = resolve([given])
     micro_batches = [make_batch(config, 100 * i, 8) for i in range(n_micro_batches)]
-    counter, model = count_step(config, bert_of(config), micro_batches, dtype)
+    counter, model = count_step(config, bert_of(config), micro_batches, precision)
     return counter, dict(model.named_parameters())
 
 
@@ -65,8 +64,9 @@ def test_packed_attention_trains_with_dropout_and_every_parameter_has_a_gradient
 
 
 CASES = {
-    "bfloat16": {"dtype": torch.bfloat16},
-    "float32": {"dtype": torch.float32},
+    "bfloat16": {"precision": "bfloat16"},
+    "float32": {"precision": "float32"},
+    "mixed precision": {"precision": "mixed"},
     "several micro-batches": {"n_micro_batches": 3},
     "further permutations": {"permutations": 3},
     "the pooler": {"cls_source": "pooler"},
@@ -88,7 +88,7 @@ def test_no_setting_makes_the_step_wait(case):
     counter, parameters = run(**{**SMALL, **CASES[case]})
     assert not counter.waits
     assert all(p.grad is not None for p in parameters.values())
-    attends_packed = CASES[case].get("dtype") != torch.float32
+    attends_packed = CASES[case].get("precision") != "float32"
     assert attends_packed == any(name in ATTENTION | {"_varlen_attn"} for _, name in counter.launches)
 
 

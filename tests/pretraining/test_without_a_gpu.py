@@ -10,6 +10,7 @@ from small_steps import VOCABULARY, make_batch, small_config
 from spe_dist.benchmark.launches import LaunchCounter
 from spe_dist.benchmark.step_launches import CountedEngine
 from spe_dist.distributed.context import RankContext
+from spe_dist.distributed.deepspeed_config import DTYPES, product_dtype
 from spe_dist.moco import KeyQueue, MomentumContrast, MomentumKeyEncoder, PlainWeights
 from spe_dist.model.loading import load_encoder
 from spe_dist.model.spe import build_key_encoder, build_pretraining_model
@@ -19,9 +20,11 @@ CPU = torch.device("cpu")
 STEPS = 3  # 8 keys each into queues of 20: the last of them wraps
 
 
-def train(config, device, dtype):
+def train(config, device, precision):
     """Steps of plain descent; (losses, gradients of the last step, queues, key encoder), and what was counted."""
-    model = build_pretraining_model(config, load_encoder(None, config.model, VOCABULARY, 0).encoder)
+    dtype, encoder = DTYPES[precision], load_encoder(None, config.model, VOCABULARY, 0).encoder
+    encoder.product_dtype = product_dtype(precision)
+    model = build_pretraining_model(config, encoder)
     key_module = build_key_encoder(model, config).to(device, dtype)
     masters = copy.deepcopy(model.spe).to(device)
     model = model.to(device, dtype).train()
@@ -56,28 +59,29 @@ def assert_close(found, expected, tolerance):
 
 
 PRECISIONS = {
-    "padded in float32": (torch.float32, 1e-4),
-    "packed in bfloat16": (torch.bfloat16, 0.1),
-    "packed in float16": (torch.float16, 0.02),
+    "float32": 1e-4,
+    "mixed": 0.1,
+    "bfloat16": 0.1,
+    "float16": 0.02,
 }
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS.values(), ids=PRECISIONS.keys())
-def test_steps_of_a_gpu_compute_what_those_of_a_cpu_do_and_wait_for_nothing(dtype, tolerance):
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_steps_of_a_gpu_compute_what_those_of_a_cpu_do_and_wait_for_nothing(precision):
     config = small_config(permutations=2)
-    expected, _ = train(config, CPU, torch.float32)
+    expected, _ = train(config, CPU, "float32")
     with Shadow() as shadow:
-        results, counter = train(config, META, dtype)
+        results, counter = train(config, META, precision)
         found = [{name: shadow.read(value) for name, value in result.items()} for result in results]
     assert not counter.waits
     packed = {name for _, name in counter.launches} & {"_varlen_attn", "_varlen_attn_backward"}
-    assert bool(packed) == (dtype != torch.float32)
+    assert bool(packed) == (precision != "float32")
     for ours, plain in zip(found, expected, strict=True):
-        assert_close(ours, plain, tolerance)
+        assert_close(ours, plain, PRECISIONS[precision])
 
 
 def test_a_step_on_a_gpu_that_mixes_in_a_tensor_of_the_host_fails(monkeypatch):
     config = small_config()
     monkeypatch.setattr("spe_dist.data.batches.packed.PackedBatch.to", lambda batch, device, non_blocking: batch)
     with Shadow(), pytest.raises((AssertionError, RuntimeError), match=r"mixed|device"):
-        train(config, META, torch.float32)
+        train(config, META, "float32")

@@ -99,6 +99,19 @@ def test_a_stream_of_sentences_waits_no_more_than_its_batches(joint):
     assert len(sizes) == 3 and sum(counter.waits.values()) <= MOST_WAITS_OF_PREDICTION * len(sizes)
 
 
+def test_prediction_in_bfloat16_attends_packed_and_waits_no_more(joint):
+    model, maker = joint.build_model(seed=1).float(), ExampleMaker(joint.tokenizer(), None, 60)
+    model.spe.encoder.to(torch.bfloat16)  # as an `Extractor` has it
+    sentences = joint.random_sentences(2, [12, 3, 40, 7])
+    with Shadow():
+        model.to(META)
+        with LaunchCounter(META) as counter:
+            found = list(predict_sentences(model, maker, sentences, bfloat16=True))
+    assert [sentence.words for sentence in found] == [sentence.words for sentence in sentences]
+    assert counter.launches["", "_varlen_attn"] == 2
+    assert 0 < sum(counter.waits.values()) <= MOST_WAITS_OF_PREDICTION
+
+
 def step(model, batch, gold_entities, device):
     counter = LaunchCounter(device)
     engine = CountedEngine(model, counter)
