@@ -65,6 +65,6 @@ python -m spe_dist.benchmark.gpu_check.data "$dir/data"
 du -sh "$dir"/* && du -sh "$dir"
 cat <<TEXT
 on the machine, in the checkout, with this folder:
-  python -m pip install --quiet --no-index --no-deps --upgrade --target /tmp/lacking DIR/wheels/*.whl && \\
-  PYTHONPATH=/tmp/lacking python tools/gpu_check.py OUT --data DIR/data
+  python3 -m pip install --quiet --no-index --no-deps --upgrade --target /tmp/lacking DIR/wheels/*.whl && \\
+  PYTHONPATH=/tmp/lacking python3 tools/gpu_check.py OUT --data DIR/data
 TEXT

@@ -37,12 +37,15 @@ INTERRUPTED = 130
 def main(argv: Sequence[str] | None = None) -> int:
     """0: all went well; 1: a stage did not; 2: wrong options; 130: interrupted."""
     options = _parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         plans = chosen(filter(None, options.only.split(",")))
         return _check(options, plans)
     except SpeError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return INTERRUPTED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -92,7 +95,6 @@ def _run(
     small: bool,
 ) -> int:
     """All stages; the exit status."""
-    signal.signal(signal.SIGTERM, _interrupt)
     stages = [
         Stage(plan.name, plan.small_s if small else plan.limit_s, _command(plan, record.folder, *folders, small))
         for plan in plans

@@ -94,17 +94,18 @@ class Runner:
         return ends
 
     def _run(self, stage: Stage, limit_s: float) -> str:
-        self.record.add(stage.name, {"name": BEGAN, "limit_s": round(limit_s, 1)})
         began = time.monotonic()
-        running = _Running(stage, limit_s, self.environment, self.record)
-        status = INTERRUPTED
+        status, results, left_processes = INTERRUPTED, 0, 0
         try:
-            status = running.wait()
+            self.record.add(stage.name, {"name": BEGAN, "limit_s": round(limit_s, 1)})
+            running = _Running(stage, limit_s, self.environment, self.record)
+            status, results, left_processes = running.wait(), running.results, running.left_processes
         finally:
-            running.end()
-            row = {"name": ENDED, "status": status, "seconds": round(time.monotonic() - began, 1)}
-            self.record.add(stage.name, {**row, "left_processes": running.left_processes})
-            self.say(f"{stage.name}: {status}, {row['seconds']} s of {limit_s:.0f}, {running.results} results")
+            end_children()  # of a stage that was interrupted, however early
+            seconds = round(time.monotonic() - began, 1)
+            row = {"name": ENDED, "status": status, "seconds": seconds, "left_processes": left_processes}
+            self.record.add(stage.name, row)
+            self.say(f"{stage.name}: {status}, {seconds} s of {limit_s:.0f}, {results} results")
         return status
 
 
@@ -147,7 +148,7 @@ class _Running:
         return DONE if self.results else NOTHING
 
     def end(self) -> None:
-        """End the stage and all that it has left; again and again is no fault."""
+        """End the stage and all that it has left."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()

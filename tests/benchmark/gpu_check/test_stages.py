@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 import traceback
 
 import pytest
@@ -15,7 +17,7 @@ from project import ROOT
 from spe_dist.benchmark.gpu_check.commands import Task, reason, run_logged
 from spe_dist.benchmark.gpu_check.plan import STAGES
 from spe_dist.benchmark.gpu_check.record import parse, read_rows
-from spe_dist.benchmark.gpu_check.stages import parts, profile
+from spe_dist.benchmark.gpu_check.stages import parts, profile, throughput
 from spe_dist.benchmark.gpu_check.stages.gpu_tests import files_of_gpu_tests, read_report
 from spe_dist.benchmark.gpu_check.stages.throughput import figures_of
 from spe_dist.benchmark.gpu_check.stages.timing import milliseconds
@@ -46,6 +48,17 @@ def test_time_in_which_any_kernel_runs_is_the_union_of_their_times():
     assert [(k.name, k.calls, k.ms) for k in kernels] == [("product", 2, 0.07), ("copy", 1, 0.03), ("sum", 1, 0.01)]
     lines = profile.table(kernels, steps=2)
     assert lines[2].split() == ["0.035", "63.6%", "1.0", "35.0", "product"]
+
+
+def test_the_trace_of_torchs_profiler_is_read(monkeypatch):
+    monkeypatch.setattr(profile, "ON_GPU", ("cpu_op",))  # the same form, of what there is here
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        for _ in range(3):
+            torch.ones(64, 64) @ torch.ones(64, 64)
+    kernels, busy_ms = profile.read_trace(profile.events_of(profiler))
+    calls = {kernel.name: kernel.calls for kernel in kernels}
+    assert calls["aten::mm"] == 3 and calls["aten::ones"] == 6
+    assert 0 < busy_ms < sum(kernel.ms for kernel in kernels)  # operations inside others count once
 
 
 def test_all_but_the_dearest_kernels_are_one_line():
@@ -109,6 +122,46 @@ def test_a_time_is_the_median_of_calls():
     calls = []
     assert 0 <= milliseconds(lambda: calls.append(1), torch.device("cpu"), seconds=0.001) < 5
     assert len(calls) >= 6
+
+
+def test_on_a_gpu_the_time_is_between_events_of_its_own_clock(monkeypatch):
+    class Event:
+        clock = 0.0
+
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            self.at = Event.clock
+
+        def synchronize(self):
+            pass
+
+        def elapsed_time(self, later):
+            return later.at - self.at
+
+    def call():
+        Event.clock += 7.0 if Event.clock < 100 else 5.0
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    assert milliseconds(call, torch.device("cuda"), seconds=0.05) == 5.0
+
+
+def test_ways_without_time_are_left_out_and_are_no_failure(task, capsys, monkeypatch):
+    asked = []
+
+    def run_spe(task, *arguments, limit_s):
+        asked.append(arguments)
+        return 1, "error: no such thing"
+
+    monkeypatch.setattr(throughput, "run_spe", run_spe)
+    monkeypatch.setattr(throughput, "LEAST_S", 1_000.0)
+    assert throughput.check_throughput(task) and asked == []
+    assert {row["left_out"] for row in printed_results(capsys).values()} == {"no time is left"}
+    monkeypatch.setattr(throughput, "LEAST_S", 1.0)
+    assert not throughput.check_throughput(task) and len(asked) == len(throughput.ON_CPU)
+    assert {row["failed"] for row in printed_results(capsys).values()} == {"exit status 1: error: no such thing"}
 
 
 def test_a_run_that_goes_on_otherwise_is_seen():
@@ -201,6 +254,14 @@ def test_the_reason_of_a_failure_is_one_line(text, why):
     assert reason(2, text) == why
 
 
+def rows(folder):
+    return read_rows(folder) if (folder / "results.jsonl").exists() else []
+
+
+def is_begin(row):
+    return row["name"] == "stage began"
+
+
 def check(out, *options, timeout=590):
     command = [sys.executable, "tools/gpu_check.py", str(out), "--small", *options]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
@@ -223,9 +284,24 @@ def test_an_unknown_stage_is_one_line(tmp_path):
     assert done.returncode == 2 and done.stderr.startswith("error: --only everything: there is no such stage")
 
 
+@pytest.mark.slow
+def test_an_interrupted_check_has_its_summary(tmp_path):
+    command = [sys.executable, "tools/gpu_check.py", str(tmp_path), "--small", "--only", "profile,parts"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        until = time.monotonic() + 120
+        while time.monotonic() < until and not any(map(is_begin, rows(tmp_path))):
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "| profile | interrupted" in printed and "| parts   | not run" in printed
+    assert (tmp_path / "summary.md").read_text() in printed
+
+
 @pytest.mark.long
+@pytest.mark.timeout(1_500)
 def test_a_whole_check_in_small(tmp_path):
-    done = check(tmp_path, "--minutes", "9.5")
+    done = check(tmp_path, "--minutes", "20", timeout=1_400)
     assert done.returncode == 0, done.stdout + done.stderr + (tmp_path / "log.txt").read_text()[-5000:]
     ends = {row["stage"]: row["status"] for row in read_rows(tmp_path) if row["name"] == "stage ended"}
     assert ends == {plan.name: "done" for plan in STAGES}

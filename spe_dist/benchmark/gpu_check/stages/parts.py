@@ -6,6 +6,7 @@ Legend of the shape suffixes:
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -80,6 +81,7 @@ def check_parts(task: Task) -> bool:
         try:
             measure(here, extent)
         except Exception as error:  # one part's failure is a result; the others are still wanted
+            traceback.print_exc()
             fine = give_failure(
                 name, f"{type(error).__name__}: {str(error).splitlines()[0][:300] if str(error) else ''}"
             )

@@ -94,12 +94,16 @@ def _profiled(contender: Ours, on_gpu: bool) -> tuple[list[Kernel], float | None
     if not on_gpu:
         events = [Kernel(event.key, event.count, event.self_cpu_time_total / 1000) for event in profiler.key_averages()]
         return dearest_first(events), None
+    kernels, busy_ms = read_trace(events_of(profiler))
+    return kernels, busy_ms / STEPS
+
+
+def events_of(profiler: profile) -> list[dict[str, Any]]:
+    """What a profiler has seen, in the form of a trace."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "trace.json"
         profiler.export_chrome_trace(str(file))
-        trace = json.loads(file.read_text(encoding="utf-8"))["traceEvents"]
-    kernels, busy_ms = read_trace(trace)
-    return kernels, busy_ms / STEPS
+        return json.loads(file.read_text(encoding="utf-8"))["traceEvents"]
 
 
 def read_trace(events: Iterable[dict[str, Any]]) -> tuple[list[Kernel], float]:
