@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lzma
+from functools import cache
 
 import pytest
 from hypothesis import given, settings
@@ -60,17 +61,23 @@ def test_sentences_of_real_text_are_found(name):
     assert sum(sentence in lines for sentence in found) > 0.975 * max(len(found), len(lines))
 
 
+@cache
+def sentencizer_of_spacy():
+    """(spaCy's blank English, its sentencizer), made once: it takes longer than all examples together."""
+    language = pytest.importorskip("spacy").blank("en")
+    return language, language.add_pipe("sentencizer")
+
+
 @given(st.lists(st.tuples(MARKS, st.sampled_from(["", " "])), max_size=25))
 @settings(max_examples=200, deadline=None)
 def test_borders_are_those_of_spacys_sentencizer_but_for_opening_quotes_and_abbreviations(marks):
     spacy = pytest.importorskip("spacy")
+    language, sentencizer = sentencizer_of_spacy()
     text = "".join(mark + space for mark, space in marks)
     words = spacy_splitter().words_with_offsets(text)
     if not words:
         assert not list(split_sentences(text))
         return
-    language = spacy.blank("en")
-    sentencizer = language.add_pipe("sentencizer")
     doc = spacy.tokens.Doc(language.vocab, words=[word.text for word in words])
     starts = {word.start for word, is_start in zip(words, sentencizer.predict([doc])[0], strict=True) if is_start}
     for found in split_sentences(text):
