@@ -10,7 +10,7 @@ from spe_dist.benchmark.gpu_check.commands import ROOT, Task, give_failure, reas
 from spe_dist.benchmark.gpu_check.record import give
 
 MARK = "pytest.mark.gpu"
-WHOLE_RUNS = "test_gpu.py"  # other stages train
+OF_OTHER_STAGES = ("tests/pretraining/test_gpu.py", "tests/benchmark/")  # they train and measure
 IN_SMALL = ("tests/model/test_products.py",)
 
 
@@ -30,9 +30,10 @@ def check_tests(task: Task) -> bool:
 
 
 def files_of_gpu_tests() -> list[str]:
-    """Those that hold tests for a GPU; whole runs are left out."""
-    files = sorted((ROOT / "tests").rglob("test_*.py"))
-    return [str(file) for file in files if file.name != WHOLE_RUNS and MARK in file.read_text(encoding="utf-8")]
+    """Those that hold tests for a GPU, by their paths in the checkout; whole runs are left out."""
+    files = [file for file in sorted((ROOT / "tests").rglob("test_*.py")) if MARK in file.read_text(encoding="utf-8")]
+    names = [file.relative_to(ROOT).as_posix() for file in files]
+    return [name for name in names if not name.startswith(OF_OTHER_STAGES)]
 
 
 def read_report(file: Path) -> tuple[dict[str, int], dict[str, str]]:

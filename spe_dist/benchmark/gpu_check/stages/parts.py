@@ -31,6 +31,7 @@ from spe_dist.training.optimizer import make_adamw, param_groups
 
 DROPOUT = 0.1
 MOMENTUM = 0.999
+TEMPERATURE = 0.2
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Extent:
     head_size: int = 64
     vocabulary: int = 28_996
     keys: int = 65_536
-    key_size: int = 256
+    key_size: int = 768
     average: int = 110_000_000  # numbers of the key encoder
     attention_tokens: int = 14_336
     lengths: tuple[int, ...] = (28, 56, 128)
@@ -191,12 +192,12 @@ def measure_contrast(here: torch.device, extent: Extent) -> None:
     for kind in ("float32", "tf32", "bfloat16", "float16"):
 
         def loss(kind: str = kind) -> None:
-            queue_loss(queries_BC, keys_BC, negatives, 0.1, kind).loss_B.sum().backward()  # type: ignore[arg-type]
+            queue_loss(queries_BC, keys_BC, negatives, TEMPERATURE, kind).loss_B.sum().backward()  # type: ignore[arg-type]
 
         give(f"contrast, products in {kind}", ms=milliseconds(loss, here, extent.seconds))
 
     def plain() -> None:
-        term = plain_contrast(queries_BC, keys_BC, queue_KC, extent.keys, ids_B, ids_K, 0.1, False)
+        term = plain_contrast(queries_BC, keys_BC, queue_KC, extent.keys, ids_B, ids_K, TEMPERATURE, False)
         term.loss_sum.backward()
 
     give("contrast, one matrix of scores", ms=milliseconds(plain, here, extent.seconds))
