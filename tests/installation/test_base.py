@@ -16,14 +16,19 @@ from spe_dist.cli.options.extras import TRAIN_EXTRA
 
 # An interpreter in which the packages of the extra are not installed.
 BASE = f"""
-import importlib.abc, sys
+import sys
 
-class Absent(importlib.abc.MetaPathFinder):
+class WithoutExtra:
+    def __init__(self, finder):
+        self.finder = finder
+
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {TRAIN_EXTRA}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+        return None if name.partition(".")[0] in {TRAIN_EXTRA} else self.finder.find_spec(name, path, target)
 
-sys.meta_path.insert(0, Absent())
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
+sys.meta_path[:] = map(WithoutExtra, sys.meta_path)
 """
 COMMAND = f"{BASE}\nfrom spe_dist.cli.main import main\nsys.exit(main(sys.argv[1:]))"
 

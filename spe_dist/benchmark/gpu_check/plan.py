@@ -32,15 +32,15 @@ class Plan:
 
 # What tells most comes first: should the machine be lost, what is missing is what matters least.
 STAGES = (
-    Plan("machine", "what is installed, what can the device do at most?", "machine:check_machine", 35, 60),
-    Plan("float16", "does the default path train and resume?", "trainings:check_float16", 45, 100, trains=True),
-    Plan("tests", "do the kernels for GPUs compute what they should?", "tests_of_gpu:check_tests", 60, 60),
-    Plan("throughput", "how many sentences a second, in which way?", "throughput:check_throughput", 150, 120),
-    Plan("profile", "which kernels take the time, is the device idle?", "profile:check_profile", 40, 60),
-    Plan("stages", "do the other stages and precisions train?", "trainings:check_stages", 60, 200, trains=True),
-    Plan("parts", "what do the parts of a step take, in which way least?", "parts:check_parts", 60, 60),
-    Plan("finetuning", "do fine-tuning and prediction run?", "trainings:check_finetuning", 40, 100, trains=True),
-    Plan("launchers", "do the launchers start it?", "trainings:check_launchers", 30, 80, trains=True),
+    Plan("machine", "what is installed, what can the device do at most?", "machine:check_machine", 35, 100),
+    Plan("float16", "does the default path train and resume?", "trainings:check_float16", 45, 200, trains=True),
+    Plan("tests", "do the kernels for GPUs compute what they should?", "gpu_tests:check_tests", 60, 100),
+    Plan("throughput", "how many sentences a second, in which way?", "throughput:check_throughput", 150, 200),
+    Plan("profile", "which kernels take the time, is the device idle?", "profile:check_profile", 40, 100),
+    Plan("stages", "do the other stages and precisions train?", "trainings:check_stages", 60, 400, trains=True),
+    Plan("parts", "what do the parts of a step take, in which way least?", "parts:check_parts", 60, 100),
+    Plan("finetuning", "do fine-tuning and prediction run?", "trainings:check_finetuning", 40, 150, trains=True),
+    Plan("launchers", "do the launchers start it?", "trainings:check_launchers", 30, 150, trains=True),
 )
 
 
