@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Self
 
 import numpy as np
@@ -73,7 +73,7 @@ class LaunchCounter(TorchDispatchMode):
         self.launches: Counter[tuple[str, str]] = Counter()
         self.waits: Counter[tuple[str, str]] = Counter()
         self._phase = ""
-        self._numbers = _NumbersSent(self)
+        self._numbers: AbstractContextManager[Any] = _NumbersSent(self)
 
     def __enter__(self) -> Self:
         self._numbers.__enter__()

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import BertConfig
 
+from spe_dist.benchmark.compiled_launches import CompiledCounter
 from spe_dist.benchmark.launches import LaunchCounter
 from spe_dist.config.pretraining import Config
 from spe_dist.data.batches.packed import PackedBatch
@@ -61,19 +62,30 @@ def count_step(
     engine's own work, reducing gradients and the optimizer, is not in it.
 
     Args:
-        config: settings of the run; `compile` is taken to be off.
+        config: settings of the run; with `compile` on, what compiled parts launch is near a GPU's and not the same
+            (`spe_dist.benchmark.compiled_launches`).
         bert: the encoder's sizes.
         micro_batches: those of the step, on the CPU.
         precision: that of the weights and of the encoder's products.
     """
-    config = replace(config, train=replace(config.train, compile=False))
+    counter = CompiledCounter(META) if config.train.compile else LaunchCounter(META)
+    with counter.compiling() if isinstance(counter, CompiledCounter) else contextlib.nullcontext():
+        return counter, _run(config, bert, micro_batches, precision, counter)
+
+
+def _run(
+    config: Config,
+    bert: BertConfig,
+    micro_batches: Sequence[PackedBatch],
+    precision: Precision,
+    counter: LaunchCounter,
+) -> nn.Module:
     dtype = DTYPES[precision]
     with META:
         model = build_pretraining_model(config, PackedBertEncoder(bert, config.train.kernels))
         model.spe.encoder.product_dtype = product_dtype(precision)
         key_module = build_key_encoder(model, config).to(dtype) if config.objectives.cspo else None
     context = RankContext(0, 1, 0, META, None)
-    counter = LaunchCounter(META)
     moco = None
     if key_module is not None:
         size = config.model.contrastive_size if config.model.contrastive_head else config.model.span_size
@@ -89,7 +101,7 @@ def count_step(
     step = TrainingStep(cast(TrainingEngine, engine), moco, config, context)
     with counter, counter.phase("losses"):
         step(0, config.optimizer.learning_rate, micro_batches)
-    return counter, model
+    return model
 
 
 def _counted(function: Callable[..., Any], counter: LaunchCounter, phase: str) -> Callable[..., Any]:

@@ -46,7 +46,8 @@ def autocast(
 ) -> contextlib.AbstractContextManager[object]:
     """torch.autocast, and on `meta`, for which torch has none, what matters of it."""
     if device.type == "meta":
-        return _meta_autocast(dtype if enabled else None)
+        wanted = dtype if enabled else None
+        return _meta_autocast(wanted) if wanted is not _meta_dtype.get() else contextlib.nullcontext()
     return torch.autocast(device.type, dtype=dtype, enabled=enabled)
 
 

@@ -36,8 +36,10 @@ class Packing:
     No dataclass: torch.compile would look into the whole padding of each batch, and compile for each of them.
     """
 
-    def __init__(self, cu_seqlens_Q1: Tensor, max_seqlen: int, backend: str, padding: PaddingPlan | None) -> None:
-        self.cu_seqlens_Q1, self.max_seqlen = cu_seqlens_Q1, max_seqlen
+    def __init__(
+        self, cu_seqlens_Q1: Tensor, max_seqlen: int, dtype: torch.dtype, backend: str, padding: PaddingPlan | None
+    ) -> None:
+        self.cu_seqlens_Q1, self.max_seqlen, self.dtype = cu_seqlens_Q1, max_seqlen, dtype
         self.backend, self.padding = backend, padding
 
 
@@ -89,7 +91,7 @@ class SelfAttention(nn.Module):
         self.dropout_p = config.attention_probs_dropout_prob
 
     def forward(self, x_TD: Tensor, packing: Packing) -> Tensor:
-        x_TD = x_TD.to(product_dtype(self.query.weight))  # once, where autocast would do it for each of the three
+        x_TD = x_TD.to(packing.dtype)  # once, where autocast would do it for each of the three
         q_THD, k_THD, v_THD = (
             linear(x_TD).unflatten(1, (self.n_heads, -1)) for linear in (self.query, self.key, self.value)
         )
@@ -235,7 +237,7 @@ class PackedBertEncoder(nn.Module):
             backend = choose_backend(device, dtype, head_size, dropout_p).name
             if backend == "grouped":
                 padding = plan_padding(cu_seqlens_Q1, max_seqlen, x_TD.shape[0], self.config.num_attention_heads)
-            return self.encoder(x_TD, Packing(cu_seqlens_Q1, max_seqlen, backend, padding), kept_N)[:n_wanted]
+            return self.encoder(x_TD, Packing(cu_seqlens_Q1, max_seqlen, dtype, backend, padding), kept_N)[:n_wanted]
 
     def _autocast(self, device: torch.device) -> contextlib.AbstractContextManager[object]:
         if self.product_dtype is None:

@@ -107,12 +107,14 @@ T = TypeVar("T")
 
 def compiled(function: Callable[P, T]) -> Callable[P, T]:
     """torch.compile for tensors of any size: one version for all numbers of tokens."""
-    _allow_versions()
+    _configure()
     return torch.compile(function, dynamic=True)
 
 
-def _allow_versions() -> None:
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MOST_VERSIONS)
+def _configure() -> None:
+    settings = torch._dynamo.config
+    settings.recompile_limit = max(settings.recompile_limit, MOST_VERSIONS)
+    settings.specialize_float = True  # eps and dropout are constants of the code, as sizes of weights are
 
 
 def compile_model(spe: nn.Module, heads: Sequence[nn.Module | None] = ()) -> None:
@@ -128,7 +130,7 @@ def compile_model(spe: nn.Module, heads: Sequence[nn.Module | None] = ()) -> Non
         spe: a `SpeModel`.
         heads: further modules, None for those that are off.
     """
-    _allow_versions()
+    _configure()
     parts: Any = spe
     parts.encoder.fills_up = True
     span_mlp = parts.span_encoder.mlp if parts.span_encoder is not None else None

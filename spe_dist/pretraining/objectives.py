@@ -22,15 +22,15 @@ from spe_dist.model.heads import PERMUTATIONS
 from spe_dist.model.products import ProductType
 from spe_dist.model.spe import PretrainingOutputs
 from spe_dist.pretraining.contrast import Negatives, queue_loss
-from spe_dist.training.terms import Classify, Term, classification, classify
+from spe_dist.training.terms import CrossEntropy, Term, classification, cross_entropy
 
 
-def token_boundary(logits_MV: Tensor, label_M: Tensor, classify: Classify = classify) -> Term:
+def token_boundary(logits_MV: Tensor, label_M: Tensor, cross_entropy: CrossEntropy = cross_entropy) -> Term:
     """TBO: cross-entropy of the hidden pieces."""
-    return classification(logits_MV, label_M, classify)
+    return classification(logits_MV, label_M, cross_entropy)
 
 
-def span_permutation(logits_PO: Tensor, label_P: Tensor, classify: Classify = classify) -> Term:
+def span_permutation(logits_PO: Tensor, label_P: Tensor, cross_entropy: CrossEntropy = cross_entropy) -> Term:
     """SPO: cross-entropy of the orders; `extra` has class_correct and class_count, [6] each."""
     correct_P = logits_PO.detach().argmax(dim=1) == label_P
     zeros_O = torch.zeros(PERMUTATIONS, device=label_P.device)
@@ -38,16 +38,18 @@ def span_permutation(logits_PO: Tensor, label_P: Tensor, classify: Classify = cl
         "class_correct": zeros_O.index_add(0, label_P, correct_P.float()),
         "class_count": zeros_O.index_add(0, label_P, torch.ones_like(label_P, dtype=torch.float32)),
     }
-    return replace(classification(logits_PO, label_P, classify), extra=extra)
+    return replace(classification(logits_PO, label_P, cross_entropy), extra=extra)
 
 
-def prediction_terms(outputs: PretrainingOutputs, batch: PackedBatch, classify: Classify = classify) -> dict[str, Term]:
-    """TBO and SPO of a micro-batch, those that are on; `classify` may be a compiled one."""
+def prediction_terms(
+    outputs: PretrainingOutputs, batch: PackedBatch, cross_entropy: CrossEntropy = cross_entropy
+) -> dict[str, Term]:
+    """TBO and SPO of a micro-batch, those that are on; `cross_entropy` may be a compiled one."""
     terms = {}
     if outputs.tbo_logits_MV is not None:
-        terms["tbo"] = token_boundary(outputs.tbo_logits_MV, batch.tbo_label_M, classify)
+        terms["tbo"] = token_boundary(outputs.tbo_logits_MV, batch.tbo_label_M, cross_entropy)
     if outputs.spo_logits_PO is not None:
-        terms["spo"] = span_permutation(outputs.spo_logits_PO, batch.spo_label_P, classify)
+        terms["spo"] = span_permutation(outputs.spo_logits_PO, batch.spo_label_P, cross_entropy)
     return terms
 
 

@@ -20,7 +20,7 @@ from spe_dist.model.kernels import compiled
 from spe_dist.model.products import product_type
 from spe_dist.model.spe import PretrainingOutputs
 from spe_dist.pretraining.objectives import contrastive, contrastive_span_pair, prediction_terms
-from spe_dist.training.terms import Classify, StepOutcome, Term, add_sums, classify, seed_dropout, total
+from spe_dist.training.terms import CrossEntropy, StepOutcome, Term, add_sums, cross_entropy, seed_dropout, total
 
 
 class TrainingStep:
@@ -43,7 +43,7 @@ class TrainingStep:
         self.context = context
         self.stop_agreed = stop_agreed
         objectives = config.objectives
-        self._classify: Classify = compiled(classify) if config.train.compile else classify
+        self._cross_entropy: CrossEntropy = compiled(cross_entropy) if config.train.compile else cross_entropy
         self.weights = {"tbo": objectives.tbo_weight, "spo": objectives.spo_weight, "cspo": objectives.cspo_weight}
 
     def __call__(self, step: int, learning_rate: float, micro_batches: Sequence[PackedBatch]) -> StepOutcome | None:
@@ -76,7 +76,7 @@ class TrainingStep:
         self, outputs: PretrainingOutputs, batch: PackedBatch, keys: tuple[Tensor, Tensor, Tensor] | None
     ) -> dict[str, Term]:
         """The objectives that are on, by name; `keys`: span-pair keys, context keys [B, C] and sentence ids."""
-        terms = prediction_terms(outputs, batch, self._classify)
+        terms = prediction_terms(outputs, batch, self._cross_entropy)
         if keys is not None:
             assert self.moco is not None
             assert outputs.pair_queries_BC is not None and outputs.context_queries_BC is not None

@@ -36,20 +36,19 @@ class StepOutcome:
     sums: dict[str, Tensor]
 
 
-def classify(logits_NC: Tensor, label_N: Tensor) -> tuple[Tensor, Tensor]:
-    """(summed cross-entropy, number of right ones) of N examples over C classes, in float32 outside of autocast."""
+def cross_entropy(logits_NC: Tensor, label_N: Tensor) -> Tensor:
+    """Summed over N examples, in float32."""
+    return F.cross_entropy(logits_NC.float(), label_N, reduction="sum")
+
+
+CrossEntropy = Callable[[Tensor, Tensor], Tensor]
+
+
+def classification(logits_NC: Tensor, label_N: Tensor, cross_entropy: CrossEntropy = cross_entropy) -> Term:
+    """Cross-entropy of N examples over C classes, which may be a compiled one, outside of autocast."""
     with autocast(logits_NC.device, enabled=False):
-        loss_sum = F.cross_entropy(logits_NC.float(), label_N, reduction="sum")
-    return loss_sum, (logits_NC.detach().argmax(dim=1) == label_N).float().sum()
-
-
-Classify = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-
-
-def classification(logits_NC: Tensor, label_N: Tensor, classify: Classify = classify) -> Term:
-    """Cross-entropy of N examples over C classes; `classify` may be a compiled one."""
-    loss_sum, correct = classify(logits_NC, label_N)
-    return Term(loss_sum, label_N.shape[0], correct)
+        loss_sum = cross_entropy(logits_NC, label_N)
+    return Term(loss_sum, label_N.shape[0], (logits_NC.detach().argmax(dim=1) == label_N).float().sum())
 
 
 def total(
