@@ -126,7 +126,7 @@ class TrainConfig(RunConfig):
     compile: bool = setting(
         False,
         "torch.compile encoder layers, heads and losses, ZeRO stages 1 and 2; off: it takes minutes at the start, "
-        "gains nothing on a CPU, and no GPU has been measured",
+        "makes a CPU slower, and no GPU has been measured",
     )
 
 
