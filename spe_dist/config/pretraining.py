@@ -125,7 +125,7 @@ class TrainConfig(RunConfig):
     verbose: bool = setting(False, "print which kernel each part uses, and why")
     compile: bool = setting(
         False,
-        "torch.compile encoder layers, heads and losses, ZeRO stages 1 and 2; off: it takes minutes at the start, "
+        "torch.compile encoder layers, heads and losses (not at ZeRO stage 3); off: it takes minutes at the start, "
         "makes a CPU slower, and no GPU has been measured",
     )
 
