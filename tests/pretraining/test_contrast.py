@@ -145,8 +145,9 @@ def test_no_tensor_has_a_number_for_every_query_and_key(queue_dtype):
 def test_a_million_keys_cost_the_memory_of_their_queue():
     """Peak memory of a process over that with the queue in it; scores alone would be 128 MiB, and are needed twice."""
     program = (
-        "import resource, torch; from spe_dist.pretraining.objectives import contrastive\n"
-        "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024\n"
+        "import torch; from spe_dist.pretraining.objectives import contrastive\n"
+        "from spe_dist.utils.memory import peak_resident_bytes\n"
+        "def peak(): return peak_resident_bytes() / 2**20\n"
         "queue, ids = torch.ones(1 << 20, 8), torch.arange(1 << 20); own = torch.arange(32)\n"
         "queries = torch.randn(32, 8, requires_grad=True)\n"
         "def step(n): contrastive(queries, queries, queue[:n], n, own, ids[:n], 0.2, True).loss_sum.backward()\n"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 
 from spe_dist.cli.options.numbers import number, whole_number
 from spe_dist.cli.options.parser import Parser
+from spe_dist.utils.memory import peak_resident_bytes
 
 
 def parser() -> Parser:
@@ -75,8 +75,7 @@ def run(options: argparse.Namespace) -> None:
 
     with busy_neighbours(options.neighbours):
         show("training", measure_training(setup, options.batch_sentences, options.steps, options.gold, bfloat16))
-        peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(f"  peak memory    {peak_mib:,.0f} MiB")
+        print(f"  peak memory    {peak_resident_bytes() / 2**20:,.0f} MiB")
         prediction = measure_prediction(setup, options.batch_pieces, bfloat16, options.seconds)
     show("prediction", prediction)
     found = (prediction.entities / prediction.sentences, prediction.relations / prediction.sentences)
