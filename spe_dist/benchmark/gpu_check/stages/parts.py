@@ -28,6 +28,7 @@ from spe_dist.model.kernels import compile_model
 from spe_dist.model.spe import SpeModel
 from spe_dist.pretraining.contrast import Negatives, queue_loss
 from spe_dist.training.optimizer import make_adamw, param_groups
+from spe_dist.utils.memory import peak_memory_gib
 
 DROPOUT = 0.1
 MOMENTUM = 0.999
@@ -140,7 +141,7 @@ def encoder_times(here: torch.device, extent: Extent, dtype: torch.dtype, compil
         "forward_ms": forward_ms,
         "forward_and_backward_ms": both_ms,
         "linear_layers_tflop_per_s": 3 * flop / both_ms,
-        "peak_memory_gib": _peak_gib(here),
+        "peak_memory_gib": peak_memory_gib(here),
     }
 
 
@@ -241,7 +242,3 @@ def measure_optimizer(here: torch.device, extent: Extent) -> None:
 
 def _short(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
-
-
-def _peak_gib(here: torch.device) -> float:
-    return torch.cuda.max_memory_allocated(here) / 2**30 if here.type == "cuda" else float("nan")
