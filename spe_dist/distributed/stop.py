@@ -48,8 +48,9 @@ class StopRequest:
     """Whether this rank was asked to stop, and by what.
 
     Made in the main thread it takes over SIGTERM, SIGUSR1 and SIGINT: they only set a flag, but a second SIGINT raises
-    KeyboardInterrupt. A file OUTPUT/STOP asks for the same; one left from an earlier run is removed first. `close`
-    (or leaving a `with` block) gives the signals back.
+    KeyboardInterrupt. A file OUTPUT/STOP asks for the same; one that is there already is not meant for this run, and
+    `remove_older_file` removes it once the folder is this run's. `close` (or leaving a `with` block) gives the signals
+    back.
     """
 
     def __init__(self, output: Path | str | None = None) -> None:
@@ -57,8 +58,7 @@ class StopRequest:
         self._reason = ""
         self._interrupted = False
         self._previous: dict[signal.Signals, object] = {}
-        if self.file is not None:
-            remove_stop_file(self.file.parent)
+        self._older = self._identity()
         if threading.current_thread() is threading.main_thread():
             for number in STOP_SIGNALS:
                 self._previous[number] = signal.signal(number, self._receive)
@@ -67,9 +67,22 @@ class StopRequest:
     @property
     def requested(self) -> bool:
         """Whether a signal came or the file is there; stays true once it was."""
-        if not self._reason and self.file is not None and self.file.exists():
+        if not self._reason and self._identity() not in (None, self._older):
             self._reason = f"file {self.file}"
         return bool(self._reason)
+
+    def remove_older_file(self) -> None:
+        """Remove a file that was there before this request was made, unless somebody has made another since."""
+        if self.file is not None and self._older is not None and self._identity() == self._older:
+            remove_stop_file(self.file.parent)
+
+    def _identity(self) -> tuple[int, int] | None:
+        """Which file it is that asks, by inode and time; None without one."""
+        try:
+            status = self.file.stat() if self.file is not None else None
+        except OSError:
+            return None
+        return None if status is None else (status.st_ino, status.st_mtime_ns)
 
     @property
     def reason(self) -> str:

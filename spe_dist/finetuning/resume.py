@@ -88,6 +88,12 @@ def checkpoint_writer(
     return write
 
 
+def restore(start: ResumePoint, engine: TrainingEngine) -> None:
+    """Bring the engine to the state of a checkpoint, where there is one. A collective."""
+    if start.checkpoint is not None:
+        engine.load(start.checkpoint)
+
+
 def restore_model(checkpoint: Path, model_folder: Path) -> None:
     """Bring OUTPUT/model to what it was when the checkpoint was written. For rank 0."""
     if (checkpoint / BEST_FOLDER).is_dir():

@@ -74,7 +74,8 @@ def run_finetuning(
         for line in publish(config, context):
             print(line, flush=True)
         return True
-    point, best = resume.choose_start(config, context, run.checkpoints, run_state)
+    choose = partial(resume.choose_start, config, context, run.checkpoints, dict(run_state))
+    point, best = choose()
     ds_config, point = settle_stage(config.train, ds_config, precision, context.ranks, point)
     run_state["zero_stage"] = ds_config["zero_optimization"]["stage"]
     model_folder = run.output / MODEL_FOLDER
@@ -83,9 +84,11 @@ def run_finetuning(
     model = build_model(config, corpora.labels, start)
     plain = plain_model(model, ds_config, precision, context.device)
     engine, rates = build_engine(config, model, ds_config, precision, context)
-    run.claim()
+    resume.restore(point, engine)
+    if not run.claim(point):
+        point, best = choose()
+        resume.restore(point, engine)
     if point.checkpoint is not None:
-        engine.load(point.checkpoint)
         context.run_on_main(partial(resume.restore_model, point.checkpoint, model_folder))
     run.write_settings()
     journal = _journal(run, engine, point, best, data, run_state)

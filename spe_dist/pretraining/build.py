@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 
 from spe_dist.config.loading import to_yaml
 from spe_dist.config.pretraining import Config
+from spe_dist.data.batches.corruption import check_corruption
 from spe_dist.data.batches.loader import WorkerLoader, step_loader
 from spe_dist.data.batches.order import Order
 from spe_dist.data.batches.packing import longest_sequence
@@ -53,6 +54,7 @@ class Data:
 def open_data(config: Config) -> Data:
     """The shards of the run, checked. Raises DataError or ConfigError."""
     assert config.data.shards is not None
+    check_corruption(config.corruption)
     cache = config.data.cache_dir
     store = ShardStore.open(config.data.shards, "train", cache)
     store.check_files()

@@ -57,6 +57,14 @@ def check_network(changed: Mapping[str, tuple[Any, Any]], config: Config, path: 
     return used
 
 
+def begin(start: ResumePoint, engine: TrainingEngine, moco: MomentumContrast | None) -> None:
+    """Bring engine and MoCo to where the run starts. A collective."""
+    if start.checkpoint is not None:
+        restore(start.checkpoint, engine, moco)
+    elif moco is not None:
+        moco.start()
+
+
 def restore(path: Path, engine: TrainingEngine, moco: MomentumContrast | None) -> None:
     """Bring engine and MoCo to the state of a checkpoint. A collective."""
     engine.load(path)

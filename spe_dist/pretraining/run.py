@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,16 +41,17 @@ def run_pretraining(
     data = build.open_data(config)
     steps = build.total_steps(config, data.order)
     state = engine_state(precision, context.ranks)
-    start = resume.choose_start(config, context, run.checkpoints, data.order, state)
+    choose = partial(resume.choose_start, config, context, run.checkpoints, data.order, state)
+    start = choose()
     ds_config, start = settle_stage(config.train, ds_config, precision, context.ranks, start)
     loaded, tokenizer = build.open_encoder(config, data.train)
     engine, moco = build_engine(config, loaded, ds_config, precision, context)
     warning = context.run_on_main(lambda: build.check_disk(config, engine.n_parameters(), engine.zero_stage))
-    run.claim()
-    if start.checkpoint is not None:
-        resume.restore(start.checkpoint, engine, moco)
-    elif moco is not None:
-        moco.start()
+    evaluate = build.evaluator(config, data, plan, engine, moco, context, lambda: journal.agreement())
+    resume.begin(start, engine, moco)
+    if not run.claim(start):
+        start = choose()
+        resume.begin(start, engine, moco)
     run.write_settings()
     journal = run.journal(
         engine=engine,
@@ -70,7 +72,7 @@ def run_pretraining(
         accumulation=plan.accumulation,
         journal=journal,
         data_state=data.order.state_dict,
-        evaluate=build.evaluator(config, data, plan, engine, moco, context, journal.agreement),
+        evaluate=evaluate,
     )
     freeze_garbage_collector()
     finished = trainer.run()

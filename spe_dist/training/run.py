@@ -10,7 +10,7 @@ import torch
 
 from spe_dist.config.loading import to_yaml
 from spe_dist.config.shared import EngineSettings
-from spe_dist.distributed.checkpoint import Checkpoints
+from spe_dist.distributed.checkpoint import Checkpoints, list_checkpoints
 from spe_dist.distributed.context import RankContext
 from spe_dist.distributed.engine import TrainingEngine
 from spe_dist.distributed.fence import Fence
@@ -35,10 +35,23 @@ class Run:
         self._fence = Fence(self.output)
         keep = config.train.keep_checkpoints
         self.checkpoints = Checkpoints(self.output / CHECKPOINTS_FOLDER, keep, context, self._fence)
+        self._found = context.run_on_main(self._newest)
 
-    def claim(self) -> None:
-        """Become the one start that may write into the output folder. Raises CheckpointError."""
+    def claim(self, start: ResumePoint) -> bool:
+        """Become the one start that may write into the output folder; a run that is active there ends.
+
+        It comes after all that may refuse this start, so that a start which is refused disturbs nobody. Returns
+        whether `start` still is where to begin: False where the active run has saved in the meantime, which it cannot
+        any more. Raises CheckpointError.
+        """
         self.context.run_on_main(self._fence.claim)
+        self.stop.remove_older_file()
+        newest = self.context.run_on_main(self._newest)
+        chosen = start.checkpoint.name if start.checkpoint is not None else None
+        return self.config.train.resume != "auto" or newest in (self._found, chosen)
+
+    def _newest(self) -> str | None:
+        return next((path.name for path in list_checkpoints(self.checkpoints.folder)), None)
 
     def write_settings(self) -> None:
         """Write config.yaml into the output folder."""
