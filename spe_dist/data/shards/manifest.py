@@ -13,12 +13,14 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from spe_dist.data.shards.checks import REMEDY, SPLITS, Content
 from spe_dist.errors import DataError
+from spe_dist.utils.reading.json_file import parse_json, shown
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
+MAX_MANIFEST_BYTES = 1 << 30  # some seven million blocks
 TOKENIZER_FOLDER = "tokenizer"
-SPLITS = ("train", "held_out")
 
 
 @dataclass(frozen=True)
@@ -133,37 +135,34 @@ class Manifest:
         return cls.parse(_read(file), str(file))
 
     @classmethod
-    def parse(cls, text: str, where: str = "the manifest") -> Manifest:
+    def parse(cls, text: str | bytes, where: str = "the manifest") -> Manifest:
         """A manifest from its JSON text; `where` it is from goes into messages.
 
         Raises:
-            DataError: it is none.
+            DataError: it is none, or a value in it cannot be right.
         """
         try:
-            content = json.loads(text)
-            version = content["format_version"]
-        except (ValueError, KeyError, TypeError) as error:
+            content = parse_json(text, "its content", REMEDY, max_bytes=MAX_MANIFEST_BYTES)
+        except DataError as error:
+            raise DataError(f"{where} is no manifest of shards: {error}") from None
+        version = content.get("format_version") if isinstance(content, dict) else None
+        if version is None:
+            raise DataError(f"{where} is no manifest of shards; {REMEDY}")
+        if type(version) is not int or version != FORMAT_VERSION:
             raise DataError(
-                f"{where} is no manifest of shards ({error}); fetch it again or make the shards again"
-            ) from error
-        if version != FORMAT_VERSION:
-            raise DataError(
-                f"{where} has format_version={version}, this program reads {FORMAT_VERSION}; make the shards again"
+                f"{where} has format_version={shown(version)}, this program reads {FORMAT_VERSION}; make the shards "
+                "again"
             )
-        try:
-            content["tokenizer"] = TokenizerEntry(**content["tokenizer"])
-            content["splits"] = {
-                name: tuple(
-                    ShardEntry(**{**shard, "blocks": tuple(BlockEntry(**block) for block in shard["blocks"])})
-                    for shard in shards
-                )
-                for name, shards in content["splits"].items()
-            }
-            manifest = cls(**content)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"{where} is damaged ({error}); fetch it again or make the shards again") from error
-        _check_names(manifest, where)
-        return manifest
+        Content(where).check(content)
+        content["tokenizer"] = TokenizerEntry(**content["tokenizer"])
+        content["splits"] = {
+            name: tuple(
+                ShardEntry(**{**shard, "blocks": tuple(BlockEntry(**block) for block in shard["blocks"])})
+                for shard in shards
+            )
+            for name, shards in content["splits"].items()
+        }
+        return cls(**content)
 
 
 def _marked(shard: ShardEntry, lines: dict[str, str]) -> dict[str, Any]:
@@ -178,21 +177,15 @@ def _restore(line: str, lines: Mapping[str, str]) -> str:
     return line.replace(mark, lines[mark]) if mark in lines else line
 
 
-def _check_names(manifest: Manifest, where: str) -> None:
-    """File names come from whoever serves the manifest: none may lead out of the folder that files are fetched to."""
-    names = [*manifest.tokenizer.files, *(shard.name for shards in manifest.splits.values() for shard in shards)]
-    for name in names:
-        if name != Path(name).name or name in ("", ".."):
-            raise DataError(f"{where} names the file {name!r}, which lies in another folder; do not use these shards")
-
-
-def _read(file: Path) -> str:
+def _read(file: Path) -> bytes:
     try:
-        return file.read_text(encoding="utf-8")
+        with open(file, "rb") as opened:
+            return opened.read(MAX_MANIFEST_BYTES + 1)
     except FileNotFoundError as error:
         raise DataError(
             f"{file} does not exist: this is no finished folder of shards; make them with spe shards make "
             "(a run that was interrupted continues where it stopped)"
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file} cannot be read: {error}") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{file} cannot be read: {reason}; check the name and its permissions") from error

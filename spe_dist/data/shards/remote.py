@@ -10,22 +10,24 @@ import errno
 import hashlib
 import http.client
 import os
+import shlex
 import subprocess
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import TypeVar
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from spe_dist.errors import DataError
 from spe_dist.utils.files import atomic_file, remove_unfinished
+from spe_dist.utils.reading.bounded import TIMEOUT_S, Readable, TooLarge, chunks, open_pipe
 
 ATTEMPTS = 4
 FIRST_PAUSE_S = 0.5
-CONNECT_TIMEOUT_S = 60.0
-CHUNK_BYTES = 1 << 20
+MAX_READ_BYTES = 1 << 30  # of what has no declared size: a manifest, a file of a tokenizer
 
 Result = TypeVar("Result")
 
@@ -43,8 +45,10 @@ def file_url(source: str, name: str) -> str:
     """URL of one file of the folder `source`.
 
     `{}` in the source stands for the name (`pipe:ssh host zstd -dc shards/{}.zst`); else the name follows a slash, in
-    front of an http query (`https://host/shards?token=x`).
+    front of an http query (`https://host/shards?token=x`). A shell sees a name as one word, whatever it holds.
     """
+    if source.startswith("pipe:"):
+        name = shlex.quote(name)
     if "{}" in source:
         return source.replace("{}", name)
     if is_http(source):
@@ -64,13 +68,13 @@ def cache_root(cache_dir: str | None) -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spe_dist"
 
 
-def read_url(url: str) -> bytes:
+def read_url(url: str, max_bytes: int = MAX_READ_BYTES) -> bytes:
     """All bytes behind `url`, tried a few times.
 
     Raises:
-        DataError: they cannot be had.
+        DataError: they cannot be had, are more than `max_bytes`, or come too slowly (`utils.reading.bounded`).
     """
-    return _with_attempts(url, lambda: _read_all(url))
+    return _with_attempts(url, lambda: _read_all(url, max_bytes))
 
 
 def fetch_file(url: str, target: Path, sha256: str, size: int | None = None) -> None:
@@ -87,23 +91,23 @@ def fetch_file(url: str, target: Path, sha256: str, size: int | None = None) -> 
     with FileLock(str(target) + ".lock"):
         if not _present(target, size):
             remove_unfinished(target.parent, target.name)
-            _with_attempts(url, lambda: _download(url, target, sha256))
+            _with_attempts(url, lambda: _download(url, target, sha256, MAX_READ_BYTES if size is None else size))
 
 
 def _present(target: Path, size: int | None) -> bool:
     return target.is_file() and (size is None or target.stat().st_size == size)
 
 
-def _read_all(url: str) -> bytes:
+def _read_all(url: str, max_bytes: int) -> bytes:
     with _open(url) as stream:
-        return stream.read()
+        return b"".join(chunks(stream, max_bytes))
 
 
-def _download(url: str, target: Path, sha256: str) -> None:
+def _download(url: str, target: Path, sha256: str, max_bytes: int) -> None:
     digest, received = hashlib.sha256(), 0
     with atomic_file(target) as written:
         with _open(url) as stream, open(written, "wb") as file:
-            while chunk := stream.read(CHUNK_BYTES):
+            for chunk in chunks(stream, max_bytes):
                 file.write(chunk)
                 digest.update(chunk)
                 received += len(chunk)
@@ -115,11 +119,13 @@ class _Damaged(OSError):
     """What arrived is not what the manifest describes."""
 
 
-def _open(url: str) -> IO[bytes] | Any:
+def _open(url: str) -> AbstractContextManager[Readable]:
     """http(s) by urllib, which reports a missing file and a missing host differently; all else by webdataset."""
     if is_http(url):
         request = urllib.request.Request(url, headers={"User-Agent": "spe-dist", "Cache-Control": "no-cache"})
-        return urllib.request.urlopen(request, timeout=CONNECT_TIMEOUT_S)
+        return urllib.request.urlopen(request, timeout=TIMEOUT_S)
+    if url.startswith("pipe:"):
+        return open_pipe(url.removeprefix("pipe:"))
     from webdataset import gopen
 
     return gopen(url, "rb")
@@ -139,6 +145,10 @@ def _with_attempts(url: str, action: Callable[[], Result]) -> Result:
             final = error.code in (401, 403, 404, 410)
             if final or attempt == ATTEMPTS:
                 raise DataError(f"{url} cannot be fetched: the server answered {error.code} {error.reason}") from error
+        except TooLarge as error:
+            raise DataError(
+                f"{url} sends {error}, by the manifest or as a limit; this is not what the manifest describes"
+            ) from error
         except failures as error:
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:
                 raise DataError(

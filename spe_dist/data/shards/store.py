@@ -60,7 +60,7 @@ class ShardStore:
             return cls(source, Manifest.load(folder), split, folder, is_local=True)
         url = remote.file_url(source, MANIFEST_NAME)
         text = remote.read_url(url)
-        manifest = Manifest.parse(text.decode("utf-8", "replace"), url)
+        manifest = Manifest.parse(text, url)
         folder = remote.cache_root(cache_dir) / hashlib.sha256(text).hexdigest()[:20]
         folder.mkdir(parents=True, exist_ok=True)
         return cls(source, manifest, split, folder, is_local=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import multiprocessing
 import os
 import pickle
@@ -11,6 +12,8 @@ import subprocess
 import sys
 import tarfile
 import threading
+import time
+from contextlib import suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -265,3 +268,65 @@ def test_another_manifest_at_the_same_url_does_not_use_the_old_cache(served, sha
     manifest = Manifest.load(shards)
     (shards / "manifest.json").write_text(manifest.to_json().replace('"name": "random"', '"name": "other"'))
     assert ShardStore.open(url, cache_dir=str(tmp_path / "cache")).folder != first.folder
+
+
+class Endless(SimpleHTTPRequestHandler):
+    """Answers every request with bytes that never end: as fast as they are read, or one by one."""
+
+    pause_s = 0.0
+
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        with suppress(OSError):
+            while True:
+                self.wfile.write(b"{" if self.pause_s else bytes(1 << 16))
+                self.wfile.flush()
+                time.sleep(self.pause_s)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def endless(monkeypatch):
+    monkeypatch.setattr(remote, "FIRST_PAUSE_S", 0.01)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Endless)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_server_that_sends_more_than_the_manifest_says_is_left_at_once(endless, tmp_path):
+    target = tmp_path / "train-00000.tar"
+    with pytest.raises(DataError, match=r"sends more than the 358,000 bytes"):
+        remote.fetch_file(f"{endless}/train-00000.tar", target, 64 * "0", 358_000)
+    with pytest.raises(DataError, match=r"manifest\.json sends more than"):
+        remote.read_url(f"{endless}/manifest.json", 1 << 20)
+    assert not target.exists() and not list(tmp_path.glob(".*.writing"))
+
+
+def test_a_server_that_sends_byte_by_byte_is_left_after_the_time_limit(endless, monkeypatch):
+    monkeypatch.setattr(Endless, "pause_s", 0.02)
+    monkeypatch.setattr(remote, "chunks", partial(remote.chunks, timeout_s=0.2))
+    began = time.monotonic()
+    with pytest.raises(DataError, match=r"cannot be fetched \(4 attempts\): only \d+ bytes arrived"):
+        remote.read_url(f"{endless}/manifest.json")
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize("name", ["$(touch X).tar", "`touch X`.tar", "a; touch X"])
+def test_a_name_of_a_manifest_never_reaches_a_shell(shards, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(remote, "FIRST_PAUSE_S", 0.01)
+    manifest = json.loads((shards / "manifest.json").read_text())
+    manifest["splits"]["train"][0]["name"] = name
+    (shards / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(DataError, match="names the file"):
+        ShardStore.open(f"pipe:cat {shards}/{{}}", cache_dir=str(tmp_path / "cache")).block(0)
+    for source in (f"pipe:cat {shards}/{{}}", f"pipe:cat {shards}"):  # quoted besides
+        with pytest.raises(DataError, match="cannot be fetched"):
+            remote.read_url(file_url(source, name))
+    assert not (tmp_path / "X").exists()
