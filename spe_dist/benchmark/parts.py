@@ -27,6 +27,7 @@ from spe_dist.model.loading import load_encoder
 from spe_dist.model.products import ProductType
 from spe_dist.model.spe import KeyEncoder, PretrainingModel, build_key_encoder, build_pretraining_model
 from spe_dist.pretraining.objectives import contrastive
+from spe_dist.training.live_memory import peak_bytes
 from spe_dist.training.terms import Term
 
 ROUNDED: Sequence[ProductType] = ("tf32", "float16", "bfloat16")
@@ -132,6 +133,21 @@ def compare_last_layer(size: str, sentences: int, rounds: int) -> tuple[Comparis
 
     compared = in_turn(lambda: run(lambda forward: forward), lambda: run(_for_all_tokens), rounds)
     return compared, (batch.first_piece_W.shape[0] + batch.n_sequences) / batch.n_tokens
+
+
+def compare_recomputed(size: str, sentences: int, rounds: int) -> tuple[Comparison, int, int]:
+    """Query, keys and backward with activation checkpointing and without; the most bytes that tensors of each take."""
+    config = Work(size, {"global_batch_sentences": sentences}).config()
+    encoder = load_encoder(None, config.model, VOCABULARY, config.train.seed).encoder
+    model = build_pretraining_model(config, encoder).train()
+    keys, batch = build_key_encoder(model, config), _batch(config)
+
+    def run(recompute: bool) -> None:
+        encoder.encoder.recompute = recompute
+        _forward_and_backward(model, keys, batch)
+
+    peak, plain_peak = peak_bytes(lambda: run(True)), peak_bytes(lambda: run(False))
+    return in_turn(lambda: run(True), lambda: run(False), rounds), peak, plain_peak
 
 
 def _for_all_tokens(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -127,6 +127,11 @@ class RunConfig:
         "matrix products, which are in bfloat16",
         common=True,
     )
+    activation_checkpointing: bool = setting(
+        False,
+        "keep only the input of each encoder layer for the backward pass, which runs the layer again: less memory, "
+        "about a third more time",
+    )
     keep_zero_stage: bool = setting(
         False, "one rank with weights in float32 trains at the DeepSpeed config's stage 1 or 2, not at stage 0"
     )

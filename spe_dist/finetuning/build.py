@@ -32,6 +32,7 @@ def build_model(config: FinetuneConfig, labels: Labels, start: StartNetwork) -> 
         torch.manual_seed(derive_seed(config.train.seed, Purpose.HEAD_WEIGHTS))
         settings, kernels = config.model, config.train.kernels
         own = settings.context_encoder == "own"
+        start.spe.encoder.encoder.recompute = config.train.activation_checkpointing
         model = JointModel(start.spe, labels, settings.relation_size, settings.dropout, kernels, own)
         if model.context_encoder is not None and SPAN_ENCODER in start.random:
             model.context_encoder.draw()

@@ -19,11 +19,11 @@ from spe_dist.finetuning.start import check_windows, open_start
 from spe_dist.training.footprint import (
     ADAM_BYTES,
     MASTER_BYTES,
+    activations,
     disk_line,
     engine_memory,
     memory_line,
     rank_memory,
-    saved_activations,
 )
 from spe_dist.training.resume import engine_state, settle_stage
 from spe_dist.utils.memory import resident_bytes
@@ -82,4 +82,4 @@ def _activations(data: TrainingData, plan: BatchPlan, model: JointModel) -> int:
     """Bytes of float32 that a rank's batch needs for its backward: the first step's, gold entities and predicted."""
     batch, gold_B, _ = data.batch(0, 0, plan.ranks)
     model.train()
-    return saved_activations(model, lambda: model(batch, torch.ones_like(gold_B)))
+    return activations(model, model.spe.encoder.encoder, lambda: model(batch, torch.ones_like(gold_B)))

@@ -14,6 +14,7 @@ import contextlib
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import BertConfig
 from transformers.activations import ACT2FN
 
@@ -158,14 +159,19 @@ class Layer(nn.Module):
 
 
 class Layers(nn.Module):
+    recompute: bool = False
+    """Activation checkpointing: of each layer only the input is kept for the backward pass, which runs it again."""
+
     def __init__(self, config: BertConfig, norm: type[nn.Module]):
         super().__init__()
         self.layer = nn.ModuleList(Layer(config, norm) for _ in range(config.num_hidden_layers))
 
     def forward(self, x_TD: Tensor, packing: Packing, kept_N: Tensor | None = None) -> Tensor:
         last = len(self.layer) - 1
+        recompute = self.recompute and torch.is_grad_enabled()
         for number, layer in enumerate(self.layer):
-            x_TD = layer(x_TD, packing, kept_N if number == last else None)
+            inputs = (x_TD, packing, kept_N if number == last else None)
+            x_TD = checkpoint(layer, *inputs, use_reentrant=False) if recompute else layer(*inputs)
         return x_TD
 
 

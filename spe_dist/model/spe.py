@@ -229,6 +229,7 @@ def build_spe_model(config: Config, encoder: PackedBertEncoder) -> SpeModel:
 def build_pretraining_model(config: Config, encoder: PackedBertEncoder) -> PretrainingModel:
     """The model of a run around `encoder` (which loses a pooler that nothing reads). Heads start from `seed`."""
     objectives, model = config.objectives, config.model
+    encoder.encoder.recompute = config.train.activation_checkpointing
     if config.data.max_pieces > encoder.config.max_position_embeddings:
         raise ConfigError(
             f"max_pieces={config.data.max_pieces} is more than the encoder's {encoder.config.max_position_embeddings} "

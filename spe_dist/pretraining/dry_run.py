@@ -16,7 +16,7 @@ from spe_dist.distributed.deepspeed_config import DTYPES, BatchPlan, Precision
 from spe_dist.model.kernels import check_compile
 from spe_dist.model.spe import PretrainingModel, build_key_encoder, build_pretraining_model
 from spe_dist.pretraining import build, resume
-from spe_dist.training.footprint import disk_line, engine_memory, memory_line, rank_memory, saved_activations
+from spe_dist.training.footprint import activations, disk_line, engine_memory, memory_line, rank_memory
 from spe_dist.training.resume import engine_state, settle_stage
 from spe_dist.utils.memory import resident_bytes
 from spe_dist.utils.run_files import CHECKPOINTS_FOLDER
@@ -105,4 +105,4 @@ def _activations(config: Config, data: build.Data, plan: BatchPlan, model: Pretr
     first = micro_batches[0]
     share = plan.micro_batch // sample
     pieces = sum(batch.n_tokens for batch in micro_batches[:share])
-    return saved_activations(model, lambda: model(first)) * pieces // first.n_tokens
+    return activations(model, model.spe.encoder.encoder, lambda: model(first)) * pieces // first.n_tokens

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from spe_dist.distributed.deepspeed_config import DTYPES, Precision
+from spe_dist.model.encoder import Layers
 
 GIB = 2**30
 ADAM_BYTES = 8  # two moments in float32
@@ -72,6 +73,17 @@ def saved_activations(model: nn.Module, forward: Callable[[], Any]) -> int:
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         outputs = forward()  # alive until the end, so that no identity is given out twice
     return sum(saved.values()) + 2 * sum(tensor.nbytes for tensor in _tensors(outputs))
+
+
+def activations(model: nn.Module, layers: Layers, forward: Callable[[], Any]) -> int:
+    """`saved_activations`, and where `layers` recompute theirs, those of the one that the backward pass is at."""
+    kept = saved_activations(model, forward)
+    if not layers.recompute:
+        return kept
+    layers.recompute = False
+    whole = saved_activations(model, forward)
+    layers.recompute = True
+    return kept + (whole - kept) // len(layers.layer)
 
 
 def _identity(tensor: Tensor) -> int:

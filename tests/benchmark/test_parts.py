@@ -36,11 +36,14 @@ def test_ways_take_turns_and_the_first_round_does_not_count(monkeypatch):
 
 @pytest.mark.slow
 def test_the_command_prints_a_row_for_each_part():
-    small = "--queries 4 --keys 500 --key_size 16 --parameters 5000 --size 2x128 --batch 4 --rounds 1".split()
+    small = "--queries 4 --keys 500 --key_size 16 --parameters 5000 --size 2x128 --batch 32 --rounds 1".split()
     command = [sys.executable, "-m", "spe_dist", "benchmark", "parts", *small]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for part in ("contrast, 4 queries, 500 keys of 16", "average of 5,000", r"last layer of 2x128 for \d+% of the"):
+    expected = ["contrast, 4 queries, 500 keys of 16", "average of 5,000", r"last layer of 2x128 for \d+% of the"]
+    for part in (*expected, "activation checkpointing of 2x128"):
         assert re.search(rf"^{part}.* [\d.]+ +[\d.]+ +[\d.]+x$", done.stdout, re.MULTILINE), done.stdout
+    spared = re.search(r"take ([\d.]+) MiB at most, ([\d.]+) without", done.stdout)
+    assert float(spared[1]) < float(spared[2])
     for kind in ("tf32", "float16", "bfloat16"):
         assert re.search(rf"^{kind}( +[\d.]+e-\d\d){{4}}$", done.stdout, re.MULTILINE), done.stdout

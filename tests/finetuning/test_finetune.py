@@ -264,3 +264,15 @@ def test_another_run_and_another_setting_are_refused(run_ranks, run, corpus, tmp
     for ranks, further, words in cases:
         for status, message in run_ranks(train, ranks, [*argv, *further]):
             assert status == 2 and words in message, message
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+@pytest.mark.parametrize("stage", [2, 3])
+def test_activation_checkpointing_changes_nothing(run, corpus, tmp_path, stage):
+    for recompute in ("false", "true"):
+        given = {"epochs": 2, "activation_checkpointing": recompute, "output": tmp_path / recompute}
+        run([*arguments(corpus, **given), zero_stage(tmp_path, stage)], ranks=2)
+    assert comparable_rows(tmp_path / "true") == comparable_rows(tmp_path / "false")
+    plain, recomputed = model_files(tmp_path / "false"), model_files(tmp_path / "true")
+    assert all(torch.equal(recomputed[part][name], plain[part][name]) for part in plain for name in plain[part])

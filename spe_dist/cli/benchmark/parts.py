@@ -16,8 +16,9 @@ def parser() -> Parser:
     doc = (
         "Compares parts of a pre-training step with their plain forms on the CPU, in turn: contrast in one pass over a "
         "full queue with a score for every key at once, the key encoder's average in a compiled kernel with single "
-        "operations, the last layer for the tokens that are read with all. Ratios are medians over the rounds.\n\n"
-        "Also prints what contrast's products in fewer bits change."
+        "operations, the last layer for the tokens that are read with all, activation checkpointing with all kept. "
+        "Ratios are medians over the rounds.\n\n"
+        "Also prints what contrast's products in fewer bits change, and the memory that checkpointing spares."
     )
     command = Parser("spe benchmark parts", "[options]", doc)
     add = command.add_argument
@@ -54,8 +55,14 @@ def run(options: argparse.Namespace) -> None:
     compared[f"average of {options.parameters:,}"] = parts.compare_average(options.parameters, rounds)
     last_layer, share = parts.compare_last_layer(options.size, options.batch, rounds)
     compared[f"last layer of {options.size} for {share:.0%} of the tokens, in query, keys and backward"] = last_layer
+    recomputed, peak, plain_peak = parts.compare_recomputed(options.size, options.batch, rounds)
+    compared[f"activation checkpointing of {options.size}, query, keys and backward"] = recomputed
     print("\n".join(aligned(parts.lines(compared), rule=True)))
     print(f"\n{machine_line(start)}; {options.threads} threads, {rounds} rounds")
+    print(
+        f"activation checkpointing: tensors of forward and backward take {peak / 2**20:,.1f} MiB at most, "
+        f"{plain_peak / 2**20:,.1f} without"
+    )
     rows = [["products of contrast", "unit length: loss, nats", "gradient", "raw: loss, nats", "gradient"]]
     errors = [parts.Contrast(options.queries[0], options.keys, 768, unit).rounding() for unit in (True, False)]
     for kind in parts.ROUNDED:
