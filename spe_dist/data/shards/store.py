@@ -154,4 +154,6 @@ class ShardStore:
                 f"shard {shard.name}, block {entry.member}: sentences, words and pieces are {found}, "
                 f"the manifest says {expected}; {VERIFY_REMEDY}"
             )
+        if problem := block.problem(self.manifest.vocabulary_size, self.manifest.max_pieces):
+            raise DataError(f"shard {shard.name}, block {entry.member}: {problem}; {VERIFY_REMEDY}")
         return block
