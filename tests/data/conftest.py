@@ -93,7 +93,7 @@ def random_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
         splits=splits,
         **SPECIAL,
     )
-    (folder / "manifest.json").write_text(manifest.to_json())
+    manifest.save(folder)
     return folder
 
 

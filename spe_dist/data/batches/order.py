@@ -26,7 +26,7 @@ from spe_dist.utils import randomness
 from spe_dist.utils.randomness import Purpose
 
 MAX_STREAMS = 256
-_EPOCHS_KEPT = 4
+_EPOCHS_KEPT = 2  # a step has slots of at most two; 12 MB each where an epoch has a million blocks
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,15 @@ class Order:
         self.sentences_per_stream = global_batch // chosen
         self._epochs: OrderedDict[int, tuple[np.ndarray, np.ndarray]] = OrderedDict()
 
+    def settings(self) -> dict[str, Any]:
+        """What makes the same order of the same blocks again: the other arguments."""
+        return {
+            "seed": self.seed,
+            "streams": self.streams,
+            "global_batch": self.global_batch,
+            "manifest_hash": self.manifest_hash,
+        }
+
     def slots(self, step: int, first_slot: int, n_slots: int) -> SlotPositions:
         """Positions of slots first_slot .. first_slot + n_slots - 1 of the global batch of a step (from 0)."""
         assert step >= 0 and 0 <= first_slot <= first_slot + n_slots <= self.global_batch
@@ -132,7 +141,7 @@ class Order:
             bits_B = randomness.draws(
                 randomness.keys(self.seed, epoch, np.arange(len(self.block_sentences_B))), Purpose.BLOCK_ORDER
             )
-            permutation_B = np.argsort(bits_B, kind="stable")
+            permutation_B = np.argsort(bits_B, kind="stable").astype(np.int32)
             self._epochs[epoch] = permutation_B, np.cumsum(self.block_sentences_B[permutation_B])
             if len(self._epochs) > _EPOCHS_KEPT:
                 self._epochs.popitem(last=False)

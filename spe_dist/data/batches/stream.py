@@ -71,11 +71,16 @@ class StepBuilder:
         self.first_sentence_id = store.first_sentence_id
         self.special = special_pieces(store.manifest)
         streams_touched = self.n_slots // order.sentences_per_stream + 2
-        self.reader = SentenceReader(store, streams_touched + _SPARE_BLOCKS)
+        self.reader: SentenceReader[Store] = SentenceReader(store, streams_touched + _SPARE_BLOCKS)
 
     def __getstate__(self) -> dict:
+        """Without what the store's index gives again: the pickle stays small however many blocks there are."""
         reader = SentenceReader(self.reader.store, self.reader.blocks_kept)
-        return self.__dict__ | {"reader": reader}
+        return self.__dict__ | {"reader": reader, "order": self.order.settings()}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        self.order = Order(self.reader.store.block_sentences, **state["order"])
 
     def build(self, step: int) -> StepBatch:
         places = self.order.slots(step, self.first_slot, self.n_slots)

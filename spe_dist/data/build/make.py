@@ -29,11 +29,11 @@ from spe_dist.data.build.plan import (
 from spe_dist.data.build.reading import choose_reader
 from spe_dist.data.build.report import closing_table, warnings_of
 from spe_dist.data.build.runs import PartSettings, RunsSummary, make_all_runs
-from spe_dist.data.build.stages import make_all_shards, read_entry, write_tokenizer
-from spe_dist.data.shards.manifest import MANIFEST_NAME, TOKENIZER_FOLDER, Manifest, ShardEntry, TokenizerEntry
+from spe_dist.data.build.stages import ShardRecord, make_all_shards, write_tokenizer
+from spe_dist.data.shards.manifest import TOKENIZER_FOLDER, Manifest, ShardEntry, TokenizerEntry
 from spe_dist.data.text.files import find_files, refuse_pipes, warn_of_left_out_files
 from spe_dist.errors import ConfigError, DataError
-from spe_dist.utils.files import file_sha256, shared_name, write_atomically
+from spe_dist.utils.files import file_sha256, shared_name
 from spe_dist.utils.parallel import available_processes
 from spe_dist.utils.wording import how_many
 
@@ -144,7 +144,7 @@ def _build(
     name = shared_name(tokenizer_source) if tokenizer_source else "trained"
     source = {"request": plan.content, "unit": reader.unit, "words": reader.words, "lines": runs.lines}
     manifest = _manifest(output, tokenizer, name, settings.max_pieces, runs, records, source)
-    write_atomically(output / MANIFEST_NAME, manifest.to_json())
+    manifest = manifest.save(output)
     shutil.rmtree(scratch)
     say(closing_table(manifest), flush=True)
     for warning in warnings_of(manifest):
@@ -158,7 +158,7 @@ def _manifest(
     tokenizer_name: str,
     max_pieces: int,
     runs: RunsSummary,
-    records: dict[str, list[dict[str, Any]]],
+    records: dict[str, list[ShardRecord]],
     source: dict[str, Any],
 ) -> Manifest:
     from spe_dist.data.text.vocabulary import SAVED_FILES, lower_cases, vocabulary_pieces, vocabulary_sha256
@@ -166,10 +166,10 @@ def _manifest(
     skipped, noticed = Counter(runs.skipped), Counter(runs.noticed)
     splits: dict[str, tuple[ShardEntry, ...]] = {}
     for split, split_records in records.items():
-        splits[split] = tuple(entry for entry in map(read_entry, split_records) if entry is not None)
+        splits[split] = tuple(record.entry for record in split_records if record.entry is not None)
         for record in split_records:
-            skipped.update(record["skipped"])
-            noticed.update(record["noticed"])
+            skipped.update(record.skipped)
+            noticed.update(record.noticed)
     if not splits["train"]:
         raise DataError(f"no sentence is left for training: {dict(skipped)}; give more text or a larger max_pieces")
     folder = output / TOKENIZER_FOLDER

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from spe_dist.data.build.settings import BuildSettings
+from spe_dist.data.shards.index import INDEX_NAME
 from spe_dist.data.shards.manifest import MANIFEST_NAME, SPLITS, TOKENIZER_FOLDER, Manifest
 from spe_dist.errors import DataError
 from spe_dist.utils.files import remove_unfinished, write_atomically
@@ -110,5 +111,5 @@ def remove_build(output: Path) -> None:
 
 def _own_files(output: Path) -> list[Path]:
     shards = [path for split in SPLITS for path in sorted(output.glob(f"{split}-*.tar*"))]
-    folders = [output / SCRATCH_FOLDER, output / TOKENIZER_FOLDER]
-    return [*shards, *(folder for folder in folders if folder.exists())]
+    others = [output / INDEX_NAME, output / SCRATCH_FOLDER, output / TOKENIZER_FOLDER]
+    return [*shards, *(path for path in others if path.exists())]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain, pairwise
 from pathlib import Path
@@ -18,10 +18,30 @@ from spe_dist.data.build.report import TOO_LONG, TOO_SHORT, UNKNOWN_WORDS, WITHO
 from spe_dist.data.build.runs import BINS, RunsSummary, count_bins, count_words, read_run, run_path
 from spe_dist.data.build.settings import MIN_WORDS, BuildSettings
 from spe_dist.data.shards.blocks import Block, write_shard
-from spe_dist.data.shards.manifest import SPLITS, TOKENIZER_FOLDER, BlockEntry, ShardEntry
+from spe_dist.data.shards.manifest import SPLITS, TOKENIZER_FOLDER, ShardEntry
 from spe_dist.data.text.vocabulary import PieceEncoder
 from spe_dist.utils.files import atomic_folder, file_sha256, write_atomically
 from spe_dist.utils.parallel import map_in_order
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """What became of a shard's sentences; `entry` None: none of them was kept."""
+
+    entry: ShardEntry | None
+    skipped: Mapping[str, int]
+    noticed: Mapping[str, int]
+
+    def to_json(self) -> str:
+        entry = self.entry.to_record() if self.entry else None
+        return json.dumps({"entry": entry, "skipped": self.skipped, "noticed": self.noticed})
+
+    @classmethod
+    def read(cls, file: Path) -> ShardRecord:
+        """The record that `to_json` gave to a file."""
+        content = json.loads(file.read_bytes())
+        entry = content["entry"]
+        return cls(ShardEntry.from_record(entry) if entry else None, content["skipped"], content["noticed"])
 
 
 @dataclass(frozen=True)
@@ -62,7 +82,7 @@ def write_tokenizer(output: Path, tokenizer: Any, settings: BuildSettings, parts
 
 def make_all_shards(
     output: Path, settings: BuildSettings, runs: RunsSummary, processes: int, quiet: bool
-) -> dict[str, list[dict[str, Any]]]:
+) -> dict[str, list[ShardRecord]]:
     """The records of all shards by split; shards that have a record are not made again."""
     import webdataset  # noqa: F401  loaded here, once for all the processes that start from this one
 
@@ -79,12 +99,13 @@ def make_all_shards(
     return {split: [records[task.name] for task in tasks if task.split == split] for split in SPLITS}
 
 
-def _finished_record(task: ShardTask) -> dict[str, Any] | None:
+def _finished_record(task: ShardTask) -> ShardRecord | None:
     """The record of a shard that an earlier run has made, if the shard is still there."""
-    if not task.record.is_file():
+    try:
+        record = ShardRecord.read(task.record)
+    except (OSError, ValueError, KeyError, TypeError):  # none, or one of another version
         return None
-    record = json.loads(task.record.read_bytes())
-    entry, path = read_entry(record), task.output / task.name
+    entry, path = record.entry, task.output / task.name
     return record if entry is None or (path.is_file() and path.stat().st_size == entry.bytes) else None
 
 
@@ -118,7 +139,7 @@ def _shard_tasks(output: Path, split: str, settings: BuildSettings, n_parts: int
         first_block += blocks
 
 
-def make_shard(task: ShardTask) -> dict[str, Any]:
+def make_shard(task: ShardTask) -> ShardRecord:
     """Gather a shard's sentences from all runs, tokenise them into pieces and write them as blocks.
 
     Returns its record: the manifest's entry and what was skipped. The record is written last.
@@ -135,21 +156,9 @@ def make_shard(task: ShardTask) -> dict[str, Any]:
     if sentences.n_sentences:
         blocks = sentences.blocks(min(task.blocks, sentences.n_sentences))
         entry = write_shard(task.output / task.name, enumerate(blocks, task.first_block))
-    record = {
-        "entry": asdict(entry) if entry else None,
-        "skipped": dict(sentences.skipped),
-        "noticed": dict(sentences.noticed),
-    }
-    write_atomically(task.record, json.dumps(record))
+    record = ShardRecord(entry, dict(sentences.skipped), dict(sentences.noticed))
+    write_atomically(task.record, record.to_json())
     return record
-
-
-def read_entry(record: dict[str, Any]) -> ShardEntry | None:
-    """The manifest's entry of a shard's record; None where no sentence of it was kept."""
-    entry = record["entry"]
-    if entry is None:
-        return None
-    return ShardEntry(**{**entry, "blocks": tuple(BlockEntry(**block) for block in entry["blocks"])})
 
 
 @lru_cache(maxsize=1)

@@ -8,6 +8,7 @@ Legend of the shape suffixes: N sentences, T pieces, W words; N1 = N + 1 borders
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 import struct
@@ -19,7 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from spe_dist.data.shards.manifest import BlockEntry, ShardEntry
+from spe_dist.data.shards.index import TAR_BLOCK_BYTES, BlockEntry, BlockTable, member_name
+from spe_dist.data.shards.manifest import ShardEntry
 from spe_dist.errors import DataError
 from spe_dist.utils.files import atomic_file, file_sha256
 
@@ -30,7 +32,6 @@ ARRAYS = {  # name -> the types that it may have
     "word_offsets": (b"<i4",),
 }
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)
-TAR_BLOCK_BYTES = 512
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a zip's member: mark, and the lengths of its name and its extra field
 _NPY_MAGIC = b"\x93NUMPY\x01\x00"
 _NPY_HEADER = re.compile(rb"\{'descr': '(..?.)', 'fortran_order': False, 'shape': \(([0-9]{1,10}),\), ?\} *\n")
@@ -151,10 +152,6 @@ def _array(data: bytes, member: zipfile.ZipInfo, types: Sequence[bytes]) -> np.n
     return np.frombuffer(data, dtype, count, body)
 
 
-def member_name(block_index: int) -> str:
-    return f"{block_index:08d}.npz"
-
-
 def write_shard(path: Path, blocks: Iterable[tuple[int, Block]]) -> ShardEntry:
     """Write (block index, block) pairs as one WebDataset tar and return its manifest entry.
 
@@ -181,8 +178,9 @@ def write_shard(path: Path, blocks: Iterable[tuple[int, Block]]) -> ShardEntry:
                         sentences=block.n_sentences,
                         words=block.n_words,
                         pieces=block.n_pieces,
+                        sha256=hashlib.sha256(data).hexdigest(),
                     )
                 )
                 offset += -(-len(data) // TAR_BLOCK_BYTES) * TAR_BLOCK_BYTES + TAR_BLOCK_BYTES
         digest, size = file_sha256(written), written.stat().st_size
-    return ShardEntry(name=path.name, sha256=digest, bytes=size, blocks=tuple(entries))
+    return ShardEntry(name=path.name, sha256=digest, bytes=size, blocks=BlockTable.of(entries))

@@ -12,19 +12,22 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from spe_dist.data.shards.index import REMEDY, TAR_BLOCK_BYTES
 from spe_dist.errors import DataError
 from spe_dist.utils.reading.json_file import is_whole, kind_of, shown
 from spe_dist.utils.reading.names import RULE, is_safe_name
 
 SPLITS = ("train", "held_out")
-REMEDY = "fetch it again or make the shards again"
 MAX_SHARD_BYTES = 1 << 44
 MAX_BLOCK_BYTES = 1 << 30
 MAX_VOCABULARY = 1 << 31
 MAX_PIECES = 1 << 15  # what int16 holds of positions inside a sentence
 SPECIAL_IDS = ("cls_id", "sep_id", "mask_id", "pad_id", "unk_id")
 COLUMNS = ("offset", "bytes", "crc32", "sentences", "words", "pieces")  # of blocks, beside their names
+COUNTED = ("sentences", "words", "pieces")
+MAX_BLOCKS = 1 << 32
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_MEMBER = re.compile(r"([0-9]{8}|[1-9][0-9]{8})\.npz", re.ASCII)
 _REQUIRED = frozenset({"tokenizer", "vocabulary_size", "vocabulary_sha256", *SPECIAL_IDS, "max_pieces", "splits"})
 _OPTIONAL = frozenset({"skipped", "noticed", "source", "format_version"})
 
@@ -38,9 +41,11 @@ class Content:
     def fail(self, reason: str) -> NoReturn:
         raise DataError(f"{self.where} is damaged ({reason}); {REMEDY}")
 
-    def check(self, content: Mapping[str, Any]) -> None:
-        """Check everything but `format_version`. Raises DataError."""
-        self._fields(content, _REQUIRED, "the manifest", _OPTIONAL)
+    def check(self, content: Mapping[str, Any], has_index: bool) -> None:
+        """Check everything but `format_version`; `has_index`: blocks are in a file beside it. Raises DataError."""
+        self._fields(content, _REQUIRED | ({"index"} if has_index else set()), "the manifest", _OPTIONAL)
+        if has_index:
+            self._index(content["index"])
         self._tokenizer(content["tokenizer"])
         self._number(content["vocabulary_size"], "vocabulary_size", 1, MAX_VOCABULARY)
         self._digest(content["vocabulary_sha256"], "vocabulary_sha256")
@@ -58,7 +63,7 @@ class Content:
             if split not in SPLITS:
                 self.fail(f"a split is called {shown(split)}, known are {' and '.join(SPLITS)}")
             for shard in self._list(shards, split):
-                self._shard(shard, names)
+                self._shard(shard, names, has_index)
 
     def check_columns(self, shard: str, shard_bytes: int, columns: Mapping[str, np.ndarray]) -> None:
         """Check a shard's blocks, int64 columns by the names of COLUMNS. Raises DataError.
@@ -84,26 +89,43 @@ class Content:
             if is_faulty.any():
                 self.fail(f"shard {shard}: block {int(np.argmax(is_faulty)):,} {reason}")
 
-    def _shard(self, shard: Any, names: set[str]) -> None:
-        self._fields(shard, frozenset({"name", "sha256", "bytes", "blocks"}), "a shard")
+    def _index(self, index: Any) -> None:
+        self._fields(index, frozenset({"name", "bytes", "sha256", "columns"}), "the index")
+        self._name(index["name"])
+        self._number(index["bytes"], "bytes of the index", 0, MAX_SHARD_BYTES)
+        self._digest(index["sha256"], "sha256 of the index")
+        self._list(index["columns"], "columns of the index")
+
+    def _shard(self, shard: Any, names: set[str], has_index: bool) -> None:
+        counted = frozenset(COUNTED) if has_index else frozenset()
+        self._fields(shard, frozenset({"name", "sha256", "bytes", "blocks"}) | counted, "a shard")
         name = self._name(shard["name"])
         if name in names:
             self.fail(f"the shard {name} stands twice")
         names.add(name)
         self._digest(shard["sha256"], f"sha256 of {name}")
         self._number(shard["bytes"], f"bytes of {name}", 0, MAX_SHARD_BYTES)
-        blocks = self._list(shard["blocks"], f"blocks of {name}")
+        if has_index:
+            self._number(shard["blocks"], f"blocks of {name}", 0, MAX_BLOCKS)
+            for counts in COUNTED:
+                self._number(shard[counts], f"{counts} of {name}", 0, 1 << 62)
+            return
+        self._blocks(name, shard["bytes"], self._list(shard["blocks"], f"blocks of {name}"))
+
+    def _blocks(self, name: str, shard_bytes: int, blocks: list[Any]) -> None:
         fields = frozenset({"member", *COLUMNS})
         for block in blocks:
             self._fields(block, fields, f"a block of {name}")
         members = [block["member"] for block in blocks]
         for member in members:
-            if not is_safe_name(member):
+            if not (isinstance(member, str) and _MEMBER.fullmatch(member)):
                 self.fail(f"a block of {name} is called {shown(member)}")
         if len(set(members)) < len(members):
             self.fail(f"shard {name} has two blocks of one name")
         columns = {column: self._column([block[column] for block in blocks], column, name) for column in COLUMNS}
-        self.check_columns(name, shard["bytes"], columns)
+        self.check_columns(name, shard_bytes, columns)
+        if columns["offset"].size and (columns["offset"] % TAR_BLOCK_BYTES).any():
+            self.fail(f"a block of {name} begins inside a block of the tar")
 
     def _column(self, values: Sequence[Any], column: str, shard: str) -> np.ndarray:
         if not set(map(type, values)) <= {int}:

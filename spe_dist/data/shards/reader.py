@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -35,10 +35,13 @@ class BlockSource(Protocol):
     def block(self, index: int) -> Block: ...
 
 
-class SentenceReader:
+Source = TypeVar("Source", bound=BlockSource)
+
+
+class SentenceReader(Generic[Source]):
     """Reads sentences by (block, index); keeps the `blocks_kept` blocks that were used last (about 70 kB each)."""
 
-    def __init__(self, store: BlockSource, blocks_kept: int) -> None:
+    def __init__(self, store: Source, blocks_kept: int) -> None:
         self.store = store
         self.blocks_kept = blocks_kept
         self._blocks: OrderedDict[int, Block] = OrderedDict()

@@ -9,14 +9,17 @@ from __future__ import annotations
 import hashlib
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from spe_dist.data.shards import remote
 from spe_dist.data.shards.blocks import Block
-from spe_dist.data.shards.manifest import MANIFEST_NAME, TOKENIZER_FOLDER, BlockEntry, Manifest, ShardEntry
+from spe_dist.data.shards.index import BlockEntry, BlockTable, IndexEntry
+from spe_dist.data.shards.manifest import MANIFEST_NAME, TOKENIZER_FOLDER, Manifest, ShardEntry
 from spe_dist.data.shards.verify import VerifyReport, verify_shards
 from spe_dist.errors import DataError
+from spe_dist.utils.ragged import borders
 
 VERIFY_REMEDY = "run `spe shards verify` on the folder, then copy or make the shards again"
 
@@ -35,15 +38,26 @@ class ShardStore:
         self.split = split
         self.folder = folder
         self.is_local = is_local
-        shards = manifest.shards(split)
-        self._shards = shards
-        self._block_shard = np.repeat(np.arange(len(shards)), [len(shard.blocks) for shard in shards])
-        self._blocks: list[BlockEntry] = [block for shard in shards for block in shard.blocks]
-        self.block_sentences = np.array([block.sentences for block in self._blocks], dtype=np.int64)
-        self.first_sentence_id = manifest.first_sentence_id(split)
-        self.n_sentences = int(self.block_sentences.sum())
-        borders = np.concatenate([[0], np.cumsum(self.block_sentences)]).astype(np.int64)
-        self._block_borders = self.first_sentence_id + borders
+        self._count()
+
+    def _count(self) -> None:
+        """What follows from the manifest."""
+        self._shards = self.manifest.shards(self.split)
+        self._shard_borders = np.cumsum([0, *(len(shard.blocks) for shard in self._shards)])
+        none = np.empty(0, dtype=np.int64)
+        self.block_sentences = np.concatenate([none, *(shard.blocks.column("sentences") for shard in self._shards)])
+        self.first_sentence_id = self.manifest.first_sentence_id(self.split)
+        self._block_borders = borders(self.block_sentences) + self.first_sentence_id
+        self.n_sentences = int(self._block_borders[-1]) - self.first_sentence_id
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what `_count` finds again: a million blocks are then a few hundred kB, mapped anew where it goes."""
+        kept = ("source", "manifest", "split", "folder", "is_local")
+        return {name: self.__dict__[name] for name in kept}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._count()
 
     @classmethod
     def open(cls, source: str, split: str = "train", cache_dir: str | None = None) -> ShardStore:
@@ -60,14 +74,19 @@ class ShardStore:
             return cls(source, Manifest.load(folder), split, folder, is_local=True)
         url = remote.file_url(source, MANIFEST_NAME)
         text = remote.read_url(url)
-        manifest = Manifest.parse(text, url)
         folder = remote.cache_root(cache_dir) / hashlib.sha256(text).hexdigest()[:20]
         folder.mkdir(parents=True, exist_ok=True)
+
+        def load_index(index: IndexEntry) -> BlockTable:
+            remote.fetch_file(remote.file_url(source, index.name), folder / index.name, index.sha256, index.bytes)
+            return BlockTable.load(folder / index.name, index)
+
+        manifest = Manifest.parse(text, url, load_index)
         return cls(source, manifest, split, folder, is_local=False)
 
     def block(self, index: int) -> Block:
         """The split's block with this index. DataError naming shard and block where it is not as the manifest says."""
-        shard, entry = self._shards[self._block_shard[index]], self._blocks[index]
+        shard, entry = self._entry(index)
         problem = "missing"
         for attempt in range(1 if self.is_local else 2):
             path = self._shard_file(shard)
@@ -78,6 +97,11 @@ class ShardStore:
             if not self.is_local and attempt == 0:
                 path.unlink(missing_ok=True)
         raise DataError(f"shard {shard.name}, block {entry.member} in {self.source}: {problem}; {VERIFY_REMEDY}")
+
+    def _entry(self, index: int) -> tuple[ShardEntry, BlockEntry]:
+        number = int(np.searchsorted(self._shard_borders, index, side="right")) - 1
+        shard = self._shards[number]
+        return shard, shard.blocks[index - int(self._shard_borders[number])]
 
     def block_of(self, sentence_id: int) -> tuple[int, int]:
         """(block index, index inside the block) of a sentence of this split, by its id."""

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from spe_dist.data.shards.blocks import ARRAYS, Block, write_shard
-from spe_dist.data.shards.manifest import Manifest, TokenizerEntry
 from spe_dist.errors import DataError
 from spe_dist.utils.files import file_sha256
 
@@ -99,51 +98,3 @@ def test_bytes_that_are_no_block_are_an_error():
     for data in (b"", b"no zip", BLOCKS[0].to_bytes()[:-30]):
         with pytest.raises(DataError, match="not a block"):
             Block.from_bytes(data)
-
-
-def test_a_manifest_comes_back_and_its_hash_covers_what_training_depends_on(tmp_path, shard):
-    entry = shard[1]
-    tokenizer = TokenizerEntry("wordpiece", "name", True, {"vocab.txt": 64 * "0"})
-    ids = {"cls_id": 2, "sep_id": 3, "mask_id": 4, "pad_id": 0, "unk_id": 1}
-    splits = {"train": (entry,), "held_out": (replace(entry, name="held_out-00000.tar"),)}
-    manifest = Manifest(tokenizer, 12, 32 * "ab", **ids, max_pieces=128, splits=splits, skipped={"short": 3})
-    (tmp_path / "manifest.json").write_text(manifest.to_json())
-    for form in (tmp_path, tmp_path / "manifest.json", str(tmp_path)):
-        assert Manifest.load(form) == manifest
-    assert manifest.first_sentence_id("held_out") == manifest.n_sentences("train") == 3
-    same = replace(manifest, skipped={}, tokenizer=replace(tokenizer, name="other"))
-    assert same.hash() == manifest.hash()
-    for change in ({"vocabulary_sha256": "cd"}, {"max_pieces": 64}, {"mask_id": 5}, {"splits": {"train": (entry,)}}):
-        assert replace(manifest, **change).hash() != manifest.hash()
-
-
-@pytest.mark.parametrize(
-    "text", ["", "{", "{}", "[1]", '{"format_version": 99}', '{"format_version": 1, "splits": {}}']
-)
-def test_what_is_no_manifest_is_an_error(text):
-    with pytest.raises(DataError, match="manifest"):
-        Manifest.parse(text)
-
-
-@pytest.mark.parametrize(
-    "name", ["../train-00000.tar", "/tmp/train-00000.tar", "..", "$(touch X).tar", "a b.tar", "-rf", "a\n", "é.tar"]
-)
-def test_a_manifest_names_files_of_its_folder_by_letters_that_no_path_and_no_shell_reads_otherwise(
-    tmp_path, shard, name
-):
-    ids = {"cls_id": 2, "sep_id": 3, "mask_id": 4, "pad_id": 0, "unk_id": 1}
-    hostile = Manifest(
-        TokenizerEntry("wordpiece", "name", True, {}),
-        12,
-        32 * "ab",
-        **ids,
-        max_pieces=128,
-        splits={"train": (replace(shard[1], name=name),)},
-    )
-    with pytest.raises(DataError, match=r"names the file .* do not use these shards"):
-        Manifest.parse(hostile.to_json())
-
-
-def test_a_folder_without_manifest_is_an_error_with_the_remedy(tmp_path):
-    with pytest.raises(DataError, match=r"manifest\.json does not exist.*spe shards make"):
-        Manifest.load(tmp_path)
