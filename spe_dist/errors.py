@@ -30,4 +30,20 @@ class DivergenceError(RuntimeError):
 
 
 class TrainingFailure(RuntimeError):
-    """Training that went wrong while it ran: losses that are no numbers, updates that are skipped again and again."""
+    """Training that went wrong while it ran."""
+
+
+class UnstableTraining(TrainingFailure):
+    """Losses, gradients or state that are no finite numbers, or a loss that jumped. All ranks raise it together.
+
+    Attributes:
+        kind: "loss", "state", "skipped" or "spike".
+        step: at which it happened, as metrics.jsonl counts steps.
+        why: what was found.
+    """
+
+    def __init__(self, kind: str, step: int, why: str, remedy: str = "") -> None:
+        super().__init__(f"{why}{'. ' if remedy else ''}{remedy}")
+        self.kind = kind
+        self.step = step
+        self.why = why

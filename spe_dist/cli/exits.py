@@ -4,6 +4,7 @@
     1    failed: training went wrong or lost a rank, shards are damaged, a piece of an experiment failed, or
          `spe doctor` found problems
     2    a user's error, reported in one line
+    3    training became unstable: numbers that are not finite, or a loss that jumped; nothing of that is saved
     75   stopped as asked (a signal, the file OUTPUT/STOP, a time limit): all is saved, the work is not finished, and
          the same command (for a training with --resume auto) continues it
     130  ended at once by Ctrl-C, without saving what was not saved before
@@ -24,10 +25,11 @@ import traceback
 from collections.abc import Callable
 
 from spe_dist.cli.options.extras import missing
-from spe_dist.errors import DivergenceError, SpeError, TrainingFailure
+from spe_dist.errors import DivergenceError, SpeError, TrainingFailure, UnstableTraining
 from spe_dist.utils.threads import spin_briefly
 
-DONE, FAILED, USER_ERROR, STOPPED, INTERRUPTED = 0, 1, 2, 75, 130  # 75: EX_TEMPFAIL of sysexits.h, "try again later"
+DONE, FAILED, USER_ERROR, UNSTABLE, INTERRUPTED = 0, 1, 2, 3, 130
+STOPPED = 75  # EX_TEMPFAIL of sysexits.h, "try again later"
 OTHER_RANKS_WAIT_S = 3.0  # for the launcher, which ends the others once rank 0 has said the same
 
 
@@ -91,6 +93,8 @@ def run_training(program: Callable[[], int]) -> int:
         if _rank() != "0":
             time.sleep(OTHER_RANKS_WAIT_S)
         _report(str(error))
+        if isinstance(error, UnstableTraining):
+            return UNSTABLE
         return USER_ERROR if isinstance(error, SpeError) else FAILED
     except ModuleNotFoundError as error:
         _report(_missing_extra(error))

@@ -154,6 +154,13 @@ class TrainingEngine:
                 masters[name] = _on_cpu(full).reshape(_full_shape(parameter))
         return masters
 
+    def state_pieces(self) -> list[tuple[str, Tensor]]:
+        """What this rank holds of weights and Adam's moments, by name."""
+        named = [(f"weights/{name}", getattr(p, "ds_tensor", p)) for name, p in self.module.named_parameters()]
+        inner = getattr(self._engine.optimizer, "optimizer", self._engine.optimizer)
+        moments = (state for state in inner.state.values())
+        return named + [(name, t) for state in moments for name, t in state.items() if isinstance(t, Tensor)]
+
     def save(self, folder: Path) -> None:
         """DeepSpeed's own state of every rank, into folder/engine. Collective."""
         self._engine.save_checkpoint(str(folder), tag=ENGINE_FOLDER, save_latest=False)

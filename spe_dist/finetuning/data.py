@@ -151,13 +151,21 @@ class TrainingData:
 
     def batch(self, step: int, rank: int, ranks: int) -> tuple[ExtractionBatch, Tensor, int]:
         """This rank's part of a step: the batch, whether each sentence takes gold entities, sentences of all ranks."""
-        train, sampling = self.config.train, self.config.sampling
-        epoch, place = divmod(step, self.steps_per_epoch)
-        whole_B = epoch_batches(self.n_sentences, train.batch_sentences, train.seed, epoch)[place]
+        sampling, epoch = self.config.sampling, step // self.steps_per_epoch
+        whole_B = self._whole_batch(step)
         mine_B = part_of_rank(whole_B, rank, ranks)
         probability = gold_probability(epoch, sampling.gold_epochs, sampling.gold_decay)
-        gold_B = draw_gold(self.numbers_N[mine_B], probability, train.seed, epoch)
+        gold_B = draw_gold(self.numbers_N[mine_B], probability, self.config.train.seed, epoch)
         return collate([self.examples[i] for i in mine_B]), torch.from_numpy(gold_B), len(whole_B)
+
+    def sentence_ids(self, step: int, rank: int, ranks: int) -> list[int]:
+        """Numbers, in the training file, of the sentences of this rank's part of a step."""
+        return self.numbers_N[part_of_rank(self._whole_batch(step), rank, ranks)].tolist()
+
+    def _whole_batch(self, step: int) -> np.ndarray:
+        epoch, place = divmod(step, self.steps_per_epoch)
+        train = self.config.train
+        return epoch_batches(self.n_sentences, train.batch_sentences, train.seed, epoch)[place]
 
 
 def prepare_training(config: FinetuneConfig, corpora: Corpora, tokenizer: Any, max_pieces: int) -> TrainingData:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from spe_dist.config.finetuning import FinetuneConfig
+from spe_dist.errors import UnstableTraining
 from spe_dist.extraction.scoring.matching import METRICS
 from spe_dist.extraction.scoring.scores import Scores
 from spe_dist.extraction.scoring.table import f1_line
@@ -71,6 +72,14 @@ class Finetuner:
     def run(self) -> bool:
         """Train; True where training has ended, False where the run was asked to stop and has saved."""
         self.step.engine.train()
+        try:
+            self._train()
+        except UnstableTraining as failure:
+            self.journal.report(failure, action="ended")
+            raise
+        return self._ended()
+
+    def _train(self) -> None:
         self._end_epoch()  # of a run that was stopped between its last step and its evaluation
         while not self._ended() and not self.journal.agreement.stop:
             began = time.monotonic()
@@ -84,9 +93,10 @@ class Finetuner:
             self._record(outcome, factor, sentences, local, time.monotonic() - began)
             self._between_steps()
         self.journal.flush()
-        if not self._ended():
+        if self._ended():
+            self.journal.check_end()
+        else:
             self._save()
-        return self._ended()
 
     @property
     def epoch(self) -> int:
@@ -110,7 +120,9 @@ class Finetuner:
             "learning_rate": factor * optimizer.learning_rate,
             "head_learning_rate": factor * optimizer.head_learning_rate,
         }
-        self.journal.add(outcome, step_s, row, local)
+        context = self.step.context
+        ids = self.data.sentence_ids(self.journal.position.step, context.rank, context.ranks)
+        self.journal.add(outcome, step_s, row, local, ids)
 
     def _between_steps(self) -> None:
         if self.journal.agreement.stop:  # whoever asked may not wait for an evaluation
@@ -132,6 +144,9 @@ class Finetuner:
         if epoch == self.best.evaluated_epoch or position.step % self.data.steps_per_epoch or not due:
             return
         self.journal.flush()
+        self.journal.check_finite()
+        if position.step == self.data.total_steps:
+            self.journal.check_end()
         began = time.monotonic()
         scores = self.evaluate()
         if scores is None and self.config.data.dev is not None:

@@ -174,6 +174,7 @@ def _journal(
         log=log,
         terms=WEIGHTS,
         write_checkpoint=resume.checkpoint_writer(data.config, run.context, engine, run.output / MODEL_FOLDER),
+        state_pieces=engine.state_pieces,
         run_state=run_state,
         rates="learning_rate and head_learning_rate",
     )

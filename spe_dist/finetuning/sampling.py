@@ -9,11 +9,14 @@ Legend of the shape suffixes: N training sentences, B sentences of a batch
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 
 from spe_dist.utils import randomness
 from spe_dist.utils.randomness import Purpose
+
+_EPOCHS_KEPT = 2
 
 
 def choose_share(n_sentences: int, share: float, seed: int) -> np.ndarray:
@@ -31,6 +34,7 @@ def count_steps(n_sentences: int, batch_sentences: int) -> int:
     return math.ceil(n_sentences / batch_sentences)
 
 
+@lru_cache(maxsize=_EPOCHS_KEPT)
 def epoch_batches(n_sentences: int, batch_sentences: int, seed: int, epoch: int) -> list[np.ndarray]:
     """A seeded permutation of all sentences in batches of at most `batch_sentences`, equal but for one sentence.
 

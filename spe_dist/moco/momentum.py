@@ -53,6 +53,13 @@ class MomentumContrast:
         self.pair_queue.enqueue(both[:, :size], ids)
         self.context_queue.enqueue(both[:, size:], ids)
 
+    def state_pieces(self) -> list[tuple[str, Tensor]]:
+        """What this rank holds of the average and the queues, by name."""
+        average = self.key_encoder.average
+        assert average is not None
+        held = [("average", average.average_P), ("compensation", average.compensation_P)]
+        return [*held, ("pair_queue", self.pair_queue.keys_KC), ("context_queue", self.context_queue.keys_KC)]
+
     def check_equal(self) -> None:
         """Raise DivergenceError unless key encoder and queues are bit-equal on all ranks; a collective."""
         named = {f"key encoder {name}": tensor for name, tensor in self.key_encoder.named_tensors().items()}

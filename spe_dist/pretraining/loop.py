@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from spe_dist.config.pretraining import Config
+from spe_dist.errors import UnstableTraining
 from spe_dist.pretraining.step import TrainingStep
 from spe_dist.training.journal import Journal
 from spe_dist.training.metrics import add_losses, ratio
@@ -56,6 +57,14 @@ class Trainer:
         self.step.engine.train()
         if self.step.moco is not None:
             self.step.moco.check_equal()
+        try:
+            self._train()
+        except UnstableTraining as failure:
+            self.journal.report(failure, action="ended")
+            raise
+        return self._steps_left == 0 and self._evaluated_step == self.journal.position.step
+
+    def _train(self) -> None:
         self._evaluate()  # of a run that was stopped before it had
         while self._steps_left > 0 and not self.journal.agreement.stop:
             began = time.monotonic()
@@ -67,7 +76,6 @@ class Trainer:
                 self._record(batch, outcome, rate, waited_s, time.monotonic() - began)
                 self._between_steps()
         self._save()
-        return self._steps_left == 0 and self._evaluated_step == self.journal.position.step
 
     @property
     def _steps_left(self) -> int:
@@ -86,7 +94,8 @@ class Trainer:
             "weights": self.step.weights,
         }
         pieces = sum(micro_batch.n_tokens for micro_batch in batch.micro_batches)
-        self.journal.add(outcome, step_s, row, {"pieces": float(pieces), "data_wait_s": waited_s})
+        ids = [number for micro_batch in batch.micro_batches for number in micro_batch.sentence_ids_B.tolist()]
+        self.journal.add(outcome, step_s, row, {"pieces": float(pieces), "data_wait_s": waited_s}, ids)
 
     def _between_steps(self) -> None:
         train, step = self.config.train, self.journal.position.step
@@ -107,6 +116,9 @@ class Trainer:
         if not due or step == self._evaluated_step:
             return
         self.journal.flush()
+        self.journal.check_finite()
+        if self._steps_left == 0:
+            self.journal.check_end()
         self.step.engine.eval()
         figures = self.evaluate()
         self.step.engine.train()
@@ -116,6 +128,8 @@ class Trainer:
         self.journal.write_evaluation(figures, f"held out, step {step:,}: {describe_evaluation(figures)}")
 
     def _save(self) -> None:
+        if self._steps_left == 0:
+            self.journal.check_end()
         saved = self.journal.save(data=self.data_state(self.journal.position.step))
         if saved and self.journal.position.step and not self._grace_time_checked:
             self._grace_time_checked = True

@@ -60,6 +60,7 @@ def run_pretraining(
         log=MetricLog(run.output, context, finish_row, start.position.step),
         terms=("tbo", "spo", "cspo"),
         write_checkpoint=build.checkpoint_writer(config, context, engine, moco, loaded, tokenizer),
+        state_pieces=lambda: [*engine.state_pieces(), *(moco.state_pieces() if moco is not None else [])],
         run_state={**state, "zero_stage": engine.zero_stage, "total_steps": steps},
     )
     journal.say(*opening_lines(run, config, engine, loaded, data, plan, steps), *start.notes, *filter(None, [warning]))
@@ -114,14 +115,13 @@ def opening_lines(
 def closing_lines(ending: str, finished: bool, output: Path, journal: Journal) -> list[str]:
     """What the run has come to, and the next command to type; draws the curves. For rank 0."""
     step, steps = journal.position.step, journal.progress.total_steps
-    saved = journal.saving.checkpoints.folder / f"step_{step:08d}"
     curves = draw_curves(output)
     trained = duration(journal.position.trained_s)
-    lines = [f"{ending} at step {step:,} of {steps:,} after {trained} of training; saved {saved}"]
+    lines = [f"{ending} at step {step:,} of {steps:,} after {trained} of training; {journal.describe_saved()}"]
     if curves is not None:
         lines.append(f"curves: {curves}")
     if step > steps:
-        lines[0] = f"nothing to train: {saved} is at step {step:,}, this run ends at {steps:,}; raise --steps to go on"
+        lines[0] = f"nothing to train: {output} is at step {step:,}, this run ends at {steps:,}; raise --steps to go on"
     if step >= steps:
         lines.append(f"next: spe export {output} ENCODER_FOLDER")
     if not finished:

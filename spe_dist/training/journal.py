@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,10 @@ from typing import Any
 from spe_dist.config.shared import RunConfig
 from spe_dist.distributed.checkpoint import Checkpoints
 from spe_dist.distributed.engine import TrainingEngine
-from spe_dist.errors import TrainingFailure
+from spe_dist.errors import UnstableTraining
 from spe_dist.training.agreement import Agreement
+from spe_dist.training.failures import FailureLog, RecentBatches
+from spe_dist.training.finite import Named, first_non_finite
 from spe_dist.training.metrics import MetricLog
 from spe_dist.training.progress import Pace, ProgressLine
 from spe_dist.training.terms import StepOutcome
@@ -69,9 +71,12 @@ class Journal:
         progress: ProgressLine,
         saving: Saving,
         agreement: Agreement,
+        state_pieces: Callable[[], Iterable[Named]],
         rates: str = "learning_rate",
     ) -> None:
-        """`position`: where the run begins, at a checkpoint or at step 0. `rates`: the settings that tame a run."""
+        """`position`: where the run begins, at a checkpoint or at step 0. `state_pieces`: what this rank holds of all
+        that a checkpoint keeps, by name. `rates`: the settings that tame a run.
+        """
         self.settings = settings
         self.engine = engine
         self.position = position
@@ -79,16 +84,29 @@ class Journal:
         self.progress = progress
         self.saving = saving
         self.agreement = agreement
+        self.state_pieces = state_pieces
         self.rates = rates
+        self.batches = RecentBatches(settings.log_every_steps + settings.max_skipped_steps + 1)
+        self.failures = FailureLog(log.path.parent, log.context)
+        self._finite_step = -1  # the state of this step is known to be finite
         self.saved_step = position.step or None  # None: nothing is saved yet
         self._pace = Pace()
 
-    def add(self, outcome: StepOutcome, step_s: float, row: Mapping[str, Any], local: Mapping[str, float]) -> None:
+    def add(
+        self,
+        outcome: StepOutcome,
+        step_s: float,
+        row: Mapping[str, Any],
+        local: Mapping[str, float],
+        sentence_ids: Sequence[int] = (),
+    ) -> None:
         """Count a step that has ended, and write the rows that wait where that is due.
 
-        `row`: its figures, `sentences` among them; `local`: this rank's own numbers, to be added over the ranks.
+        `row`: its figures, `sentences` among them; `local`: this rank's own numbers, to be added over the ranks;
+        `sentence_ids`: of this rank's part of the batch.
         """
         self.position = self.position.after(outcome.applied, step_s)
+        self.batches.add(self.position.step, sentence_ids)
         self._pace.step_ended(step_s)
         shared = {
             "kind": "train",
@@ -106,29 +124,65 @@ class Journal:
         if hopeless or self.position.step % self.settings.log_every_steps == 0:
             self.flush()
         if hopeless:
-            raise TrainingFailure(self._describe_skips())
+            raise self._skips()
 
     def flush(self) -> None:
-        """Write the waiting rows and show the last. Raises TrainingFailure where an applied loss is no number."""
+        """Write the waiting rows and show the last. Raises UnstableTraining where an applied loss is no number."""
         self.saving.checkpoints.check_owner()  # rows beside those of a later start would be none of this run's
         rows = self.log.flush()
         if not rows:
             return
         for row in rows:
             if row["applied"] and not math.isfinite(row["loss"]):
-                raise TrainingFailure(self._describe_loss(row))
+                why = f"the loss of step {row['step']} is {row['loss']} in {self.engine.precision}"
+                raise UnstableTraining("loss", row["step"], why, self._remedy())
         seconds_left = self._pace.seconds_for(self.progress.total_steps - self.position.step)
         sentences_per_s = sum(row["sentences"] for row in rows) / sum(row["step_s"] for row in rows)
         self.progress.show(rows[-1], sentences_per_s, seconds_left)
 
+    def check_finite(self) -> None:
+        """Look at all that a checkpoint of this position would hold.
+
+        Raises:
+            UnstableTraining: some of it is no finite number; it must be neither saved nor evaluated.
+        """
+        if self._finite_step == self.position.step:
+            return
+        bad = first_non_finite(self.state_pieces(), self.log.context)
+        if bad is not None:
+            why = f"after step {self.position.step} {bad} is not finite, in {self.engine.precision}"
+            raise UnstableTraining("state", self.position.step, why, self._remedy())
+        self._finite_step = self.position.step
+
+    def is_skipping(self) -> bool:
+        """Whether the last steps were skipped. In float16 a single one is now and then: the loss scale is found so."""
+        return self.position.skipped_in_a_row > (self.engine.precision == "float16")
+
+    def check_end(self) -> None:
+        """Raises UnstableTraining where the last steps were skipped: a run does not end as finished like that."""
+        if self.is_skipping():
+            raise self._skips()
+
+    def report(self, failure: UnstableTraining, **done: Any) -> dict[str, Any]:
+        """Write down what is known of a failure, in OUTPUT/failures.jsonl; the row. `done`: what follows from it."""
+        self.saving.checkpoints.check_owner()
+        bad = first_non_finite(self.state_pieces(), self.log.context)
+        return self.failures.write(failure, self.batches.of(failure.step), bad, **done)
+
     def save(self, **state: Any) -> bool:
         """Write a checkpoint, unless this position has one; returns whether it did.
 
-        `state`: what the run resumes from, beside the position.
+        None is written while steps are skipped: weights that only give infinities may be finite themselves, and would
+        take the place of good ones.
+
+        `state`: what the run resumes from, beside the position. Raises UnstableTraining: see `check_finite`.
         """
         if self.saved_step == self.position.step:
             return False
         self.flush()
+        if self.is_skipping():
+            return False
+        self.check_finite()
         state = {**asdict(self.position), **self.saving.run_state, **state}
         self.saving.checkpoints.save(self.position.step, state, self.saving.write)
         self.saved_step = self.position.step
@@ -146,19 +200,28 @@ class Journal:
         for line in lines:
             self.progress.say(line)
 
-    def _describe_loss(self, row: Mapping[str, Any]) -> str:
-        saved = f"step {self.saved_step} is saved" if self.saved_step else "nothing was saved yet"
-        return (
-            f"the loss of step {row['step']} is {row['loss']} in {self.engine.precision}; {saved}. "
-            f"Lower {self.rates} or lengthen the warm-up, and continue with --resume auto"
-        )
+    def describe_saved(self) -> str:
+        """What a run that ends here has saved last."""
+        folder = self.saving.checkpoints.folder
+        saved = self.saved_step is not None
+        newest = f"saved {folder / f'step_{self.saved_step:08d}'}" if saved else "nothing is saved"
+        if self.saved_step == self.position.step:
+            return newest
+        return f"the last {self.position.skipped_in_a_row} steps were skipped and are not saved; {newest}"
 
-    def _describe_skips(self) -> str:
-        why, or_else = "their gradients were no finite numbers", ""
+    def _skips(self) -> UnstableTraining:
+        cause, or_else = "their gradients were no finite numbers", ""
         if self.engine.precision == "float16":
-            why = f"float16 overflow (loss scale {self.engine.loss_scale():g})"
+            cause = f"float16 overflow (loss scale {self.engine.loss_scale():g})"
             or_else = ", or start a new run with precision=bfloat16"
+        row, last = self.position.skipped_in_a_row, self.position.step
+        counted = "1 step was" if row == 1 else f"{row} steps in a row were"
+        why = f"{counted} skipped, up to step {last}: {cause}"
+        return UnstableTraining("skipped", last - row + 1, why, self._remedy() + or_else)
+
+    def _remedy(self) -> str:
+        saved = f"Step {self.saved_step} is saved" if self.saved_step else "Nothing was saved yet"
         return (
-            f"{self.position.skipped_in_a_row} steps in a row were skipped, up to step {self.position.step}: {why}; "
-            f"lower {self.rates} and continue with --resume auto{or_else}"
+            f"{saved}; {self.failures.path} has the step's sentences. Lower {self.rates}, lengthen the warm-up or "
+            "leave sentences out, and continue with --resume auto"
         )

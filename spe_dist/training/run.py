@@ -17,6 +17,7 @@ from spe_dist.distributed.fence import Fence
 from spe_dist.distributed.launch import node_name, placement_table
 from spe_dist.distributed.stop import StopRequest
 from spe_dist.training.agreement import Agreement
+from spe_dist.training.finite import Named
 from spe_dist.training.journal import Journal, Saving
 from spe_dist.training.metrics import MetricLog
 from spe_dist.training.progress import ProgressLine
@@ -78,6 +79,7 @@ class Run:
         log: MetricLog,
         terms: Iterable[str],
         write_checkpoint: Callable[[Path], None],
+        state_pieces: Callable[[], Iterable[Named]],
         run_state: Mapping[str, Any],
         rates: str = "learning_rate",
     ) -> Journal:
@@ -90,6 +92,7 @@ class Run:
             progress=ProgressLine(total_steps, enabled=self.context.is_main, terms=tuple(terms)),
             saving=Saving(self.checkpoints, write_checkpoint, run_state),
             agreement=Agreement(self.context, self.stop, self.config.train.checkpoint_every_minutes),
+            state_pieces=state_pieces,
             rates=rates,
         )
 

@@ -3,6 +3,7 @@
 OUTPUT/config.yaml           the settings
 OUTPUT/metrics.jsonl         a row a step and an evaluation; tensorboard/ shows the same
 OUTPUT/curves.png            the same as a picture
+OUTPUT/failures.jsonl        a row a step at which training went wrong, with its sentences
 OUTPUT/yardsticks.json       pre-training: what the held-out figures are compared with
 OUTPUT/scores.json           fine-tuning: scores of the finished run
 OUTPUT/model/                fine-tuning: the best model
@@ -20,6 +21,7 @@ OUTPUT/checkpoints/step_00001000/
 
 CONFIG_FILE = "config.yaml"
 METRICS_FILE = "metrics.jsonl"
+FAILURES_FILE = "failures.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
 CURVES_FILE = "curves.png"
 YARDSTICKS_FILE = "yardsticks.json"

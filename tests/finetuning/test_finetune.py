@@ -7,42 +7,22 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_runs import MEASURED, NETWORK, ask_to_stop, command_line, comparable_rows, zero_stage
+from small_runs import FINETUNING, MEASURED, ask_to_stop, command_line, comparable_rows, small_corpus, zero_stage
 
 from spe_dist import finetune
 from spe_dist.cli.exits import STOPPED
-from spe_dist.data.text.vocabulary import save_tokenizer, tokenizer_from_pieces
 from spe_dist.extraction.formats import read_corpus
 from spe_dist.extraction.scoring.scores import score
 from spe_dist.training.metrics import read_rows
 
-SETTINGS = {
-    **NETWORK,
-    "start": "none",
-    "layers": 2,
-    "relation_size": 16,
-    "batch_sentences": 8,
-    "learning_rate": 5e-3,
-    "head_learning_rate": 5e-3,
-    "epochs": 4,
-    "dropout": 0.1,
-    "gold_epochs": 1,
-    "log_every_steps": 3,
-    "precision": "float32",
-}
+SETTINGS = FINETUNING
 
 
 @pytest.fixture(scope="module")
 def corpus(demo_corpus, tmp_path_factory):
     """Folder with 40 training and 12 dev sentences of the demo corpus, and a tokenizer of their words."""
     folder = tmp_path_factory.mktemp("finetune")
-    sentences = json.loads((demo_corpus / "extraction" / "train.json").read_text())
-    with_relations = [sentence for sentence in sentences if sentence["relations"]]
-    (folder / "train.json").write_text(json.dumps(with_relations[:40]))
-    (folder / "dev.json").write_text(json.dumps(with_relations[40:52]))
-    words = sorted({word for sentence in with_relations[:40] for word in sentence["tokens"]})
-    tokenizer = tokenizer_from_pieces(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words], do_lower_case=False)
-    save_tokenizer(tokenizer, folder / "tokenizer")
+    small_corpus(demo_corpus, folder)
     return folder
 
 

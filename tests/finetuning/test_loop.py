@@ -72,6 +72,7 @@ def run(tmp_path):
                 Checkpoints(tmp_path / "checkpoints", 10, CONTEXT), lambda f: (f / "weights").write_text("w"), {}
             ),
             agreement=agreement,
+            state_pieces=lambda: [],
         )
         kept = []
         trainer = Finetuner(
@@ -84,6 +85,7 @@ def run(tmp_path):
                 steps_per_epoch=STEPS_PER_EPOCH,
                 total_steps=epochs * STEPS_PER_EPOCH,
                 batch=lambda step, rank, ranks: (SimpleNamespace(n_tokens=10), torch.tensor([True, False]), 2),
+                sentence_ids=lambda step, rank, ranks: [2 * step, 2 * step + 1],
             ),
             journal=journal,
             best=best or Best(),

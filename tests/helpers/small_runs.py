@@ -31,6 +31,20 @@ PRETRAINING = {
     "loader_workers": 0,
     "precision": "float32",
 }
+FINETUNING = {
+    **NETWORK,
+    "start": "none",
+    "layers": 2,
+    "relation_size": 16,
+    "batch_sentences": 8,
+    "learning_rate": 5e-3,
+    "head_learning_rate": 5e-3,
+    "epochs": 4,
+    "dropout": 0.1,
+    "gold_epochs": 1,
+    "log_every_steps": 3,
+    "precision": "float32",
+}
 # What the clock and the machine decide of a row.
 MEASURED = {"step_s", "sentences_per_s", "pieces_per_s", "data_wait_share", "peak_memory_gib", "dev/seconds"}
 
@@ -38,6 +52,20 @@ MEASURED = {"step_s", "sentences_per_s", "pieces_per_s", "data_wait_share", "pea
 def command_line(settings: dict[str, Any]) -> list[str]:
     """`--name=value` for every setting but those that are None."""
     return [f"--{name}={value}" for name, value in settings.items() if value is not None]
+
+
+def small_corpus(demo_corpus: Path, folder: Path) -> dict[str, Path]:
+    """Settings of 40 training and 12 dev sentences of the demo corpus, and a tokenizer of their words, in a folder."""
+    from spe_dist.data.text.vocabulary import save_tokenizer, tokenizer_from_pieces
+
+    sentences = json.loads((demo_corpus / "extraction" / "train.json").read_text())
+    with_relations = [sentence for sentence in sentences if sentence["relations"]]
+    (folder / "train.json").write_text(json.dumps(with_relations[:40]))
+    (folder / "dev.json").write_text(json.dumps(with_relations[40:52]))
+    words = sorted({word for sentence in with_relations[:40] for word in sentence["tokens"]})
+    tokenizer = tokenizer_from_pieces(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words], do_lower_case=False)
+    save_tokenizer(tokenizer, folder / "tokenizer")
+    return {"train": folder / "train.json", "dev": folder / "dev.json", "tokenizer": folder / "tokenizer"}
 
 
 def zero_stage(folder: Path, stage: int) -> str:

@@ -10,7 +10,7 @@ import torch
 from spe_dist.config.loading import differences, resolve
 from spe_dist.distributed.checkpoint import Checkpoints, list_checkpoints, read_state
 from spe_dist.distributed.context import RankContext
-from spe_dist.errors import CheckpointError, TrainingFailure
+from spe_dist.errors import CheckpointError, TrainingFailure, UnstableTraining
 from spe_dist.pretraining import build
 from spe_dist.pretraining.loop import Trainer, finish_row
 from spe_dist.pretraining.resume import check_network, choose_start
@@ -100,6 +100,7 @@ def run(tmp_path):
                 {"ranks": 1},
             ),
             agreement=agreement,
+            state_pieces=lambda: [],
         )
         trainer = Trainer(
             config=config,
@@ -226,8 +227,34 @@ def test_skipped_steps_do_not_move_the_schedule_and_too_many_end_the_run(run, tm
     assert read_rows(tmp_path / "metrics.jsonl")[-1]["skipped_steps"] == 3
     step = PretendedStep(skipped={5, 6, 7})
     step.engine.precision = "float32"
-    with pytest.raises(TrainingFailure, match="no finite numbers; lower learning_rate and continue with --resume auto"):
+    with pytest.raises(
+        TrainingFailure, match=r"no finite numbers\. .*Lower learning_rate.*continue with --resume auto"
+    ):
         run(step, max_skipped_steps=3)
+
+
+@pytest.mark.parametrize(("precision", "skipped", "ends"), [("float16", {9}, True), ("float16", {8, 9}, False)])
+def test_a_run_does_not_end_as_finished_while_its_steps_are_skipped(run, tmp_path, precision, skipped, ends):
+    step = PretendedStep(skipped=skipped)
+    if ends:
+        assert run(step)[0] and saved_steps(tmp_path) == [1, 10]
+        step.engine.precision = "float32"
+    with pytest.raises(UnstableTraining, match="skipped, up to step 10") as caught:
+        run(step)
+    assert caught.value.kind == "skipped" and caught.value.step == min(skipped) + 1
+    assert saved_steps(tmp_path) == [1]
+
+
+def test_nothing_is_saved_while_steps_are_skipped(run, tmp_path):
+    stop = SimpleNamespace(requested=False, reason="")
+    step = PretendedStep(skipped={3, 4, 5}, during=lambda step: setattr(stop, "requested", step == 7))
+    step.engine.precision = "float32"
+    assert not run(step, stop=stop, checkpoint_every_steps=2)[0]
+    assert saved_steps(tmp_path) == [1, 2, 8]
+    step.during = lambda step: setattr(stop, "requested", step == 4)
+    finished, trainer = run(step, stop=stop, checkpoint_every_steps=2)
+    assert not finished and trainer.journal.describe_saved().startswith("the last 2 steps were skipped and are not")
+    assert trainer.journal.describe_saved().endswith("step_00000002")
 
 
 def pretended_moco(fill=0):
@@ -253,7 +280,7 @@ def test_ranks_are_compared_at_the_start_and_every_n_steps(run):
 
 
 def test_a_loss_that_is_no_number_ends_the_run_before_it_is_saved(run, tmp_path):
-    with pytest.raises(TrainingFailure, match=r"loss of step 6 is nan.*step 4 is saved.*learning_rate"):
+    with pytest.raises(TrainingFailure, match=r"loss of step 6 is nan.*Step 4 is saved.*learning_rate"):
         run(PretendedStep(nan_at=5), checkpoint_every_steps=2)
     assert saved_steps(tmp_path) == [1, 2, 4]
 

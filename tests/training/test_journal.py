@@ -27,6 +27,7 @@ def test_a_start_that_lost_its_folder_adds_no_row_to_those_of_the_next(tmp_path)
         progress=ProgressLine(10, enabled=False),
         saving=Saving(Checkpoints(tmp_path / "checkpoints", 2, context, fence), lambda folder: None, {}),
         agreement=Agreement(context, SimpleNamespace(requested=False, reason=""), 0),
+        state_pieces=lambda: [],
     )
     fence.claim()
     journal.add(StepOutcome(True, {}, {}), 0.1, {"sentences": 4}, {"pieces": 9.0})

@@ -14,8 +14,9 @@ from spe_dist.config.loading import load_config
 from spe_dist.config.presets import PRESETS
 
 USAGE = "[--deepspeed NAME|FILE] [--preset NAME] [--config FILE] [--SETTING VALUE ...]"
-STATUS = """Exit status: 0 finished; 1 failed; 2 a user's error; 75 stopped as asked (signal, file OUTPUT/STOP, time
-limit) and saved, the same command with --resume auto continues; 130 ended at once by Ctrl-C."""
+STATUS = """Exit status: 0 finished; 1 failed; 2 a user's error; 3 unstable (numbers that are not finite, a loss that
+jumped); 75 stopped as asked (signal, file OUTPUT/STOP, time limit) and saved, the same command with --resume auto
+continues; 130 ended at once by Ctrl-C."""
 SOURCES = "Later sources win: defaults (in brackets above), --preset, --config, command line."
 
 
