@@ -79,7 +79,7 @@ def with_block(folder: Path, target: Path, change) -> ShardStore:
     blocks = [change(store.block(0)), *(store.block(i) for i in range(1, len(entry.blocks)))]
     changed = write_shard(target / entry.name, list(enumerate(blocks)))
     splits = {**manifest.splits, "train": (changed, *manifest.shards("train")[1:])}
-    (target / "manifest.json").write_text(replace(manifest, splits=splits).to_json())
+    replace(manifest, splits=splits).save(target)
     return ShardStore.open(str(target))
 
 
