@@ -27,6 +27,7 @@ KINDS = {
     "reduce_scatter_tensor_coalesced_": "reduce-scatter",
     "broadcast_": "broadcast",
     "reduce_": "reduce",
+    "alltoall_base_": "all-to-all",
     "barrier": "barrier",
 }
 

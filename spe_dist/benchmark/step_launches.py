@@ -88,7 +88,7 @@ def _run(
     context = RankContext(0, 1, 0, META, None)
     moco = None
     if key_module is not None:
-        size = config.model.contrastive_size if config.model.contrastive_head else config.model.span_size
+        size = config.model.key_size
         queue_dtype = getattr(torch, config.moco.queue_dtype)
         queues = [KeyQueue(config.moco.queue_keys, size, queue_dtype, META) for _ in range(2)]
         source = PlainWeights(copy.deepcopy(model.spe))  # in float32, as an engine's masters are

@@ -68,6 +68,11 @@ class ModelConfig(NetworkConfig):
     contrastive_size: int = setting(768, "width of queries and keys", low=1)
     contrastive_head: bool = setting(True, "off: span pair vectors are compared directly (row 'w/o MLP head')")
 
+    @property
+    def key_size(self) -> int:
+        """Width of queries and keys as they are compared."""
+        return self.contrastive_size if self.contrastive_head else self.span_size
+
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
@@ -90,6 +95,11 @@ class MocoConfig:
     temperature: float = setting(0.2, "divisor of the similarities", above=0)
     normalize: bool = setting(True, "scale queries and keys to unit length (MoCo); off: raw products (paper)")
     key_dropout: bool = setting(False, "keep dropout on in the key encoder")
+    queue: Literal["replicated", "sharded"] = setting(
+        "replicated",
+        "'replicated': every rank holds all keys; 'sharded': each holds its share and computes all ranks' queries "
+        "against it, for queues that no rank has memory for",
+    )
     queue_dtype: Literal["float32", "bfloat16", "float16"] = setting("float32", "type the queues are kept in")
     contrast_dtype: Literal["auto", "float32", "tf32", "bfloat16", "float16"] = setting(
         "auto", "type of the products of queries and queues, summed in float32; auto: float32 on a CPU, TF32 on a GPU"

@@ -99,6 +99,18 @@ class RankContext:
         works = [dist.broadcast(part, source, async_op=True) for source, part in enumerate(parts) if part.numel()]
         return Gathering(works, lambda: joined)
 
+    def exchange_rows(self, rows: Tensor, sizes: Sequence[int]) -> Tensor:
+        """[sum of sizes, ...], `sizes[r]` rows for each rank r in rank order -> [ranks, sizes[rank], ...]: those that
+        are for this rank, by sender. All ranks know all sizes.
+        """
+        assert rows.shape[0] == sum(sizes), (rows.shape, sizes)
+        if self.ranks == 1:
+            return rows[None]
+        mine = sizes[self.rank]
+        received = rows.new_empty((self.ranks * mine, *rows.shape[1:]))
+        dist.all_to_all_single(received, rows.contiguous(), [mine] * self.ranks, list(sizes))
+        return received.view(self.ranks, mine, *rows.shape[1:])
+
     def all_gather_object(self, value: Any) -> list[Any]:
         """One picklable value of every rank, in rank order."""
         if self.ranks == 1:

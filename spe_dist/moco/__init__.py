@@ -9,6 +9,7 @@ from spe_dist.moco.encoder import Collectives, MomentumKeyEncoder
 from spe_dist.moco.layout import FlatLayout, Interval, PlainWeights, WeightSource
 from spe_dist.moco.momentum import MomentumContrast
 from spe_dist.moco.queue import KeyQueue
+from spe_dist.moco.sharded_queue import ShardedKeyQueue
 
 __all__ = [
     "Collectives",
@@ -19,6 +20,7 @@ __all__ = [
     "MomentumContrast",
     "MomentumKeyEncoder",
     "PlainWeights",
+    "ShardedKeyQueue",
     "WeightSource",
     "check_equal",
     "checksums",

@@ -33,6 +33,13 @@ def checksum(tensor: Tensor) -> Tensor:
     return (torch.stack(sums) * _odd_factors(len(sums), ROW_FACTOR, bits.device)).sum()
 
 
+@torch.no_grad()
+def row_checksums(tensor_NC: Tensor) -> Tensor:
+    """The int64 checksum of each row's bits, [N]."""
+    bits_NC = tensor_NC.detach().contiguous().view(INTEGERS_BY_BYTES[tensor_NC.element_size()])
+    return (bits_NC * _odd_factors(bits_NC.shape[1], COLUMN_FACTOR, bits_NC.device)).sum(dim=1)
+
+
 def _odd_factors(count: int, factor: int, device: torch.device) -> Tensor:
     return (torch.arange(1, count + 1, device=device) * factor).bitwise_or_(1)
 

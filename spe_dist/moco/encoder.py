@@ -46,6 +46,9 @@ class Collectives(Protocol):
     def start_gather(self, tensor_1d: Tensor, sizes: list[int]) -> Gathering:
         """The same without waiting for it; the tensor stays as it is until the caller has."""
 
+    def exchange_rows(self, rows: Tensor, sizes: list[int]) -> Tensor:
+        """[sum of sizes, ...], `sizes[r]` rows for rank r -> [ranks, sizes[rank], ...]: this rank's, by sender."""
+
     def all_gather_object(self, obj: Any) -> list[Any]:
         """One object a rank -> all of them in rank order."""
 

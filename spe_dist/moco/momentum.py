@@ -11,16 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spe_dist.errors import CheckpointError
+from spe_dist.errors import CheckpointError, DivergenceError
 from spe_dist.moco.checksums import check_equal
 from spe_dist.moco.encoder import Collectives, MomentumKeyEncoder
 from spe_dist.moco.queue import KeyQueue
+from spe_dist.moco.sharded_queue import ShardedKeyQueue
+
+AnyQueue = KeyQueue | ShardedKeyQueue
 
 
 class MomentumContrast:
     """A key encoder with a queue of span-pair keys and one of context keys (METHOD, CSPO with MoCo)."""
 
-    def __init__(self, key_encoder: MomentumKeyEncoder, pair_queue: KeyQueue, context_queue: KeyQueue) -> None:
+    def __init__(self, key_encoder: MomentumKeyEncoder, pair_queue: AnyQueue, context_queue: AnyQueue) -> None:
         self.key_encoder = key_encoder
         self.pair_queue = pair_queue
         self.context_queue = context_queue
@@ -45,9 +48,8 @@ class MomentumContrast:
 
         Every rank gives the keys of all its micro-batches joined in slot order, the same number on each rank.
         """
-        dtype = self.pair_queue.keys_KC.dtype
         size = pair_keys_BC.shape[1]
-        both = torch.cat([pair_keys_BC, context_keys_BC], dim=1).to(dtype)
+        both = torch.cat([pair_keys_BC, context_keys_BC], dim=1).to(self.pair_queue.dtype)
         both = self.collectives.all_gather_rows(both)
         ids = self.collectives.all_gather_rows(sentence_ids_B)
         self.pair_queue.enqueue(both[:, :size], ids)
@@ -58,31 +60,54 @@ class MomentumContrast:
         average = self.key_encoder.average
         assert average is not None
         held = [("average", average.average_P), ("compensation", average.compensation_P)]
-        return [*held, ("pair_queue", self.pair_queue.keys_KC), ("context_queue", self.context_queue.keys_KC)]
+        return [*held, ("pair_queue", self.pair_queue.held_keys), ("context_queue", self.context_queue.held_keys)]
 
     def check_equal(self) -> None:
-        """Raise DivergenceError unless key encoder and queues are bit-equal on all ranks; a collective."""
+        """Raise DivergenceError unless key encoder and queues are bit-equal on all ranks; a collective.
+
+        Of sharded queues, what entered them is compared, and each rank's part with what it has written into it.
+        """
         named = {f"key encoder {name}": tensor for name, tensor in self.key_encoder.named_tensors().items()}
-        for label, queue in (("pair queue", self.pair_queue), ("context queue", self.context_queue)):
-            named.update({f"{label} {name}": tensor for name, tensor in queue.state_dict().items()})
+        for label, queue in self._labelled():
+            named.update({f"{label} {name}": tensor for name, tensor in queue.compared_tensors().items()})
         check_equal(self.collectives, named)
+        for label, queue in self._labelled():
+            if not isinstance(queue, ShardedKeyQueue):
+                continue
+            whole = self.collectives.all_gather_object(queue.is_as_written())
+            if not all(whole):
+                ranks = [rank for rank, is_whole in enumerate(whole) if not is_whole]
+                raise DivergenceError(
+                    f"the keys that ranks {ranks} hold of the {label} are not what was written there; check the memory "
+                    "of their machines, and resume from the newest checkpoint"
+                )
+
+    def _labelled(self) -> list[tuple[str, AnyQueue]]:
+        return [("pair queue", self.pair_queue), ("context queue", self.context_queue)]
 
     def state_dict(self) -> dict[str, Any] | None:
         """What rank 0 saves as moco.pt (average and compensation by parameter name, both queues); None elsewhere."""
         averages = self.key_encoder.state_dict()
-        if averages is None:
-            return None
         queues = {"pair_queue": self.pair_queue, "context_queue": self.context_queue}
-        return averages | {name: {k: v.cpu() for k, v in queue.state_dict().items()} for name, queue in queues.items()}
+        states = {
+            name: queue.gathered_state(self.collectives)
+            if isinstance(queue, ShardedKeyQueue)
+            else {k: v.cpu() for k, v in queue.state_dict().items()}
+            for name, queue in queues.items()
+        }
+        return None if averages is None else averages | states
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue exactly from a saved state, at any number of ranks; every rank loads the same file."""
         for name, queue in (("pair_queue", self.pair_queue), ("context_queue", self.context_queue)):
-            saved = state[name]["keys_KC"]
-            if saved.shape != queue.keys_KC.shape or saved.dtype != queue.keys_KC.dtype:
+            saved, shape = state[name]["keys_KC"], (queue.queue_keys, queue.key_size)
+            if saved.shape != shape or saved.dtype != queue.dtype:
                 raise CheckpointError(
-                    f"the saved {name} holds {list(saved.shape)} {saved.dtype}, this run's {list(queue.keys_KC.shape)} "
-                    f"{queue.keys_KC.dtype}; resume with the checkpoint's queue_keys, queue_dtype and contrastive_size"
+                    f"the saved {name} holds {list(saved.shape)} {saved.dtype}, this run's {list(shape)} "
+                    f"{queue.dtype}; resume with the checkpoint's queue_keys, queue_dtype and contrastive_size"
                 )
-            queue.load_state_dict(state[name])
+            if isinstance(queue, ShardedKeyQueue):
+                queue.take_part_of(state[name])
+            else:
+                queue.load_state_dict(state[name])
         self.key_encoder.load_state_dict({key: state[key] for key in ("average", "compensation")})

@@ -45,6 +45,27 @@ class KeyQueue(nn.Module):
     def queue_keys(self) -> int:
         return self.ids_K.shape[0]
 
+    @property
+    def held_keys(self) -> Tensor:
+        """All keys that this rank holds."""
+        return self.keys_KC
+
+    @property
+    def key_size(self) -> int:
+        return self.keys_KC.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        return self.ids_K.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.keys_KC.dtype
+
+    def compared_tensors(self) -> dict[str, Tensor]:
+        """What must be equal on all ranks."""
+        return self.state_dict()
+
     @torch.no_grad()
     def enqueue(self, keys_BC: Tensor, ids_B: Tensor) -> None:
         """Add any number of keys in order, wrapping around; the result is that of adding them one by one."""

@@ -30,6 +30,7 @@ from spe_dist.distributed.deepspeed_config import BatchPlan
 from spe_dist.distributed.engine import TrainingEngine
 from spe_dist.errors import CheckpointError, ConfigError, DataError
 from spe_dist.moco import MomentumContrast
+from spe_dist.moco.sharded_queue import QueueLayout
 from spe_dist.model.loading import LoadedEncoder, load_encoder
 from spe_dist.pretraining.evaluation import HeldOutEvaluation, count_yardsticks
 from spe_dist.utils.run_files import CONFIG_FILE, MOCO_FILE, START_FOLDER, WEIGHTS_FILE
@@ -124,10 +125,10 @@ def open_encoder(config: Config, store: ShardStore) -> tuple[LoadedEncoder, Any]
     return loaded, tokenizer
 
 
-def queue_bytes(config: Config) -> int:
-    """What the two queues of keys and their sentence ids take."""
-    key_bytes = {"float32": 4, "bfloat16": 2, "float16": 2}[config.moco.queue_dtype] * config.model.contrastive_size
-    return 2 * config.moco.queue_keys * (key_bytes + 8)
+def queue_bytes(config: Config, ranks: int = 1) -> int:
+    """What the two queues of keys and their sentence ids take, or a rank's part where `ranks` share them."""
+    key_bytes = {"float32": 4, "bfloat16": 2, "float16": 2}[config.moco.queue_dtype] * config.model.key_size
+    return 2 * QueueLayout(config.moco.queue_keys, 0, ranks).rows * (key_bytes + 8)
 
 
 def checkpoint_bytes(config: Config, parameters: int, zero_stage: int) -> int:

@@ -12,7 +12,7 @@ from spe_dist.distributed.context import RankContext
 from spe_dist.distributed.deepspeed_config import Precision, product_dtype
 from spe_dist.distributed.engine import TrainingEngine
 from spe_dist.distributed.weights import weight_source
-from spe_dist.moco import KeyQueue, MomentumContrast, MomentumKeyEncoder
+from spe_dist.moco import KeyQueue, MomentumContrast, MomentumKeyEncoder, ShardedKeyQueue
 from spe_dist.model.loading import LoadedEncoder
 from spe_dist.model.spe import build_key_encoder, build_pretraining_model
 from spe_dist.training.optimizer import make_adamw, optimizer_device, param_groups
@@ -38,9 +38,7 @@ def build_engine(
     if key_module is None:
         return engine, None
     query = engine.module.get_submodule("spe")
-    moco = config.moco
-    key_size = config.model.contrastive_size if config.model.contrastive_head else config.model.span_size
-    queues = [KeyQueue(moco.queue_keys, key_size, getattr(torch, moco.queue_dtype), context.device) for _ in range(2)]
+    moco, queues = config.moco, [build_queue(config, context) for _ in range(2)]
     keys = MomentumKeyEncoder(
         key_module.to(context.device, engine.dtype),
         weight_source(query, context.rank, context.ranks),
@@ -51,3 +49,13 @@ def build_engine(
         compiled=True if config.train.compile else None,
     )
     return engine, MomentumContrast(keys, *queues)
+
+
+def build_queue(config: Config, context: RankContext) -> KeyQueue | ShardedKeyQueue:
+    """An empty queue of keys, or this rank's part of one; a single rank holds all keys in any case."""
+    moco = config.moco
+    size = config.model.key_size
+    dtype = getattr(torch, moco.queue_dtype)
+    if moco.queue == "sharded" and context.ranks > 1:
+        return ShardedKeyQueue(moco.queue_keys, size, context.rank, context.ranks, dtype, context.device)
+    return KeyQueue(moco.queue_keys, size, dtype, context.device)

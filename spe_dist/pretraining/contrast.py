@@ -102,12 +102,75 @@ def queue_loss(
         piece_keys: keys of the queue taken at once; none: as many as the device's cache suggests.
     """
     if piece_keys is None:
-        piece_keys = PIECE_KEYS_CPU
-        if not negatives.on_cpu:
-            piece_keys = max(piece_keys, PIECE_SCORES_GPU // queries_BC.shape[0])
+        piece_keys = suggested_piece_keys(negatives)
     return QueueLoss(
         *_QueueLoss.apply(queries_BC, positive_keys_BC.detach(), negatives.filled(), temperature, products, piece_keys)
     )
+
+
+def suggested_piece_keys(negatives: Negatives) -> int:
+    """As many keys as the device's cache suggests for so many queries."""
+    if negatives.on_cpu:
+        return PIECE_KEYS_CPU
+    return max(PIECE_KEYS_CPU, PIECE_SCORES_GPU // max(1, negatives.sentence_ids_B.shape[0]))
+
+
+class Sums(NamedTuple):
+    """What a pass over keys has summed up of each query's scores; a score is a product of scaled query and key."""
+
+    largest_B: Tensor  # that the exponents are relative to
+    sum_B: Tensor  # of exponents
+    weighted_BC: Tensor  # sum of keys, weighted by exponents
+    nearest_B: Tensor  # largest score of a negative, -inf without one
+    scores_sum_B: Tensor  # of negatives
+    n_negatives_B: Tensor  # int64
+
+
+def pass_over(
+    scaled_BC: Tensor,
+    negatives: Negatives,
+    begin: tuple[Tensor, Tensor, Tensor],
+    products: ProductType,
+    piece_keys: int,
+) -> Sums:
+    """Sums over all pieces of the negatives, without a gradient; `begin`: largest, sum and weighted keys to start with.
+
+    `scaled_BC`: queries divided by the temperature. The weighted keys to start with are written to.
+    """
+    largest_B, sum_B, weighted_BC = begin
+    nearest_B = torch.full_like(largest_B, -torch.inf)
+    scores_sum_B = torch.zeros_like(largest_B)
+    n_excluded_B = torch.zeros_like(negatives.sentence_ids_B)
+    for keys_NC, excluded_BN in negatives.pieces(piece_keys):
+        keys_NC = as_factor(keys_NC, products)
+        scores_BN = product(scaled_BC, keys_NC.T, products)
+        if excluded_BN is not None:
+            n_excluded_B += excluded_BN.sum(dim=1)
+            scores_BN.masked_fill_(excluded_BN, 0)
+        scores_sum_B += scores_BN.sum(dim=1)
+        if excluded_BN is not None:
+            scores_BN.masked_fill_(excluded_BN, -torch.inf)
+        nearest_B = torch.maximum(nearest_B, scores_BN.amax(dim=1))
+        grown_B = torch.maximum(largest_B, nearest_B)
+        scale_B = (largest_B - grown_B).exp_()
+        exponents_BN = scores_BN.sub_(grown_B[:, None]).exp_()
+        sum_B = torch.addcmul(exponents_BN.sum(dim=1), sum_B, scale_B)
+        add_product(weighted_BC.mul_(scale_B[:, None]), exponents_BN, keys_NC, products)
+        largest_B = grown_B
+    return Sums(largest_B, sum_B, weighted_BC, nearest_B, scores_sum_B, negatives.ids_K.shape[0] - n_excluded_B)
+
+
+def loss_of(
+    ctx: Any, sums: Sums, positive_B: Tensor, positive_keys_BC: Tensor, temperature: float
+) -> tuple[Tensor, ...]:
+    """The fields of a `QueueLoss`, from sums that have the positive in them; keeps the gradient for `backward`."""
+    loss_B = sums.sum_B.log().add_(sums.largest_B - positive_B)
+    gradient_BC = sums.weighted_BC.div_(sums.sum_B[:, None]).sub_(positive_keys_BC).div_(temperature)
+    ctx.save_for_backward(gradient_BC)
+    correct_B = (positive_B > sums.nearest_B) & (sums.n_negatives_B > 0)
+    rest = (positive_B * temperature, sums.scores_sum_B * temperature, sums.n_negatives_B, correct_B)
+    ctx.mark_non_differentiable(*rest)
+    return loss_B, *rest
 
 
 class _QueueLoss(torch.autograd.Function):
@@ -123,33 +186,9 @@ class _QueueLoss(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         scaled_BC = queries_BC / temperature
         positive_B = (scaled_BC * positive_keys_BC).sum(dim=1)
-        largest_B, sum_B, weighted_BC = positive_B, torch.ones_like(positive_B), positive_keys_BC.clone()
-        nearest_B = torch.full_like(positive_B, -torch.inf)  # largest score of a negative
-        scores_sum_B = torch.zeros_like(positive_B)
-        n_excluded_B = torch.zeros_like(negatives.sentence_ids_B)
-        for keys_NC, excluded_BN in negatives.pieces(piece_keys):
-            keys_NC = as_factor(keys_NC, products)
-            scores_BN = product(scaled_BC, keys_NC.T, products)
-            if excluded_BN is not None:
-                n_excluded_B += excluded_BN.sum(dim=1)
-                scores_BN.masked_fill_(excluded_BN, 0)
-            scores_sum_B += scores_BN.sum(dim=1)
-            if excluded_BN is not None:
-                scores_BN.masked_fill_(excluded_BN, -torch.inf)
-            nearest_B = torch.maximum(nearest_B, scores_BN.amax(dim=1))
-            grown_B = torch.maximum(largest_B, nearest_B)
-            scale_B = (largest_B - grown_B).exp_()
-            exponents_BN = scores_BN.sub_(grown_B[:, None]).exp_()
-            sum_B = torch.addcmul(exponents_BN.sum(dim=1), sum_B, scale_B)
-            add_product(weighted_BC.mul_(scale_B[:, None]), exponents_BN, keys_NC, products)
-            largest_B = grown_B
-        loss_B = sum_B.log().add_(largest_B - positive_B)
-        ctx.save_for_backward(weighted_BC.div_(sum_B[:, None]).sub_(positive_keys_BC).div_(temperature))
-        n_negatives_B = negatives.ids_K.shape[0] - n_excluded_B
-        correct_B = (positive_B > nearest_B) & (n_negatives_B > 0)
-        rest = (positive_B * temperature, scores_sum_B * temperature, n_negatives_B, correct_B)
-        ctx.mark_non_differentiable(*rest)
-        return loss_B, *rest
+        begin = (positive_B, torch.ones_like(positive_B), positive_keys_BC.clone())
+        sums = pass_over(scaled_BC, negatives, begin, products, piece_keys)
+        return loss_of(ctx, sums, positive_B, positive_keys_BC, temperature)
 
     @staticmethod
     @once_differentiable

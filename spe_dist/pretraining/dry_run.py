@@ -16,6 +16,7 @@ from spe_dist.distributed.deepspeed_config import DTYPES, BatchPlan, Precision
 from spe_dist.model.kernels import check_compile
 from spe_dist.model.spe import PretrainingModel, build_key_encoder, build_pretraining_model
 from spe_dist.pretraining import build, resume
+from spe_dist.pretraining.sharded_contrast import FIGURES
 from spe_dist.training.footprint import activations, disk_line, engine_memory, memory_line, rank_memory
 from spe_dist.training.resume import engine_state, settle_stage
 from spe_dist.utils.memory import resident_bytes
@@ -49,7 +50,7 @@ def describe_pretraining(
     parameters = sum(p.numel() for p in model.parameters())
     key_parameters = sum(p.numel() for p in keys.parameters()) if keys is not None else 0
 
-    memory = held_memory(config, ds_config, precision, plan.ranks, parameters, key_parameters)
+    memory = held_memory(config, ds_config, precision, plan, parameters, key_parameters)
     saved = _activations(config, data, plan, model) * DTYPES[precision].itemsize // 4
     stage = ds_config["zero_optimization"]["stage"]
     written = 4 * parameters + 8 * key_parameters
@@ -74,13 +75,22 @@ def describe_pretraining(
 
 
 def held_memory(
-    config: Config, ds_config: dict[str, Any], precision: Precision, ranks: int, parameters: int, key_parameters: int
+    config: Config,
+    ds_config: dict[str, Any],
+    precision: Precision,
+    plan: BatchPlan,
+    parameters: int,
+    key_parameters: int,
 ) -> dict[str, int]:
     """Bytes that a rank has all the time, by what they are; `key_parameters` 0: no key encoder and no queues."""
-    memory = engine_memory(parameters, ds_config, precision, ranks)
-    slices = ranks if config.moco.average == "sharded" else 1
+    memory = engine_memory(parameters, ds_config, precision, plan.ranks)
+    slices = plan.ranks if config.moco.average == "sharded" else 1
     memory["key encoder"] = key_parameters * DTYPES[precision].itemsize + 2 * 4 * -(-key_parameters // slices)
-    memory["queues"] = build.queue_bytes(config) if key_parameters else 0
+    shares = plan.ranks if config.moco.queue == "sharded" else 1
+    memory["queues"] = build.queue_bytes(config, shares) if key_parameters else 0
+    if key_parameters and shares > 1:
+        size = config.model.key_size  # queries of both directions, and of one what was summed up, before and after
+        memory["queries of all ranks"] = 4 * plan.ranks * plan.micro_batch * (2 * size + 3 * (size + FIGURES))
     return memory
 
 

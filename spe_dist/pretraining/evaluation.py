@@ -169,8 +169,7 @@ class HeldOutEvaluation:
         return torch.cat([queries[0], context_keys_BC.float(), queries[1], pair_keys_BC.float()], dim=1)
 
     def _gather(self, rows: list[Tensor], held_out: HeldOutPass) -> list[Tensor]:
-        model = self.config.model
-        width = 4 * (model.contrastive_size if model.contrastive_head else model.span_size)
+        width = 4 * self.config.model.key_size
         local = torch.cat(rows) if rows else torch.empty(0, width, device=self.device)
         flat = self.collectives.all_gather_uneven(local.reshape(-1), [size * width for size in held_out.sizes])
         ordered = torch.empty(sum(held_out.sizes), width, device=self.device)

@@ -21,7 +21,7 @@ from spe_dist.model.devices import autocast
 from spe_dist.model.heads import PERMUTATIONS
 from spe_dist.model.products import ProductType
 from spe_dist.model.spe import PretrainingOutputs
-from spe_dist.pretraining.contrast import Negatives, queue_loss
+from spe_dist.pretraining.contrast import Negatives, QueueLoss, queue_loss
 from spe_dist.training.terms import CrossEntropy, Term, classification, cross_entropy
 
 
@@ -74,19 +74,31 @@ def contrastive(
     unit-length queries.
     """
     with autocast(queries_BC.device, enabled=False):
-        queries_BC, positive_keys_BC = queries_BC.float(), positive_keys_BC.detach().float()
-        unit_BC = F.normalize(queries_BC, dim=1)
-        if normalize:
-            queries_BC, positive_keys_BC = unit_BC, F.normalize(positive_keys_BC, dim=1)
+        queries_BC, unit_BC = compared_vectors(queries_BC, normalize)
+        positive_keys_BC, _ = compared_vectors(positive_keys_BC.detach(), normalize)
         negatives = Negatives(queue_keys_KC.detach(), queue_ids_K, fill, sentence_ids_B)
         of_B = queue_loss(queries_BC, positive_keys_BC, negatives, temperature, products)
+        return contrast_term(of_B, unit_BC)
+
+
+def compared_vectors(vectors_BC: Tensor, normalize: bool) -> tuple[Tensor, Tensor]:
+    """Queries or positive keys as they are compared, and at unit length, in float32 at least."""
+    vectors_BC = vectors_BC if vectors_BC.dtype == torch.float64 else vectors_BC.float()
+    unit_BC = F.normalize(vectors_BC, dim=1)
+    return (unit_BC if normalize else vectors_BC), unit_BC
+
+
+def contrast_term(of_B: QueueLoss, unit_BC: Tensor) -> Term:
+    """The sums over the queries of a loss, with `extra` as in `contrastive`; `unit_BC`: queries at unit length."""
+    queries = unit_BC.shape[0]
+    spread = unit_BC.detach().std(dim=0, correction=0).mean() * queries if queries else unit_BC.new_zeros(())
     extra = {
         "ranked": (of_B.n_negatives_B > 0).float().sum(),
         "positive": of_B.positive_B.sum(),
         "negative": (of_B.negative_sum_B / of_B.n_negatives_B.clamp(min=1)).sum(),
-        "spread": unit_BC.detach().std(dim=0, correction=0).mean() * queries_BC.shape[0],
+        "spread": spread,
     }
-    return Term(of_B.loss_B.sum(), queries_BC.shape[0], of_B.correct_B.float().sum(), extra)
+    return Term(of_B.loss_B.sum(), queries, of_B.correct_B.float().sum(), extra)
 
 
 def contrastive_span_pair(pair: Term, context: Term) -> Term:

@@ -7,6 +7,7 @@ Legend of the shape suffixes:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -15,11 +16,12 @@ from spe_dist.config.pretraining import Config
 from spe_dist.data.batches.packed import PackedBatch
 from spe_dist.distributed.context import RankContext
 from spe_dist.distributed.engine import TrainingEngine
-from spe_dist.moco import KeyQueue, MomentumContrast
+from spe_dist.moco import KeyQueue, MomentumContrast, ShardedKeyQueue
 from spe_dist.model.kernels import compiled
 from spe_dist.model.products import product_type
 from spe_dist.model.spe import PretrainingOutputs
 from spe_dist.pretraining.objectives import contrastive, contrastive_span_pair, prediction_terms
+from spe_dist.pretraining.sharded_contrast import ShardedContrast
 from spe_dist.training.terms import CrossEntropy, StepOutcome, Term, add_sums, cross_entropy, seed_dropout, total
 
 
@@ -48,7 +50,7 @@ class TrainingStep:
 
     def __call__(self, step: int, learning_rate: float, micro_batches: Sequence[PackedBatch]) -> StepOutcome | None:
         """Train on this rank's part of a global batch; None where a stop was agreed before its end (dropped)."""
-        counts = self.global_counts(micro_batches)
+        counts, sizes = self.global_counts(micro_batches)
         seed_dropout(self.config.train.seed, step, self.context.rank)
         self.engine.set_learning_rate(learning_rate)
         sums: dict[str, Tensor] = {}
@@ -56,9 +58,10 @@ class TrainingStep:
         for i, micro_batch in enumerate(micro_batches):
             batch = micro_batch.to(self.context.device, non_blocking=True)
             outputs = self.engine(batch)
+            sharded = self._send_queries(outputs, batch, sizes[i]) if sizes else None
             if self.moco is not None:
                 keys.append((*self.moco.key_module.keys(batch), batch.sentence_ids_B))
-            terms = self.terms(outputs, batch, keys[-1] if keys else None)
+            terms = self.terms(outputs, batch, keys[-1] if keys else None, sharded)
             self.engine.backward(
                 outputs.anchor + total(terms, self.weights, counts, self.context.ranks, len(micro_batches))
             )
@@ -73,19 +76,37 @@ class TrainingStep:
         return StepOutcome(applied, counts, sums)
 
     def terms(
-        self, outputs: PretrainingOutputs, batch: PackedBatch, keys: tuple[Tensor, Tensor, Tensor] | None
+        self,
+        outputs: PretrainingOutputs,
+        batch: PackedBatch,
+        keys: tuple[Tensor, Tensor, Tensor] | None,
+        sharded: ShardedContrast | None = None,
     ) -> dict[str, Term]:
-        """The objectives that are on, by name; `keys`: span-pair keys, context keys [B, C] and sentence ids."""
+        """The objectives that are on, by name.
+
+        `keys`: span-pair keys, context keys [B, C] and sentence ids. `sharded`: queries on their way to all ranks.
+        """
         terms = prediction_terms(outputs, batch, self._cross_entropy)
         if keys is not None:
             assert self.moco is not None
-            assert outputs.pair_queries_BC is not None and outputs.context_queries_BC is not None
             pair_keys_BC, context_keys_BC, _ = keys
-            terms["cspo"] = contrastive_span_pair(
-                self._contrast(outputs.pair_queries_BC, context_keys_BC, self.moco.context_queue, batch),
-                self._contrast(outputs.context_queries_BC, pair_keys_BC, self.moco.pair_queue, batch),
-            )
+            positive_keys, queues = (context_keys_BC, pair_keys_BC), (self.moco.context_queue, self.moco.pair_queue)
+            if sharded is not None:
+                directions = sharded.terms(positive_keys, cast(Sequence[ShardedKeyQueue], queues))
+            else:
+                directions = [
+                    self._contrast(queries_BC, keys_BC, cast(KeyQueue, queue), batch)
+                    for queries_BC, keys_BC, queue in zip(_queries(outputs), positive_keys, queues, strict=True)
+                ]
+            terms["cspo"] = contrastive_span_pair(*directions)
         return terms
+
+    def _send_queries(self, outputs: PretrainingOutputs, batch: PackedBatch, sizes: Sequence[int]) -> ShardedContrast:
+        """Begin to give all ranks the queries of a micro-batch, of which each has `sizes[rank]`."""
+        settings, queries = self.config.moco, _queries(outputs)
+        products = product_type(settings.contrast_dtype, queries[0].device)
+        ids_B = batch.sentence_ids_B
+        return ShardedContrast(self.context, queries, ids_B, sizes, settings.temperature, settings.normalize, products)
 
     def _contrast(self, queries_BC: Tensor, positive_keys_BC: Tensor, queue: KeyQueue, batch: PackedBatch) -> Term:
         settings = self.config.moco
@@ -101,11 +122,25 @@ class TrainingStep:
             product_type(settings.contrast_dtype, queries_BC.device),
         )
 
-    def global_counts(self, micro_batches: Sequence[PackedBatch]) -> dict[str, int]:
-        """Masked pieces, permuted spans and sentences of the whole global batch; one small all-reduce."""
-        local = (
+    def global_counts(self, micro_batches: Sequence[PackedBatch]) -> tuple[dict[str, int], list[list[int]]]:
+        """Of the whole global batch, by one small all-reduce: masked pieces, permuted spans and sentences; and where
+        queues are sharded, the sentences of each micro-batch by rank.
+        """
+        local = [
             sum(batch.tbo_label_M.shape[0] for batch in micro_batches),
             sum(batch.spo_label_P.shape[0] for batch in micro_batches),
             sum(batch.n_sentences for batch in micro_batches),
-        )
-        return dict(zip(("tbo", "spo", "cspo"), map(int, self.context.sum_numbers(local)), strict=True))
+        ]
+        rank, ranks = self.context.rank, self.context.ranks
+        sharded = self.moco is not None and isinstance(self.moco.pair_queue, ShardedKeyQueue)
+        for batch in micro_batches if sharded else ():
+            local += [batch.n_sentences if r == rank else 0 for r in range(ranks)]
+        tbo, spo, cspo, *sizes = map(int, self.context.sum_numbers(local))
+        by_rank = [sizes[start : start + ranks] for start in range(0, len(sizes), ranks)]
+        return {"tbo": tbo, "spo": spo, "cspo": cspo}, by_rank
+
+
+def _queries(outputs: PretrainingOutputs) -> tuple[Tensor, Tensor]:
+    """Of span pairs and of contexts, [B, C]."""
+    assert outputs.pair_queries_BC is not None and outputs.context_queries_BC is not None
+    return outputs.pair_queries_BC, outputs.context_queries_BC

@@ -37,6 +37,10 @@ class ThreadCollectives:
     def all_gather_rows(self, tensor):
         return torch.cat(self.all_gather_object(tensor.clone()))
 
+    def exchange_rows(self, rows, sizes):
+        sent = self.all_gather_object(rows.clone())
+        return torch.stack([given.split(list(sizes))[self.rank] for given in sent])
+
     def start_gather(self, tensor_1d, sizes):
         return Later(self.all_gather_uneven(tensor_1d, sizes))
 

@@ -7,15 +7,21 @@ import pytest
 import torch
 from small_steps import build_descent_step, build_step, micro_batches, small_config, start
 
+from spe_dist.errors import DivergenceError
+
 pytestmark = pytest.mark.distributed
 
 STEPS, QUEUE_KEYS = 4, 20  # 8 keys a step: the queue wraps in the third, in its middle
-CUTS = [(1, 4, 1), (2, 2, 1), (2, 1, 2), (2, 2, 3), (4, 2, 2)]  # ranks, accumulation, ZeRO stage
+# ranks, accumulation, ZeRO stage, setting of the queue
+CUTS = [
+    *((1, 4, 1, "replicated"), (2, 2, 1, "replicated"), (2, 1, 2, "replicated"), (2, 2, 3, "replicated")),
+    *((4, 2, 2, "replicated"), (1, 2, 1, "sharded"), (2, 2, 1, "sharded"), (2, 1, 3, "sharded"), (4, 2, 2, "sharded")),
+]
 
 
-def gradient_and_losses(context, accumulation, stage, **given):
+def gradient_and_losses(context, accumulation, stage, queue="replicated", **given):
     """A step of plain gradient descent at rate 1 through the whole engine: the weights' change is the gradient."""
-    config = small_config(max_grad_norm=0.0, permutations=1)
+    config = small_config(max_grad_norm=0.0, permutations=1, queue=queue)
     step = build_descent_step(config, context, stage, accumulation, **given)
     before = step.engine.master_weights()
     losses = {}
@@ -30,8 +36,8 @@ def gradient_and_losses(context, accumulation, stage, **given):
     ), losses
 
 
-def trained_queues(context, accumulation, stage):
-    config = small_config(queue_keys=QUEUE_KEYS)
+def trained_queues(context, accumulation, stage, queue):
+    config = small_config(queue_keys=QUEUE_KEYS, queue=queue)
     step = build_step(config, context, stage, accumulation)
     for number in range(STEPS):
         assert step(number, 1e-3, micro_batches(config, context, number, accumulation)).applied
@@ -39,10 +45,10 @@ def trained_queues(context, accumulation, stage):
     return step.moco.state_dict()
 
 
-def train_both(accumulation, stage):
+def train_both(accumulation, stage, queue="replicated"):
     context = start()
-    gradient, losses = gradient_and_losses(context, accumulation, stage)
-    return gradient, losses, trained_queues(context, accumulation, stage)
+    gradient, losses = gradient_and_losses(context, accumulation, stage, queue)
+    return gradient, losses, trained_queues(context, accumulation, stage, queue)
 
 
 @pytest.fixture(scope="module")
@@ -51,11 +57,11 @@ def whole(run_ranks):
     return run_ranks(train_both, 1, 1, 1)[0]
 
 
-@pytest.fixture(scope="module", params=CUTS, ids=lambda cut: "ranks{}-accumulation{}-stage{}".format(*cut))
+@pytest.fixture(scope="module", params=CUTS, ids=lambda cut: "ranks{}-accumulation{}-stage{}-{}".format(*cut))
 def cut(run_ranks, request):
     """The same of other numbers of ranks, as rank 0 has it."""
-    ranks, accumulation, stage = request.param
-    return run_ranks(train_both, ranks, accumulation, stage)[0]
+    ranks, *given = request.param
+    return run_ranks(train_both, ranks, *given)[0]
 
 
 def test_loss_and_gradient_do_not_depend_on_the_cut(whole, cut):
@@ -118,6 +124,52 @@ def test_every_set_of_objectives_trains(run_ranks):
             outcome = build_step(config, context, 3, 1)(0, 1e-3, micro_batches(config, context, 0, 1))
             assert {name.split("/")[0] for name in outcome.sums} == on
             assert outcome.applied and outcome.counts["cspo"] == 8
+
+    run_ranks(train, 2)
+
+
+def test_contrast_alone_over_sharded_queues_counts_what_the_replicated_ones_do(run_ranks):
+    """Every sum of the metrics, over steps in which the queues are empty, fill and wrap around."""
+
+    def train():
+        context, seen = start(), []
+        for queue in ("replicated", "sharded"):
+            config = small_config(queue=queue, queue_keys=QUEUE_KEYS, tbo=False, spo=False)
+            step = build_step(config, context, 1, 2)
+            for number in range(STEPS):
+                outcome = step(number, 1e-3, micro_batches(config, context, number, 2))
+            seen.append({name: context.all_reduce_sum(value.clone()).item() for name, value in outcome.sums.items()})
+        return seen
+
+    for replicated, sharded in run_ranks(train, 2):
+        assert replicated.keys() == sharded.keys() and replicated["cspo/ranked"] == 8
+        for name, value in replicated.items():
+            assert sharded[name] == pytest.approx(value, rel=1e-5), name
+
+
+@pytest.mark.parametrize("where", ["gathered keys", "held keys"])
+def test_sharded_queues_that_differ_from_what_they_should_hold_are_named(run_ranks, where):
+    def train():
+        context, config = start(), small_config(queue="sharded")
+        step = build_step(config, context, 1, 1)
+        step(0, 1e-3, micro_batches(config, context, 0, 1))
+        step.moco.check_equal()
+        queue = step.moco.pair_queue
+        if context.rank == 1:
+            if where == "held keys":
+                queue.keys_LC[0, 0] += 1
+            else:
+                queue.enqueue(torch.ones(1, queue.key_size), torch.ones(1, dtype=torch.int64))
+        else:
+            queue.enqueue(torch.zeros(1, queue.key_size), torch.ones(1, dtype=torch.int64))
+        if where == "held keys" and context.rank == 1:
+            queue.enqueue(torch.zeros(1, queue.key_size), torch.ones(1, dtype=torch.int64))
+        expected = {
+            "gathered keys": r"pair queue keys that entered \(rank 0 against rank 1\)",
+            "held keys": r"ranks \[1\] hold of the pair queue are not what was written",
+        }
+        with pytest.raises(DivergenceError, match=expected[where]):
+            step.moco.check_equal()
 
     run_ranks(train, 2)
 

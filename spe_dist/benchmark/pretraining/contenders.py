@@ -36,7 +36,7 @@ from spe_dist.distributed.deepspeed_config import (
     product_dtype,
 )
 from spe_dist.distributed.stage import choose_stage
-from spe_dist.moco import KeyQueue, MomentumContrast
+from spe_dist.moco import MomentumContrast
 from spe_dist.model.loading import load_encoder
 from spe_dist.pretraining.build_engine import build_engine
 from spe_dist.pretraining.step import TrainingStep
@@ -45,6 +45,7 @@ from spe_dist.utils.wording import how_many
 
 WARM_UP_STEPS = 2
 FIRST_QUEUED_ID = 1 << 40  # of sentences that no batch has
+KEYS_DRAWN_AT_ONCE = 1 << 14
 
 
 class Contender(ABC):
@@ -240,14 +241,11 @@ def fill_queues(moco: MomentumContrast, config: Config) -> None:
     """Fill both queues with directions drawn at random, equal on all ranks."""
     generator = torch.Generator().manual_seed(config.train.seed)
     for queue in (moco.pair_queue, moco.context_queue):
-        queue.load_state_dict(_full(queue, generator))
-
-
-def _full(queue: KeyQueue, generator: torch.Generator) -> dict[str, Any]:
-    state = queue.state_dict()
-    keys_KC = F.normalize(torch.randn(state["keys_KC"].shape, generator=generator), dim=1)
-    ids_K = torch.arange(FIRST_QUEUED_ID, FIRST_QUEUED_ID + queue.queue_keys)
-    return {**state, "keys_KC": keys_KC, "ids_K": ids_K, "fill": torch.tensor(queue.queue_keys)}
+        for first in range(0, queue.queue_keys, KEYS_DRAWN_AT_ONCE):
+            count = min(KEYS_DRAWN_AT_ONCE, queue.queue_keys - first)
+            keys_BC = F.normalize(torch.randn(count, queue.key_size, generator=generator), dim=1)
+            ids_B = torch.arange(FIRST_QUEUED_ID + first, FIRST_QUEUED_ID + first + count)
+            queue.enqueue(keys_BC.to(queue.device), ids_B.to(queue.device))
 
 
 def _shipped(stage: int) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def step_flops(config: Config, vocabulary: int, batch: PackedBatch, filled_keys:
     model, objectives = config.model, config.objectives
     everything = Extent.of(batch, batch.n_sequences)
     views = Extent.of(batch, 2 * batch.n_sentences)
-    hidden, span, size = model.hidden_size, model.span_size, key_size(config)
+    hidden, span, size = model.hidden_size, model.span_size, model.key_size
     query = _encoder(config, everything)
     if objectives.spo or objectives.cspo:
         query += _spans(config, everything)
@@ -55,11 +55,6 @@ def step_flops(config: Config, vocabulary: int, batch: PackedBatch, filled_keys:
     # Similarities to the keys of the other view, and the gradient of the queries; keys have none.
     contrast = 2 * 2 * 2.0 * batch.n_sentences * filled_keys * size
     return WITH_BACKWARD * query + keys + contrast
-
-
-def key_size(config: Config) -> int:
-    """Width of queries and keys."""
-    return config.model.contrastive_size if config.model.contrastive_head else config.model.span_size
 
 
 def _encoder(config: Config, extent: Extent) -> float:

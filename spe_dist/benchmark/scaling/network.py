@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from spe_dist.benchmark.pretraining.flops import key_size, step_flops
+from spe_dist.benchmark.pretraining.flops import step_flops
 from spe_dist.benchmark.pretraining.sentences import MadeUpSentences
 from spe_dist.benchmark.pretraining.work import Work
 from spe_dist.benchmark.scaling.traffic import Plan
@@ -58,7 +58,7 @@ class Network:
             precision=precision,
             parameters=sum(parameter.numel() for parameter in model.parameters()),
             key_parameters=sum(parameter.numel() for parameter in keys.parameters()) if keys is not None else 0,
-            key_size=key_size(config),
+            key_size=config.model.key_size,
             sentence_flops=step_flops(config, work.vocabulary, batch, config.moco.queue_keys) / SAMPLE_SENTENCES,
             sentence_pieces=batch.n_tokens / SAMPLE_SENTENCES,
             sentence_saved=saved / SAMPLE_SENTENCES,
@@ -79,6 +79,7 @@ class Network:
             queue_dtype=moco.queue_dtype,
             average=moco.average,
             queue_keys=moco.queue_keys,
+            queue=moco.queue,
         )
 
     def memory(self, plan: Plan) -> Mapping[str, int]:
@@ -86,10 +87,10 @@ class Network:
         settings = (
             {"zero_optimization": {"stage": 0}} if plan.stage == 0 else load_deepspeed_config(f"zero{plan.stage}")
         )
+        micro_batch = plan.rank_sentences // plan.accumulation
+        batch = BatchPlan(plan.global_batch, plan.ranks, plan.accumulation, micro_batch)
         if plan.stage:
-            micro_batch = plan.rank_sentences // plan.accumulation
-            batch = BatchPlan(plan.global_batch, plan.ranks, plan.accumulation, micro_batch)
             settings = complete(settings, self.config, batch, self.precision)
-        held = held_memory(self.config, settings, self.precision, plan.ranks, self.parameters, self.key_parameters)
+        held = held_memory(self.config, settings, self.precision, batch, self.parameters, self.key_parameters)
         saved = int(self.sentence_saved * plan.rank_sentences / plan.accumulation)
         return rank_memory(held, saved, 0, "cuda", 0)

@@ -11,8 +11,8 @@ from spe_dist.benchmark.scaling.model import GOAL, Advice, Cluster, Step, advise
 from spe_dist.benchmark.scaling.traffic import Plan
 from spe_dist.utils.tables import aligned
 
-PURPOSES = ("gradients", "weights", "average", "enqueue", "norm", "counts", "stop", "metrics")
-LARGE = ("gradients", "weights", "average", "enqueue")
+PURPOSES = ("gradients", "weights", "average", "enqueue", "contrast", "norm", "counts", "stop", "metrics")
+LARGE = ("gradients", "weights", "average", "enqueue", "contrast")
 GIB = 2**30
 
 
@@ -45,7 +45,8 @@ def rows(
 def tables(found: Sequence[Row], cluster: Cluster) -> list[str]:
     """Time and memory, bytes by purpose, and what to set; then the assumptions."""
     times = [["stage", "GPUs", "sentences", "compute", "wait", "data", "efficiency", "sentences/s", "a rank/s", "GiB"]]
-    sent = [["stage", "GPUs", *(f"{name}, MB" for name in LARGE), "rest, kB", "collectives, ms alone"]]
+    large = [name for name in LARGE if name != "contrast" or any(name in row.step.sent for row in found)]
+    sent = [["stage", "GPUs", *(f"{name}, MB" for name in large), "rest, kB", "collectives, ms alone"]]
     advice = [["stage", "GPUs", "efficiency", "then", "set"]]
     for row in found:
         plan, step = row.plan, row.step
@@ -64,15 +65,15 @@ def tables(found: Sequence[Row], cluster: Cluster) -> list[str]:
                 f"{sum(row.memory.values()) / GIB:.1f}",
             ]
         )
-        rest = sum(size for purpose, size in step.sent.items() if purpose not in LARGE)
-        exchanged = ", ".join(f"{name} {1e3 * step.exchange_s[name]:.1f}" for name in LARGE if name in step.exchange_s)
-        sent.append([*name, *(f"{step.sent.get(p, 0.0) / 1e6:,.1f}" for p in LARGE), f"{rest / 1e3:.2f}", exchanged])
+        rest = sum(size for purpose, size in step.sent.items() if purpose not in large)
+        exchanged = ", ".join(f"{name} {1e3 * step.exchange_s[name]:.1f}" for name in large if name in step.exchange_s)
+        sent.append([*name, *(f"{step.sent.get(p, 0.0) / 1e6:,.1f}" for p in large), f"{rest / 1e3:.2f}", exchanged])
         if row.advice is not None and row.advised is not None:
             short = row.advised.efficiency < GOAL
             options = " ".join(row.advice.options) + ("; or fewer GPUs" if short else "")
             advice.append([*name, f"{step.efficiency:.0%}", f"{row.advised.efficiency:.0%}", options])
     lines = ["a step, by stage of ZeRO", *aligned(times, ">", rule=True)]
-    lines += ["", "what a rank sends in a step", *aligned(sent, ">>>>>>><", rule=True)]
+    lines += ["", "what a rank sends in a step", *aligned(sent, f"{'>' * (3 + len(large))}<", rule=True)]
     if len(advice) > 1:
         lines += ["", "what to set", *aligned(advice, ">>>><", rule=True)]
     return [*lines, "", "assumed: " + assumptions(cluster)]

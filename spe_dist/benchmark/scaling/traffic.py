@@ -9,6 +9,7 @@ They follow what DeepSpeed 0.19 and this program do, which a test compares with 
 - The key encoder's average is exchanged in the weights' type.
 - The key encoder's average is cut like the model, so that its slices are unequal at stages 1 and 2.
 - All keys of a step are gathered before they enter the queues, also those that later ones push out at once.
+- Sharded queues: queries are gathered in float32, and the keys that they weighted come back by an all-to-all.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ ID_BYTES = 8
 BUCKET = 50_000_000  # elements that are sent at once, as in ds_configs
 REUSE_DISTANCE = 1_000_000_000  # weights that stage 3 keeps from a forward to its backward pass
 MOST_BROADCASTS = 64  # ranks beyond which unequal slices of the average are padded to the largest
+SUMS = 5  # that a rank sends of a query beside its weighted keys
 METRIC_NUMBERS = 25  # sums of a step in float64
 LOG_EVERY_STEPS = 10
 BROADCAST = "broadcast"
@@ -59,7 +61,7 @@ class Plan:
         rank_sentences: of one rank in one step.
         accumulation: micro-batches that these are cut into.
         precision: of the run.
-        queue_dtype, average: settings of that name.
+        queue_dtype, average, queue: settings of that name.
         queue_keys: keys in each queue.
     """
 
@@ -74,6 +76,7 @@ class Plan:
     queue_dtype: str = "float32"
     average: str = "sharded"
     queue_keys: int = 65_536
+    queue: str = "replicated"
 
     @property
     def weight_bytes(self) -> int:
@@ -93,7 +96,7 @@ def messages(plan: Plan) -> list[Message]:
     buckets = math.ceil(plan.parameters / BUCKET)
     small = [
         Message("norm", "all-reduce", 8, 2),
-        Message("counts", "all-reduce", 3 * 8, 1, control=True),
+        Message("counts", "all-reduce", 8 * _counts(plan), 1, control=True),
         Message("stop", "all-reduce", 2 * 8 * plan.accumulation, plan.accumulation, control=True),
         Message("metrics", "all-reduce", 8 * METRIC_NUMBERS, 1 / LOG_EVERY_STEPS),
     ]
@@ -106,7 +109,24 @@ def messages(plan: Plan) -> list[Message]:
         found.append(Message("weights", "all-gather", times * plan.weight_bytes, times * buckets))
     if plan.key_parameters:
         found += [_average(plan), *_enqueue(plan)]
+        if plan.queue == "sharded":
+            found += _sharded_contrast(plan)
     return found + small
+
+
+def _counts(plan: Plan) -> int:
+    """Numbers of the all-reduce before a step; sharded contrast needs how many queries each rank will have."""
+    sharded = plan.key_parameters and plan.queue == "sharded"
+    return 3 + (plan.ranks * plan.accumulation if sharded else 0)
+
+
+def _sharded_contrast(plan: Plan) -> list[Message]:
+    """Queries go to all ranks, and what each has summed up with its keys back to theirs; in both directions."""
+    queries, calls = plan.global_batch, 2 * plan.accumulation
+    return [
+        Message("contrast", "all-gather", queries * (2 * plan.key_size * 4 + ID_BYTES), calls),
+        Message("contrast", "all-to-all", queries * 2 * (plan.key_size + SUMS) * 4, calls),
+    ]
 
 
 def _average(plan: Plan) -> Message:

@@ -94,6 +94,17 @@ def test_a_network_is_found_without_allocating_it():
     assert larger["forward and backward"] == pytest.approx(2 * memory["forward and backward"], rel=0.01)
 
 
+def test_sharded_queues_take_a_share_of_the_memory_and_send_queries():
+    network = Network.of(Work("2x128", {"queue": "sharded"}), "float16")
+    plan = network.plan(8, 2, 32, 1)
+    memory = network.memory(plan)
+    assert memory["queues"] == 2 * 65_536 // 8 * (4 * 768 + 8)
+    assert memory["queries of all ranks"] < memory["queues"] / 10
+    sent = estimate(plan, Cluster(), FLOPS).sent
+    assert sent["contrast"] == pytest.approx(7 / 8 * 256 * (16 * 768 + 48))
+    assert "contrast" not in estimate(replace(plan, queue="replicated"), Cluster(), FLOPS).sent
+
+
 def test_the_command_prints_tables_and_writes_json(tmp_path, capsys):
     file = tmp_path / "figures.json"
     options = ["scaling", "--size", "2x128", "--ranks", "1,8,64", "--stages", "1,3", "--json", str(file)]

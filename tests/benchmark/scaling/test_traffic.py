@@ -7,7 +7,6 @@ from received_bytes import received_bytes
 from small_steps import build_step, micro_batches, small_config, start
 
 from spe_dist.benchmark.collectives import CollectiveCounter
-from spe_dist.benchmark.pretraining.flops import key_size
 from spe_dist.benchmark.pretraining.phases import WatchedStep
 from spe_dist.benchmark.scaling.traffic import METRIC_NUMBERS, Plan, messages, sent_bytes
 
@@ -34,7 +33,7 @@ def counted(stage, accumulation, precision, given, zero):
     plan = Plan(
         parameters=step.engine.n_parameters(),
         key_parameters=sum(parameter.numel() for parameter in step.moco.key_module.parameters()),
-        key_size=key_size(config),
+        key_size=config.model.key_size,
         ranks=context.ranks,
         stage=stage,
         rank_sentences=config.train.global_batch_sentences // context.ranks,
@@ -43,6 +42,7 @@ def counted(stage, accumulation, precision, given, zero):
         queue_dtype=config.moco.queue_dtype,
         average=config.moco.average,
         queue_keys=config.moco.queue_keys,
+        queue=config.moco.queue,
     )
     return plan, counter.by_kind(), received, sum(value.numel() for value in outcome.sums.values())
 
@@ -51,6 +51,7 @@ CASES = [
     (1, 1, "float32", {}, {}),
     (1, 2, "float32", {"average": "replicated"}, {}),
     (2, 2, "float32", {"queue_dtype": "float16"}, {}),
+    (1, 2, "float32", {"queue": "sharded"}, {}),
     (1, 1, "bfloat16", {}, {}),
     (2, 1, "bfloat16", {}, {}),
     (3, 1, "float32", {}, {"stage3_param_persistence_threshold": 0}),

@@ -1,0 +1,204 @@
+"""The queue of keys spread over the ranks: each holds the keys of its slots of the ring and no others.
+
+The ring is that of `KeyQueue`: the n-th key ever lies in slot n modulo the capacity. Slots are dealt to ranks in
+blocks, block b to rank b modulo ranks, some 64 blocks to each: so ranks hold equally many keys, to within a block, also
+while the queue fills, and what a rank holds is few runs of slots.
+
+Legend of the shape suffixes:
+    B keys that enter together, K slots of the ring, L slots of this rank, N some of them, C width of a key
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from spe_dist.errors import ConfigError
+from spe_dist.moco.checksums import checksum, row_checksums
+from spe_dist.moco.encoder import Collectives
+from spe_dist.moco.queue import NO_SENTENCE
+
+BLOCKS_A_RANK = 64
+
+
+@dataclass(frozen=True)
+class Run:
+    """Slots slot .. slot + length - 1 of the ring, which are the rows row .. row + length - 1 of their rank."""
+
+    slot: int
+    row: int
+    length: int
+
+    @property
+    def slots(self) -> slice:
+        return slice(self.slot, self.slot + self.length)
+
+    @property
+    def rows(self) -> slice:
+        return slice(self.row, self.row + self.length)
+
+
+@dataclass(frozen=True)
+class QueueLayout:
+    """Which slots of the ring are whose. A rank's rows are in the order of their slots."""
+
+    queue_keys: int
+    rank: int
+    ranks: int
+
+    @property
+    def block(self) -> int:
+        """Slots that are dealt together."""
+        return max(1, self.queue_keys // (BLOCKS_A_RANK * self.ranks))
+
+    def held(self, fill: int) -> int:
+        """How many of the slots 0 .. fill - 1 are this rank's; they are its first rows."""
+        full, rest = divmod(fill, self.block)
+        rounds, further = divmod(full, self.ranks)
+        return rounds * self.block + (self.block if further > self.rank else rest if further == self.rank else 0)
+
+    @property
+    def rows(self) -> int:
+        """How many slots this rank has."""
+        return self.held(self.queue_keys)
+
+    def runs(self) -> Iterator[Run]:
+        """All slots of this rank."""
+        for row in range(0, self.rows, self.block):
+            slot = row * self.ranks + self.rank * self.block
+            yield Run(slot, row, min(self.block, self.queue_keys - slot))
+
+    def mine(self, slots_N: Tensor) -> tuple[Tensor, Tensor]:
+        """Of some slots, the places in `slots_N` of those that are this rank's, and their rows."""
+        block_N = slots_N // self.block
+        places_N = (block_N % self.ranks == self.rank).nonzero().squeeze(1)
+        return places_N, block_N[places_N] // self.ranks * self.block + slots_N[places_N] % self.block
+
+
+class ShardedKeyQueue(nn.Module):
+    """One rank's part of the last `queue_keys` keys.
+
+    Buffers: keys_LC in the queue's dtype and ids_L (int64, -1 where unfilled). `cursor`, the slot of the next key, and
+    `fill`, the number of filled slots of the ring, are the same on all ranks and known without asking the device.
+    """
+
+    keys_LC: Tensor
+    ids_L: Tensor
+    entered: Tensor
+    written: Tensor
+
+    def __init__(
+        self,
+        queue_keys: int,
+        key_size: int,
+        rank: int,
+        ranks: int,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__()
+        if queue_keys < 1:
+            raise ConfigError(f"queue_keys={queue_keys} holds no key; choose 1 or more")
+        self.layout = QueueLayout(queue_keys, rank, ranks)
+        self.cursor, self.fill = 0, 0
+        rows = self.layout.rows
+        self.register_buffer("keys_LC", torch.zeros(rows, key_size, dtype=dtype, device=device))
+        self.register_buffer("ids_L", torch.full((rows,), NO_SENTENCE, dtype=torch.int64, device=device))
+        # Of all that has entered since the start, the same on all ranks; and of what this rank has written.
+        self.register_buffer("entered", torch.zeros((), dtype=torch.int64, device=device), persistent=False)
+        self.register_buffer("written", torch.zeros((), dtype=torch.int64, device=device), persistent=False)
+        self.restart_checks()
+
+    @property
+    def queue_keys(self) -> int:
+        return self.layout.queue_keys
+
+    @property
+    def held_keys(self) -> Tensor:
+        """All keys that this rank holds."""
+        return self.keys_LC
+
+    @property
+    def key_size(self) -> int:
+        return self.keys_LC.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        return self.ids_L.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.keys_LC.dtype
+
+    @property
+    def held(self) -> int:
+        """Filled rows of this rank, the first ones."""
+        return self.layout.held(self.fill)
+
+    @torch.no_grad()
+    def enqueue(self, keys_BC: Tensor, ids_B: Tensor) -> None:
+        """Add any number of keys in order, the same on all ranks; each keeps those that fall into its slots."""
+        batch, capacity = ids_B.shape[0], self.queue_keys
+        assert keys_BC.shape == (batch, self.keys_LC.shape[1]), f"{tuple(keys_BC.shape)} keys for {batch} sentence ids"
+        keys_BC, ids_B = keys_BC.to(self.keys_LC), ids_B.to(self.ids_L)
+        self.entered.mul_(31).add_(checksum(keys_BC)).mul_(31).add_(checksum(ids_B))
+        dropped = max(0, batch - capacity)
+        places_N, rows_N = self.layout.mine((self.cursor + torch.arange(dropped, batch)) % capacity)
+        places_N, rows_N = (t.to(self.ids_L.device, non_blocking=True) for t in (places_N + dropped, rows_N))
+        self.written.sub_(self._checksum(rows_N))
+        self.keys_LC.index_copy_(0, rows_N, keys_BC[places_N])
+        self.ids_L.index_copy_(0, rows_N, ids_B[places_N])
+        self.written.add_(self._checksum(rows_N))
+        self.cursor, self.fill = (self.cursor + batch) % capacity, min(self.fill + batch, capacity)
+
+    def gathered_state(self, collectives: Collectives) -> dict[str, Tensor]:
+        """The state_dict of a `KeyQueue` with all keys, on the CPU; a collective."""
+        layouts = [QueueLayout(self.queue_keys, rank, self.layout.ranks) for rank in range(self.layout.ranks)]
+        width = self.keys_LC.shape[1]
+        keys = collectives.all_gather_uneven(self.keys_LC.view(-1), [layout.rows * width for layout in layouts]).cpu()
+        ids = collectives.all_gather_uneven(self.ids_L, [layout.rows for layout in layouts]).cpu()
+        keys_KC, ids_K = keys.new_empty(self.queue_keys, width), ids.new_empty(self.queue_keys)
+        sizes = [layout.rows for layout in layouts]
+        for layout, keys_LC, ids_L in zip(layouts, keys.view(-1, width).split(sizes), ids.split(sizes), strict=True):
+            for run in layout.runs():
+                keys_KC[run.slots], ids_K[run.slots] = keys_LC[run.rows], ids_L[run.rows]
+        return {
+            "keys_KC": keys_KC,
+            "ids_K": ids_K,
+            "cursor": torch.tensor(self.cursor),
+            "fill": torch.tensor(self.fill),
+        }
+
+    @torch.no_grad()
+    def take_part_of(self, state: Mapping[str, Tensor]) -> None:
+        """This rank's part of the state_dict of a `KeyQueue`."""
+        for run in self.layout.runs():
+            self.keys_LC[run.rows].copy_(state["keys_KC"][run.slots])
+            self.ids_L[run.rows].copy_(state["ids_K"][run.slots])
+        self.cursor, self.fill = int(state["cursor"]), int(state["fill"])
+        self.restart_checks()
+
+    def compared_tensors(self) -> dict[str, Tensor]:
+        """What must be equal on all ranks."""
+        numbers = {"cursor": self.cursor, "fill": self.fill}
+        return {name: torch.tensor(n, device=self.ids_L.device) for name, n in numbers.items()} | {
+            "keys that entered": self.entered
+        }
+
+    def is_as_written(self) -> bool:
+        """Whether this rank's part still has the bits that were written into it."""
+        rows_L = torch.arange(self.layout.rows, device=self.ids_L.device)
+        return bool(self._checksum(rows_L) == self.written)
+
+    def restart_checks(self) -> None:
+        """Take this rank's part as it is now for what was written."""
+        self.entered.zero_()
+        self.written.copy_(self._checksum(torch.arange(self.layout.rows, device=self.ids_L.device)))
+
+    def _checksum(self, rows_N: Tensor) -> Tensor:
+        """Of some rows, and of where they lie: a sum over them."""
+        sums_N = row_checksums(self.keys_LC[rows_N]) * 31 + self.ids_L[rows_N]
+        return (sums_N * (2 * rows_N + 1)).sum()

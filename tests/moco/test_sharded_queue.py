@@ -1,0 +1,104 @@
+"""A queue spread over ranks: together its parts are the whole queue, and no rank holds more than its share."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from thread_ranks import run_threads
+
+from spe_dist.errors import ConfigError
+from spe_dist.moco import KeyQueue, ShardedKeyQueue
+from spe_dist.moco.sharded_queue import BLOCKS_A_RANK, QueueLayout
+
+LAYOUTS = [(2, 1), (5, 3), (2, 4), (127, 1), (300, 2), (1_000, 7), (65_536, 4), (70_001, 3), (65_536, 1_000)]
+
+
+def batches(sizes, width=3):
+    first = 100
+    for size in sizes:
+        keys = torch.randn(size, width, generator=torch.Generator().manual_seed(first))
+        yield keys, torch.arange(first, first + size)
+        first += size
+
+
+@pytest.mark.parametrize(("queue_keys", "ranks"), LAYOUTS)
+def test_every_slot_is_one_ranks_and_its_rows_follow_its_slots(queue_keys, ranks):
+    seen = torch.zeros(queue_keys, dtype=torch.int64)
+    for rank in {0, 1, ranks // 2, ranks - 1} if ranks > 8 else range(ranks):
+        layout = QueueLayout(queue_keys, rank, ranks)
+        runs = list(layout.runs())
+        assert len(runs) <= 2 * BLOCKS_A_RANK
+        slots = torch.cat([torch.arange(run.slot, run.slot + run.length) for run in runs] or [seen[:0]])
+        assert layout.rows == len(slots) and torch.equal(slots, slots.sort().values)
+        seen[slots] += 1
+        everything = torch.arange(queue_keys)
+        places, rows = layout.mine(everything)
+        assert torch.equal(places, slots) and torch.equal(rows, torch.arange(len(slots)))
+        for fill in {0, 1, queue_keys // 3, queue_keys // 2 + 1, queue_keys - 1, queue_keys}:
+            assert layout.held(fill) == int((slots < fill).sum())
+    assert seen.max() == 1 and (ranks > 8 or seen.min() == 1)
+
+
+@pytest.mark.parametrize(("queue_keys", "ranks"), [(65_536, 2), (65_536, 4), (1 << 20, 64), (1 << 20, 1_000)])
+def test_ranks_hold_equally_many_keys_also_while_the_queue_fills(queue_keys, ranks):
+    for fill in (queue_keys // 10, queue_keys // 3, queue_keys):
+        held = [QueueLayout(queue_keys, rank, ranks).held(fill) for rank in range(ranks)]
+        assert sum(held) == fill
+        block = QueueLayout(queue_keys, 0, ranks).block
+        assert max(held) - min(held) <= block <= max(1, queue_keys / ranks / BLOCKS_A_RANK)
+
+
+@settings(max_examples=100)
+@given(capacity=st.integers(1, 300), ranks=st.integers(1, 4), sizes=st.lists(st.integers(0, 400), max_size=6))
+def test_the_parts_are_the_whole_queue_for_any_batch_sizes(capacity, ranks, sizes):
+    whole = KeyQueue(capacity, 3)
+    parts = [ShardedKeyQueue(capacity, 3, rank, ranks) for rank in range(ranks)]
+    for keys, ids in batches(sizes):
+        for queue in (whole, *parts):
+            queue.enqueue(keys, ids)
+    for part in parts:
+        assert (part.cursor, part.fill) == (int(whole.cursor), int(whole.fill))
+        for run in part.layout.runs():
+            assert torch.equal(part.keys_LC[run.rows], whole.keys_KC[run.slots])
+            assert torch.equal(part.ids_L[run.rows], whole.ids_K[run.slots])
+        assert (part.ids_L[: part.held] >= 0).all() and (part.ids_L[part.held :] == -1).all()
+        assert part.is_as_written() and torch.equal(part.entered, parts[0].entered)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_the_gathered_state_is_that_of_the_whole_queue_and_fills_any_number_of_ranks(dtype):
+    whole = KeyQueue(150, 3, dtype)
+    for keys, ids in batches((40, 130)):
+        whole.enqueue(keys, ids)
+
+    def rank(collectives):
+        queue = ShardedKeyQueue(150, 3, collectives.rank, collectives.ranks, dtype)
+        queue.take_part_of(whole.state_dict())
+        assert queue.is_as_written()
+        return queue.gathered_state(collectives)
+
+    for ranks in (1, 2, 3):
+        for state in run_threads(ranks, rank):
+            for name, tensor in whole.state_dict().items():
+                assert torch.equal(state[name], tensor), name
+
+
+@pytest.mark.parametrize("change", ["a key", "a sentence", "two rows"])
+def test_a_part_that_has_changed_is_noticed(change):
+    queue = ShardedKeyQueue(64, 3, 1, 2)
+    for keys, ids in batches((70,)):
+        queue.enqueue(keys, ids)
+    assert queue.is_as_written()
+    if change == "a key":
+        queue.keys_LC.view(torch.int32)[3, 1] ^= 1
+    elif change == "a sentence":
+        queue.ids_L[5] += 1
+    else:
+        queue.keys_LC[[1, 2]] = queue.keys_LC[[2, 1]]
+        queue.ids_L[[1, 2]] = queue.ids_L[[2, 1]]
+    assert not queue.is_as_written()
+
+
+def test_a_queue_without_room_is_a_user_error():
+    with pytest.raises(ConfigError, match="queue_keys=0"):
+        ShardedKeyQueue(0, 4, 0, 2)
