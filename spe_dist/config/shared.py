@@ -136,6 +136,11 @@ class RunConfig:
         False, "one rank with weights in float32 trains at the DeepSpeed config's stage 1 or 2, not at stage 0"
     )
     seed: int = setting(0, "seed of all draws", common=True)
+    dropout_seed: Literal["auto", "slot", "rank"] = setting(
+        "auto",
+        "what dropout is seeded by beside step: 'slot': a sentence's place in the batch, so that it is the same on any "
+        "number of ranks and micro-batches; 'rank'; auto: slot on a CPU, rank on a GPU, where slot takes more kernels",
+    )
     checkpoint_every_minutes: float = setting(0.0, "minutes between checkpoints; 0: none by time")
     keep_checkpoints: int = setting(3, "newest checkpoints that are kept", low=1)
     resume: str = setting(

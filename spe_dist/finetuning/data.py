@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -141,6 +142,10 @@ class TrainingData:
     def n_sentences(self) -> int:
         return len(self.examples)
 
+    @functools.cached_property
+    def most_windows(self) -> int:
+        return max(len(example.windows) for example in self.examples)
+
     @property
     def steps_per_epoch(self) -> int:
         return count_steps(self.n_sentences, self.config.train.batch_sentences)
@@ -155,8 +160,12 @@ class TrainingData:
         whole_B = self._whole_batch(step)
         mine_B = part_of_rank(whole_B, rank, ranks)
         probability = gold_probability(epoch, sampling.gold_epochs, sampling.gold_decay)
-        gold_B = draw_gold(self.numbers_N[mine_B], probability, self.config.train.seed, epoch)
-        return collate([self.examples[i] for i in mine_B]), torch.from_numpy(gold_B), len(whole_B)
+        seed = self.config.train.seed
+        gold_B = draw_gold(self.numbers_N[mine_B], probability, seed, epoch)
+        first_slot = sum(len(part_of_rank(whole_B, other, ranks)) for other in range(rank))
+        batch = collate([self.examples[i] for i in mine_B])
+        batch = batch.with_dropout_keys(seed, step, first_slot, len(whole_B), self.most_windows)
+        return batch, torch.from_numpy(gold_B), len(whole_B)
 
     def sentence_ids(self, step: int, rank: int, ranks: int) -> list[int]:
         """Numbers, in the training file, of the sentences of this rank's part of a step."""

@@ -105,7 +105,7 @@ def run_finetuning(
 
     trainer = Finetuner(
         config=config,
-        step=FinetuneStep(engine, context, config.train.seed),
+        step=FinetuneStep(engine, context, config.train.seed, config.train.dropout_seed),
         rates=rates,
         schedule=Schedule.of(config.optimizer, data.total_steps, peak=1.0),
         data=data,

@@ -41,7 +41,9 @@ from spe_dist.data.batches.stream import StepBatch, StepBuilder, Store
 from spe_dist.errors import ConfigError, SpeError
 
 _NUMBERS = [field.name for field in fields(PackedBatch) if field.type == "int"]
-_NARROW = [field.name for field in fields(PackedBatch) if field.name not in ("sentence_ids_B", *_NUMBERS)]
+_NARROW = [
+    field.name for field in fields(PackedBatch) if field.name not in ("sentence_ids_B", "dropout_keys", *_NUMBERS)
+]
 _BLOCKED = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP}
 
 
