@@ -11,7 +11,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from spe_dist.config.shared import NetworkConfig, OptimizerConfig, RunConfig, check_bounds, check_network, setting
+from spe_dist.config.shared import (
+    NetworkConfig,
+    OptimizerConfig,
+    RunConfig,
+    check_bounds,
+    check_network,
+    check_rollback,
+    setting,
+)
 from spe_dist.errors import ConfigError
 
 
@@ -159,6 +167,7 @@ class Config:
             ConfigError: for the first setting that is out of range or contradicts another.
         """
         check_bounds(self)
+        check_rollback(self.train.rollback_on_spike)
         if not (self.objectives.tbo or self.objectives.spo or self.objectives.cspo):
             raise ConfigError("tbo, spo and cspo are all off: nothing would be trained; switch one on")
         check_network(self.model, self.model.encoder)
