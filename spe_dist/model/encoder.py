@@ -24,6 +24,7 @@ from spe_dist.model.attention import PaddingPlan, attend, borders_by_place, choo
 from spe_dist.model.devices import autocast, product_dtype
 from spe_dist.model.dropout import Dropout, combine, token_keys
 from spe_dist.model.kernels import layer_norm_class
+from spe_dist.model.start.assembly import kept_by, whole
 
 # On a CPU 16-bit products are oneDNN's, which makes a kernel for each shape that it meets: half a millisecond and up to
 # a MiB each. Compiled parts take any number of tokens, but few numbers can be recorded as CUDA graphs. Packed batches
@@ -229,14 +230,19 @@ class PackedBertEncoder(nn.Module):
         norm = layer_norm_class(kernels)
         self.embeddings = Embeddings(config, norm)
         self.encoder = Layers(config, norm)
-        self.pooler: Pooler | None = Pooler(config) if with_pooler else None
+        with kept_by(None):  # small, and saved as it is where nothing trains it
+            self.pooler: Pooler | None = Pooler(config) if with_pooler else None
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
-                nn.init.normal_(module.weight, 0.0, config.initializer_range)
-            if isinstance(module, nn.Linear):
-                nn.init.zeros_(module.bias)
-            if isinstance(module, nn.Embedding) and module.padding_idx is not None:
-                nn.init.zeros_(module.weight[module.padding_idx])
+                with whole(module):
+                    self._draw(module)
+
+    def _draw(self, module: nn.Linear | nn.Embedding) -> None:
+        nn.init.normal_(module.weight, 0.0, self.config.initializer_range)
+        if isinstance(module, nn.Linear):
+            nn.init.zeros_(module.bias)
+        elif module.padding_idx is not None:
+            nn.init.zeros_(module.weight[module.padding_idx])
 
     def forward(
         self,
@@ -255,7 +261,7 @@ class PackedBertEncoder(nn.Module):
         n_wanted = (piece_ids_T if kept_N is None else kept_N).shape[0]
         device = piece_ids_T.device
         with self._autocast(device):
-            dtype = product_dtype(self.embeddings.word_embeddings.weight)
+            dtype = product_dtype(self.embeddings.word_embeddings.weight, device)
             if self.fills_up or (device.type == "cpu" and dtype != torch.float32):
                 piece_ids_T, positions_T, cu_seqlens_Q1, max_seqlen = _filled_up(
                     piece_ids_T, positions_T, cu_seqlens_Q1, max_seqlen

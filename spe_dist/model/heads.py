@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from spe_dist.model.dropout import Dropout
 from spe_dist.model.kernels import layer_norm_class
+from spe_dist.model.start.assembly import whole
 
 INITIAL_STD = 0.02
 LAYER_NORM_EPS = 1e-12
@@ -24,10 +25,12 @@ PERMUTATIONS = 6  # orders of first word, middle words, last word
 
 def initialize(module: nn.Module) -> None:
     """Start values of linear and embedding layers; convolutions keep torch's default."""
-    if isinstance(module, nn.Linear | nn.Embedding):
+    if not isinstance(module, nn.Linear | nn.Embedding):
+        return
+    with whole(module):
         nn.init.normal_(module.weight, 0.0, INITIAL_STD)
-    if isinstance(module, nn.Linear) and module.bias is not None:
-        nn.init.zeros_(module.bias)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 class Mlp(nn.Module):

@@ -17,6 +17,8 @@ from transformers.utils import logging as transformers_logging
 from spe_dist.config.pretraining import ModelConfig
 from spe_dist.errors import ConfigError
 from spe_dist.model.encoder import PackedBertEncoder, check_config
+from spe_dist.model.start.assembly import is_kept, whole
+from spe_dist.model.start.tensor_files import ONE_FILE, TensorFiles
 from spe_dist.utils.hub import model_folder
 from spe_dist.utils.reading.json_file import is_number, is_whole, read_object, shown
 from spe_dist.utils.reading.sums import checked
@@ -68,10 +70,9 @@ def load_encoder(
         encoder = PackedBertEncoder(bert_config, kernels)
     pooler_trained = False
     if folder is not None:
-        with checked(folder, only=("config.json", "model.safetensors")):
-            state = read_state(folder, bert_config)
-        pooler_trained = "pooler.dense.weight" in state and not _is_untrained_export(folder)
-        missing, unexpected = encoder.load_state_dict(state, strict=False)
+        with checked(folder, only=("config.json", ONE_FILE)):
+            missing, unexpected = _fill(encoder, folder)
+        pooler_trained = "pooler.dense.weight" not in missing and not _is_untrained_export(folder)
         absent = [name for name in missing if not name.startswith("pooler.")]
         if absent or unexpected:
             raise ConfigError(
@@ -81,6 +82,38 @@ def load_encoder(
     assert encoder.pooler is not None
     pooler_state = {name: value.detach().clone() for name, value in encoder.pooler.state_dict().items()}
     return LoadedEncoder(encoder, bert_config, pooler_state, pooler_trained, source)
+
+
+def _fill(encoder: PackedBertEncoder, folder: Path) -> tuple[list[str], list[str]]:
+    """Load a folder's weights; the names that it lacks, and those that the encoder does not know."""
+    if not is_kept():
+        missing, unexpected = encoder.load_state_dict(read_state(folder, encoder.config), strict=False)
+        return list(missing), list(unexpected)
+    return _fill_by_tensor(encoder, folder), []
+
+
+def _fill_by_tensor(encoder: PackedBertEncoder, folder: Path) -> list[str]:
+    """The same for an encoder of which this process keeps a part; old files without safetensors are read whole."""
+    files = TensorFiles(folder) if TensorFiles.are_in(folder) else None
+    state = {} if files else read_state(folder, encoder.config)
+    names, missing = (files.names if files else state), []
+    for path, module in encoder.named_modules():
+        own = {f"{path}.{name}": parameter for name, parameter in module.named_parameters(recurse=False)}
+        absent = [name for name in own if name not in names]
+        missing += absent
+        if not own or absent:
+            continue
+        with whole(module), torch.no_grad():
+            for name, parameter in own.items():
+                value = files.read(name) if files else state[name]
+                if value.shape != parameter.shape:
+                    raise ConfigError(
+                        f"cannot read the weights of encoder '{folder}': {name} is {list(value.shape)}, its "
+                        f"config.json says {list(parameter.shape)}; check the folder or name"
+                    )
+                _check_finite({name: value}, folder)
+                parameter.copy_(value)
+    return missing
 
 
 def _folder_of(source: str) -> Path:
@@ -173,9 +206,13 @@ def read_state(folder: Path, bert_config: BertConfig) -> dict[str, Tensor]:
     model, info = loaded
     missing = set(info["missing_keys"])
     state = {name: value for name, value in model.state_dict().items() if name not in missing}
+    _check_finite(state, folder)
+    return state
+
+
+def _check_finite(state: Mapping[str, Tensor], folder: Path) -> None:
     if name := first_not_finite(state):
         raise ConfigError(f"the weights of encoder '{folder}': {name} holds numbers that are not finite; copy it again")
-    return state
 
 
 def first_not_finite(tensors: Mapping[str, Tensor]) -> str | None:

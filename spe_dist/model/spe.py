@@ -137,6 +137,13 @@ def _target_keys(batch: PackedBatch, first_piece_M: Tensor, offset_M: Tensor) ->
 class KeyEncoder(SpeModel):
     """f_k of CSPO: no gradient, parameter names as in `PretrainingModel.spe`."""
 
+    def parts(self) -> list[nn.Module]:
+        """What has its parameters, in the order in which `keys` calls them."""
+        encoder = self.encoder
+        layers = (encoder.embeddings, *encoder.encoder.layer)
+        parts = (*layers, self.span_encoder, encoder.pooler, self.pair_encoder, self.contrastive_head)
+        return [part for part in parts if part is not None]
+
     normalize: bool = True
     dropout_on: bool = False
 
@@ -308,6 +315,31 @@ def build_key_encoder(model: PretrainingModel, config: Config) -> KeyEncoder:
     if model.spe.pair_encoder is None:
         raise ConfigError("cspo is off, there is no key encoder; switch cspo on")
     spe = copy.deepcopy(model.spe)
+    return _as_key_encoder(spe, config)
+
+
+def largest_part(keys: KeyEncoder) -> int:
+    """Parameters of the largest part."""
+    return max(sum(parameter.numel() for parameter in part.parameters()) for part in keys.parts())
+
+
+def build_empty_key_encoder(model: PretrainingModel, config: Config) -> KeyEncoder:
+    """The same without values: its parameters are on `meta`, its buffers those of `model.spe`.
+
+    For a model whose ranks have only parts of its weights, of which no copy can be made.
+    """
+    query = model.spe
+    with torch.device("meta"):
+        encoder = PackedBertEncoder(query.encoder.config, config.train.kernels, query.encoder.pooler is not None)
+        spe = build_spe_model(config, encoder)
+    encoder.product_dtype = query.encoder.product_dtype
+    for name, buffer in query.named_buffers():
+        owner, _, leaf = name.rpartition(".")
+        spe.get_submodule(owner)._buffers[leaf] = buffer.detach().clone()
+    return _as_key_encoder(spe, config)
+
+
+def _as_key_encoder(spe: SpeModel, config: Config) -> KeyEncoder:
     keys = KeyEncoder(spe.encoder, spe.span_encoder, spe.pair_encoder, spe.contrastive_head)
     keys.normalize, keys.dropout_on = config.moco.normalize, config.moco.key_dropout
     keys.requires_grad_(False)

@@ -9,6 +9,7 @@ from spe_dist.config.pretraining import Config
 from spe_dist.distributed.context import RankContext
 from spe_dist.distributed.deepspeed_config import BatchPlan, Precision, product_dtype
 from spe_dist.distributed.engine import TrainingEngine
+from spe_dist.distributed.sharded_start import sharded_start
 from spe_dist.model.kernels import check_compile, choose_kernels, kernel_lines
 from spe_dist.model.loading import LoadedEncoder
 from spe_dist.pretraining import build, resume
@@ -49,8 +50,9 @@ def run_pretraining(
 
     start, left_out = choose()
     ds_config, start = settle_stage(config.train, ds_config, precision, context.ranks, start)
-    loaded, tokenizer = build.open_encoder(config, data.train)
-    engine, moco = build_engine(config, loaded, ds_config, precision, context)
+    with sharded_start(ds_config, precision, context):
+        loaded, tokenizer = build.open_encoder(config, data.train)
+        engine, moco = build_engine(config, loaded, ds_config, precision, context)
     warning = context.run_on_main(lambda: build.check_disk(config, engine.n_parameters(), engine.zero_stage))
     evaluate = build.evaluator(config, data, plan, engine, moco, context, lambda: journal.agreement())
     resume.begin(start, engine, moco)
