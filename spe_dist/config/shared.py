@@ -161,7 +161,9 @@ class RunConfig:
         "last checkpoint, leaving out the steps that caused it; 0: off",
     )
     max_rollbacks: int = setting(3, "times that a start of a run may go back; after that the run ends")
-    timeout_s: float = setting(1_800.0, "seconds after which a collective without answer ends the run", above=0)
+    timeout_s: float = setting(
+        1_800.0, "seconds that a rank waits for others, then names those that do not come and ends the run", above=0
+    )
     kernels: Literal["auto", "torch", "apex"] = setting(
         "auto", "fused kernels: the best that is present, or one source"
     )

@@ -76,12 +76,16 @@ class TrainingEngine:
 
     def __call__(self, *inputs: Any) -> Any:
         """The model's forward, with the engine's hooks (ZeRO-3 gathers weights in them)."""
-        return self._engine(*inputs)
+        if self.zero_stage < 3:
+            return self._engine(*inputs)
+        with self.context.waiting:
+            return self._engine(*inputs)
 
     def backward(self, loss: Tensor) -> None:
         """Accumulate gradients; the engine divides by accumulation and averages over ranks."""
-        self._begin_backward()
-        self._engine.backward(loss)
+        with self.context.waiting:
+            self._begin_backward()
+            self._engine.backward(loss)
 
     def _begin_backward(self) -> None:
         """What DeepSpeed does at the start of a backward pass, from hooks on the tensors that the forward gave.
@@ -102,7 +106,8 @@ class TrainingEngine:
         local = self._local if self._engine.is_gradient_accumulation_boundary() else None
         if local is not None:
             local.clip()
-        self._engine.step()
+        with self.context.waiting:
+            self._engine.step()
         if local is not None:
             local.clear()
 

@@ -34,6 +34,7 @@ class FinetuneStep:
         seed_dropout(self.seed, step, 0 if self.by_slot else self.context.rank)
         if not self.by_slot:
             batch = replace(batch, dropout_keys=None)
+        self.context.begin_step(step)
         self.engine.set_learning_rates(rates)
         outputs = self.engine(batch.to(self.context.device), gold_entities)
         terms = outputs.terms

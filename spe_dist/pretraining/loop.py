@@ -92,7 +92,8 @@ class Trainer:
         self._evaluate()  # of a run that was stopped before it had
         while self._steps_left > 0 and not self.journal.agreement.stop:
             began = time.monotonic()
-            batch = next(self.batches)
+            with self.journal.log.context.doing("loading data"):
+                batch = next(self.batches)
             waited_s = time.monotonic() - began
             if self.journal.next_is_left_out():
                 self.journal.leave_out()

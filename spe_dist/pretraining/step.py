@@ -60,6 +60,7 @@ class TrainingStep:
 
     def __call__(self, step: int, learning_rate: float, micro_batches: Sequence[PackedBatch]) -> StepOutcome | None:
         """Train on this rank's part of a global batch; None where a stop was agreed before its end (dropped)."""
+        self.context.begin_step(step)
         counts, sizes = self.global_counts(micro_batches)
         seed_dropout(self.config.train.seed, step, self.context.rank)
         micro_batches = self._with_dropout_keys(step, micro_batches)
