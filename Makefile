@@ -1,6 +1,6 @@
 # Everything from a fresh clone: `make pretrain`, `make test`. `make help` lists the rest.
 # Choices: PYTHON=python3.12 (interpreter of the environment), TORCH=torch==2.13.0 (which torch to install),
-# WORKERS=2 (test processes), ARGS=... (further arguments of pytest).
+# WORKERS=2 (test processes), ARGS=... (further arguments of pytest), FAULT_MINUTES=10 and SEED=0 (of test-faults).
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -14,8 +14,10 @@ SHELL_SCRIPTS = $(shell git ls-files '*.sh' '.ci/run' 2>/dev/null)
 PYTHON ?=
 TORCH ?=
 WORKERS ?= 2
+FAULT_MINUTES ?= 10
+SEED ?= 0
 
-.PHONY: FORCE help install pretrain table test test-slurm test-wheel test-all mutants lint docs lock clean
+.PHONY: FORCE help install pretrain table test test-slurm test-nodes test-faults test-wheel test-all mutants lint docs lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## *' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -42,10 +44,16 @@ table: $(INSTALLED)  ## the paper's rows in small on the demo corpus: pre-traini
 	@$(RUN) spe experiments run spe_dist/experiments/files/demo.yaml
 
 test: $(INSTALLED)  ## the tests, at most 10 minutes on 2 cores
-	@$(RUN) python -m pytest -n $(WORKERS) -m "not slurm and not long" $(ARGS)
+	@$(RUN) python -m pytest -n $(WORKERS) -m "not slurm and not nodes and not long" $(ARGS)
 
 test-slurm: $(INSTALLED)  ## the Slurm tests: root on a Debian machine, installs Slurm there
 	@$(RUN) python -m pytest -m slurm $(ARGS)
+
+test-nodes: $(INSTALLED)  ## torchrun and deepspeed on two nodes without Slurm: root, network namespaces, SSH
+	@$(RUN) python -m pytest -m nodes tests/faults $(ARGS)
+
+test-faults: $(INSTALLED)  ## kills, full disks, damaged files, cut nodes: FAULT_MINUTES=10 SEED=0; goes on where it was
+	@$(RUN) python -m tests.faults run --minutes $(FAULT_MINUTES) --seed $(SEED) $(ARGS)
 
 test-wheel: $(INSTALLED)  ## the wheel in an empty environment: every command from a foreign folder
 	@$(RUN) python -m pytest tests/installation $(ARGS)
@@ -53,8 +61,8 @@ test-wheel: $(INSTALLED)  ## the wheel in an empty environment: every command fr
 mutants: $(INSTALLED)  ## do the tests see plausible bugs? each of tests/mutants/*.yaml in turn, outside CI
 	@$(RUN) python tools/mutants.py $(ARGS)
 
-test-all: $(INSTALLED)  ## all tests but those of Slurm, the long ones too
-	@$(RUN) python -m pytest -n $(WORKERS) -m "not slurm" $(ARGS)
+test-all: $(INSTALLED)  ## all tests but those of Slurm and nodes, the long ones too
+	@$(RUN) python -m pytest -n $(WORKERS) -m "not slurm and not nodes" $(ARGS)
 
 lint: $(INSTALLED)  ## ruff, mypy, what may import what, shellcheck
 	@$(RUN) ruff check .

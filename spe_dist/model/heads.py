@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from spe_dist.model.dropout import Dropout
 from spe_dist.model.kernels import layer_norm_class
-from spe_dist.model.start.assembly import whole
 
 INITIAL_STD = 0.02
 LAYER_NORM_EPS = 1e-12
@@ -25,27 +24,24 @@ PERMUTATIONS = 6  # orders of first word, middle words, last word
 
 def initialize(module: nn.Module) -> None:
     """Start values of linear and embedding layers; convolutions keep torch's default."""
-    if not isinstance(module, nn.Linear | nn.Embedding):
-        return
-    with whole(module):
+    if isinstance(module, nn.Linear | nn.Embedding):
         nn.init.normal_(module.weight, 0.0, INITIAL_STD)
-        if isinstance(module, nn.Linear) and module.bias is not None:
-            nn.init.zeros_(module.bias)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)
 
 
 class Mlp(nn.Module):
     """Linear, GELU, LayerNorm, Dropout."""
 
-    def __init__(self, input_size: int, output_size: int, dropout: float, kernels: str = "auto", site: int = 0):
-        """`site`: see `Dropout`."""
+    def __init__(self, input_size: int, output_size: int, dropout: float, kernels: str = "auto"):
         super().__init__()
         self.linear = nn.Linear(input_size, output_size)
         self.layer_norm = layer_norm_class(kernels)(output_size, eps=LAYER_NORM_EPS)
-        self.dropout = Dropout(dropout, site)
+        self.dropout = Dropout(dropout)
         initialize(self.linear)
 
-    def forward(self, x: Tensor, keys_N: Tensor | None = None) -> Tensor:
-        return self.dropout(self.layer_norm(F.gelu(self.linear(x))), keys_N)
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dropout(self.layer_norm(F.gelu(self.linear(x))))
 
 
 class TokenBoundaryHead(nn.Module):
@@ -67,10 +63,10 @@ class TokenBoundaryHead(nn.Module):
         initialize(self.offset_embedding)
         initialize(self.decoder)
 
-    def forward(self, first_piece_states_MD: Tensor, offset_M: Tensor, keys_M: Tensor | None = None) -> Tensor:
+    def forward(self, first_piece_states_MD: Tensor, offset_M: Tensor) -> Tensor:
         """Logits [M, V]; offsets past the table take its last row."""
         rows_M = offset_M.clamp(max=self.offset_embedding.num_embeddings - 1)
-        return self.decoder(self.mlp(torch.cat([first_piece_states_MD, self.offset_embedding(rows_M)], dim=1), keys_M))
+        return self.decoder(self.mlp(torch.cat([first_piece_states_MD, self.offset_embedding(rows_M)], dim=1)))
 
 
 class PermutationHead(nn.Module):
@@ -78,12 +74,12 @@ class PermutationHead(nn.Module):
 
     def __init__(self, span_size: int, dropout: float, kernels: str = "auto"):
         super().__init__()
-        self.mlp = Mlp(span_size, span_size, dropout, kernels, site=2)  # 0 and 1 are the span encoder's
+        self.mlp = Mlp(span_size, span_size, dropout, kernels)
         self.decoder = nn.Linear(span_size, PERMUTATIONS)
         initialize(self.decoder)
 
-    def forward(self, span_vectors_PH: Tensor, keys_P: Tensor | None = None) -> Tensor:
-        return self.decoder(self.mlp(span_vectors_PH, keys_P))
+    def forward(self, span_vectors_PH: Tensor) -> Tensor:
+        return self.decoder(self.mlp(span_vectors_PH))
 
 
 class ContrastiveHead(nn.Module):
@@ -93,13 +89,13 @@ class ContrastiveHead(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(
             [
-                Mlp(span_size, contrastive_size, dropout, kernels, site=1),  # 0 is the span pair encoder's
-                Mlp(contrastive_size, contrastive_size, dropout, kernels, site=2),
+                Mlp(span_size, contrastive_size, dropout, kernels),
+                Mlp(contrastive_size, contrastive_size, dropout, kernels),
             ]
         )
 
-    def forward(self, pair_vectors_QH: Tensor, keys_Q: Tensor | None = None) -> Tensor:
+    def forward(self, pair_vectors_QH: Tensor) -> Tensor:
         x = pair_vectors_QH
         for layer in self.layers:
-            x = layer(x, keys_Q)
+            x = layer(x)
         return x

@@ -22,8 +22,7 @@ NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 TOKENIZER_FILES = ("tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt")
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 PICKLED_WEIGHTS = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
-OUR_CONFIG = "spe_config.json"  # a folder that has it is one of ours: every file of it is wanted
-PICKLED = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
+OUR_FILES = ("spe_config.json", "extractor.json", "labels.json", "README.md")
 
 Result = TypeVar("Result")
 
@@ -37,9 +36,7 @@ def model_folder(source: str) -> Path:
 
     def wanted(names: Sequence[str]) -> list[str]:
         safe = _matching(names, WEIGHTS)
-        beside = _matching(names, ("config.json", *TOKENIZER_FILES))
-        if OUR_CONFIG in names:
-            beside = [name for name in _matching(names, ("[!.]*",)) if not _matching([name], (*PICKLED, *WEIGHTS))]
+        beside = _matching(names, ("config.json", *OUR_FILES, *TOKENIZER_FILES))
         return [*beside, *(safe or _matching(names, PICKLED_WEIGHTS))]
 
     def is_whole(folder: Path) -> bool:

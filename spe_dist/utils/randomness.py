@@ -31,7 +31,6 @@ class Purpose(IntEnum):
     SENTENCE_ORDER = 9
     GOLD_ENTITIES = 10
     HEAD_WEIGHTS = 11
-    DROPOUT = 12
 
 
 def _mix(state: np.ndarray) -> np.ndarray:

@@ -45,7 +45,6 @@ class StepBatch:
     step: int
     epoch: int  # of the global batch's first slot
     micro_batches: list[PackedBatch]  # contiguous parts of the rank's slots, in slot order
-    replaced: int = 0  # sentences that stand in the place of one that is left out
 
     def pin_memory(self) -> StepBatch:
         return replace(self, micro_batches=[batch.pin_memory() for batch in self.micro_batches])
@@ -92,4 +91,4 @@ class StepBuilder:
             sentences = self.reader.read(places.blocks_N[part], places.index_in_block_N[part])
             corrupted = corrupt(sentences, ids_N[part], places.epochs_N[part], self.order.seed, self.corruption)
             micro_batches.append(pack(corrupted, self.special, self.corruption.view_masks))
-        return StepBatch(step, self.order.epoch_of(step), micro_batches, places.replaced)
+        return StepBatch(step, self.order.epoch_of(step), micro_batches)

@@ -1,1 +1,0 @@
-"""What is watched while training runs, and what follows where it goes wrong."""

@@ -1,0 +1,58 @@
+"""Moments of a run at which faults are put in: names of functions by part of the run.
+
+`test_the_moments_are_there` holds that each is a function and that a run comes by.
+"""
+
+from __future__ import annotations
+
+from tests.faults.injection import FILE_EVENT
+
+_SHARED = {
+    "saving": (
+        "spe_dist.distributed.checkpoint:Checkpoints.save",
+        "spe_dist.distributed.checkpoint:Checkpoints._checksums",
+        "spe_dist.distributed.checkpoint:Checkpoints._publish",
+    ),
+    "start-up": (
+        "spe_dist.distributed.context:start_ranks",
+        "spe_dist.training.run:Run.claim",
+        "spe_dist.training.run:Run.write_settings",
+    ),
+    "step": (
+        "spe_dist.distributed.engine:TrainingEngine.__call__",
+        "spe_dist.distributed.engine:TrainingEngine.backward",
+        "spe_dist.distributed.engine:TrainingEngine.step",
+    ),
+    "rows": ("spe_dist.training.metrics:MetricLog.flush",),
+    "files": (FILE_EVENT,),
+}
+MOMENTS: dict[str, dict[str, tuple[str, ...]]] = {
+    "pretrain": {
+        **_SHARED,
+        "average": (
+            "spe_dist.moco.encoder:MomentumKeyEncoder.follow",
+            "spe_dist.moco.average:KeyAverage.update",
+            "spe_dist.moco.encoder:MomentumKeyEncoder.finish",
+        ),
+        "enqueue": (
+            "spe_dist.moco.momentum:MomentumContrast.enqueue",
+            "spe_dist.moco.queue:KeyQueue.enqueue",
+        ),
+        "evaluation": (
+            "spe_dist.pretraining.evaluation:HeldOutEvaluation.__call__",
+            "spe_dist.pretraining.evaluation:HeldOutEvaluation._embed",
+        ),
+    },
+    "finetune": {
+        **_SHARED,
+        "evaluation": (
+            "spe_dist.finetuning.evaluation:Evaluation.score",
+            "spe_dist.finetuning.evaluation:Evaluation._predict",
+        ),
+    },
+}
+
+
+def places(program: str) -> tuple[str, ...]:
+    """All moments of a program."""
+    return tuple(at for group in MOMENTS[program].values() for at in group)
