@@ -17,6 +17,8 @@ from project import ROOT
 from tools import setup_env
 from tools.setup_env import CPU_INDEX, PICK_CPU_BUILD, TORCH, has_torch, satisfies
 
+OBJECT_STORES = ("s3", "gs")  # extras that nothing here is tested with; what reads them is fsspec
+
 
 def pins() -> dict[str, Version]:
     lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
@@ -25,7 +27,8 @@ def pins() -> dict[str, Version]:
 
 def requirements() -> list[Requirement]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    texts = project["dependencies"] + [text for extra in project["optional-dependencies"].values() for text in extra]
+    extras = {name: texts for name, texts in project["optional-dependencies"].items() if name not in OBJECT_STORES}
+    texts = project["dependencies"] + [text for extra in extras.values() for text in extra]
     return [Requirement(text) for text in texts]
 
 

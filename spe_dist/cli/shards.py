@@ -11,17 +11,20 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from spe_dist.cli.exits import run_command
 from spe_dist.cli.options.extras import TO_MAKE_SHARDS, require
 from spe_dist.cli.options.numbers import number, whole_number
 from spe_dist.cli.options.parser import Parser, choose_command, help_on_commands
-from spe_dist.config.pretraining import CorruptionConfig
+from spe_dist.config.pretraining import CorruptionConfig, DataConfig
 from spe_dist.data.build.settings import BuildSettings, FormatChoice
 from spe_dist.data.text.paragraphs import LinesChoice
 from spe_dist.errors import DataError
 from spe_dist.utils.wording import how_many
+
+if TYPE_CHECKING:
+    from spe_dist.data.shards.store import ShardStore
 
 COMMANDS = {
     "make": "make shards of raw text",
@@ -76,9 +79,7 @@ def _may_be_encoder(tokenizer: str | None) -> bool:
 
 def verify(options: argparse.Namespace) -> int:
     """Compare all shards with their manifest; exit status 1 where something is wrong."""
-    from spe_dist.data.shards.store import ShardStore
-
-    store = ShardStore.open(options.shards, cache_dir=options.cache_dir)
+    store = _open_store(options)
     report = store.verify()
     for split, shards in store.manifest.splits.items():
         sentences, blocks = store.manifest.n_sentences(split), sum(len(shard.blocks) for shard in shards)
@@ -93,9 +94,8 @@ def verify(options: argparse.Namespace) -> int:
 def show(options: argparse.Namespace) -> int:
     """Show a sentence by its number, with its spans, permutation, targets and both views."""
     from spe_dist.data.batches.inspect import describe_sentence
-    from spe_dist.data.shards.store import ShardStore
 
-    stores = [ShardStore.open(options.shards, split, options.cache_dir) for split in ("train", "held_out")]
+    stores = [_open_store(options, split) for split in ("train", "held_out")]
     number = options.sentence
     holding = [store for store in stores if 0 <= number - store.first_sentence_id < store.n_sentences]
     if not holding:
@@ -226,7 +226,33 @@ def show_parser() -> Parser:
 
 def _add_shards(parser: Parser) -> None:
     parser.add_argument("shards", metavar="DIR", help="folder or URL of shards")
-    parser.add_argument("--cache_dir", metavar="DIR", help="where shards of a URL are kept [the user's cache folder]")
+    defaults = DataConfig()
+    add, rest = parser.add_argument, parser.less_used
+    add("--cache_dir", metavar="DIR", help="where shards of a URL are kept [the user's cache folder]")
+    rest(
+        add(
+            "--cache_gib",
+            type=number(0),
+            default=defaults.cache_gib,
+            metavar="X",
+            help="what they may take there; what was used longest ago goes",
+        )
+    )
+    rest(
+        add(
+            "--fetch_timeout_s",
+            type=number(0),
+            default=defaults.fetch_timeout_s,
+            metavar="X",
+            help="seconds that a server may send nothing, or less than 1 KiB/s, before it is asked again",
+        )
+    )
+
+
+def _open_store(options: argparse.Namespace, split: str = "train") -> ShardStore:
+    from spe_dist.data.shards.store import ShardStore
+
+    return ShardStore.open(options.shards, split, options.cache_dir, options.cache_gib, options.fetch_timeout_s)
 
 
 def _boolean(text: str) -> bool:

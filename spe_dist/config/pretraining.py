@@ -22,7 +22,13 @@ class DataConfig:
     shards: str | None = setting(
         None, "folder or URL of shards with a manifest.json; none: the embedded demo corpus", common=True
     )
-    cache_dir: str | None = setting(None, "where shards of a URL are kept; none: the user's cache folder")
+    cache_dir: str | None = setting(
+        None, "where shards of a URL are kept, best on a disk of the node; none: the user's cache folder"
+    )
+    cache_gib: float = setting(20.0, "what shards of URLs may take there; what was used longest ago goes", above=0)
+    fetch_timeout_s: float = setting(
+        30.0, "seconds that a server may send nothing, or less than 1 KiB/s, before it is asked again", above=0
+    )
     loader_workers: int = setting(1, "loader processes a rank; 0 loads in the training process")
     prefetch_steps: int = setting(4, "steps that the loader prepares ahead of training", low=1)
     streams: int = setting(0, "equal streams that an epoch is cut into, a divisor of the global batch; 0: chosen")

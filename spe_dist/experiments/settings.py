@@ -29,9 +29,9 @@ SHARDS_BESIDE = ("tokenizer", "processes", "max_bad_share")
 BESIDE = ("deepspeed", "preset")  # options of the training commands that are no settings of a run
 # How fast, how often saved and how loud a run is: another value makes no other result, so it may change on the way.
 NEUTRAL = frozenset(
-    "processes micro_batch_sentences cache_dir loader_workers prefetch_steps checkpoint_every_steps "
-    "checkpoint_every_minutes keep_checkpoints checkpoint_every_epochs log_every_steps max_skipped_steps "
-    "check_every_steps grace_time_s timeout_s".split()
+    "processes micro_batch_sentences cache_dir cache_gib fetch_timeout_s loader_workers prefetch_steps "
+    "checkpoint_every_steps checkpoint_every_minutes keep_checkpoints checkpoint_every_epochs log_every_steps "
+    "max_skipped_steps check_every_steps grace_time_s timeout_s".split()
 )
 
 

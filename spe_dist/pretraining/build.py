@@ -56,8 +56,8 @@ def open_data(config: Config) -> Data:
     """The shards of the run, checked. Raises DataError or ConfigError."""
     assert config.data.shards is not None
     check_corruption(config.corruption)
-    cache = config.data.cache_dir
-    store = ShardStore.open(config.data.shards, "train", cache)
+    cache = (config.data.cache_dir, config.data.cache_gib, config.data.fetch_timeout_s)
+    store = ShardStore.open(config.data.shards, "train", *cache)
     store.check_files()
     manifest = store.manifest
     if manifest.max_pieces > config.data.max_pieces:
@@ -67,7 +67,7 @@ def open_data(config: Config) -> Data:
         )
     train = config.train
     order = Order(store.block_sentences, train.seed, config.data.streams, train.global_batch_sentences, manifest.hash())
-    held_out = ShardStore.open(config.data.shards, "held_out", cache)
+    held_out = ShardStore.open(config.data.shards, "held_out", *cache)
     return Data(store, held_out if held_out.n_sentences else None, order)
 
 

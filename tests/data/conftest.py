@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -48,11 +48,16 @@ class MemoryStore:
     first_sentence_id: int = 0
     seed: int = 0
     reads: int = 0
+    lookahead_sentences: int = 0
 
     def __post_init__(self) -> None:
         self.block_sentences = np.asarray(self.block_sentences, dtype=np.int64)
         self.n_sentences = int(self.block_sentences.sum())
+        self.prefetched: list[int] = []
         self.manifest = SimpleNamespace(**SPECIAL)
+
+    def prefetch(self, blocks: Iterable[int]) -> None:
+        self.prefetched += blocks
 
     def block(self, index: int) -> Block:
         self.reads += 1

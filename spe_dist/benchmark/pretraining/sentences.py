@@ -8,6 +8,8 @@ Legend of the shape suffixes: N sentences, W words, T pieces; N1 = N + 1 borders
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from spe_dist.data.shards.blocks import Block
@@ -27,6 +29,7 @@ class MadeUpSentences:
     """64,000 sentences of `pieces` in the mean and at most `max_pieces`, [CLS] and [SEP] included in both."""
 
     first_sentence_id = 0
+    lookahead_sentences = 0
 
     def __init__(self, vocabulary: int, pieces: float, max_pieces: int) -> None:
         assert vocabulary > SPECIAL_PIECES
@@ -48,6 +51,9 @@ class MadeUpSentences:
             max_pieces=max_pieces,
             splits={"train": ()},
         )
+
+    def prefetch(self, blocks: Iterable[int]) -> None:
+        """Nothing: blocks are made when they are read."""
 
     def block(self, index: int) -> Block:
         generator = np.random.default_rng(index)

@@ -7,7 +7,7 @@ import sys
 
 from spe_dist.errors import ConfigError
 
-TRAIN_EXTRA = ("deepspeed", "webdataset", "tensorboard", "matplotlib", "ninja", "psutil")
+TRAIN_EXTRA = ("deepspeed", "fsspec", "webdataset", "tensorboard", "matplotlib", "ninja", "psutil")
 BASE = ("huggingface_hub", "numpy", "safetensors", "spacy", "tokenizers", "torch", "tqdm", "transformers", "zstandard")
 TO_TRAIN = ("deepspeed", "tensorboard", "matplotlib")
 TO_MAKE_SHARDS = ("webdataset",)

@@ -23,6 +23,7 @@ import numpy as np
 
 from spe_dist.errors import CheckpointError, ConfigError, DataError
 from spe_dist.utils import randomness
+from spe_dist.utils.ragged import borders
 from spe_dist.utils.randomness import Purpose
 
 MAX_STREAMS = 256
@@ -72,9 +73,9 @@ class Order:
     ) -> None:
         chosen = choose_streams(global_batch) if streams == 0 else streams
         _check_streams(chosen, global_batch)
-        self.block_sentences_B = np.asarray(block_sentences, dtype=np.int64)
-        self.block_starts_B = np.cumsum(self.block_sentences_B) - self.block_sentences_B
-        self.sentences_per_epoch = int(self.block_sentences_B.sum())
+        self.block_sentences_B = np.asarray(block_sentences)
+        self.block_starts_B = borders(self.block_sentences_B)[:-1]
+        self.sentences_per_epoch = int(self.block_sentences_B.sum(dtype=np.int64))
         if self.sentences_per_epoch < global_batch:
             raise DataError(
                 f"the shards have {self.sentences_per_epoch} training sentences, fewer than "
@@ -142,7 +143,7 @@ class Order:
                 randomness.keys(self.seed, epoch, np.arange(len(self.block_sentences_B))), Purpose.BLOCK_ORDER
             )
             permutation_B = np.argsort(bits_B, kind="stable").astype(np.int32)
-            self._epochs[epoch] = permutation_B, np.cumsum(self.block_sentences_B[permutation_B])
+            self._epochs[epoch] = permutation_B, np.cumsum(self.block_sentences_B[permutation_B], dtype=np.int64)
             if len(self._epochs) > _EPOCHS_KEPT:
                 self._epochs.popitem(last=False)
         return self._epochs[epoch]

@@ -8,6 +8,7 @@ Legend of the shape suffixes: N slots of a rank in a step
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -16,13 +17,14 @@ import numpy as np
 from spe_dist.config.pretraining import CorruptionConfig
 from spe_dist.config.shared import check_batch_divides
 from spe_dist.data.batches.corruption import check_corruption, corrupt
-from spe_dist.data.batches.order import Order
+from spe_dist.data.batches.order import Order, SlotPositions
 from spe_dist.data.batches.packed import PackedBatch
 from spe_dist.data.batches.packing import SpecialPieces, pack
 from spe_dist.data.shards.manifest import Manifest
 from spe_dist.data.shards.reader import BlockSource, SentenceReader
 
 _SPARE_BLOCKS = 8
+_LOOKS_AHEAD = 8  # times that the order is asked over the length of the look ahead
 
 
 class Store(BlockSource, Protocol):
@@ -36,6 +38,9 @@ class Store(BlockSource, Protocol):
     def first_sentence_id(self) -> int: ...
     @property
     def n_sentences(self) -> int: ...
+    @property
+    def lookahead_sentences(self) -> int: ...
+    def prefetch(self, blocks: Iterable[int]) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -73,10 +78,12 @@ class StepBuilder:
         streams_touched = self.n_slots // order.sentences_per_stream + 2
         self.reader: SentenceReader[Store] = SentenceReader(store, streams_touched + _SPARE_BLOCKS)
 
+        self._planned = 0  # steps before it have been looked at
+
     def __getstate__(self) -> dict:
         """Without what the store's index gives again: the pickle stays small however many blocks there are."""
         reader = SentenceReader(self.reader.store, self.reader.blocks_kept)
-        return self.__dict__ | {"reader": reader, "order": self.order.settings()}
+        return self.__dict__ | {"reader": reader, "order": self.order.settings(), "_planned": 0}
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)
@@ -84,6 +91,7 @@ class StepBuilder:
 
     def build(self, step: int) -> StepBatch:
         places = self.order.slots(step, self.first_slot, self.n_slots)
+        self._fetch_ahead(step, places)
         ids_N = self.first_sentence_id + places.sentences_N
         micro_batches = []
         for start in range(0, self.n_slots, self.micro_batch):
@@ -92,3 +100,17 @@ class StepBuilder:
             corrupted = corrupt(sentences, ids_N[part], places.epochs_N[part], self.order.seed, self.corruption)
             micro_batches.append(pack(corrupted, self.special, self.corruption.view_masks))
         return StepBatch(step, self.order.epoch_of(step), micro_batches)
+
+    def _fetch_ahead(self, step: int, places: SlotPositions) -> None:
+        """Have the store fetch the blocks of this step, and some that its streams come to within the look ahead."""
+        store = self.reader.store
+        ahead = -(-store.lookahead_sentences // self.order.sentences_per_stream)
+        if not ahead:
+            return
+        store.prefetch(block for block in np.unique(places.blocks_N).tolist() if not self.reader.has(block))
+        stride = -(-ahead // _LOOKS_AHEAD)
+        first = max(self._planned, step + stride)
+        for later in range(-(-first // stride) * stride, step + ahead + 1, stride):
+            blocks_N = self.order.slots(later, self.first_slot, self.n_slots).blocks_N
+            store.prefetch(block for block in np.unique(blocks_N).tolist() if not self.reader.has(block))
+            self._planned = later + 1

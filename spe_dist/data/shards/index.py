@@ -9,6 +9,7 @@ Legend of the shape suffixes: C columns, B blocks
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -65,16 +66,17 @@ class _Columns:
     numbers_CB: np.ndarray
     file: Path | None = None
     state: tuple[int, int] | None = None  # of the file: bytes, time of its last change in ns
+    mapping: mmap.mmap | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "numbers_CB": None} if self.file else dict(self.__dict__)
+        return {**self.__dict__, "numbers_CB": None if self.file else self.numbers_CB, "mapping": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         if self.file:
             if _state(self.file) != self.state:
                 raise DataError(f"{self.file} was changed while it is in use; start again")
-            self.__dict__["numbers_CB"] = _mapped(self.file)
+            self.__dict__["numbers_CB"], self.__dict__["mapping"] = _mapped(self.file)
 
 
 class BlockTable(Sequence[BlockEntry]):
@@ -145,13 +147,19 @@ class BlockTable(Sequence[BlockEntry]):
             raise DataError(f"{file} cannot be read ({error.strerror}): it belongs to the shards; {REMEDY}") from error
         if tuple(entry.columns) != COLUMNS:
             raise DataError(f"{file} has the columns {list(entry.columns)}, this program reads {list(COLUMNS)}")
-        return cls(_Columns(_mapped(file), file.absolute(), state))
+        numbers_CB, mapping = _mapped(file)
+        return cls(_Columns(numbers_CB, file.absolute(), state, mapping))
 
     def save(self, file: Path) -> IndexEntry:
         """Write the index file, whole or not at all."""
         with atomic_file(file) as written, open(written, "wb") as stream:
             np.lib.format.write_array(stream, np.ascontiguousarray(self.numbers_CB), version=(1, 0), allow_pickle=False)
         return IndexEntry(file.name, file.stat().st_size, file_sha256(file))
+
+    def release(self) -> None:
+        """Count pages that were read no longer as this process's memory; they stay in the node's page cache."""
+        if self._columns.mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
+            self._columns.mapping.madvise(mmap.MADV_DONTNEED)
 
     @property
     def numbers_CB(self) -> np.ndarray:
@@ -225,17 +233,16 @@ def _state(file: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _mapped(file: Path) -> np.ndarray:
+def _mapped(file: Path) -> tuple[np.ndarray, mmap.mmap]:
+    """numbers_CB over the mapped file."""
     try:
-        numbers_CB = np.load(file, mmap_mode="r", allow_pickle=False)
+        with open(file, "rb") as stream:
+            if np.lib.format.read_magic(stream) != (1, 0):
+                raise ValueError("another version of .npy")
+            shape, by_columns, dtype = np.lib.format.read_array_header_1_0(stream)
+            if dtype != NUMBER or by_columns or len(shape) != 2 or shape[0] != len(COLUMNS):
+                raise ValueError(f"{dtype} of shape {shape}")
+            mapping = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+            return np.frombuffer(mapping, NUMBER, shape[0] * shape[1], stream.tell()).reshape(shape), mapping
     except (ValueError, OSError, EOFError, OverflowError, RecursionError, MemoryError) as error:
         raise DataError(f"{file} is no index of blocks ({error}); {REMEDY}") from error
-    if (
-        not isinstance(numbers_CB, np.ndarray)
-        or numbers_CB.dtype != NUMBER
-        or numbers_CB.ndim != 2
-        or numbers_CB.shape[0] != len(COLUMNS)
-        or not numbers_CB.flags.c_contiguous
-    ):
-        raise DataError(f"{file} is no index of blocks; {REMEDY}")
-    return np.asarray(numbers_CB)

@@ -220,6 +220,7 @@ def _cut(table: BlockTable, shards: list[dict[str, Any]], check: Content) -> lis
         for name in COUNTED:
             if columns[name].sum() != shard[name]:
                 check.fail(f"{shard['name']} has {shard[name]:,} {name}, its blocks have {columns[name].sum():,}")
+    table.release()
     return tables
 
 

@@ -65,6 +65,10 @@ class SentenceReader(Generic[Source]):
             word_borders_N1=borders(words_N),
         )
 
+    def has(self, index: int) -> bool:
+        """Whether a block is kept now."""
+        return index in self._blocks
+
     def _block(self, index: int) -> Block:
         block = self._blocks.get(index)
         if block is None:

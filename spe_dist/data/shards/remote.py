@@ -1,4 +1,4 @@
-"""Fetch files of a shard folder that lies behind a URL into a local cache: once, checked, whole.
+"""Names and places of the files of a shard folder that lies behind a URL, and its small files in a local cache.
 
 Several ranks and loader workers may ask for the same file at once: a file lock lets one of them fetch it, to a
 temporary name that is renamed only after its checksum was right.
@@ -6,30 +6,15 @@ temporary name that is renamed only after its checksum was right.
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import http.client
 import os
 import shlex
-import subprocess
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TypeVar
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from spe_dist.errors import DataError
+from spe_dist.data.shards.transport import ATTEMPTS, MAX_READ_BYTES, is_http, open_url, with_attempts
 from spe_dist.utils.files import atomic_file, remove_unfinished
-from spe_dist.utils.reading.bounded import TIMEOUT_S, Readable, TooLarge, chunks, open_pipe
-
-ATTEMPTS = 4
-FIRST_PAUSE_S = 0.5
-MAX_READ_BYTES = 1 << 30  # of what has no declared size: a manifest, a file of a tokenizer
-
-Result = TypeVar("Result")
+from spe_dist.utils.reading.bounded import TIMEOUT_S, chunks
 
 
 def local_folder(source: str) -> Path | None:
@@ -57,10 +42,6 @@ def file_url(source: str, name: str) -> str:
     return f"{source.rstrip('/')}/{name}"
 
 
-def is_http(url: str) -> bool:
-    return url.startswith(("http://", "https://"))
-
-
 def cache_root(cache_dir: str | None) -> Path:
     """`cache_dir`, or `spe_dist` in the user's cache folder (XDG_CACHE_HOME, else ~/.cache)."""
     if cache_dir:
@@ -68,16 +49,7 @@ def cache_root(cache_dir: str | None) -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spe_dist"
 
 
-def read_url(url: str, max_bytes: int = MAX_READ_BYTES) -> bytes:
-    """All bytes behind `url`, tried a few times.
-
-    Raises:
-        DataError: they cannot be had, are more than `max_bytes`, or come too slowly (`utils.reading.bounded`).
-    """
-    return _with_attempts(url, lambda: _read_all(url, max_bytes))
-
-
-def fetch_file(url: str, target: Path, sha256: str, size: int | None = None) -> None:
+def fetch_file(url: str, target: Path, sha256: str, size: int | None = None, timeout_s: float = TIMEOUT_S) -> None:
     """Bring the file behind `url` to `target` unless it is there; what arrives must have this checksum.
 
     Raises:
@@ -91,71 +63,21 @@ def fetch_file(url: str, target: Path, sha256: str, size: int | None = None) -> 
     with FileLock(str(target) + ".lock"):
         if not _present(target, size):
             remove_unfinished(target.parent, target.name)
-            _with_attempts(url, lambda: _download(url, target, sha256, MAX_READ_BYTES if size is None else size))
+            limit = MAX_READ_BYTES if size is None else size
+            with_attempts(url, lambda: _download(url, target, sha256, limit, timeout_s), ATTEMPTS)
 
 
 def _present(target: Path, size: int | None) -> bool:
     return target.is_file() and (size is None or target.stat().st_size == size)
 
 
-def _read_all(url: str, max_bytes: int) -> bytes:
-    with _open(url) as stream:
-        return b"".join(chunks(stream, max_bytes))
-
-
-def _download(url: str, target: Path, sha256: str, max_bytes: int) -> None:
+def _download(url: str, target: Path, sha256: str, max_bytes: int, timeout_s: float) -> None:
     digest, received = hashlib.sha256(), 0
     with atomic_file(target) as written:
-        with _open(url) as stream, open(written, "wb") as file:
-            for chunk in chunks(stream, max_bytes):
+        with open_url(url, timeout_s) as stream, open(written, "wb") as file:
+            for chunk in chunks(stream, max_bytes, timeout_s):
                 file.write(chunk)
                 digest.update(chunk)
                 received += len(chunk)
         if digest.hexdigest() != sha256:
-            raise _Damaged(f"its {received:,} bytes have another checksum than the manifest says")
-
-
-class _Damaged(OSError):
-    """What arrived is not what the manifest describes."""
-
-
-def _open(url: str) -> AbstractContextManager[Readable]:
-    """http(s) by urllib, which reports a missing file and a missing host differently; all else by webdataset."""
-    if is_http(url):
-        request = urllib.request.Request(url, headers={"User-Agent": "spe-dist", "Cache-Control": "no-cache"})
-        return urllib.request.urlopen(request, timeout=TIMEOUT_S)
-    if url.startswith("pipe:"):
-        return open_pipe(url.removeprefix("pipe:"))
-    from webdataset import gopen
-
-    return gopen(url, "rb")
-
-
-def _with_attempts(url: str, action: Callable[[], Result]) -> Result:
-    failures = (OSError, EOFError, http.client.HTTPException, subprocess.SubprocessError)
-    pause_s = FIRST_PAUSE_S
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            return action()
-        except ValueError as error:
-            raise DataError(
-                f"{url} cannot be opened: {error}; give a folder, or a URL that webdataset opens"
-            ) from error
-        except urllib.error.HTTPError as error:
-            final = error.code in (401, 403, 404, 410)
-            if final or attempt == ATTEMPTS:
-                raise DataError(f"{url} cannot be fetched: the server answered {error.code} {error.reason}") from error
-        except TooLarge as error:
-            raise DataError(
-                f"{url} sends {error}, by the manifest or as a limit; this is not what the manifest describes"
-            ) from error
-        except failures as error:
-            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-                raise DataError(
-                    f"{url} does not fit into the cache: no space left; free some or set cache_dir"
-                ) from error
-            if attempt == ATTEMPTS:
-                raise DataError(f"{url} cannot be fetched ({ATTEMPTS} attempts): {error}") from error
-        time.sleep(pause_s)
-        pause_s *= 2
-    raise AssertionError("unreachable")
+            raise OSError(f"its {received:,} bytes have another checksum than the manifest says")

@@ -6,13 +6,13 @@ WebDataset skips damaged tars in silence, so each shard is also read through it 
 from __future__ import annotations
 
 import tarfile
-import zlib
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from spe_dist.data.shards.blocks import Block
 from spe_dist.data.shards.manifest import SPLITS, TOKENIZER_FOLDER, Manifest, ShardEntry
+from spe_dist.data.shards.sources import fault_of
 from spe_dist.errors import DataError
 from spe_dist.utils.files import file_sha256
 from spe_dist.utils.wording import how_many
@@ -48,17 +48,19 @@ class VerifyReport:
         )
 
 
-def verify_shards(folder: Path, manifest: Manifest, missing: Mapping[str, str] | None = None) -> VerifyReport:
-    """Check all splits in `folder`; `missing` names shards that could not be fetched, and why."""
+def verify_shards(folder: Path, manifest: Manifest, shard_file: Callable[[ShardEntry], Path]) -> VerifyReport:
+    """Check all splits in `folder`; `shard_file` gives a shard's file, or a DataError why it cannot be fetched."""
     report = VerifyReport()
     listed = set()
     for shards in manifest.splits.values():
         for shard in shards:
             listed.add(shard.name)
-            if missing and shard.name in missing:
-                report.problems.append(missing[shard.name])
+            try:
+                file = shard_file(shard)
+            except DataError as error:
+                report.problems.append(str(error))
             else:
-                _verify_shard(folder / shard.name, shard, manifest, report)
+                _verify_shard(file, shard, manifest, report)
     for path in sorted(path for split in SPLITS for path in folder.glob(f"{split}-*.tar")):
         if path.name not in listed:
             report.problems.append(f"{path.name}: a shard that the manifest does not list; remove it")
@@ -90,8 +92,8 @@ def _block_problems(path: Path, shard: ShardEntry, manifest: Manifest, report: V
         for entry in shard.blocks:
             file.seek(entry.offset)
             data = file.read(entry.bytes)
-            if len(data) != entry.bytes or zlib.crc32(data) != entry.crc32:
-                problems.append(f"{entry.member}: {'cut short' if len(data) < entry.bytes else 'damaged (checksum)'}")
+            if fault := fault_of(data, entry):
+                problems.append(f"{entry.member}: {fault}")
                 continue
             try:
                 block = Block.from_bytes(data)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,12 +17,6 @@ from spe_dist.errors import DataError
 # What version 1 of the format gave for the shards of the fixture `random_shards`; runs over such shards resume by it.
 HASH_OF_RANDOM_SHARDS = "e7e582e1b0ae948bd175d6fa0703bcf7bb6aa8482c860444bcd07bbcb43c5b0e"
 SPECIAL = {"cls_id": 2, "sep_id": 3, "mask_id": 4, "pad_id": 0, "unk_id": 1}
-
-
-@pytest.fixture
-def shards(random_shards, tmp_path) -> Path:
-    """A copy that a test may damage."""
-    return Path(shutil.copytree(random_shards, tmp_path / "shards"))
 
 
 def change(folder: Path, edit) -> None:
