@@ -150,9 +150,23 @@ def compare_recomputed(size: str, sentences: int, rounds: int) -> tuple[Comparis
     return in_turn(lambda: run(True), lambda: run(False), rounds), peak, plain_peak
 
 
+def compare_dropout(size: str, sentences: int, rounds: int) -> Comparison:
+    """Query, keys and backward with dropout drawn from keys of the slots, and from torch's generator."""
+    config = Work(size, {"global_batch_sentences": sentences}).config()
+    encoder = load_encoder(None, config.model, VOCABULARY, config.train.seed).encoder
+    model = build_pretraining_model(config, encoder).train()
+    keys, batch = build_key_encoder(model, config), _batch(config)
+    copies = config.corruption.permutations
+
+    def by_slot() -> None:
+        _forward_and_backward(model, keys, batch.with_dropout_keys(0, 0, 0, sentences, copies))
+
+    return in_turn(by_slot, lambda: _forward_and_backward(model, keys, batch), rounds)
+
+
 def _for_all_tokens(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    def encode(*inputs: Any, kept_N: Tensor) -> Tensor:
-        return forward(*inputs).index_select(0, kept_N)
+    def encode(*inputs: Any, kept_N: Tensor, **more: Any) -> Tensor:
+        return forward(*inputs, **more).index_select(0, kept_N)
 
     return encode
 

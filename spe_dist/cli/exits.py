@@ -90,6 +90,7 @@ def run_training(program: Callable[[], int]) -> int:
     try:
         return _status_of(program)
     except (SpeError, TrainingFailure, DivergenceError) as error:
+        _stop_watching()
         if _rank() != "0":
             time.sleep(OTHER_RANKS_WAIT_S)
         _report(str(error))
@@ -153,6 +154,13 @@ def _flush() -> None:
 def _drop_output() -> None:
     """Send what standard output still holds nowhere: writing it would fail again when Python ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _stop_watching() -> None:
+    """No longer look for ranks that do not arrive: this one leaves for a reason of its own."""
+    attendance = sys.modules.get("spe_dist.distributed.attendance")
+    if attendance is not None:
+        attendance.close_all()
 
 
 def _connection_lost(error: RuntimeError) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from spe_dist.config import shared as config_shared
-from spe_dist.config.shared import NetworkConfig, RunConfig, check_bounds, check_network, setting
+from spe_dist.config.shared import NetworkConfig, RunConfig, check_bounds, check_network, check_rollback, setting
 from spe_dist.errors import ConfigError
 
 
@@ -146,6 +146,7 @@ class FinetuneConfig:
             ConfigError: for the first setting that is out of range or contradicts another.
         """
         check_bounds(self)
+        check_rollback(self.train.rollback_on_spike)
         check_network(self.model, self.model.start)
 
     def require_inputs(self) -> None:

@@ -11,7 +11,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from spe_dist.config.shared import NetworkConfig, OptimizerConfig, RunConfig, check_bounds, check_network, setting
+from spe_dist.config.shared import (
+    NetworkConfig,
+    OptimizerConfig,
+    RunConfig,
+    check_bounds,
+    check_network,
+    check_rollback,
+    setting,
+)
 from spe_dist.errors import ConfigError
 
 
@@ -113,6 +121,11 @@ class MocoConfig:
     average: Literal["sharded", "replicated"] = setting(
         "sharded", "'sharded': each rank averages its slice and all gather; 'replicated': every rank averages all"
     )
+    key_weights: Literal["auto", "whole", "sharded"] = setting(
+        "auto",
+        "'whole': every rank has the key encoder's weights; 'sharded': its slice, and each layer is gathered when "
+        "it is used; auto: sharded at ZeRO stage 3 where the average is",
+    )
 
 
 @dataclass(frozen=True)
@@ -165,9 +178,13 @@ class Config:
             ConfigError: for the first setting that is out of range or contradicts another.
         """
         check_bounds(self)
+        check_rollback(self.train.rollback_on_spike)
         if not (self.objectives.tbo or self.objectives.spo or self.objectives.cspo):
             raise ConfigError("tbo, spo and cspo are all off: nothing would be trained; switch one on")
         check_network(self.model, self.model.encoder)
+        if self.moco.key_weights == "sharded" and (self.moco.average == "replicated" or self.train.compile):
+            other = "compile=true" if self.train.compile else "average=replicated"
+            raise ConfigError(f"key_weights=sharded does not go with {other}; choose key_weights=whole, or change that")
         if self.train.steps == 0 and self.train.epochs == 0:
             raise ConfigError("steps=0 and epochs=0: nothing would be trained; set one of them")
         if self.train.steps and self.optimizer.warmup_steps > self.train.steps:

@@ -136,6 +136,11 @@ class RunConfig:
         False, "one rank with weights in float32 trains at the DeepSpeed config's stage 1 or 2, not at stage 0"
     )
     seed: int = setting(0, "seed of all draws", common=True)
+    dropout_seed: Literal["auto", "slot", "rank"] = setting(
+        "auto",
+        "what dropout is seeded by beside step: 'slot': a sentence's place in the batch, so that it is the same on any "
+        "number of ranks and micro-batches; 'rank'; auto: slot on a CPU, rank on a GPU, where slot takes more kernels",
+    )
     checkpoint_every_minutes: float = setting(0.0, "minutes between checkpoints; 0: none by time")
     keep_checkpoints: int = setting(3, "newest checkpoints that are kept", low=1)
     resume: str = setting(
@@ -145,7 +150,20 @@ class RunConfig:
     )
     log_every_steps: int = setting(10, "steps between rows of metrics.jsonl and TensorBoard", low=1)
     max_skipped_steps: int = setting(20, "skipped steps in a row (overflow) that stop the run", low=1)
-    timeout_s: float = setting(1_800.0, "seconds after which a collective without answer ends the run", above=0)
+    skip_sentences: str | None = setting(
+        None,
+        "file of ids of sentences, one a line, that are left out of training; the next sentences take their places. "
+        "none: as in the checkpoint",
+    )
+    rollback_on_spike: float = setting(
+        0.0,
+        "a loss so many times the median of the last 64 steps, or one that is not finite, takes the run back to the "
+        "last checkpoint, leaving out the steps that caused it; 0: off",
+    )
+    max_rollbacks: int = setting(3, "times that a start of a run may go back; after that the run ends")
+    timeout_s: float = setting(
+        1_800.0, "seconds that a rank waits for others, then names those that do not come and ends the run", above=0
+    )
     kernels: Literal["auto", "torch", "apex"] = setting(
         "auto", "fused kernels: the best that is present, or one source"
     )
@@ -178,6 +196,12 @@ def check_bounds(config: Any) -> None:
             if not bounds.contain(value):
                 reason = f" ({why})" if why else ""
                 raise ConfigError(f"{declared.name}={value}: must be {bounds}{reason}")
+
+
+def check_rollback(factor: float) -> None:
+    """A loss that is as usual is no spike. Raises ConfigError."""
+    if 0 < factor <= 1:
+        raise ConfigError(f"rollback_on_spike={factor:g}: must be above 1, such as 2, or 0 to switch it off")
 
 
 def check_network(network: NetworkConfig, start: str | None) -> None:

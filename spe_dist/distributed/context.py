@@ -11,6 +11,7 @@ import os
 import pickle
 import resource
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -19,6 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from spe_dist.distributed.attendance import MARGIN_S, Attendance, close_all
 from spe_dist.distributed.launch import LaunchEnvironment
 from spe_dist.errors import LaunchError
 from spe_dist.utils.memory import tune_memory
@@ -34,8 +36,8 @@ MOST_BROADCASTS = 64  # of one gather of unequal parts
 class Gathering:
     """A gather that may still be under way while other work is done."""
 
-    def __init__(self, works: Sequence[Any], result: Callable[[], Tensor]) -> None:
-        self._works, self._result = list(works), result
+    def __init__(self, works: Sequence[Any], result: Callable[[], Tensor], context: RankContext) -> None:
+        self._works, self._result, self._context = list(works), result, context
 
     @property
     def done(self) -> bool:
@@ -44,8 +46,9 @@ class Gathering:
 
     def wait(self) -> Tensor:
         """The result. On a GPU its stream waits, not the caller."""
-        for work in self._works:
-            work.wait()
+        with self._context.waiting:
+            for work in self._works:
+                work.wait()
         self._works.clear()
         return self._result()
 
@@ -59,6 +62,21 @@ class RankContext:
     local_rank: int
     device: torch.device
     control: Any  # gloo process group for messages that live on the CPU
+    attendance: Attendance | None = None  # None on one rank
+
+    @property
+    def waiting(self) -> AbstractContextManager[None]:
+        """Inside, this rank may wait for others: after timeout_s it says which ones do not come, and ends."""
+        return self.attendance.waiting if self.attendance is not None else nullcontext()
+
+    def doing(self, what: str) -> AbstractContextManager[None]:
+        """Inside, this rank is busy with `what`, as others may have to say of it."""
+        return self.attendance.doing(what) if self.attendance is not None else nullcontext()
+
+    def begin_step(self, step: int) -> None:
+        """The step, counted from 0, that messages on waiting name from here on."""
+        if self.attendance is not None:
+            self.attendance.step = step + 1
 
     @property
     def is_main(self) -> bool:
@@ -69,7 +87,8 @@ class RankContext:
         if self.ranks == 1:
             return tensor
         gathered = tensor.new_empty((self.ranks * tensor.shape[0], *tensor.shape[1:]))
-        _gather_into(gathered, tensor.contiguous())
+        with self.waiting:
+            _gather_into(gathered, tensor.contiguous())
         return gathered
 
     def all_gather_uneven(self, tensor: Tensor, sizes: Sequence[int]) -> Tensor:
@@ -85,19 +104,19 @@ class RankContext:
         """
         assert tensor.dim() == 1 and tensor.shape[0] == sizes[self.rank], (tensor.shape, sizes)
         if self.ranks == 1:
-            return Gathering([], lambda: tensor)
+            return Gathering([], lambda: tensor, self)
         largest = max(sizes)
         if min(sizes) == largest or self.ranks > MOST_BROADCASTS:
             missing = largest - tensor.shape[0]
             padded = torch.nn.functional.pad(tensor, (0, missing)) if missing else tensor.contiguous()
             rows = tensor.new_empty(self.ranks, largest)
             work = _gather_into(rows.view(-1), padded, async_op=True)
-            return Gathering([work], lambda: _without_padding(rows, sizes))
+            return Gathering([work], lambda: _without_padding(rows, sizes), self)
         joined = tensor.new_empty(sum(sizes))
         parts = joined.split(list(sizes))
         parts[self.rank].copy_(tensor)
         works = [dist.broadcast(part, source, async_op=True) for source, part in enumerate(parts) if part.numel()]
-        return Gathering(works, lambda: joined)
+        return Gathering(works, lambda: joined, self)
 
     def exchange_rows(self, rows: Tensor, sizes: Sequence[int]) -> Tensor:
         """[sum of sizes, ...], `sizes[r]` rows for each rank r in rank order -> [ranks, sizes[rank], ...]: those that
@@ -108,7 +127,8 @@ class RankContext:
             return rows[None]
         mine = sizes[self.rank]
         received = rows.new_empty((self.ranks * mine, *rows.shape[1:]))
-        dist.all_to_all_single(received, rows.contiguous(), [mine] * self.ranks, list(sizes))
+        with self.waiting:
+            dist.all_to_all_single(received, rows.contiguous(), [mine] * self.ranks, list(sizes))
         return received.view(self.ranks, mine, *rows.shape[1:])
 
     def all_gather_object(self, value: Any) -> list[Any]:
@@ -116,7 +136,8 @@ class RankContext:
         if self.ranks == 1:
             return [value]
         values: list[Any] = [None] * self.ranks
-        dist.all_gather_object(values, value, group=self.control)
+        with self.waiting:
+            dist.all_gather_object(values, value, group=self.control)
         return values
 
     def broadcast_object(self, value: Any) -> Any:
@@ -124,7 +145,8 @@ class RankContext:
         if self.ranks == 1:
             return value
         holder = [value]
-        dist.broadcast_object_list(holder, src=0, group=self.control)
+        with self.waiting:
+            dist.broadcast_object_list(holder, src=0, group=self.control)
         return holder[0]
 
     def sum_numbers(self, numbers: Sequence[float]) -> list[float]:
@@ -139,18 +161,21 @@ class RankContext:
         if self.ranks == 1:
             return [float(number) for number in numbers]
         tensor = torch.tensor(numbers, dtype=torch.float64)
-        dist.all_reduce(tensor, op=operation, group=self.control)
+        with self.waiting:
+            dist.all_reduce(tensor, op=operation, group=self.control)
         return tensor.tolist()
 
     def all_reduce_sum(self, tensor: Tensor) -> Tensor:
         """The sum over the ranks, in place, on the tensor's device."""
         if self.ranks > 1:
-            dist.all_reduce(tensor, op=dist.ReduceOp.SUM)
+            with self.waiting:
+                dist.all_reduce(tensor, op=dist.ReduceOp.SUM)
         return tensor
 
     def barrier(self) -> None:
         if self.ranks > 1:
-            dist.barrier(group=self.control)
+            with self.waiting:
+                dist.barrier(group=self.control)
 
     def run_on_main(self, function: Callable[[], Any]) -> Any:
         """`function()` on rank 0 only; its value on all ranks. An error on rank 0 is raised on all of them."""
@@ -216,7 +241,7 @@ def start_ranks(environment: LaunchEnvironment, timeout_s: float) -> RankContext
         try:
             dist.init_process_group(
                 backend="nccl" if device.type == "cuda" else "gloo",
-                timeout=timedelta(seconds=timeout_s),
+                timeout=timedelta(seconds=timeout_s + MARGIN_S),
                 device_id=device if device.type == "cuda" else None,
             )
         except dist.DistNetworkError as error:
@@ -231,8 +256,19 @@ def start_ranks(environment: LaunchEnvironment, timeout_s: float) -> RankContext
         ranks=environment.ranks,
         local_rank=environment.local_rank,
         device=device,
-        control=dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_s)),
+        control=dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_s + MARGIN_S)),
+        attendance=_attend(environment, timeout_s) if environment.ranks > 1 else None,
     )
+
+
+def _attend(environment: LaunchEnvironment, timeout_s: float) -> Attendance:
+    """The watch over who arrives, with a connection of its own to the store that the ranks have met at."""
+
+    def connect() -> dist.Store:
+        store = dist.TCPStore(environment.master_addr, environment.master_port, wait_for_workers=False)
+        return dist.PrefixStore("attendance", store)
+
+    return Attendance(connect, environment.rank, environment.ranks, timeout_s, environment.node).start()
 
 
 def _allow_many_files() -> None:
@@ -244,6 +280,9 @@ def _allow_many_files() -> None:
 
 
 def stop_ranks() -> None:
-    """Leave the process group."""
+    """Leave the process group; a collective."""
+    close_all()
     if dist.is_initialized():
+        if dist.get_world_size() > 1:
+            dist.barrier()  # nobody looks into the store of rank 0 any more
         dist.destroy_process_group()

@@ -23,6 +23,8 @@ from spe_dist.utils.wording import how_many
 
 Precision = Literal["float16", "bfloat16", "mixed", "float32"]
 DEFAULT_BUCKET_ELEMENTS = 500_000_000  # DeepSpeed's reduce_bucket_size
+LARGE_MODEL = 500_000_000  # parameters from which stage 3 does not keep what it has gathered
+STAGE3_LIVE = 100_000_000  # gathered parameters that it keeps then
 DTYPES: dict[Precision, torch.dtype] = {  # of the weights that the forward uses
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
@@ -184,15 +186,20 @@ def complete(
     return done
 
 
-def fit_bucket(ds_config: dict[str, Any], parameters: int) -> dict[str, Any]:
-    """The config with a bucket for gradients that is no larger than all of the model's.
+def fit_to_model(ds_config: dict[str, Any], parameters: int) -> dict[str, Any]:
+    """The config with sizes that fit a model of so many parameters, and limits of stage 3 for one that is large.
 
-    DeepSpeed allocates it whole in every micro-batch, by default 500 million elements (2 GB in float32), twice with
-    overlap_comm.
+    DeepSpeed allocates its bucket for gradients whole in every micro-batch, by default 500 million elements (2 GB in
+    float32), twice with overlap_comm: it is no larger than all of the model's. By default stage 3 keeps up to a billion
+    gathered weights, so that none is gathered again for the backward pass; for a large model, where that would be most
+    of it or all, `STAGE3_LIVE`.
     """
-    zero = ds_config["zero_optimization"]
-    bucket = min(zero.get("reduce_bucket_size", DEFAULT_BUCKET_ELEMENTS), max(parameters, 1))
-    return {**ds_config, "zero_optimization": {**zero, "reduce_bucket_size": bucket}}
+    zero = dict(ds_config["zero_optimization"])
+    zero["reduce_bucket_size"] = min(zero.get("reduce_bucket_size", DEFAULT_BUCKET_ELEMENTS), max(parameters, 1))
+    if zero["stage"] == 3 and parameters >= LARGE_MODEL:
+        for limit in ("stage3_max_live_parameters", "stage3_max_reuse_distance"):
+            zero.setdefault(limit, STAGE3_LIVE)
+    return {**ds_config, "zero_optimization": zero}
 
 
 def _fill(section: dict[str, Any], key: str, value: Any, ours: str) -> None:

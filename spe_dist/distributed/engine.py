@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from spe_dist.distributed.context import RankContext
-from spe_dist.distributed.deepspeed_config import DTYPES, Precision, fit_bucket
+from spe_dist.distributed.deepspeed_config import DTYPES, Precision, fit_to_model
 from spe_dist.distributed.fused_checks import fuse_checks
 from spe_dist.distributed.local_gradients import LocalGradients
 from spe_dist.errors import CheckpointError
@@ -61,7 +61,7 @@ class TrainingEngine:
         self.zero_stage: int = ds_config["zero_optimization"]["stage"]
         self._deepspeed = import_deepspeed(context.device.type)
         model = model.to(context.device)
-        ds_config = fit_bucket(ds_config, sum(p.numel() for p in model.parameters() if p.requires_grad))
+        ds_config = fit_to_model(ds_config, sum(_numel(p) for p in model.parameters() if p.requires_grad))
         engine_config = ds_config if self.zero_stage else {**ds_config, "gradient_clipping": 0.0}
         self._engine, *_ = self._deepspeed.initialize(
             model=model, optimizer=make_optimizer(model), config=engine_config, dist_init_required=False
@@ -76,12 +76,16 @@ class TrainingEngine:
 
     def __call__(self, *inputs: Any) -> Any:
         """The model's forward, with the engine's hooks (ZeRO-3 gathers weights in them)."""
-        return self._engine(*inputs)
+        if self.zero_stage < 3:
+            return self._engine(*inputs)
+        with self.context.waiting:
+            return self._engine(*inputs)
 
     def backward(self, loss: Tensor) -> None:
         """Accumulate gradients; the engine divides by accumulation and averages over ranks."""
-        self._begin_backward()
-        self._engine.backward(loss)
+        with self.context.waiting:
+            self._begin_backward()
+            self._engine.backward(loss)
 
     def _begin_backward(self) -> None:
         """What DeepSpeed does at the start of a backward pass, from hooks on the tensors that the forward gave.
@@ -102,7 +106,8 @@ class TrainingEngine:
         local = self._local if self._engine.is_gradient_accumulation_boundary() else None
         if local is not None:
             local.clip()
-        self._engine.step()
+        with self.context.waiting:
+            self._engine.step()
         if local is not None:
             local.clear()
 
@@ -138,7 +143,7 @@ class TrainingEngine:
 
     def n_parameters(self) -> int:
         """How many parameters the model has, whatever the stage."""
-        return sum(getattr(p, "ds_numel", p.numel()) for p in self.module.parameters())
+        return sum(_numel(p) for p in self.module.parameters())
 
     def master_weights(self, all_ranks: bool = False) -> dict[str, Tensor]:
         """Float32 masters by parameter name, on the CPU of rank 0 (others: empty) or of all ranks. Collective."""
@@ -184,6 +189,10 @@ class TrainingEngine:
 
 def _on_cpu(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", torch.float32, copy=True)
+
+
+def _numel(parameter: Tensor) -> int:
+    return getattr(parameter, "ds_numel", parameter.numel())
 
 
 def _full_shape(parameter: Tensor) -> torch.Size:

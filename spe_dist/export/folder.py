@@ -5,6 +5,7 @@ tokenizer files                  transformers.AutoTokenizer
 spe_config.json                  settings of the SPE parts, what was exported and from where
 spe_heads.safetensors            span encoder, span pair encoder and heads, by PretrainingModel's names
 README.md                        the same for people
+SHA256SUMS                       checksums of all but the card, compared when the folder is loaded
 """
 
 from __future__ import annotations
@@ -12,19 +13,24 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
 
+from spe_dist.config.shared import check_bounds
 from spe_dist.data.text.vocabulary import save_tokenizer
 from spe_dist.errors import CheckpointError, ConfigError
 from spe_dist.export.card import model_card
-from spe_dist.export.parts import ENCODER, POOLER, Parts
+from spe_dist.export.parts import ENCODER, POOLER, Encoder, Parts, PoolerOrigin
+from spe_dist.model.loading import first_not_finite, read_bert_config
 from spe_dist.utils.files import atomic_file, atomic_folder, check_free_file, check_free_name, check_space
 from spe_dist.utils.hub import model_folder
+from spe_dist.utils.reading.json_file import read_object, shown
+from spe_dist.utils.reading.sums import SUMS, checked, write_sums
+from spe_dist.utils.wording import one_line
 
 FORMAT_VERSION = 1
 SPE_CONFIG = "spe_config.json"
@@ -34,8 +40,10 @@ CARD = "README.md"
 EXTRACTOR = "extractor.json"  # of a fine-tuned folder, spe_dist/extraction/joint/folder.py
 EXTRACTOR_HEADS = "extractor_heads.safetensors"
 LABELS = "labels.json"
+AGAIN = "convert or copy the folder again"
+MAX_JSON_BYTES = 8 << 20
 NOT_TOKENIZER = frozenset(
-    {"config.json", "start.json", "pooler.safetensors", MODEL, SPE_CONFIG, HEADS, CARD}
+    {"config.json", "start.json", "pooler.safetensors", MODEL, SPE_CONFIG, HEADS, CARD, SUMS}
     | {EXTRACTOR, EXTRACTOR_HEADS, LABELS}
 )
 
@@ -48,6 +56,7 @@ def write_folder(parts: Parts, output: str | Path, overwrite: bool = False) -> N
     with atomic_folder(output) as folder:
         fill_folder(parts, folder)
         (folder / CARD).write_text(model_card(parts), encoding="utf-8")
+        write_sums(folder)
 
 
 def fill_folder(parts: Parts, folder: Path) -> None:
@@ -80,6 +89,12 @@ def read_folder(source: str | Path) -> Parts:
         CheckpointError: it is not one, is damaged or cannot be reached.
     """
     folder = find_folder(source)
+    with checked(folder):
+        return read_parts(folder)
+
+
+def read_parts(folder: Path) -> Parts:
+    """As `read_folder`, without comparing the checksums: for a block of `checked` that reads more of the folder."""
     if not (folder / SPE_CONFIG).is_file():
         raise CheckpointError(
             f"{folder} is not an exported folder (no {SPE_CONFIG}); spe export CHECKPOINT OUTPUT makes one"
@@ -90,13 +105,15 @@ def read_folder(source: str | Path) -> Parts:
             f"{folder}/{SPE_CONFIG} has format_version={document.get('format_version')}, this program reads "
             f"{FORMAT_VERSION}; convert the checkpoint again"
         )
+    _check_description(document, folder / SPE_CONFIG)
+    bert_config = _read_config(folder)
     bert = {f"{ENCODER}{name}": tensor for name, tensor in load_tensors(folder / MODEL).items()}
     in_model = document["pooler"]["part_of_spe"]
     pooler = {} if in_model else {k.removeprefix(ENCODER): bert.pop(k) for k in list(bert) if k.startswith(POOLER)}
     parts = Parts(
         weights=bert | load_tensors(folder / HEADS),
         settings=document["settings"],
-        bert_config=read_json(folder / "config.json"),
+        bert_config=bert_config,
         pooler=pooler,
         pooler_origin=document["pooler"]["origin"],
         tokenizer=folder,
@@ -104,20 +121,46 @@ def read_folder(source: str | Path) -> Parts:
         facts=document["facts"],
     )
     try:
-        parts.config  # noqa: B018 - settings of another version are found here
+        check_bounds(parts.config)  # settings of another version are found here, too
     except ConfigError as error:
-        raise CheckpointError(f"{folder}/{SPE_CONFIG}: {error}") from None
+        raise CheckpointError(f"{folder}/{SPE_CONFIG}: {error}; {AGAIN}") from None
     return parts
 
 
-def load_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file, on the CPU. Raises CheckpointError."""
+def _read_config(folder: Path) -> dict[str, Any]:
     try:
-        return safetensors.torch.load_file(path)
+        return read_bert_config(folder).to_dict()
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from None
+
+
+def _check_description(document: dict[str, Any], path: Path) -> None:
+    """Check that `spe_config.json` has what `_describe` writes. Raises CheckpointError."""
+    pooler = document.get("pooler")
+    faults = {
+        "settings": not isinstance(document.get("settings"), dict),
+        "facts": not isinstance(document.get("facts"), dict),
+        "encoder": document.get("encoder") not in get_args(Encoder),
+        "pooler": not isinstance(pooler, dict)
+        or pooler.get("origin") not in get_args(PoolerOrigin)
+        or not isinstance(pooler.get("part_of_spe"), bool),
+    }
+    for name, is_fault in faults.items():
+        if is_fault:
+            raise CheckpointError(f"{path}: {name} is {shown(document.get(name))}, which cannot be; {AGAIN}")
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file, on the CPU, every number of them finite. Raises CheckpointError."""
+    try:
+        tensors = safetensors.torch.load_file(path)
     except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing; the folder is incomplete, convert or copy it again") from None
-    except (safetensors.SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}); it is damaged, convert or copy it again") from None
+        raise CheckpointError(f"{path} is missing; the folder is incomplete, {AGAIN}") from None
+    except (safetensors.SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path} cannot be read ({one_line(error)}); it is damaged, {AGAIN}") from None
+    if name := first_not_finite(tensors):
+        raise CheckpointError(f"{path}: {name} holds numbers that are not finite; {AGAIN}, or train it again")
+    return tensors
 
 
 def save_state_dict(parts: Parts, file: str | Path, overwrite: bool = False) -> None:
@@ -167,10 +210,8 @@ def write_json(path: Path, document: dict[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object of a folder. Raises CheckpointError."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}); convert or copy the folder again") from None
-    if not isinstance(document, dict):
-        raise CheckpointError(f"{path} holds no mapping; convert or copy the folder again")
-    return document
+        return read_object(path, AGAIN, CheckpointError, MAX_JSON_BYTES)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is missing; the folder is incomplete, {AGAIN}") from None

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn import init
+from torch.overrides import TorchFunctionMode
 from transformers import BertConfig
 
 from spe_dist.config.loading import resolve
 from spe_dist.config.pretraining import Config
-from spe_dist.errors import CheckpointError
+from spe_dist.errors import CheckpointError, SpeError
 from spe_dist.export.folder import read_folder, tokenizer_files, write_folder
 from spe_dist.export.parts import POOLER, SPE, Parts, differing, exported_settings, parts_of
 from spe_dist.model.encoder import PackedBertEncoder
 from spe_dist.model.heads import TokenBoundaryHead
 from spe_dist.model.spe import PretrainingModel, SpeModel, build_pretraining_model, build_spe_model
+from spe_dist.utils.wording import one_line
+
+Module = TypeVar("Module", bound=torch.nn.Module)
+DRAWING = frozenset({init.normal_, init.uniform_, init.kaiming_uniform_, Tensor.normal_, Tensor.uniform_})
 
 
 def spe_model_of(parts: Parts) -> SpeModel:
     """The module that `parts` describe, with their weights."""
-    with torch.random.fork_rng(devices=[]):  # start values are overwritten, the caller's random numbers stay
-        spe = build_spe_model(parts.config, empty_encoder(parts))
-    fill(spe, {k.removeprefix(SPE): v for k, v in parts.weights.items() if k.startswith(SPE)}, "span pair encoder")
-    return spe.eval()
+    weights = {k.removeprefix(SPE): v for k, v in parts.weights.items() if k.startswith(SPE)}
+    return filled(lambda: build_spe_model(parts.config, empty_encoder(parts)), weights, "span pair encoder").eval()
 
 
 def load_pretraining_model(folder: str | Path) -> PretrainingModel:
@@ -36,11 +41,13 @@ def pretraining_model_of(parts: Parts) -> PretrainingModel:
     """The pre-training model that `parts` describe, with their weights, in eval mode."""
     positions = parts.bert_config["max_position_embeddings"]
     config = resolve([parts.settings, {"max_pieces": min(Config().data.max_pieces, positions)}])
-    with torch.random.fork_rng(devices=[]):
+
+    def build() -> PretrainingModel:
         model = build_pretraining_model(config, empty_encoder(parts))
         _fit_decoder(model, parts.weights)
-    fill(model, parts.weights, "pre-training model")
-    return model.eval()
+        return model
+
+    return filled(build, parts.weights, "pre-training model").eval()
 
 
 def save_pretraining_model(
@@ -73,9 +80,48 @@ def _fit_decoder(model: PretrainingModel, weights: dict[str, Tensor]) -> None:
     )
 
 
+def filled(build: Callable[[], Module], weights: dict[str, Tensor], what: str) -> Module:
+    """The module that `build` makes, with exactly these weights: nothing is drawn, and no memory taken for other sizes.
+
+    Raises:
+        CheckpointError: settings and weights do not fit, or the settings are none that a module can have.
+    """
+    check_fit(shapes_of(build, what), weights, what)
+    with NothingDrawn():
+        module = build()
+    module.load_state_dict(weights)
+    return module
+
+
+def shapes_of(build: Callable[[], torch.nn.Module], what: str) -> dict[str, Tensor]:
+    """The state of the module that `build` makes, without its numbers. Raises CheckpointError as `filled`."""
+    try:
+        with torch.device("meta"), NothingDrawn():
+            return build().state_dict()
+    except SpeError:
+        raise
+    except (RuntimeError, ArithmeticError, TypeError, ValueError, AssertionError) as error:
+        raise CheckpointError(f"the {what} cannot have these settings ({one_line(error)}); convert it again") from None
+
+
+class NothingDrawn(TorchFunctionMode):
+    """Parameters of modules keep whatever memory holds: for modules that are filled as a whole."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in DRAWING:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
 def fill(module: torch.nn.Module, weights: dict[str, Tensor], what: str) -> None:
     """Load exactly these weights. CheckpointError, with `what` for the module, where names or shapes differ."""
-    expected = module.state_dict()
+    check_fit(module.state_dict(), weights, what)
+    module.load_state_dict(weights)
+
+
+def check_fit(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor], what: str) -> None:
+    """Check that weights are those of a module: no name more or less, every shape. Raises CheckpointError."""
     missing, unknown, unlike = differing(expected, weights)
     if missing:
         heads = sorted({name.split(".")[0] for name in missing} & {"tbo_head", "spo_head"})
@@ -90,4 +136,3 @@ def fill(module: torch.nn.Module, weights: dict[str, Tensor], what: str) -> None
         raise CheckpointError(
             f"weights and settings of the {what} do not fit: {'; '.join(faults[:3])}; convert it again"
         )
-    module.load_state_dict(weights)

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from spe_dist.data.text.vocabulary import load_tokenizer
 from spe_dist.export.encode import Encoded, Pair, Span, encode
-from spe_dist.export.folder import find_folder, read_folder, write_folder
+from spe_dist.export.folder import find_folder, read_parts, write_folder
 from spe_dist.export.loading import has_tokenizer, spe_model_of
 from spe_dist.export.parts import SPE, Parts, on_cpu
 from spe_dist.model.spe import SpeModel
+from spe_dist.utils.reading.sums import checked
 
 
 class SpanPairEncoder:
@@ -38,9 +39,10 @@ class SpanPairEncoder:
             CheckpointError: the folder is not an exported one, is damaged or cannot be reached.
         """
         folder = find_folder(folder)
-        parts = read_folder(folder)
-        tokenizer = load_tokenizer(folder) if has_tokenizer(folder) else None
-        return cls(spe_model_of(parts), tokenizer, parts)
+        with checked(folder):
+            parts = read_parts(folder)
+            tokenizer = load_tokenizer(folder) if has_tokenizer(folder) else None
+            return cls(spe_model_of(parts), tokenizer, parts)
 
     def to(self, device: str | torch.device) -> SpanPairEncoder:
         """The same object, its weights on `device`."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import torch
 from torch import Tensor
 
 from spe_dist.config.finetuning import FinetuneConfig
+from spe_dist.data.batches.replacing import Replacements
 from spe_dist.errors import ConfigError, DataError
 from spe_dist.extraction.corpora.corpus import Corpus, Labels, Sentence
 from spe_dist.extraction.formats import read_corpus
@@ -136,10 +139,15 @@ class TrainingData:
     config: FinetuneConfig
     epochs: int
     notices: Counter[str]  # what the model cannot represent, counted
+    left_out: tuple[int, ...] = ()  # numbers of sentences in the training file that are not trained
 
     @property
     def n_sentences(self) -> int:
         return len(self.examples)
+
+    @functools.cached_property
+    def most_windows(self) -> int:
+        return max(len(example.windows) for example in self.examples)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -152,20 +160,42 @@ class TrainingData:
     def batch(self, step: int, rank: int, ranks: int) -> tuple[ExtractionBatch, Tensor, int]:
         """This rank's part of a step: the batch, whether each sentence takes gold entities, sentences of all ranks."""
         sampling, epoch = self.config.sampling, step // self.steps_per_epoch
-        whole_B = self._whole_batch(step)
+        whole_B, _ = self._whole_batch(step)
         mine_B = part_of_rank(whole_B, rank, ranks)
         probability = gold_probability(epoch, sampling.gold_epochs, sampling.gold_decay)
-        gold_B = draw_gold(self.numbers_N[mine_B], probability, self.config.train.seed, epoch)
-        return collate([self.examples[i] for i in mine_B]), torch.from_numpy(gold_B), len(whole_B)
+        seed = self.config.train.seed
+        gold_B = draw_gold(self.numbers_N[mine_B], probability, seed, epoch)
+        first_slot = sum(len(part_of_rank(whole_B, other, ranks)) for other in range(rank))
+        batch = collate([self.examples[i] for i in mine_B])
+        batch = batch.with_dropout_keys(seed, step, first_slot, len(whole_B), self.most_windows)
+        return batch, torch.from_numpy(gold_B), len(whole_B)
 
     def sentence_ids(self, step: int, rank: int, ranks: int) -> list[int]:
         """Numbers, in the training file, of the sentences of this rank's part of a step."""
-        return self.numbers_N[part_of_rank(self._whole_batch(step), rank, ranks)].tolist()
+        return self.numbers_N[part_of_rank(self._whole_batch(step)[0], rank, ranks)].tolist()
 
-    def _whole_batch(self, step: int) -> np.ndarray:
+    def replaced(self, step: int) -> int:
+        """Sentences of a step, on all ranks, that stand in the place of one that is left out."""
+        return int(self._whole_batch(step)[1].sum())
+
+    @cached_property
+    def _replacements(self) -> Replacements:
+        return Replacements(np.flatnonzero(np.isin(self.numbers_N, self.left_out)), self.n_sentences)
+
+    def _whole_batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """(examples, whether each stands in the place of another)."""
         epoch, place = divmod(step, self.steps_per_epoch)
         train = self.config.train
-        return epoch_batches(self.n_sentences, train.batch_sentences, train.seed, epoch)[place]
+        return self._replacements(epoch_batches(self.n_sentences, train.batch_sentences, train.seed, epoch)[place])
+
+    def without(self, left_out: Sequence[int]) -> TrainingData:
+        """The same with sentences left out. Raises ConfigError where none would be left."""
+        if len(left_out) and np.isin(self.numbers_N, left_out).all():
+            raise ConfigError(
+                f"skip_sentences={self.config.train.skip_sentences} leaves none of the {self.n_sentences:,} training "
+                "sentences; name fewer"
+            )
+        return replace(self, left_out=tuple(left_out))
 
 
 def prepare_training(config: FinetuneConfig, corpora: Corpora, tokenizer: Any, max_pieces: int) -> TrainingData:

@@ -21,6 +21,7 @@ from spe_dist.finetuning.learning_rates import RateGroups, uncorrected_factor
 from spe_dist.finetuning.step import WEIGHTS, FinetuneStep
 from spe_dist.training.journal import Journal
 from spe_dist.training.metrics import add_losses, ratio
+from spe_dist.training.resume import ResumePoint
 from spe_dist.training.schedule import Schedule
 from spe_dist.training.terms import StepOutcome
 
@@ -55,9 +56,11 @@ class Finetuner:
         best: Best,
         evaluate: Callable[[], Scores | None],
         keep_model: Callable[[int, Scores | None], None],
+        recover: Callable[[UnstableTraining], ResumePoint],
     ) -> None:
         """`schedule`: of the factor, 0 to 1, by which all peaks of `rates` are multiplied. `evaluate`: scores of dev,
-        None without dev, and where a rank was asked to stop meanwhile.
+        None without dev, and where a rank was asked to stop meanwhile. `recover`: takes model, OUTPUT/model and journal
+        back to before a failure, or raises it.
         """
         self.config = config
         self.step = step
@@ -68,20 +71,25 @@ class Finetuner:
         self.best = best
         self.evaluate = evaluate
         self.keep_model = keep_model
+        self.recover = recover
 
     def run(self) -> bool:
         """Train; True where training has ended, False where the run was asked to stop and has saved."""
         self.step.engine.train()
-        try:
-            self._train()
-        except UnstableTraining as failure:
-            self.journal.report(failure, action="ended")
-            raise
-        return self._ended()
+        while True:
+            try:
+                self._train()
+                return self._ended()
+            except UnstableTraining as failure:
+                self.best = Best(**self.recover(failure).state["best"])
 
     def _train(self) -> None:
         self._end_epoch()  # of a run that was stopped between its last step and its evaluation
         while not self._ended() and not self.journal.agreement.stop:
+            if self.journal.next_is_left_out():
+                self.journal.leave_out()
+                self._between_steps()
+                continue
             began = time.monotonic()
             position, context = self.journal.position, self.step.context
             batch, gold_entities, sentences = self.data.batch(position.step, context.rank, context.ranks)
@@ -121,7 +129,10 @@ class Finetuner:
             "head_learning_rate": factor * optimizer.head_learning_rate,
         }
         context = self.step.context
-        ids = self.data.sentence_ids(self.journal.position.step, context.rank, context.ranks)
+        step = self.journal.position.step
+        ids = self.data.sentence_ids(step, context.rank, context.ranks)
+        if self.journal.left_out.sentences:
+            local = {**local, "replaced_sentences": float(self.data.replaced(step)) / context.ranks}
         self.journal.add(outcome, step_s, row, local, ids)
 
     def _between_steps(self) -> None:

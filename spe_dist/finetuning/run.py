@@ -38,6 +38,8 @@ from spe_dist.finetuning.loop import Best, Finetuner, finish_row
 from spe_dist.finetuning.results import Training, describe_finished, finished_scores, write_results
 from spe_dist.finetuning.start import StartNetwork, check_windows, open_start
 from spe_dist.finetuning.step import WEIGHTS, FinetuneStep
+from spe_dist.training.health.choose_left_out import choose_left_out
+from spe_dist.training.health.left_out import LeftOut
 from spe_dist.training.journal import Journal
 from spe_dist.training.metrics import MetricLog
 from spe_dist.training.progress import duration
@@ -74,8 +76,14 @@ def run_finetuning(
         for line in publish(config, context):
             print(line, flush=True)
         return True
-    choose = partial(resume.choose_start, config, context, run.checkpoints, dict(run_state))
-    point, best = choose()
+    asked = dict(run_state)
+
+    def choose() -> tuple[ResumePoint, LeftOut, Best]:
+        point, best = resume.choose_start(config, context, run.checkpoints, asked)
+        return *choose_left_out(config.train, point, context, range(corpora.train.n_sentences)), best
+
+    point, left_out, best = choose()
+    data = data.without(left_out.sentences)
     ds_config, point = settle_stage(config.train, ds_config, precision, context.ranks, point)
     run_state["zero_stage"] = ds_config["zero_optimization"]["stage"]
     model_folder = run.output / MODEL_FOLDER
@@ -86,12 +94,13 @@ def run_finetuning(
     engine, rates = build_engine(config, model, ds_config, precision, context)
     resume.restore(point, engine)
     if not run.claim(point):
-        point, best = choose()
+        point, left_out, best = choose()
+        data = data.without(left_out.sentences)
         resume.restore(point, engine)
     if point.checkpoint is not None:
         context.run_on_main(partial(resume.restore_model, point.checkpoint, model_folder))
     run.write_settings()
-    journal = _journal(run, engine, point, best, data, run_state)
+    journal = _journal(run, engine, point, best, data, left_out, run_state)
     journal.say(*opening_lines(run, engine, start, corpora, data, plan), *point.notes)
     maker = ExampleMaker(start.tokenizer, None, max_pieces, config.data.context_pieces)
     evaluation = Evaluation(maker, context, config.data.symmetric, product_dtype(precision))
@@ -103,9 +112,14 @@ def run_finetuning(
             lambda: save_extractor(model_folder, plain, start.tokenizer, corpora.labels, settings, facts)
         )
 
+    def go_back(to: ResumePoint) -> None:
+        assert to.checkpoint is not None
+        resume.restore(to, engine)
+        context.run_on_main(partial(resume.restore_model, to.checkpoint, model_folder))
+
     trainer = Finetuner(
         config=config,
-        step=FinetuneStep(engine, context, config.train.seed),
+        step=FinetuneStep(engine, context, config.train.seed, config.train.dropout_seed),
         rates=rates,
         schedule=Schedule.of(config.optimizer, data.total_steps, peak=1.0),
         data=data,
@@ -113,6 +127,7 @@ def run_finetuning(
         best=best,
         evaluate=_evaluator(engine, plain, evaluation, corpora, lambda: run.stop.requested),
         keep_model=keep_model,
+        recover=run.recovery(journal, go_back),
     )
     freeze_garbage_collector()
     finished = trainer.run()
@@ -158,7 +173,13 @@ def publish(config: FinetuneConfig, context: RankContext) -> list[str]:
 
 
 def _journal(
-    run: Run, engine: TrainingEngine, point: ResumePoint, best: Best, data: TrainingData, run_state: Mapping[str, Any]
+    run: Run,
+    engine: TrainingEngine,
+    point: ResumePoint,
+    best: Best,
+    data: TrainingData,
+    left_out: LeftOut,
+    run_state: Mapping[str, Any],
 ) -> Journal:
     log = MetricLog(
         run.output,
@@ -175,6 +196,7 @@ def _journal(
         terms=WEIGHTS,
         write_checkpoint=resume.checkpoint_writer(data.config, run.context, engine, run.output / MODEL_FOLDER),
         state_pieces=engine.state_pieces,
+        left_out=left_out,
         run_state=run_state,
         rates="learning_rate and head_learning_rate",
     )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from torch import Tensor
 
 from spe_dist.distributed.context import RankContext
 from spe_dist.distributed.engine import TrainingEngine
 from spe_dist.extraction.joint.batch import ExtractionBatch
-from spe_dist.training.terms import StepOutcome, add_sums, seed_dropout, total
+from spe_dist.training.terms import StepOutcome, add_sums, seed_dropout, seeds_by_slot, total
 
 WEIGHTS = {"detection": 1.0, "typing": 1.0, "relation": 1.0}  # METHOD: loss = detection + typing + relation
 
@@ -17,10 +18,11 @@ WEIGHTS = {"detection": 1.0, "typing": 1.0, "relation": 1.0}  # METHOD: loss = d
 class FinetuneStep:
     """Runs batches through the engine; each rank has its share of a batch as one micro-batch."""
 
-    def __init__(self, engine: TrainingEngine, context: RankContext, seed: int) -> None:
+    def __init__(self, engine: TrainingEngine, context: RankContext, seed: int, dropout_seed: str = "auto") -> None:
         self.engine = engine
         self.context = context
         self.seed = seed
+        self.by_slot = seeds_by_slot(dropout_seed, context.device)
 
     def __call__(self, step: int, rates: Sequence[float], batch: ExtractionBatch, gold_entities: Tensor) -> StepOutcome:
         """Train on this rank's part of a batch. `rates`: one for each parameter group.
@@ -29,7 +31,10 @@ class FinetuneStep:
         result does not depend on how the batch is cut. How many there are is known after the forward only: spans and
         pairs are chosen by what the model predicts.
         """
-        seed_dropout(self.seed, step, self.context.rank)
+        seed_dropout(self.seed, step, 0 if self.by_slot else self.context.rank)
+        if not self.by_slot:
+            batch = replace(batch, dropout_keys=None)
+        self.context.begin_step(step)
         self.engine.set_learning_rates(rates)
         outputs = self.engine(batch.to(self.context.device), gold_entities)
         terms = outputs.terms

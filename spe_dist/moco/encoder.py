@@ -1,7 +1,8 @@
 """The key encoder: a module outside the engine whose weights are the moving average of the query's.
 
 Each rank averages the intervals of the flat parameter vector that it reads anyway ("sharded"), or everything
-("replicated"); either way all ranks end with bit-equal weights in the key module.
+("replicated"); either way all ranks end with bit-equal weights in the key module, or in the part in use where that is
+sharded too.
 
 Legend of the shape suffixes:
     P numbers that this rank averages, F numbers of the whole flat vector joined in rank order
@@ -9,6 +10,7 @@ Legend of the shape suffixes:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
 import torch
@@ -17,6 +19,7 @@ from torch import Tensor, nn
 from spe_dist.errors import CheckpointError
 from spe_dist.moco.average import KeyAverage
 from spe_dist.moco.layout import FlatLayout, Interval, ParameterSlice, WeightSource, join
+from spe_dist.moco.sharded_keys import ShardedKeys
 
 
 class Gathering(Protocol):
@@ -71,11 +74,15 @@ class MomentumKeyEncoder:
         average: Literal["sharded", "replicated"] = "sharded",
         query: nn.Module | None = None,
         compiled: bool | None = None,
+        parts: Sequence[nn.Module] | None = None,
     ) -> None:
         """`module`: a copy of the query's module, its parameters whole on this rank, in the type it computes in.
 
         `query`: the module that the source reads from; only its buffers are taken, each time the weights are. Start
         with `start()` or `load_state_dict()`; building is a collective. `compiled`: as `KeyAverage` takes it.
+
+        `parts`: of `module`, in the order of their use, where its weights are to be sharded over the ranks: those of
+        one part are gathered whenever it is called (`ShardedKeys`). The parameters are on `meta` then.
         """
         self._module = module
         self._gathering: Gathering | None = None  # weights on their way into the module
@@ -99,9 +106,19 @@ class MomentumKeyEncoder:
         held = joined_intervals if self.replicated else list(source.intervals)
         self._slices_P = list(self.layout.slices(held))
         self._lengths_F = [s.length for s in self._slices_F]
+        self.sharded = parts is not None
+        if parts is not None:
+            assert not self.replicated and query is not None
+            self._device = next(iter(query.parameters())).device
+            ShardedKeys(module, parts, intervals_by_rank, collectives, self._average_P, self._wire_dtype, self._device)
+            return
         self._targets_F = [
             self._parameters[s.name].detach().view(-1).narrow(0, s.start, s.length) for s in self._slices_F
         ]
+
+    def _average_P(self) -> Tensor:
+        assert self.average is not None, "start() or load_state_dict() comes first"
+        return self.average.average_P
 
     @property
     def module(self) -> nn.Module:
@@ -158,8 +175,8 @@ class MomentumKeyEncoder:
         self._publish()
 
     def named_tensors(self) -> dict[str, Tensor]:
-        """What must be equal on all ranks: the module's parameters and buffers."""
-        return dict(self.module.state_dict())
+        """What must be equal on all ranks: the module's parameters and buffers; of sharded weights the buffers."""
+        return dict(self.module.named_buffers() if self.sharded else self.module.state_dict())
 
     def _home(self) -> torch.device:
         pieces = self.source.pieces()
@@ -176,11 +193,13 @@ class MomentumKeyEncoder:
     def _publish(self) -> None:
         """Bring the average into the key module of every rank, or begin to: one gather in the module's type."""
         assert self.average is not None
-        part_P = self.average.average_P.to(self._wire_dtype).to(self._device)
         if self.query is not None:
             queried = dict(self.query.named_buffers())
             for name, buffer in self._module.named_buffers():
                 buffer.copy_(queried[name])
+        if self.sharded:
+            return
+        part_P = self.average.average_P.to(self._wire_dtype).to(self._device)
         if self.replicated:
             self._write(part_P)
         else:

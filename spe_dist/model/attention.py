@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spe_dist.model.devices import autocast, has_packed_kernels, is_gpu
-from spe_dist.model.dropout import dropout
+from spe_dist.model.dropout import combine, dropout
 
 GROUP_SLACK = 1.3  # a group's longest sequence in tokens, divided by its shortest, at most (plus GROUP_SLACK_TOKENS)
 GROUP_SLACK_TOKENS = 4
@@ -157,30 +157,63 @@ class _Unpad(torch.autograd.Function):
         return grad_RD, None, None
 
 
-def _grouped(q_THD: Tensor, k_THD: Tensor, v_THD: Tensor, padding: PaddingPlan, dropout_p: float) -> Tensor:
+def row_keys(token_keys_T: Tensor, padding: PaddingPlan, n_heads: int) -> Tensor:
+    """int32 [R]: keys of dropout of the padded rows, by token and head."""
+    key_TH = combine(token_keys_T[:, None], torch.arange(n_heads, device=token_keys_T.device))
+    return key_TH.flatten().index_select(0, padding.source_of_row_R)
+
+
+def _grouped(
+    q_THD: Tensor,
+    k_THD: Tensor,
+    v_THD: Tensor,
+    padding: PaddingPlan,
+    dropout_p: float,
+    keys_R: Tensor | None = None,
+) -> Tensor:
     n_heads, head_size = q_THD.shape[1:]
     shapes = [(group.n_sequences, n_heads, group.longest, head_size) for group in padding.groups]
     row_counts = [math.prod(shape[:3]) for shape in shapes]
     q_RD, k_RD, v_RD = (_Pad.apply(x, padding).split(row_counts) for x in (q_THD, k_THD, v_THD))
+    keys = [None] * len(shapes) if keys_R is None else keys_R.split(row_counts)
     outputs_RD = [
-        _padded(q.view(shape), k.view(shape), v.view(shape), group.mask_G11L, dropout_p).flatten(0, 2)
-        for group, shape, q, k, v in zip(padding.groups, shapes, q_RD, k_RD, v_RD, strict=True)
+        _padded(q.view(shape), k.view(shape), v.view(shape), group.mask_G11L, dropout_p, key).flatten(0, 2)
+        for group, shape, q, k, v, key in zip(padding.groups, shapes, q_RD, k_RD, v_RD, keys, strict=True)
     ]
     return _Unpad.apply(torch.cat(outputs_RD).to(q_THD.dtype), padding, n_heads)
 
 
-def _padded(q_GHLD: Tensor, k_GHLD: Tensor, v_GHLD: Tensor, mask_G11L: Tensor | None, dropout_p: float) -> Tensor:
+def _padded(
+    q_GHLD: Tensor,
+    k_GHLD: Tensor,
+    v_GHLD: Tensor,
+    mask_G11L: Tensor | None,
+    dropout_p: float,
+    keys_R: Tensor | None = None,
+) -> Tensor:
     dtype = q_GHLD.dtype
-    if q_GHLD.device.type != "cpu" or (dropout_p == 0 and dtype == torch.float32):
+    keyed = dropout_p > 0 and keys_R is not None
+    if (not keyed and q_GHLD.device.type != "cpu") or (dropout_p == 0 and dtype == torch.float32):
         return F.scaled_dot_product_attention(q_GHLD, k_GHLD, v_GHLD, mask_G11L, dropout_p)
     # On a CPU torch computes dropout step by step too, with a dearer draw, and its 16-bit kernel suits long sequences.
-    if q_GHLD.shape[0] * q_GHLD.shape[2] < LARGE_GROUP_TOKENS:
+    if q_GHLD.device.type == "cpu" and q_GHLD.shape[0] * q_GHLD.shape[2] < LARGE_GROUP_TOKENS:
         q_GHLD, k_GHLD, v_GHLD = q_GHLD.float(), k_GHLD.float(), v_GHLD.float()
     scores_GHLL = ((q_GHLD * q_GHLD.shape[-1] ** -0.5) @ k_GHLD.transpose(2, 3)).float()
     if mask_G11L is not None:  # a sum is vectorised, in float32 without a copy, and costs nothing backwards
         scores_GHLL = scores_GHLL.add_(torch.where(mask_G11L, 0.0, -torch.inf))
-    probabilities_GHLL = dropout(scores_GHLL.softmax(dim=-1), dropout_p)
+    probabilities_GHLL = dropout(scores_GHLL.softmax(dim=-1), dropout_p, keys_R)
     return probabilities_GHLL.to(v_GHLD.dtype) @ v_GHLD
+
+
+def borders_by_place(cu_seqlens_Q1: Tensor, place_Q: Tensor, places: int) -> Tensor:
+    """Borders [places + 1] of as many sequences, all but those at `place_Q` (ascending) empty.
+
+    FlashAttention draws the mask of a sequence by its number in the batch. Given the global batch's number, it draws
+    the same mask whatever else is in the micro-batch. An empty sequence costs it next to nothing.
+    """
+    lengths = cu_seqlens_Q1.new_zeros(places + 1)
+    lengths[1 + place_Q] = cu_seqlens_Q1.diff()
+    return lengths.cumsum(0, dtype=cu_seqlens_Q1.dtype)
 
 
 def _flash(q: Tensor, k: Tensor, v: Tensor, cu_seqlens_Q1: Tensor, max_seqlen: int, dropout_p: float) -> Tensor:
@@ -198,9 +231,16 @@ def _varlen(q: Tensor, k: Tensor, v: Tensor, cu_seqlens_Q1: Tensor, max_seqlen: 
 
 
 @torch.compiler.disable  # its groups are others in each batch
-def _by_groups(q_THD: Tensor, k_THD: Tensor, v_THD: Tensor, padding: PaddingPlan, dropout_p: float) -> Tensor:
+def _by_groups(
+    q_THD: Tensor,
+    k_THD: Tensor,
+    v_THD: Tensor,
+    padding: PaddingPlan,
+    dropout_p: float,
+    keys_R: Tensor | None,
+) -> Tensor:
     with autocast(q_THD.device, enabled=False):  # its steps choose their types themselves
-        return _grouped(q_THD, k_THD, v_THD, padding, dropout_p)
+        return _grouped(q_THD, k_THD, v_THD, padding, dropout_p, keys_R)
 
 
 def attention(
@@ -231,8 +271,12 @@ def attend(
     max_seqlen: int,
     dropout_p: float,
     padding: PaddingPlan | None,
+    keys_R: Tensor | None = None,
 ) -> Tensor:
     """`attention` by the backend that `choose_backend` gave; `padding` where that is "grouped".
+
+    `keys_R` (`row_keys`): what dropout is drawn from, in place of torch's generator. For "flash", whose masks come from
+    the generator and the number of a sequence, give it borders with empty sequences (`borders_by_place`).
 
     torch.compile takes the packed kernels into its graphs and leaves them for "grouped".
     """
@@ -241,4 +285,4 @@ def attend(
     if backend == "flash":
         return _flash(q_THD, k_THD, v_THD, cu_seqlens_Q1, max_seqlen, dropout_p)
     assert padding is not None
-    return _by_groups(q_THD, k_THD, v_THD, padding, dropout_p)
+    return _by_groups(q_THD, k_THD, v_THD, padding, dropout_p, keys_R)

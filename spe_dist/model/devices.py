@@ -51,9 +51,12 @@ def autocast(
     return torch.autocast(device.type, dtype=dtype, enabled=enabled)
 
 
-def product_dtype(weight: Tensor) -> torch.dtype:
-    """The type that a linear layer of such weights gives here: autocast's where that is on, else the weights'."""
-    device_type = weight.device.type
+def product_dtype(weight: Tensor, device: torch.device | None = None) -> torch.dtype:
+    """The type that a linear layer of such weights gives here: autocast's where that is on, else the weights'.
+
+    `device`: where it will compute, if the weights are not there yet.
+    """
+    device_type = (device or weight.device).type
     if device_type == "meta":
         return _meta_dtype.get() or weight.dtype
     return torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else weight.dtype

@@ -18,11 +18,13 @@ from torch.utils.checkpoint import checkpoint
 from transformers import BertConfig
 from transformers.activations import ACT2FN
 
+from spe_dist.data.batches.dropout_keys import DropoutKeys
 from spe_dist.errors import ConfigError
-from spe_dist.model.attention import PaddingPlan, attend, choose_backend, plan_padding
+from spe_dist.model.attention import PaddingPlan, attend, borders_by_place, choose_backend, plan_padding, row_keys
 from spe_dist.model.devices import autocast, product_dtype
-from spe_dist.model.dropout import Dropout
+from spe_dist.model.dropout import Dropout, combine, token_keys
 from spe_dist.model.kernels import layer_norm_class
+from spe_dist.model.start.assembly import kept_by, whole
 
 # On a CPU 16-bit products are oneDNN's, which makes a kernel for each shape that it meets: half a millisecond and up to
 # a MiB each. Compiled parts take any number of tokens, but few numbers can be recorded as CUDA graphs. Packed batches
@@ -38,10 +40,27 @@ class Packing:
     """
 
     def __init__(
-        self, cu_seqlens_Q1: Tensor, max_seqlen: int, dtype: torch.dtype, backend: str, padding: PaddingPlan | None
+        self,
+        cu_seqlens_Q1: Tensor,
+        max_seqlen: int,
+        dtype: torch.dtype,
+        backend: str,
+        padding: PaddingPlan | None,
+        keys_T: Tensor | None = None,
+        keys_R: Tensor | None = None,
     ) -> None:
+        """`keys_T`, `keys_R`: of dropout, by token and by row of the padding; of all layers [L + 1, .]."""
         self.cu_seqlens_Q1, self.max_seqlen, self.dtype = cu_seqlens_Q1, max_seqlen, dtype
         self.backend, self.padding = backend, padding
+        self.keys_T, self.keys_R = keys_T, keys_R
+
+    def of_layer(self, number: int) -> Packing:
+        """The same with the keys of layer 0, 1, ...; those of the embeddings come first."""
+        if self.keys_T is None:
+            return self
+        keys_R = None if self.keys_R is None else self.keys_R[number + 1]
+        rest = self.cu_seqlens_Q1, self.max_seqlen, self.dtype, self.backend, self.padding
+        return Packing(*rest, self.keys_T[number + 1], keys_R)
 
 
 def check_config(config: BertConfig) -> None:
@@ -76,10 +95,10 @@ class Embeddings(nn.Module):
         self.LayerNorm = norm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = Dropout(config.hidden_dropout_prob)
 
-    def forward(self, piece_ids_T: Tensor, positions_T: Tensor) -> Tensor:
+    def forward(self, piece_ids_T: Tensor, positions_T: Tensor, keys_T: Tensor | None = None) -> Tensor:
         first_type_1D = self.token_type_embeddings(torch.zeros(1, dtype=torch.int64, device=piece_ids_T.device))
         x_TD = self.word_embeddings(piece_ids_T) + first_type_1D + self.position_embeddings(positions_T)
-        return self.dropout(self.LayerNorm(x_TD))
+        return self.dropout(self.LayerNorm(x_TD), keys_T)
 
 
 class SelfAttention(nn.Module):
@@ -106,33 +125,36 @@ class SelfAttention(nn.Module):
             packing.max_seqlen,
             dropout_p,
             packing.padding,
+            packing.keys_R,
         ).flatten(1)
 
 
 class ResidualOutput(nn.Module):
     """Linear, dropout, residual and LayerNorm that end both halves of a layer."""
 
-    def __init__(self, input_size: int, config: BertConfig, norm: type[nn.Module]):
+    def __init__(self, input_size: int, config: BertConfig, norm: type[nn.Module], site: int):
         super().__init__()
         self.dense = nn.Linear(input_size, config.hidden_size)
         self.LayerNorm = norm(config.hidden_size, eps=config.layer_norm_eps)
-        self.dropout = Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob, site)
 
-    def forward(self, x: Tensor, residual_TD: Tensor) -> Tensor:
-        return self.LayerNorm(self.dropout(self.dense(x)) + residual_TD)
+    def forward(self, x: Tensor, residual_TD: Tensor, keys_T: Tensor | None = None) -> Tensor:
+        return self.LayerNorm(self.dropout(self.dense(x), keys_T) + residual_TD)
 
 
 class AttentionBlock(nn.Module):
     def __init__(self, config: BertConfig, norm: type[nn.Module]):
         super().__init__()
         self.self = SelfAttention(config)
-        self.output = ResidualOutput(config.hidden_size, config, norm)
+        self.output = ResidualOutput(config.hidden_size, config, norm, site=0)
 
-    def forward(self, x_TD: Tensor, packing: Packing, kept_N: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x_TD: Tensor, packing: Packing, kept_N: Tensor | None = None, keys_T: Tensor | None = None
+    ) -> Tensor:
         attended_TD = self.self(x_TD, packing)
         if kept_N is not None:
             attended_TD, x_TD = attended_TD.index_select(0, kept_N), x_TD.index_select(0, kept_N)
-        return self.output(attended_TD, x_TD)
+        return self.output(attended_TD, x_TD, keys_T)
 
 
 class Intermediate(nn.Module):
@@ -151,11 +173,14 @@ class Layer(nn.Module):
         super().__init__()
         self.attention = AttentionBlock(config, norm)
         self.intermediate = Intermediate(config)
-        self.output = ResidualOutput(config.intermediate_size, config, norm)
+        self.output = ResidualOutput(config.intermediate_size, config, norm, site=1)
 
     def forward(self, x_TD: Tensor, packing: Packing, kept_N: Tensor | None = None) -> Tensor:
-        x_TD = self.attention(x_TD, packing, kept_N)
-        return self.output(self.intermediate(x_TD), x_TD)
+        keys_T = packing.keys_T
+        if kept_N is not None and keys_T is not None:
+            keys_T = keys_T.index_select(0, kept_N)
+        x_TD = self.attention(x_TD, packing, kept_N, keys_T)
+        return self.output(self.intermediate(x_TD), x_TD, keys_T)
 
 
 class Layers(nn.Module):
@@ -170,7 +195,7 @@ class Layers(nn.Module):
         last = len(self.layer) - 1
         recompute = self.recompute and torch.is_grad_enabled()
         for number, layer in enumerate(self.layer):
-            inputs = (x_TD, packing, kept_N if number == last else None)
+            inputs = (x_TD, packing.of_layer(number), kept_N if number == last else None)
             x_TD = checkpoint(layer, *inputs, use_reentrant=False) if recompute else layer(*inputs)
         return x_TD
 
@@ -205,14 +230,19 @@ class PackedBertEncoder(nn.Module):
         norm = layer_norm_class(kernels)
         self.embeddings = Embeddings(config, norm)
         self.encoder = Layers(config, norm)
-        self.pooler: Pooler | None = Pooler(config) if with_pooler else None
+        with kept_by(None):  # small, and saved as it is where nothing trains it
+            self.pooler: Pooler | None = Pooler(config) if with_pooler else None
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
-                nn.init.normal_(module.weight, 0.0, config.initializer_range)
-            if isinstance(module, nn.Linear):
-                nn.init.zeros_(module.bias)
-            if isinstance(module, nn.Embedding) and module.padding_idx is not None:
-                nn.init.zeros_(module.weight[module.padding_idx])
+                with whole(module):
+                    self._draw(module)
+
+    def _draw(self, module: nn.Linear | nn.Embedding) -> None:
+        nn.init.normal_(module.weight, 0.0, self.config.initializer_range)
+        if isinstance(module, nn.Linear):
+            nn.init.zeros_(module.bias)
+        elif module.padding_idx is not None:
+            nn.init.zeros_(module.weight[module.padding_idx])
 
     def forward(
         self,
@@ -221,34 +251,58 @@ class PackedBertEncoder(nn.Module):
         cu_seqlens_Q1: Tensor,
         max_seqlen: int,
         kept_N: Tensor | None = None,
+        dropout_keys: DropoutKeys | None = None,
     ) -> Tensor:
         """States of the last layer, [T, D]. `cu_seqlens_Q1` (int32) holds the borders of the sequences in T.
 
         `kept_N`: the tokens whose states are wanted, [N, D]; the last layer's feed-forward part skips all others.
+        `dropout_keys`: what dropout is drawn from, in place of torch's generator.
         """
         n_wanted = (piece_ids_T if kept_N is None else kept_N).shape[0]
         device = piece_ids_T.device
         with self._autocast(device):
-            dtype = product_dtype(self.embeddings.word_embeddings.weight)
+            dtype = product_dtype(self.embeddings.word_embeddings.weight, device)
             if self.fills_up or (device.type == "cpu" and dtype != torch.float32):
                 piece_ids_T, positions_T, cu_seqlens_Q1, max_seqlen = _filled_up(
                     piece_ids_T, positions_T, cu_seqlens_Q1, max_seqlen
                 )
                 if kept_N is not None:
                     kept_N = filled(kept_N)
-            x_TD = self.embeddings(piece_ids_T, positions_T)
-            padding = None
             dropout_p = self.config.attention_probs_dropout_prob if self.training else 0.0
             head_size = self.config.hidden_size // self.config.num_attention_heads
             backend = choose_backend(device, dtype, head_size, dropout_p).name
+            padding = None
             if backend == "grouped":
-                padding = plan_padding(cu_seqlens_Q1, max_seqlen, x_TD.shape[0], self.config.num_attention_heads)
-            return self.encoder(x_TD, Packing(cu_seqlens_Q1, max_seqlen, dtype, backend, padding), kept_N)[:n_wanted]
+                n_tokens = piece_ids_T.shape[0]
+                padding = plan_padding(cu_seqlens_Q1, max_seqlen, n_tokens, self.config.num_attention_heads)
+            packing = Packing(cu_seqlens_Q1, max_seqlen, dtype, backend, padding)
+            if dropout_keys is not None and self.training:
+                packing = _keyed(packing, dropout_keys, positions_T, self.config)
+            keys_T = None if packing.keys_T is None else packing.keys_T[0]
+            x_TD = self.embeddings(piece_ids_T, positions_T, keys_T)
+            return self.encoder(x_TD, packing, kept_N)[:n_wanted]
 
     def _autocast(self, device: torch.device) -> contextlib.AbstractContextManager[object]:
         if self.product_dtype is None:
             return contextlib.nullcontext()
         return autocast(device, self.product_dtype)
+
+
+def _keyed(packing: Packing, keys: DropoutKeys, positions_T: Tensor, config: BertConfig) -> Packing:
+    """The packing with keys of dropout. Sequences that only fill up stand behind all places, whose number is fixed."""
+    cu_seqlens_Q1 = packing.cu_seqlens_Q1
+    n_filler = cu_seqlens_Q1.shape[0] - 1 - keys.key_Q.shape[0]
+    key_Q = F.pad(keys.key_Q, (0, n_filler)) if n_filler else keys.key_Q
+    keys_T = token_keys(key_Q, cu_seqlens_Q1, positions_T)
+    keys_R = None if packing.padding is None else row_keys(keys_T, packing.padding, config.num_attention_heads)
+    layer_L1 = torch.arange(config.num_hidden_layers + 1, device=key_Q.device)[:, None]
+    keys_LT, keys_LR = (None if keys is None else combine(keys, layer_L1) for keys in (keys_T, keys_R))
+    if packing.backend == "flash":
+        filler_places = torch.arange(keys.places, keys.places + n_filler, device=key_Q.device)
+        places = keys.places + _fillers_of(keys.places) if n_filler else keys.places
+        cu_seqlens_Q1 = borders_by_place(cu_seqlens_Q1, torch.cat([keys.place_Q, filler_places]), places)
+    rest = packing.max_seqlen, packing.dtype, packing.backend, packing.padding
+    return Packing(cu_seqlens_Q1, *rest, keys_LT, keys_LR)
 
 
 def rounded_up(count: int) -> int:
@@ -263,6 +317,10 @@ def filled(index_N: Tensor) -> Tensor:
     return F.pad(index_N, (0, n_filler)) if n_filler else index_N
 
 
+def _fillers_of(n_sequences: int) -> int:
+    return -(-n_sequences // SIZES_PER_DOUBLING)
+
+
 def _filled_up(
     piece_ids_T: Tensor, positions_T: Tensor, cu_seqlens_Q1: Tensor, max_seqlen: int
 ) -> tuple[Tensor, Tensor, Tensor, int]:
@@ -271,7 +329,7 @@ def _filled_up(
     They are as many for all batches of as many sequences, and about as long as those are, so that attention costs no
     more for them than for others.
     """
-    n_sequences = -(-(cu_seqlens_Q1.shape[0] - 1) // SIZES_PER_DOUBLING)
+    n_sequences = _fillers_of(cu_seqlens_Q1.shape[0] - 1)
     n_tokens = piece_ids_T.shape[0]
     n_filler = rounded_up(n_tokens + n_sequences) - n_tokens  # at least one for each
     ends = torch.arange(1, n_sequences + 1, device=cu_seqlens_Q1.device) * n_filler // n_sequences + n_tokens

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from spe_dist.model.dropout import Dropout
 from spe_dist.model.kernels import layer_norm_class
+from spe_dist.model.start.assembly import whole
 
 INITIAL_STD = 0.02
 LAYER_NORM_EPS = 1e-12
@@ -24,24 +25,27 @@ PERMUTATIONS = 6  # orders of first word, middle words, last word
 
 def initialize(module: nn.Module) -> None:
     """Start values of linear and embedding layers; convolutions keep torch's default."""
-    if isinstance(module, nn.Linear | nn.Embedding):
+    if not isinstance(module, nn.Linear | nn.Embedding):
+        return
+    with whole(module):
         nn.init.normal_(module.weight, 0.0, INITIAL_STD)
-    if isinstance(module, nn.Linear) and module.bias is not None:
-        nn.init.zeros_(module.bias)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 class Mlp(nn.Module):
     """Linear, GELU, LayerNorm, Dropout."""
 
-    def __init__(self, input_size: int, output_size: int, dropout: float, kernels: str = "auto"):
+    def __init__(self, input_size: int, output_size: int, dropout: float, kernels: str = "auto", site: int = 0):
+        """`site`: see `Dropout`."""
         super().__init__()
         self.linear = nn.Linear(input_size, output_size)
         self.layer_norm = layer_norm_class(kernels)(output_size, eps=LAYER_NORM_EPS)
-        self.dropout = Dropout(dropout)
+        self.dropout = Dropout(dropout, site)
         initialize(self.linear)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.dropout(self.layer_norm(F.gelu(self.linear(x))))
+    def forward(self, x: Tensor, keys_N: Tensor | None = None) -> Tensor:
+        return self.dropout(self.layer_norm(F.gelu(self.linear(x))), keys_N)
 
 
 class TokenBoundaryHead(nn.Module):
@@ -63,10 +67,10 @@ class TokenBoundaryHead(nn.Module):
         initialize(self.offset_embedding)
         initialize(self.decoder)
 
-    def forward(self, first_piece_states_MD: Tensor, offset_M: Tensor) -> Tensor:
+    def forward(self, first_piece_states_MD: Tensor, offset_M: Tensor, keys_M: Tensor | None = None) -> Tensor:
         """Logits [M, V]; offsets past the table take its last row."""
         rows_M = offset_M.clamp(max=self.offset_embedding.num_embeddings - 1)
-        return self.decoder(self.mlp(torch.cat([first_piece_states_MD, self.offset_embedding(rows_M)], dim=1)))
+        return self.decoder(self.mlp(torch.cat([first_piece_states_MD, self.offset_embedding(rows_M)], dim=1), keys_M))
 
 
 class PermutationHead(nn.Module):
@@ -74,12 +78,12 @@ class PermutationHead(nn.Module):
 
     def __init__(self, span_size: int, dropout: float, kernels: str = "auto"):
         super().__init__()
-        self.mlp = Mlp(span_size, span_size, dropout, kernels)
+        self.mlp = Mlp(span_size, span_size, dropout, kernels, site=2)  # 0 and 1 are the span encoder's
         self.decoder = nn.Linear(span_size, PERMUTATIONS)
         initialize(self.decoder)
 
-    def forward(self, span_vectors_PH: Tensor) -> Tensor:
-        return self.decoder(self.mlp(span_vectors_PH))
+    def forward(self, span_vectors_PH: Tensor, keys_P: Tensor | None = None) -> Tensor:
+        return self.decoder(self.mlp(span_vectors_PH, keys_P))
 
 
 class ContrastiveHead(nn.Module):
@@ -89,13 +93,13 @@ class ContrastiveHead(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(
             [
-                Mlp(span_size, contrastive_size, dropout, kernels),
-                Mlp(contrastive_size, contrastive_size, dropout, kernels),
+                Mlp(span_size, contrastive_size, dropout, kernels, site=1),  # 0 is the span pair encoder's
+                Mlp(contrastive_size, contrastive_size, dropout, kernels, site=2),
             ]
         )
 
-    def forward(self, pair_vectors_QH: Tensor) -> Tensor:
+    def forward(self, pair_vectors_QH: Tensor, keys_Q: Tensor | None = None) -> Tensor:
         x = pair_vectors_QH
         for layer in self.layers:
-            x = layer(x)
+            x = layer(x, keys_Q)
         return x

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import json
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,25 @@ from transformers.utils import logging as transformers_logging
 from spe_dist.config.pretraining import ModelConfig
 from spe_dist.errors import ConfigError
 from spe_dist.model.encoder import PackedBertEncoder, check_config
+from spe_dist.model.start.assembly import is_kept, whole
+from spe_dist.model.start.tensor_files import ONE_FILE, TensorFiles
 from spe_dist.utils.hub import model_folder
+from spe_dist.utils.reading.json_file import is_number, is_whole, read_object, shown
+from spe_dist.utils.reading.sums import checked
+from spe_dist.utils.wording import one_line
+
+MAX_CONFIG_BYTES = 8 << 20  # id2label of a model with many labels stands in it, too
+SIZES = {  # from, to
+    "vocab_size": (1, 1 << 27),
+    "hidden_size": (1, 1 << 17),
+    "num_hidden_layers": (1, 1 << 10),
+    "num_attention_heads": (1, 1 << 12),
+    "intermediate_size": (1, 1 << 19),
+    "max_position_embeddings": (1, 1 << 20),
+    "type_vocab_size": (1, 1 << 10),
+}
+SHARES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "layer_norm_eps", "initializer_range")
+TAKEN = frozenset({*SIZES, *SHARES, "hidden_act", "pad_token_id", "is_decoder"})
 
 
 @dataclass(frozen=True)
@@ -52,9 +70,9 @@ def load_encoder(
         encoder = PackedBertEncoder(bert_config, kernels)
     pooler_trained = False
     if folder is not None:
-        state = read_state(folder, bert_config)
-        pooler_trained = "pooler.dense.weight" in state and not _is_untrained_export(folder)
-        missing, unexpected = encoder.load_state_dict(state, strict=False)
+        with checked(folder, only=("config.json", ONE_FILE)):
+            missing, unexpected = _fill(encoder, folder)
+        pooler_trained = "pooler.dense.weight" not in missing and not _is_untrained_export(folder)
         absent = [name for name in missing if not name.startswith("pooler.")]
         if absent or unexpected:
             raise ConfigError(
@@ -64,6 +82,38 @@ def load_encoder(
     assert encoder.pooler is not None
     pooler_state = {name: value.detach().clone() for name, value in encoder.pooler.state_dict().items()}
     return LoadedEncoder(encoder, bert_config, pooler_state, pooler_trained, source)
+
+
+def _fill(encoder: PackedBertEncoder, folder: Path) -> tuple[list[str], list[str]]:
+    """Load a folder's weights; the names that it lacks, and those that the encoder does not know."""
+    if not is_kept():
+        missing, unexpected = encoder.load_state_dict(read_state(folder, encoder.config), strict=False)
+        return list(missing), list(unexpected)
+    return _fill_by_tensor(encoder, folder), []
+
+
+def _fill_by_tensor(encoder: PackedBertEncoder, folder: Path) -> list[str]:
+    """The same for an encoder of which this process keeps a part; old files without safetensors are read whole."""
+    files = TensorFiles(folder) if TensorFiles.are_in(folder) else None
+    state = {} if files else read_state(folder, encoder.config)
+    names, missing = (files.names if files else state), []
+    for path, module in encoder.named_modules():
+        own = {f"{path}.{name}": parameter for name, parameter in module.named_parameters(recurse=False)}
+        absent = [name for name in own if name not in names]
+        missing += absent
+        if not own or absent:
+            continue
+        with whole(module), torch.no_grad():
+            for name, parameter in own.items():
+                value = files.read(name) if files else state[name]
+                if value.shape != parameter.shape:
+                    raise ConfigError(
+                        f"cannot read the weights of encoder '{folder}': {name} is {list(value.shape)}, its "
+                        f"config.json says {list(parameter.shape)}; check the folder or name"
+                    )
+                _check_finite({name: value}, folder)
+                parameter.copy_(value)
+    return missing
 
 
 def _folder_of(source: str) -> Path:
@@ -76,7 +126,7 @@ def _folder_of(source: str) -> Path:
 def _is_untrained_export(folder: Path) -> bool:
     """Whether `folder` is an export whose pooler was only filled in."""
     try:
-        described = json.loads((folder / "spe_config.json").read_text(encoding="utf-8"))
+        described = read_object(folder / "spe_config.json", "copy it again")
         return described["pooler"]["origin"] == "untrained"
     except (OSError, ValueError, KeyError, TypeError):
         return False
@@ -94,24 +144,46 @@ def random_config(config: ModelConfig, vocab_size: int) -> BertConfig:
 
 
 def read_bert_config(folder: Path) -> BertConfig:
-    """The checkpoint's config; ConfigError where there is none or it is not a BERT's."""
+    """The checkpoint's config; ConfigError where there is none, it is not a BERT's or has sizes that cannot be.
+
+    Taken are the settings that a BERT has, and no others: transformers would follow names of code and of kernels.
+    """
+    path = Path(folder) / "config.json"
     try:
-        values, _ = BertConfig.get_config_dict(str(folder))
-    except Exception as error:
-        raise ConfigError(
-            f"no encoder at '{folder}': {error}; give a folder or the name of a BERT checkpoint"
-        ) from error
-    if not values:
-        raise ConfigError(f"no config.json at '{folder}'; give a folder or the name of a BERT checkpoint")
+        values = read_object(path, "copy it again, or give another checkpoint", ConfigError, MAX_CONFIG_BYTES)
+    except FileNotFoundError:
+        raise ConfigError(f"no config.json at '{folder}'; give a folder or the name of a BERT checkpoint") from None
     kind = values.get("model_type") or "bert"  # SpanBERT and SciBERT were published without
     if kind != "bert":
         raise ConfigError(
             f"encoder '{folder}' is of model_type '{kind}', supported is 'bert'; choose a BERT-family checkpoint"
         )
-    bert_config = BertConfig.from_dict({**values, "model_type": "bert"})
-    position_kind = values.get("position_embedding_type") or "absolute"
-    bert_config.position_embedding_type = position_kind
+    _check_values(values, path)
+    kept = {name: value for name, value in values.items() if name in TAKEN}
+    try:
+        bert_config = BertConfig.from_dict({**kept, "model_type": "bert"})
+    except Exception as error:  # transformers checks types in ways of its own
+        raise ConfigError(f"{path}: {one_line(error)}; copy it again, or give another checkpoint") from None
+    bert_config.position_embedding_type = values.get("position_embedding_type") or "absolute"
     return bert_config
+
+
+def _check_values(values: dict[str, Any], path: Path) -> None:
+    """Sizes, shares and names of a BERT's config, where it gives them. Raises ConfigError."""
+    for name, (low, high) in SIZES.items():
+        if name in values and not is_whole(values[name], low, high):
+            raise ConfigError(
+                f"{path}: {name} is {shown(values[name])}, no whole number from {low} to {high:,}; copy it again"
+            )
+    for name in SHARES:
+        if name in values and not is_number(values[name], 0, 1):
+            raise ConfigError(f"{path}: {name} is {shown(values[name])}, no number from 0 to 1; copy it again")
+    for name in ("hidden_act", "position_embedding_type"):
+        if not isinstance(values.get(name), str | None):
+            raise ConfigError(f"{path}: {name} is {shown(values[name])}, no name; copy it again")
+    pad = values.get("pad_token_id")
+    if pad is not None and not is_whole(pad, 0, values.get("vocab_size", BertConfig().vocab_size) - 1):
+        raise ConfigError(f"{path}: pad_token_id is {shown(pad)}, no piece of the vocabulary; copy it again")
 
 
 def read_state(folder: Path, bert_config: BertConfig) -> dict[str, Tensor]:
@@ -119,15 +191,41 @@ def read_state(folder: Path, bert_config: BertConfig) -> dict[str, Tensor]:
     try:
         with _quiet_transformers():
             loaded: Any = BertModel.from_pretrained(
-                str(folder), config=bert_config, dtype=torch.float32, output_loading_info=True
+                str(folder),
+                config=bert_config,
+                dtype=torch.float32,
+                output_loading_info=True,
+                local_files_only=True,
+                trust_remote_code=False,
+                weights_only=True,
             )
     except Exception as error:
         raise ConfigError(
-            f"cannot read the weights of encoder '{folder}': {error}; check the folder or name"
+            f"cannot read the weights of encoder '{folder}': {one_line(error)}; check the folder or name"
         ) from error
     model, info = loaded
     missing = set(info["missing_keys"])
-    return {name: value for name, value in model.state_dict().items() if name not in missing}
+    state = {name: value for name, value in model.state_dict().items() if name not in missing}
+    _check_finite(state, folder)
+    return state
+
+
+def _check_finite(state: Mapping[str, Tensor], folder: Path) -> None:
+    if name := first_not_finite(state):
+        raise ConfigError(f"the weights of encoder '{folder}': {name} holds numbers that are not finite; copy it again")
+
+
+def first_not_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """The name of the first tensor with a number that is infinite or none; None where all are finite.
+
+    A sum is finite only where every number is, and costs a tenth of looking at each.
+    """
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point() or math.isfinite(float(tensor.sum(dtype=torch.float32))):
+            continue
+        if not bool(torch.isfinite(tensor.float()).all()):
+            return name
+    return None
 
 
 @contextlib.contextmanager

@@ -52,21 +52,30 @@ class PairEncoder(nn.Module):
         self.register_buffer("position_rows_F2", rows_F2.contiguous(), persistent=False)
         self.apply(initialize)
 
-    def forward(self, span_vectors_QFH: Tensor, cls_QD: Tensor) -> Tensor:
-        """Span pair vectors [Q, H]."""
-        return self._attend(span_vectors_QFH, self.input_linear(span_vectors_QFH), self.query_linear(cls_QD))
+    def forward(self, span_vectors_QFH: Tensor, cls_QD: Tensor, keys_Q: Tensor | None = None) -> Tensor:
+        """Span pair vectors [Q, H]. `keys_Q`, here and below: of dropout, see `Dropout`."""
+        inputs_QFA, query_QA = self.input_linear(span_vectors_QFH), self.query_linear(cls_QD)
+        return self._attend(span_vectors_QFH, inputs_QFA, query_QA, keys_Q)
 
-    def free_pairs(self, span_vectors_SH: Tensor, cls_QD: Tensor, span_PF: Tensor, sequence_P: Tensor) -> Tensor:
+    def free_pairs(
+        self,
+        span_vectors_SH: Tensor,
+        cls_QD: Tensor,
+        span_PF: Tensor,
+        sequence_P: Tensor,
+        keys_P: Tensor | None = None,
+    ) -> Tensor:
         """[P, H]: the same for any pairs; `span_PF` are the rows of each pair's five spans, which pairs may share."""
         inputs_PFA = _take(self.input_linear(span_vectors_SH), span_PF)
-        return self._attend(_take(span_vectors_SH, span_PF), inputs_PFA, _take(self.query_linear(cls_QD), sequence_P))
+        query_PA = _take(self.query_linear(cls_QD), sequence_P)
+        return self._attend(_take(span_vectors_SH, span_PF), inputs_PFA, query_PA, keys_P)
 
-    def _attend(self, span_vectors_QFH: Tensor, inputs_QFA: Tensor, query_QA: Tensor) -> Tensor:
+    def _attend(self, span_vectors_QFH: Tensor, inputs_QFA: Tensor, query_QA: Tensor, keys_Q: Tensor | None) -> Tensor:
         positions_FP = self.position_embedding(self.position_rows_F2).flatten(1)
         features_QFA = inputs_QFA + query_QA[:, None, :] + self.feature_linear(positions_FP)
         scores_QF = self.score_linear(self.activation(features_QFA)).squeeze(-1)
         weights_QF = torch.softmax(scores_QF.float(), dim=-1).to(span_vectors_QFH.dtype)
-        return self.dropout(torch.einsum("qf,qfh->qh", weights_QF, span_vectors_QFH))
+        return self.dropout(torch.einsum("qf,qfh->qh", weights_QF, span_vectors_QFH), keys_Q)
 
 
 def _take(rows_SX: Tensor, index: Tensor) -> Tensor:

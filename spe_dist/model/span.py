@@ -125,7 +125,7 @@ class SpanEncoder(nn.Module):
         self.kernel_widths = tuple(kernel_widths)
         self.widest = max(kernel_widths)
         self.dropout = Dropout(dropout)
-        self.mlp = Mlp(n_filters * len(kernel_widths), span_size, dropout, kernels)
+        self.mlp = Mlp(n_filters * len(kernel_widths), span_size, dropout, kernels, site=1)
 
     def draw(self) -> None:
         """New start values from torch's generator."""
@@ -133,21 +133,24 @@ class SpanEncoder(nn.Module):
             conv.reset_parameters()  # type: ignore[operator]
         self.mlp.apply(initialize)
 
-    def forward(self, word_states_WD: Tensor, span_borders_S1: Tensor) -> Tensor:
-        """[S, H]; span s is words span_borders_S1[s] to span_borders_S1[s + 1], possibly none."""
+    def forward(self, word_states_WD: Tensor, span_borders_S1: Tensor, keys_S: Tensor | None = None) -> Tensor:
+        """[S, H]; span s is words span_borders_S1[s] to span_borders_S1[s + 1], possibly none.
+
+        `keys_S`, here and below: of dropout, see `Dropout`.
+        """
         rows = window_rows(span_borders_S1, word_states_WD.shape[0], self.widest)
         windows_NC = F.gelu(torch.cat([conv(word_states_WD, rows) for conv in self.conv_layers], dim=1))
         maxima_SC = segment_max(windows_NC, rows.span_N, rows.rows_per_span_S)
-        return self.mlp(self.dropout(maxima_SC))
+        return self.mlp(self.dropout(maxima_SC, keys_S), keys_S)
 
     def word_tables(self, word_states_WD: Tensor) -> WordTables:
         """What `free_spans` needs of the words: the large products, once for each word."""
         tables = [conv(word_states_WD) for conv in self.conv_layers]
         return WordTables(tables, self.kernel_widths, word_states_WD.shape[0])
 
-    def free_spans(self, tables: WordTables, start_S: Tensor, end_S: Tensor) -> Tensor:
+    def free_spans(self, tables: WordTables, start_S: Tensor, end_S: Tensor, keys_S: Tensor | None = None) -> Tensor:
         """[S, H], S > 0: vectors of any spans start..end of the words, which may be empty, overlap and repeat.
 
         The tables may be on a GPU, the spans are on the CPU.
         """
-        return self.mlp(self.dropout(span_maxima(tables, start_S, end_S)))
+        return self.mlp(self.dropout(span_maxima(tables, start_S, end_S), keys_S), keys_S)

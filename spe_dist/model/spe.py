@@ -13,7 +13,7 @@ Legend of the shape suffixes:
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from spe_dist.config.pretraining import Config
 from spe_dist.data.batches.packed import PackedBatch
 from spe_dist.errors import ConfigError
+from spe_dist.model.dropout import combine
 from spe_dist.model.encoder import PackedBertEncoder, filled
 from spe_dist.model.heads import ContrastiveHead, PermutationHead, TokenBoundaryHead
 from spe_dist.model.kernels import compile_model
@@ -74,34 +75,74 @@ class SpeModel(nn.Module):
         if self.encoder.fills_up:
             kept_N = filled(kept_N)
         states_ND = self.encoder(
-            batch.piece_ids_T, batch.positions_T, batch.cu_seqlens_Q1, batch.max_seqlen, kept_N=kept_N
+            batch.piece_ids_T,
+            batch.positions_T,
+            batch.cu_seqlens_Q1,
+            batch.max_seqlen,
+            kept_N=kept_N,
+            dropout_keys=batch.dropout_keys,
         )
         cls_QD, word_states_WD = states_ND.split([n_cls, kept_N.shape[0] - n_cls])
         if self.span_encoder is None:
             return EncodedBatch(word_states_WD, None, None)
-        span_vectors_SH = self._span_vectors(word_states_WD, batch.span_borders_S1)
+        span_vectors_SH = self._span_vectors(word_states_WD, batch)
         if self.pair_encoder is None:
             return EncodedBatch(word_states_WD, span_vectors_SH, None)
         if self.encoder.pooler is not None:
             cls_QD = self.encoder.pooler(cls_QD)
-        pair_vectors_QH = self.pair_encoder(span_vectors_SH.unflatten(0, (-1, SPANS)), cls_QD)
+        pair_vectors_QH = self.pair_encoder(span_vectors_SH.unflatten(0, (-1, SPANS)), cls_QD, _sequence_keys(batch))
         return EncodedBatch(word_states_WD, span_vectors_SH, pair_vectors_QH)
 
-    def _span_vectors(self, word_states_WD: Tensor, span_borders_S1: Tensor) -> Tensor:
+    def _span_vectors(self, word_states_WD: Tensor, batch: PackedBatch) -> Tensor:
         """Those of the batch's spans; filler words are of one more span, which is left out."""
         assert self.span_encoder is not None
+        keys_S = _span_keys(batch)
         if not self.encoder.fills_up:
-            return self.span_encoder(word_states_WD, span_borders_S1)
-        borders = F.pad(span_borders_S1, (0, 1), value=word_states_WD.shape[0])
-        return self.span_encoder(word_states_WD, borders)[:-1]
+            return self.span_encoder(word_states_WD, batch.span_borders_S1, keys_S)
+        borders = F.pad(batch.span_borders_S1, (0, 1), value=word_states_WD.shape[0])
+        return self.span_encoder(word_states_WD, borders, None if keys_S is None else F.pad(keys_S, (0, 1)))[:-1]
 
-    def project(self, pair_vectors_QH: Tensor) -> Tensor:
-        """What is compared: the contrastive head's output, or the span pair vector itself where there is no head."""
-        return pair_vectors_QH if self.contrastive_head is None else self.contrastive_head(pair_vectors_QH)
+    def project(self, pair_vectors_QH: Tensor, keys_Q: Tensor | None = None) -> Tensor:
+        """What is compared: the contrastive head's output, or the span pair vector itself where there is no head.
+
+        `keys_Q`: of dropout, see `Dropout`.
+        """
+        return pair_vectors_QH if self.contrastive_head is None else self.contrastive_head(pair_vectors_QH, keys_Q)
+
+
+# What dropout is drawn from, int32, None where that is torch's generator. Tokens have `token_keys` of their own; of a
+# sequence's key, numbers from here on are those of spans and of the key encoder.
+_FIRST_SPAN, _KEY_ENCODER = 1 << 20, 1 << 21
+
+
+def _sequence_keys(batch: PackedBatch) -> Tensor | None:
+    return None if batch.dropout_keys is None else batch.dropout_keys.key_Q
+
+
+def _span_keys(batch: PackedBatch) -> Tensor | None:
+    if batch.dropout_keys is None:
+        return None
+    key_Q = batch.dropout_keys.key_Q
+    return combine(key_Q[:, None], torch.arange(_FIRST_SPAN, _FIRST_SPAN + SPANS, device=key_Q.device)).flatten()
+
+
+def _target_keys(batch: PackedBatch, first_piece_M: Tensor, offset_M: Tensor) -> Tensor:
+    """[M]: of token boundary targets, by the token that they are read from and the offset."""
+    assert batch.dropout_keys is not None
+    sequence_M = torch.searchsorted(batch.cu_seqlens_Q1, first_piece_M, right=True) - 1
+    key_M = batch.dropout_keys.key_Q.index_select(0, sequence_M)
+    return combine(combine(key_M, batch.positions_T.index_select(0, first_piece_M)), offset_M)
 
 
 class KeyEncoder(SpeModel):
     """f_k of CSPO: no gradient, parameter names as in `PretrainingModel.spe`."""
+
+    def parts(self) -> list[nn.Module]:
+        """What has its parameters, in the order in which `keys` calls them."""
+        encoder = self.encoder
+        layers = (encoder.embeddings, *encoder.encoder.layer)
+        parts = (*layers, self.span_encoder, encoder.pooler, self.pair_encoder, self.contrastive_head)
+        return [part for part in parts if part is not None]
 
     normalize: bool = True
     dropout_on: bool = False
@@ -109,8 +150,13 @@ class KeyEncoder(SpeModel):
     @torch.no_grad()
     def keys(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
         """(span-pair keys, context keys), both [B, C] in float32, of unit length where `normalize` is on."""
-        pair_vectors_QH = self(views_only(batch)).pair_vectors_QH
-        keys_QC = self.project(pair_vectors_QH).float()
+        batch = views_only(batch)
+        keys = batch.dropout_keys
+        if keys is not None:  # masks of its own
+            keys = replace(keys, key_Q=combine(keys.key_Q, _KEY_ENCODER)) if self.training else None
+            batch = replace(batch, dropout_keys=keys)
+        pair_vectors_QH = self(batch).pair_vectors_QH
+        keys_QC = self.project(pair_vectors_QH, _sequence_keys(batch)).float()
         if self.normalize:
             keys_QC = F.normalize(keys_QC, dim=1)
         pair_keys_BC, context_keys_BC = keys_QC.chunk(2)
@@ -147,18 +193,26 @@ class PretrainingModel(nn.Module):
             anchor = anchor + touched
         if encoded.pair_vectors_QH is not None:
             n_views = 2 * batch.n_sentences
-            pair_queries_BC, context_queries_BC = self.spe.project(encoded.pair_vectors_QH[:n_views]).chunk(2)
+            keys_Q = _sequence_keys(batch)
+            queries_QC = self.spe.project(
+                encoded.pair_vectors_QH[:n_views], None if keys_Q is None else keys_Q[:n_views]
+            )
+            pair_queries_BC, context_queries_BC = queries_QC.chunk(2)
         return PretrainingOutputs(tbo_logits_MV, spo_logits_PO, pair_queries_BC, context_queries_BC, anchor)
 
     def _tbo(self, batch: PackedBatch, word_states_WD: Tensor) -> tuple[Tensor, Tensor | float]:
         assert self.tbo_head is not None
         word_M = torch.searchsorted(batch.first_piece_W, batch.tbo_first_piece_M)
-        logits_MV = self.tbo_head(word_states_WD[self._some(word_M)], self._some(batch.tbo_offset_M))
+        offset_M, keys_M = self._some(batch.tbo_offset_M), None
+        if batch.dropout_keys is not None:
+            keys_M = _target_keys(batch, self._some(batch.tbo_first_piece_M), offset_M)
+        logits_MV = self.tbo_head(word_states_WD[self._some(word_M)], offset_M, keys_M)
         return _without_filler(logits_MV, word_M.shape[0])
 
     def _spo(self, batch: PackedBatch, span_vectors_SH: Tensor | None) -> tuple[Tensor, Tensor | float]:
         assert self.spo_head is not None and span_vectors_SH is not None
-        logits_PO = self.spo_head(span_vectors_SH[self._some(batch.spo_span_P)])
+        span_P, keys_S = self._some(batch.spo_span_P), _span_keys(batch)
+        logits_PO = self.spo_head(span_vectors_SH[span_P], None if keys_S is None else keys_S[span_P])
         return _without_filler(logits_PO, batch.spo_label_P.shape[0])
 
     def _some(self, index_N: Tensor) -> Tensor:
@@ -197,6 +251,7 @@ def views_only(batch: PackedBatch) -> PackedBatch:
         max_seqlen=batch.max_seqlen,
         view_tokens=n_tokens,
         view_words=n_words,
+        dropout_keys=None if batch.dropout_keys is None else batch.dropout_keys.first(n_views),
     )
 
 
@@ -260,6 +315,31 @@ def build_key_encoder(model: PretrainingModel, config: Config) -> KeyEncoder:
     if model.spe.pair_encoder is None:
         raise ConfigError("cspo is off, there is no key encoder; switch cspo on")
     spe = copy.deepcopy(model.spe)
+    return _as_key_encoder(spe, config)
+
+
+def largest_part(keys: KeyEncoder) -> int:
+    """Parameters of the largest part."""
+    return max(sum(parameter.numel() for parameter in part.parameters()) for part in keys.parts())
+
+
+def build_empty_key_encoder(model: PretrainingModel, config: Config) -> KeyEncoder:
+    """The same without values: its parameters are on `meta`, its buffers those of `model.spe`.
+
+    For a model whose ranks have only parts of its weights, of which no copy can be made.
+    """
+    query = model.spe
+    with torch.device("meta"):
+        encoder = PackedBertEncoder(query.encoder.config, config.train.kernels, query.encoder.pooler is not None)
+        spe = build_spe_model(config, encoder)
+    encoder.product_dtype = query.encoder.product_dtype
+    for name, buffer in query.named_buffers():
+        owner, _, leaf = name.rpartition(".")
+        spe.get_submodule(owner)._buffers[leaf] = buffer.detach().clone()
+    return _as_key_encoder(spe, config)
+
+
+def _as_key_encoder(spe: SpeModel, config: Config) -> KeyEncoder:
     keys = KeyEncoder(spe.encoder, spe.span_encoder, spe.pair_encoder, spe.contrastive_head)
     keys.normalize, keys.dropout_on = config.moco.normalize, config.moco.key_dropout
     keys.requires_grad_(False)

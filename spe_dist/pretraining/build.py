@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,11 @@ class Data:
     train: ShardStore
     held_out: ShardStore | None  # None where the shards hold nothing out
     order: Order
+
+    @property
+    def train_ids(self) -> range:
+        """The ids of the training sentences."""
+        return range(self.train.first_sentence_id, self.train.first_sentence_id + self.train.n_sentences)
 
 
 def open_data(config: Config) -> Data:
@@ -211,9 +216,15 @@ def evaluator(
 
 
 def training_batches(
-    config: Config, data: Data, plan: BatchPlan, context: RankContext, first_step: int, last_step: int
+    config: Config,
+    data: Data,
+    plan: BatchPlan,
+    context: RankContext,
+    first_step: int,
+    last_step: int,
+    left_out: Sequence[int] = (),
 ) -> Generator[StepBatch, None, None] | WorkerLoader:
-    """This rank's part of the steps first_step .. last_step - 1."""
+    """This rank's part of the steps first_step .. last_step - 1; `left_out`: ids of sentences that are not trained."""
     return step_loader(
         data.train,
         config.corruption,
@@ -228,4 +239,5 @@ def training_batches(
         loader_workers=config.data.loader_workers,
         prefetch_steps=config.data.prefetch_steps,
         pin_memory=context.device.type == "cuda",
+        left_out=[sentence - data.train.first_sentence_id for sentence in left_out],
     )

@@ -14,7 +14,8 @@ from spe_dist.distributed.engine import TrainingEngine
 from spe_dist.distributed.weights import weight_source
 from spe_dist.moco import KeyQueue, MomentumContrast, MomentumKeyEncoder, ShardedKeyQueue
 from spe_dist.model.loading import LoadedEncoder
-from spe_dist.model.spe import build_key_encoder, build_pretraining_model
+from spe_dist.model.spe import build_empty_key_encoder, build_key_encoder, build_pretraining_model
+from spe_dist.model.start.assembly import keep
 from spe_dist.training.optimizer import make_adamw, optimizer_device, param_groups
 
 
@@ -28,7 +29,12 @@ def build_engine(
     """The model in its engine, and MoCo beside it where CSPO is on. A collective."""
     loaded.encoder.product_dtype = product_dtype(precision)
     model = build_pretraining_model(config, loaded.encoder)
-    key_module = build_key_encoder(model, config) if config.objectives.cspo else None
+    keep(model)
+    stage = ds_config["zero_optimization"]["stage"]
+    sharded = shards_keys(config, stage)
+    key_module = None
+    if config.objectives.cspo:
+        key_module = (build_empty_key_encoder if sharded or stage == 3 else build_key_encoder)(model, config)
     device, weight_decay = optimizer_device(ds_config, context.device), config.optimizer.weight_decay
 
     def make_optimizer(model: nn.Module) -> torch.optim.Optimizer:
@@ -39,14 +45,18 @@ def build_engine(
         return engine, None
     query = engine.module.get_submodule("spe")
     moco, queues = config.moco, [build_queue(config, context) for _ in range(2)]
+    key_module.to(engine.dtype)
+    if not sharded:
+        key_module = key_module.to_empty(device=context.device) if stage == 3 else key_module.to(context.device)
     keys = MomentumKeyEncoder(
-        key_module.to(context.device, engine.dtype),
+        key_module,
         weight_source(query, context.rank, context.ranks),
         context,
         moco.momentum,
         moco.average,
         query,
         compiled=True if config.train.compile else None,
+        parts=key_module.parts() if sharded else None,
     )
     return engine, MomentumContrast(keys, *queues)
 
@@ -59,3 +69,11 @@ def build_queue(config: Config, context: RankContext) -> KeyQueue | ShardedKeyQu
     if moco.queue == "sharded" and context.ranks > 1:
         return ShardedKeyQueue(moco.queue_keys, size, context.rank, context.ranks, dtype, context.device)
     return KeyQueue(moco.queue_keys, size, dtype, context.device)
+
+
+def shards_keys(config: Config, zero_stage: int) -> bool:
+    """Whether the key encoder's weights are sharded over the ranks, not only its average."""
+    moco = config.moco
+    if moco.key_weights == "auto":
+        return zero_stage == 3 and moco.average == "sharded"
+    return moco.key_weights == "sharded"

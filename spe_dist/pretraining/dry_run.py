@@ -12,10 +12,11 @@ from spe_dist.config.pretraining import Config
 from spe_dist.data.batches.loader import step_loader
 from spe_dist.distributed.checkpoint import Checkpoints
 from spe_dist.distributed.context import RankContext
-from spe_dist.distributed.deepspeed_config import DTYPES, BatchPlan, Precision
+from spe_dist.distributed.deepspeed_config import DTYPES, BatchPlan, Precision, fit_to_model
 from spe_dist.model.kernels import check_compile
-from spe_dist.model.spe import PretrainingModel, build_key_encoder, build_pretraining_model
+from spe_dist.model.spe import PretrainingModel, build_key_encoder, build_pretraining_model, largest_part
 from spe_dist.pretraining import build, resume
+from spe_dist.pretraining.build_engine import shards_keys
 from spe_dist.pretraining.sharded_contrast import FIGURES
 from spe_dist.training.footprint import activations, disk_line, engine_memory, memory_line, rank_memory
 from spe_dist.training.resume import engine_state, settle_stage
@@ -50,7 +51,9 @@ def describe_pretraining(
     parameters = sum(p.numel() for p in model.parameters())
     key_parameters = sum(p.numel() for p in keys.parameters()) if keys is not None else 0
 
-    memory = held_memory(config, ds_config, precision, plan, parameters, key_parameters)
+    largest = largest_part(keys) if keys is not None else 0
+    fitted = fit_to_model(ds_config, parameters)
+    memory = held_memory(config, fitted, precision, plan, parameters, key_parameters, largest)
     saved = _activations(config, data, plan, model) * DTYPES[precision].itemsize // 4
     stage = ds_config["zero_optimization"]["stage"]
     written = 4 * parameters + 8 * key_parameters
@@ -81,11 +84,15 @@ def held_memory(
     plan: BatchPlan,
     parameters: int,
     key_parameters: int,
+    largest_key_part: int,
 ) -> dict[str, int]:
     """Bytes that a rank has all the time, by what they are; `key_parameters` 0: no key encoder and no queues."""
     memory = engine_memory(parameters, ds_config, precision, plan.ranks)
     slices = plan.ranks if config.moco.average == "sharded" else 1
-    memory["key encoder"] = key_parameters * DTYPES[precision].itemsize + 2 * 4 * -(-key_parameters // slices)
+    sharded = shards_keys(config, ds_config["zero_optimization"]["stage"])
+    whole = 2 * largest_key_part if sharded else key_parameters
+    memory["key encoder"] = whole * DTYPES[precision].itemsize
+    memory["key average"] = 2 * 4 * -(-key_parameters // slices)
     shares = plan.ranks if config.moco.queue == "sharded" else 1
     memory["queues"] = build.queue_bytes(config, shares) if key_parameters else 0
     if key_parameters and shares > 1:

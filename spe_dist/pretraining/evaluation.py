@@ -151,10 +151,11 @@ class HeldOutEvaluation:
         for batch, counted in zip(held_out.batches, held_out.counted, strict=True):
             batch = batch.to(self.device)
             outputs = forward(batch)
+            embedded = None if key_module is None else self._embed(outputs, batch, key_module)  # perhaps a collective
             if counted:
                 _add(sums, outputs, batch)
-                if key_module is not None:
-                    rows.append(self._embed(outputs, batch, key_module))
+                if embedded is not None:
+                    rows.append(embedded)
             if self.stop_agreed():
                 raise _StopAgreed
         return self._sum_over_ranks(sums), self._gather(rows, held_out) if key_module is not None else []

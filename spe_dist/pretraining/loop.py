@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from spe_dist.config.pretraining import Config
 from spe_dist.errors import UnstableTraining
@@ -22,6 +22,16 @@ if TYPE_CHECKING:
     from spe_dist.data.batches.stream import StepBatch
 
 
+class Batches(Protocol):
+    """Batches of steps in order, prepared by processes that `close` ends."""
+
+    def __iter__(self) -> Iterator[StepBatch]: ...
+
+    def __next__(self) -> StepBatch: ...
+
+    def close(self) -> None: ...
+
+
 class Trainer:
     """Trains from the journal's position to the last step of the schedule."""
 
@@ -31,23 +41,26 @@ class Trainer:
         config: Config,
         step: TrainingStep,
         schedule: Schedule,
-        batches: Iterator[StepBatch],
+        batches_from: Callable[[int], Batches],
         accumulation: int,
         journal: Journal,
         data_state: Callable[[int], dict[str, Any]],
         evaluate: Callable[[], dict[str, float] | None],
+        recover: Callable[[UnstableTraining], object],
     ) -> None:
-        """`evaluate`: figures of the model, None where a stop was agreed meanwhile."""
+        """`batches_from`: those of a step and all that follow. `evaluate`: figures of the model, None where a stop was
+        agreed meanwhile. `recover`: takes model and journal back to before a failure, or raises it.
+        """
         self.config = config
         self.step = step
         self.schedule = schedule
-        self.batches = batches
+        self.batches_from = batches_from
         self.accumulation = accumulation
         self.journal = journal
         self.data_state = data_state
         self.evaluate = evaluate
-        self.queued_keys = int(step.moco.pair_queue.fill) if step.moco else 0
-        self._evaluated_step = journal.log.last_step("evaluation")
+        self.recover = recover
+        self._begin()
         self._grace_time_checked = False
 
     def run(self) -> bool:
@@ -57,19 +70,35 @@ class Trainer:
         self.step.engine.train()
         if self.step.moco is not None:
             self.step.moco.check_equal()
-        try:
-            self._train()
-        except UnstableTraining as failure:
-            self.journal.report(failure, action="ended")
-            raise
+        while True:
+            try:
+                self._train()
+                break
+            except UnstableTraining as failure:
+                self.batches.close()
+                self.recover(failure)
+                self._begin()
+        self.batches.close()
         return self._steps_left == 0 and self._evaluated_step == self.journal.position.step
+
+    def _begin(self) -> None:
+        """What follows from the journal's position, at the start and after a roll-back."""
+        moco = self.step.moco
+        self.batches = self.batches_from(self.journal.position.step)
+        self.queued_keys = int(moco.pair_queue.fill) if moco is not None else 0
+        self._evaluated_step = self.journal.log.last_step("evaluation")
 
     def _train(self) -> None:
         self._evaluate()  # of a run that was stopped before it had
         while self._steps_left > 0 and not self.journal.agreement.stop:
             began = time.monotonic()
-            batch = next(self.batches)
+            with self.journal.log.context.doing("loading data"):
+                batch = next(self.batches)
             waited_s = time.monotonic() - began
+            if self.journal.next_is_left_out():
+                self.journal.leave_out()
+                self._between_steps()
+                continue
             rate = self.schedule.rate(self.journal.position.applied_steps)
             outcome = self.step(batch.step, rate, batch.micro_batches)
             if outcome is not None:
@@ -95,7 +124,10 @@ class Trainer:
         }
         pieces = sum(micro_batch.n_tokens for micro_batch in batch.micro_batches)
         ids = [number for micro_batch in batch.micro_batches for number in micro_batch.sentence_ids_B.tolist()]
-        self.journal.add(outcome, step_s, row, {"pieces": float(pieces), "data_wait_s": waited_s}, ids)
+        local = {"pieces": float(pieces), "data_wait_s": waited_s}
+        if self.journal.left_out.sentences:
+            local["replaced_sentences"] = float(batch.replaced)
+        self.journal.add(outcome, step_s, row, local, ids)
 
     def _between_steps(self) -> None:
         train, step = self.config.train, self.journal.position.step

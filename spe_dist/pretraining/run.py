@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from spe_dist.config.pretraining import Config
 from spe_dist.distributed.context import RankContext
 from spe_dist.distributed.deepspeed_config import BatchPlan, Precision, product_dtype
 from spe_dist.distributed.engine import TrainingEngine
+from spe_dist.distributed.sharded_start import sharded_start
 from spe_dist.model.kernels import check_compile, choose_kernels, kernel_lines
 from spe_dist.model.loading import LoadedEncoder
 from spe_dist.pretraining import build, resume
@@ -17,10 +17,12 @@ from spe_dist.pretraining.build_engine import build_engine
 from spe_dist.pretraining.curves import draw_curves
 from spe_dist.pretraining.loop import Trainer, finish_row
 from spe_dist.pretraining.step import TrainingStep
+from spe_dist.training.health.choose_left_out import choose_left_out
+from spe_dist.training.health.left_out import LeftOut
 from spe_dist.training.journal import Journal
 from spe_dist.training.metrics import MetricLog
 from spe_dist.training.progress import duration
-from spe_dist.training.resume import engine_state, settle_stage
+from spe_dist.training.resume import ResumePoint, engine_state, settle_stage
 from spe_dist.training.run import Run
 from spe_dist.training.schedule import Schedule
 from spe_dist.utils.memory import freeze_garbage_collector
@@ -41,16 +43,21 @@ def run_pretraining(
     data = build.open_data(config)
     steps = build.total_steps(config, data.order)
     state = engine_state(precision, context.ranks)
-    choose = partial(resume.choose_start, config, context, run.checkpoints, data.order, state)
-    start = choose()
+
+    def choose() -> tuple[ResumePoint, LeftOut]:
+        start = resume.choose_start(config, context, run.checkpoints, data.order, state)
+        return choose_left_out(config.train, start, context, data.train_ids)
+
+    start, left_out = choose()
     ds_config, start = settle_stage(config.train, ds_config, precision, context.ranks, start)
-    loaded, tokenizer = build.open_encoder(config, data.train)
-    engine, moco = build_engine(config, loaded, ds_config, precision, context)
+    with sharded_start(ds_config, precision, context):
+        loaded, tokenizer = build.open_encoder(config, data.train)
+        engine, moco = build_engine(config, loaded, ds_config, precision, context)
     warning = context.run_on_main(lambda: build.check_disk(config, engine.n_parameters(), engine.zero_stage))
     evaluate = build.evaluator(config, data, plan, engine, moco, context, lambda: journal.agreement())
     resume.begin(start, engine, moco)
     if not run.claim(start):
-        start = choose()
+        start, left_out = choose()
         resume.begin(start, engine, moco)
     run.write_settings()
     journal = run.journal(
@@ -61,23 +68,23 @@ def run_pretraining(
         terms=("tbo", "spo", "cspo"),
         write_checkpoint=build.checkpoint_writer(config, context, engine, moco, loaded, tokenizer),
         state_pieces=lambda: [*engine.state_pieces(), *(moco.state_pieces() if moco is not None else [])],
+        left_out=left_out,
         run_state={**state, "zero_stage": engine.zero_stage, "total_steps": steps},
     )
     journal.say(*opening_lines(run, config, engine, loaded, data, plan, steps), *start.notes, *filter(None, [warning]))
-    batches = build.training_batches(config, data, plan, context, start.position.step, steps)
     trainer = Trainer(
         config=config,
         step=TrainingStep(engine, moco, config, context, journal.agreement),
         schedule=Schedule.of(config.optimizer, steps, config.optimizer.learning_rate),
-        batches=batches,
+        batches_from=lambda step: build.training_batches(config, data, plan, context, step, steps, left_out.sentences),
         accumulation=plan.accumulation,
         journal=journal,
         data_state=data.order.state_dict,
         evaluate=evaluate,
+        recover=run.recovery(journal, lambda point: resume.begin(point, engine, moco)),
     )
     freeze_garbage_collector()
     finished = trainer.run()
-    batches.close()
     ending = "finished" if finished else f"stopped as asked ({run.stop_reason()})"
     run.end(journal, closing_lines(ending, finished, run.output, journal) if context.is_main else [], finished)
     return finished

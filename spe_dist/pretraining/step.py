@@ -6,6 +6,7 @@ Legend of the shape suffixes:
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import cast
 
@@ -22,7 +23,16 @@ from spe_dist.model.products import product_type
 from spe_dist.model.spe import PretrainingOutputs
 from spe_dist.pretraining.objectives import contrastive, contrastive_span_pair, prediction_terms
 from spe_dist.pretraining.sharded_contrast import ShardedContrast
-from spe_dist.training.terms import CrossEntropy, StepOutcome, Term, add_sums, cross_entropy, seed_dropout, total
+from spe_dist.training.terms import (
+    CrossEntropy,
+    StepOutcome,
+    Term,
+    add_sums,
+    cross_entropy,
+    seed_dropout,
+    seeds_by_slot,
+    total,
+)
 
 
 class TrainingStep:
@@ -50,12 +60,16 @@ class TrainingStep:
 
     def __call__(self, step: int, learning_rate: float, micro_batches: Sequence[PackedBatch]) -> StepOutcome | None:
         """Train on this rank's part of a global batch; None where a stop was agreed before its end (dropped)."""
+        self.context.begin_step(step)
         counts, sizes = self.global_counts(micro_batches)
         seed_dropout(self.config.train.seed, step, self.context.rank)
+        micro_batches = self._with_dropout_keys(step, micro_batches)
         self.engine.set_learning_rate(learning_rate)
         sums: dict[str, Tensor] = {}
         keys: list[tuple[Tensor, Tensor, Tensor]] = []
         for i, micro_batch in enumerate(micro_batches):
+            if micro_batch.dropout_keys is not None:
+                seed_dropout(self.config.train.seed, step)
             batch = micro_batch.to(self.context.device, non_blocking=True)
             outputs = self.engine(batch)
             sharded = self._send_queries(outputs, batch, sizes[i]) if sizes else None
@@ -74,6 +88,19 @@ class TrainingStep:
             self.moco.enqueue(*(torch.cat(parts) for parts in zip(*keys, strict=True)))
             self.moco.follow()  # last: its exchange goes on until the next step makes keys
         return StepOutcome(applied, counts, sums)
+
+    def _with_dropout_keys(self, step: int, micro_batches: Sequence[PackedBatch]) -> Sequence[PackedBatch]:
+        """The same, with what dropout is drawn from where it is seeded by slots."""
+        config = self.config
+        if config.model.dropout == 0 or not seeds_by_slot(config.train.dropout_seed, self.context.device):
+            return micro_batches
+        sizes = [micro_batch.n_sentences for micro_batch in micro_batches]
+        first_slots = itertools.accumulate(sizes, initial=self.context.rank * sum(sizes))  # ranks own equal parts
+        global_batch, copies = self.context.ranks * sum(sizes), config.corruption.permutations
+        return [
+            micro_batch.with_dropout_keys(config.train.seed, step, first_slot, global_batch, copies)
+            for micro_batch, first_slot in zip(micro_batches, first_slots, strict=False)
+        ]
 
     def terms(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,10 @@ from spe_dist.distributed.checkpoint import Checkpoints
 from spe_dist.distributed.engine import TrainingEngine
 from spe_dist.errors import UnstableTraining
 from spe_dist.training.agreement import Agreement
-from spe_dist.training.failures import FailureLog, RecentBatches
-from spe_dist.training.finite import Named, first_non_finite
+from spe_dist.training.health.failures import FailureLog, RecentBatches
+from spe_dist.training.health.finite import Named, first_non_finite
+from spe_dist.training.health.left_out import LeftOut
+from spe_dist.training.health.spikes import RECENT_STEPS, SpikeWatch
 from spe_dist.training.metrics import MetricLog
 from spe_dist.training.progress import Pace, ProgressLine
 from spe_dist.training.terms import StepOutcome
@@ -72,10 +74,11 @@ class Journal:
         saving: Saving,
         agreement: Agreement,
         state_pieces: Callable[[], Iterable[Named]],
+        left_out: LeftOut,
         rates: str = "learning_rate",
     ) -> None:
         """`position`: where the run begins, at a checkpoint or at step 0. `state_pieces`: what this rank holds of all
-        that a checkpoint keeps, by name. `rates`: the settings that tame a run.
+        that a checkpoint keeps, by name. `left_out`: what is not trained. `rates`: the settings that tame a run.
         """
         self.settings = settings
         self.engine = engine
@@ -85,12 +88,35 @@ class Journal:
         self.saving = saving
         self.agreement = agreement
         self.state_pieces = state_pieces
+        self.left_out = left_out
         self.rates = rates
         self.batches = RecentBatches(settings.log_every_steps + settings.max_skipped_steps + 1)
         self.failures = FailureLog(log.path.parent, log.context)
         self._finite_step = -1  # the state of this step is known to be finite
         self.saved_step = position.step or None  # None: nothing is saved yet
         self._pace = Pace()
+        self.spikes = self._watch_for_spikes()
+
+    def _watch_for_spikes(self) -> SpikeWatch:
+        factor = self.settings.rollback_on_spike
+        return SpikeWatch(factor, self.log.recent_losses(RECENT_STEPS) if factor else ())
+
+    def next_is_left_out(self) -> bool:
+        """Whether the next step is one of those that a roll-back has left out."""
+        return self.position.step + 1 in self.left_out.steps
+
+    def leave_out(self) -> None:
+        """Count a step that is not trained, and look whether all ranks stop now."""
+        self.flush()
+        self.position = replace(self.position, step=self.position.step + 1)
+        self.log.write({"kind": "left_out", "step": self.position.step})
+        self.agreement()
+
+    def go_back(self, position: Position) -> None:
+        """Begin again where a checkpoint of this run stands; rows of later steps go."""
+        self.position, self.saved_step, self._finite_step = position, position.step, -1
+        self.log.go_back(position.step)
+        self.spikes = self._watch_for_spikes()
 
     def add(
         self,
@@ -127,7 +153,11 @@ class Journal:
             raise self._skips()
 
     def flush(self) -> None:
-        """Write the waiting rows and show the last. Raises UnstableTraining where an applied loss is no number."""
+        """Write the waiting rows and show the last.
+
+        Raises:
+            UnstableTraining: an applied loss is no number, or one that jumps takes the run back.
+        """
         self.saving.checkpoints.check_owner()  # rows beside those of a later start would be none of this run's
         rows = self.log.flush()
         if not rows:
@@ -136,6 +166,11 @@ class Journal:
             if row["applied"] and not math.isfinite(row["loss"]):
                 why = f"the loss of step {row['step']} is {row['loss']} in {self.engine.precision}"
                 raise UnstableTraining("loss", row["step"], why, self._remedy())
+            usual = self.spikes.usual_loss(row)
+            if usual is not None:
+                why = f"the loss of step {row['step']} is {row['loss']:.4g}, {row['loss'] / usual:.3g} times the usual"
+                raise UnstableTraining("spike", row["step"], why, self._remedy())
+            self.left_out.replaced += row.get("replaced_sentences", 0)
         seconds_left = self._pace.seconds_for(self.progress.total_steps - self.position.step)
         sentences_per_s = sum(row["sentences"] for row in rows) / sum(row["step_s"] for row in rows)
         self.progress.show(rows[-1], sentences_per_s, seconds_left)
@@ -183,7 +218,7 @@ class Journal:
         if self.is_skipping():
             return False
         self.check_finite()
-        state = {**asdict(self.position), **self.saving.run_state, **state}
+        state = {**asdict(self.position), **self.saving.run_state, **self.left_out.state(), **state}
         self.saving.checkpoints.save(self.position.step, state, self.saving.write)
         self.saved_step = self.position.step
         self.agreement.saved()

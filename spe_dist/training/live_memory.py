@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 class LiveMemory(TorchDispatchMode):
     """Inside this context: bytes of the storages made since it began that are alive, and the most there were at once.
 
-    Backward passes count too. On a CPU and on `meta`, where they run in the thread that asks for them.
+    Backward passes count too, on a CPU, where they run in the thread that asks for them. `meta` takes no memory.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class LiveMemory(TorchDispatchMode):
         before = {_identity(tensor) for tensor in tree_leaves((args, kwargs)) if isinstance(tensor, Tensor)}
         result = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor) and _identity(tensor) not in before | self._known:
+            if isinstance(tensor, Tensor) and not tensor.is_meta and _identity(tensor) not in before | self._known:
                 self._add(tensor.untyped_storage())
         return result
 

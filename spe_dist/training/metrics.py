@@ -44,11 +44,17 @@ class MetricLog:
         self.path = folder / METRICS_FILE
         self._pending: list[tuple[dict[str, Any], dict[str, Tensor]]] = []
         self._board: Any = None
-        if context.is_main:
+        self.go_back(resume_step, repeated)
+
+    def go_back(self, resume_step: int, repeated: Callable[[dict[str, Any]], bool] = lambda _: False) -> None:
+        """Begin again after a step: with the arguments of the start."""
+        self._pending.clear()
+        self.close()
+        if self.context.is_main:
             from torch.utils.tensorboard import SummaryWriter
 
             _keep_rows(self.path, lambda row: row["step"] <= resume_step and not repeated(row))
-            self._board = SummaryWriter(str(folder / TENSORBOARD_FOLDER), purge_step=resume_step + 1)
+            self._board = SummaryWriter(str(self.path.parent / TENSORBOARD_FOLDER), purge_step=resume_step + 1)
 
     def add(self, row: Mapping[str, Any], sums: Mapping[str, Tensor], local: Mapping[str, float]) -> None:
         """One step: figures that all ranks know, sums on the device, and this rank's own numbers to be added.
@@ -73,6 +79,8 @@ class MetricLog:
             sums = {name: column[i] for name, column in columns.items()}
             finished = self._finish(row, sums, self.context.ranks)
             finished["pieces_per_s"] = sums["pieces"][0] / row["step_s"]
+            if "replaced_sentences" in sums:
+                finished["replaced_sentences"] = round(sums["replaced_sentences"][0])
             finished["peak_memory_gib"] = sums["peak_memory_gib"][0] / self.context.ranks
             rows.append(finished)
             self.write(finished)
@@ -93,6 +101,15 @@ class MetricLog:
     def last_step(self, kind: str) -> int:
         """The step of the last row of a kind that is written; 0 without one. A collective."""
         return self.context.run_on_main(lambda: max((row["step"] for row in read_rows(self.path, kind)), default=0))
+
+    def recent_losses(self, count: int) -> list[float]:
+        """Those of the last applied steps that are written, at most `count`, in order; a collective."""
+
+        def read() -> list[float]:
+            rows = read_rows(self.path, "train")
+            return [row["loss"] for row in rows if row.get("applied") and row.get("loss") is not None][-count:]
+
+        return self.context.run_on_main(read)
 
     def close(self) -> None:
         if self._board is not None:

@@ -42,7 +42,8 @@ def param_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     plain: list[nn.Parameter] = []
     for parameter in model.parameters():
         if parameter.requires_grad:
-            (plain if parameter.ndim < 2 else decay).append(parameter)
+            shape = getattr(parameter, "ds_shape", parameter.shape)  # of a whole one, also where ranks have parts of it
+            (plain if len(shape) < 2 else decay).append(parameter)
     groups = [{"params": decay, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
 

@@ -17,7 +17,9 @@ from spe_dist.distributed.fence import Fence
 from spe_dist.distributed.launch import node_name, placement_table
 from spe_dist.distributed.stop import StopRequest
 from spe_dist.training.agreement import Agreement
-from spe_dist.training.finite import Named
+from spe_dist.training.health.finite import Named
+from spe_dist.training.health.left_out import LeftOut
+from spe_dist.training.health.recovery import Recovery
 from spe_dist.training.journal import Journal, Saving
 from spe_dist.training.metrics import MetricLog
 from spe_dist.training.progress import ProgressLine
@@ -80,6 +82,7 @@ class Run:
         terms: Iterable[str],
         write_checkpoint: Callable[[Path], None],
         state_pieces: Callable[[], Iterable[Named]],
+        left_out: LeftOut,
         run_state: Mapping[str, Any],
         rates: str = "learning_rate",
     ) -> Journal:
@@ -93,7 +96,19 @@ class Run:
             saving=Saving(self.checkpoints, write_checkpoint, run_state),
             agreement=Agreement(self.context, self.stop, self.config.train.checkpoint_every_minutes),
             state_pieces=state_pieces,
+            left_out=left_out,
             rates=rates,
+        )
+
+    def recovery(self, journal: Journal, restore: Callable[[ResumePoint], None]) -> Recovery:
+        """What follows where training becomes unstable; `restore` as `Recovery` takes it."""
+        return Recovery(
+            settings=self.config.train,
+            context=self.context,
+            checkpoints=self.checkpoints,
+            journal=journal,
+            left_out=journal.left_out,
+            restore=restore,
         )
 
     def stop_reason(self) -> str:
@@ -103,7 +118,7 @@ class Run:
     def end(self, journal: Journal, lines: Iterable[str], finished: bool) -> None:
         """Print the closing lines and close the log. In a stopped run signals stay without effect: its ranks leave."""
         journal.log.close()
-        journal.say(*lines)
+        journal.say(*lines, *journal.left_out.summary())
         self.context.barrier()
         if finished:
             self.stop.close()

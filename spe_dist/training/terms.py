@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spe_dist.model.devices import autocast
+from spe_dist.model.devices import autocast, is_gpu
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,15 @@ def add_sums(sums: dict[str, Tensor], terms: dict[str, Term]) -> None:
         torch._foreach_add_(list(sums.values()), list(further.values()))
 
 
-def seed_dropout(seed: int, step: int, rank: int) -> None:
-    """Seed torch's generators for one step of one rank, so that dropout depends on nothing that ran before."""
+def seeds_by_slot(dropout_seed: str, device: torch.device) -> bool:
+    """Whether dropout is drawn from keys of the sentences' slots, by the setting `dropout_seed`."""
+    return dropout_seed == "slot" or (dropout_seed == "auto" and not is_gpu(device))
+
+
+def seed_dropout(seed: int, step: int, rank: int = 0) -> None:
+    """Seed torch's generators for one step of one rank, so that dropout depends on nothing that ran before.
+
+    Where dropout is seeded by slots, once a micro-batch and without a rank: packed attention draws by the generator.
+    """
     digest = hashlib.sha256(f"dropout/{seed}/{step}/{rank}".encode()).digest()
     torch.manual_seed(int.from_bytes(digest[:8], "little") >> 1)

@@ -116,6 +116,14 @@ def atomic_folder(output: Path) -> Iterator[Path]:
         raise
 
 
+def link_or_copy(path: Path, target: Path) -> None:
+    """Give a file another name, or its content where the file system has no links; neither is written to afterwards."""
+    try:
+        os.link(path, target)
+    except OSError:
+        shutil.copyfile(path, target)
+
+
 def remove_unfinished(folder: Path, name: str = "*") -> None:
     """Remove what killed processes left while they wrote `name` (a pattern) in a folder; nobody may write it now."""
     for path in folder.glob(f".{name}.*{WRITING_SUFFIX}"):

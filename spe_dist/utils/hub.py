@@ -22,7 +22,8 @@ NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 TOKENIZER_FILES = ("tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt")
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 PICKLED_WEIGHTS = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
-OUR_FILES = ("spe_config.json", "extractor.json", "labels.json", "README.md")
+OUR_CONFIG = "spe_config.json"  # a folder that has it is one of ours: every file of it is wanted
+PICKLED = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 
 Result = TypeVar("Result")
 
@@ -36,7 +37,9 @@ def model_folder(source: str) -> Path:
 
     def wanted(names: Sequence[str]) -> list[str]:
         safe = _matching(names, WEIGHTS)
-        beside = _matching(names, ("config.json", *OUR_FILES, *TOKENIZER_FILES))
+        beside = _matching(names, ("config.json", *TOKENIZER_FILES))
+        if OUR_CONFIG in names:
+            beside = [name for name in _matching(names, ("[!.]*",)) if not _matching([name], (*PICKLED, *WEIGHTS))]
         return [*beside, *(safe or _matching(names, PICKLED_WEIGHTS))]
 
     def is_whole(folder: Path) -> bool:

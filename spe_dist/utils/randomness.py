@@ -31,6 +31,7 @@ class Purpose(IntEnum):
     SENTENCE_ORDER = 9
     GOLD_ENTITIES = 10
     HEAD_WEIGHTS = 11
+    DROPOUT = 12
 
 
 def _mix(state: np.ndarray) -> np.ndarray:

@@ -32,3 +32,9 @@ def nearest_or_all(name: object, known: Iterable[object]) -> str:
     """As `nearest`, but lists all known words where none is like `name`."""
     words = list(map(str, known))
     return nearest(name, words) or f"; known: {', '.join(words) or 'none'}"
+
+
+def one_line(error: object, characters: int = 200) -> str:
+    """The words of another library's error as a part of one line, cut where they are long."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= characters else f"{text[: characters - 3]}..."

@@ -41,7 +41,7 @@ def test_the_command_prints_a_row_for_each_part():
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     expected = ["contrast, 4 queries, 500 keys of 16", "average of 5,000", r"last layer of 2x128 for \d+% of the"]
-    for part in (*expected, "activation checkpointing of 2x128"):
+    for part in (*expected, "activation checkpointing of 2x128", "dropout of 2x128 by slot"):
         assert re.search(rf"^{part}.* [\d.]+ +[\d.]+ +[\d.]+x$", done.stdout, re.MULTILINE), done.stdout
     spared = re.search(r"take ([\d.]+) MiB at most, ([\d.]+) without", done.stdout)
     assert float(spared[1]) < float(spared[2])

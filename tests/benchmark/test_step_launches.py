@@ -71,6 +71,8 @@ CASES = {
     "further permutations": {"permutations": 3},
     "the pooler": {"cls_source": "pooler"},
     "keys with dropout": {"key_dropout": True},
+    "dropout by slots": {"dropout_seed": "slot", "key_dropout": True, "permutations": 2, "n_micro_batches": 2},
+    "dropout by slots in float32": {"dropout_seed": "slot", "precision": "float32"},
     "no dropout": {"dropout": 0.0},
     "vectors of any length": {"normalize": False},
     "no contrastive head": {"contrastive_head": False},

@@ -10,7 +10,7 @@ from spe_dist.distributed.deepspeed_config import (
     check_same_precision,
     choose_precision,
     complete,
-    fit_bucket,
+    fit_to_model,
     load_deepspeed_config,
     plan_batches,
 )
@@ -50,8 +50,20 @@ def test_timers_that_a_file_asks_for_stay_on():
 def test_the_bucket_of_gradients_is_no_larger_than_the_model(given, parameters, bucket):
     ds_config = {"train_batch_size": 4, "zero_optimization": {"stage": 2, **given}}
     expected = {"train_batch_size": 4, "zero_optimization": {"stage": 2, "reduce_bucket_size": bucket}}
-    assert fit_bucket(ds_config, parameters) == expected
+    assert fit_to_model(ds_config, parameters) == expected
     assert ds_config["zero_optimization"] == {"stage": 2, **given}
+
+
+def test_stage_3_keeps_few_gathered_weights_of_a_large_model():
+    names = ("stage3_max_live_parameters", "stage3_max_reuse_distance")
+
+    def limits(stage, parameters, **given):
+        fitted = fit_to_model({"zero_optimization": {"stage": stage, **given}}, parameters)["zero_optimization"]
+        return [fitted.get(name) for name in names]
+
+    assert limits(3, 10**9) == [100_000_000] * 2
+    assert limits(3, 10**8) == limits(2, 10**9) == [None] * 2
+    assert limits(3, 10**9, stage3_max_live_parameters=7) == [7, 100_000_000]
 
 
 @pytest.mark.parametrize(

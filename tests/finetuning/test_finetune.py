@@ -134,8 +134,16 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(run, corpus, tmp_path, r
 
 
 @pytest.mark.distributed
-def test_two_ranks_compute_what_one_rank_does(run, corpus, tmp_path):
-    given = {"dropout": 0, "epochs": 2, "gold_epochs": 9, "learning_rate": 1e-3, "head_learning_rate": 1e-3}
+@pytest.mark.parametrize("windows", [{}, {"max_pieces": 12}])
+def test_two_ranks_compute_what_one_rank_does_dropout_too(run, corpus, tmp_path, windows):
+    given = {
+        **windows,
+        "dropout": 0.1,
+        "epochs": 2,
+        "gold_epochs": 9,
+        "learning_rate": 1e-3,
+        "head_learning_rate": 1e-3,
+    }
     for ranks in (1, 2):
         run(arguments(corpus, tmp_path / str(ranks), **given), ranks)
     one, two = (read_rows(tmp_path / name / "metrics.jsonl") for name in ("1", "2"))

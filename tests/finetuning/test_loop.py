@@ -15,6 +15,7 @@ from spe_dist.distributed.context import RankContext
 from spe_dist.finetuning.learning_rates import RateGroups, uncorrected_factor
 from spe_dist.finetuning.loop import Best, Finetuner, finish_row
 from spe_dist.training.agreement import Agreement
+from spe_dist.training.health.left_out import LeftOut
 from spe_dist.training.journal import Journal, Position, Saving
 from spe_dist.training.metrics import MetricLog, read_rows
 from spe_dist.training.progress import ProgressLine
@@ -46,6 +47,10 @@ class PretendedStep:
         return StepOutcome(step not in self.skipped, {"detection": 1, "typing": 2, "relation": 4}, sums)
 
 
+def recover(failure):
+    raise failure
+
+
 def scores_of(value):
     """Scores as the loop reads them: `value` is what epochs are compared by."""
     counts = SimpleNamespace(precision=value, recall=value, f1=value)
@@ -73,6 +78,7 @@ def run(tmp_path):
             ),
             agreement=agreement,
             state_pieces=lambda: [],
+            left_out=LeftOut(),
         )
         kept = []
         trainer = Finetuner(
@@ -91,6 +97,7 @@ def run(tmp_path):
             best=best or Best(),
             evaluate=lambda: scores_of(scores[trainer.epoch - 1]) if dev else None,
             keep_model=lambda epoch, scores: kept.append(epoch),
+            recover=recover,
         )
         return trainer.run(), trainer, kept
 

@@ -14,6 +14,7 @@ from spe_dist.export.folder import write_folder
 from spe_dist.extraction.corpora.corpus import Labels
 from spe_dist.finetuning.run import build_model
 from spe_dist.finetuning.start import check_windows, open_start
+from spe_dist.utils.reading.sums import write_sums
 
 SMALL = {"hidden_size": 32, "layers": 2, "attention_heads": 4, "intermediate_size": 48}
 ALL = ("sentence encoder", "span encoder", "span pair encoder")
@@ -171,6 +172,7 @@ def test_a_damaged_export_is_refused(made, tmp_path):
     folder = exported(made[0], tmp_path / "e")
     told = json.loads((folder / "spe_config.json").read_text())
     (folder / "spe_config.json").write_text(json.dumps(told | {"format_version": 99}))
+    write_sums(folder)
     with pytest.raises(CheckpointError, match="format_version=99"):
         open_start(config(folder))
 

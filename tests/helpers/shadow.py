@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from spe_dist.model import dropout
+
 CPU, META = torch.device("cpu"), torch.device("meta")
 # Operations whose first result is the result; the others are for their own backward pass, as each device likes them.
 LEAVES_STATE = {"_embedding_bag", "_embedding_bag_forward_only", "native_layer_norm"}
@@ -33,6 +35,7 @@ class Shadow(TorchDispatchMode):
         self._inner: dict[
             int, Tensor
         ] = {}  # what a kernel leaves to its own backward pass, in the CPU's shape and type
+        dropout._kept_columns.cache_clear()  # tensors on `meta` that were made outside have no values
 
     def read(self, tensor: Tensor) -> Tensor:
         """The values of a tensor on `meta`, as a view on the CPU."""

@@ -18,6 +18,7 @@ from spe_dist.data.batches.packing import SpecialPieces, pack
 from spe_dist.distributed.context import RankContext, start_ranks
 from spe_dist.distributed.deepspeed_config import BatchPlan, Precision, complete
 from spe_dist.distributed.launch import detect
+from spe_dist.distributed.sharded_start import sharded_start
 from spe_dist.model.loading import load_encoder
 from spe_dist.pretraining import build_engine
 from spe_dist.pretraining.step import TrainingStep
@@ -77,8 +78,9 @@ def build_step(
     global_batch = config.train.global_batch_sentences
     plan = BatchPlan(global_batch, context.ranks, accumulation, global_batch // context.ranks // accumulation)
     ds_config = complete({"zero_optimization": {"stage": stage, **(zero or {})}, **ds}, config, plan, precision)
-    loaded = load_encoder(None, config.model, VOCABULARY, config.train.seed)
-    engine, moco = build_engine.build_engine(config, loaded, ds_config, precision, context)
+    with sharded_start(ds_config, precision, context):
+        loaded = load_encoder(None, config.model, VOCABULARY, config.train.seed)
+        engine, moco = build_engine.build_engine(config, loaded, ds_config, precision, context)
     if moco is not None:
         moco.start()
     engine.train()

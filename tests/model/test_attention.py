@@ -5,7 +5,8 @@ import torch
 from shadow import META, Shadow
 
 from spe_dist.model import attention as attention_module
-from spe_dist.model.attention import attention, choose_backend, plan_padding
+from spe_dist.model.attention import attend, attention, borders_by_place, choose_backend, plan_padding, row_keys
+from spe_dist.model.dropout import combine
 
 LENGTHS = ([5], [1, 1, 1], [3, 40, 7, 7, 128, 1, 22, 9], list(range(1, 30)))
 
@@ -117,6 +118,46 @@ def test_packed_kernels_are_given_what_the_reference_is(kernel, dtype):
     tolerance = {torch.float16: 4e-3, torch.bfloat16: 3e-2}[dtype]
     for mine, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(mine, theirs.double(), rtol=tolerance, atol=tolerance)
+
+
+def test_dropout_by_keys_of_a_sequence_is_the_same_among_any_others():
+    lengths, chosen = [3, 40, 7, 1, 22, 38], [4, 1, 5]
+    qkv, cu_seqlens, _ = random_inputs(lengths, head_size=16, dtype=torch.float32)
+    keys_T = combine(torch.arange(sum(lengths), dtype=torch.int32), 1)
+    parts = [[x.split(lengths)[i] for i in chosen] for x in (*qkv, keys_T)]
+
+    def run(q, k, v, keys_T, borders, longest):
+        padding = plan_padding(borders, longest, q.shape[0], q.shape[1])
+        return attend("grouped", q, k, v, borders, longest, 0.4, padding, row_keys(keys_T, padding, q.shape[1]))
+
+    whole = run(*qkv, keys_T, cu_seqlens, 40)
+    borders = torch.tensor([0, 22, 62, 100], dtype=torch.int32)
+    some = run(*map(torch.cat, parts), borders, 40)
+    torch.testing.assert_close(some, torch.cat([whole.split(lengths)[i] for i in chosen]), rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(whole, attention(*qkv, cu_seqlens, 40), atol=1e-2)
+
+
+def test_borders_by_place_give_each_sequence_its_number_in_the_global_batch():
+    borders = borders_by_place(torch.tensor([0, 3, 4, 9], dtype=torch.int32), torch.tensor([1, 2, 5]), 7)
+    assert borders.tolist() == [0, 0, 3, 4, 4, 4, 9, 9] and borders.dtype == torch.int32
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_the_packed_kernel_drops_by_the_number_of_a_sequence():
+    lengths, places = [16] * 6, 40
+    qkv, _, weights = random_inputs(lengths, head_size=64, dtype=torch.bfloat16, device="cuda")
+    place_Q = torch.tensor([1, 2, 9, 11, 30, 39], device="cuda")
+    results = []
+    for chosen in (range(6), (2, 4)):
+        rows = torch.cat([torch.arange(16 * i, 16 * i + 16) for i in chosen]).cuda()
+        q, k, v = (x.detach()[rows].requires_grad_() for x in qkv)
+        borders = 16 * torch.arange(len(chosen) + 1, dtype=torch.int32, device="cuda")
+        torch.manual_seed(3)
+        out = attend("flash", q, k, v, borders_by_place(borders, place_Q[list(chosen)], places), 16, 0.5, None)
+        results.append([out, *torch.autograd.grad((out * weights[rows]).sum(), (q, k, v))])
+    both = torch.cat([torch.arange(32, 48), torch.arange(64, 80)]).cuda()
+    for whole, some in zip(*results, strict=True):
+        torch.testing.assert_close(whole[both], some, rtol=2e-2, atol=2e-2)
 
 
 @pytest.mark.gpu

@@ -7,7 +7,7 @@ from torch._dynamo.utils import counters
 from torch.utils._pytree import tree_leaves
 
 from spe_dist.errors import ConfigError
-from spe_dist.model.dropout import Dropout
+from spe_dist.model.dropout import Dropout, combine
 from spe_dist.model.kernels import check_compile, compile_model, compiled
 from spe_dist.model.loading import load_encoder
 from spe_dist.model.spe import build_key_encoder, build_pretraining_model
@@ -194,6 +194,15 @@ def test_compiled_dropout_drops_its_share_scales_the_rest_and_follows_the_seed()
     torch.testing.assert_close(outputs[2][kept], torch.full((int(kept.sum()),), 1 / 0.9))
     (gradient,) = torch.autograd.grad(outputs[2].sum(), x)
     torch.testing.assert_close(gradient, outputs[2].detach())
+
+
+@pytest.mark.slow
+def test_compiled_dropout_by_keys_is_that_of_uncompiled_one():
+    layer = Dropout(0.1, site=2).train()
+    run = compiled(lambda x, keys: layer(x, keys) * 1.0)
+    for n_rows in (40, 57):
+        x, keys = torch.randn(n_rows, 301), combine(torch.arange(n_rows, dtype=torch.int32), 5)
+        assert torch.equal(run(x, keys), layer(x, keys))
 
 
 def test_compiled_losses_take_any_number_of_targets(backend):

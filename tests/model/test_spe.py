@@ -98,7 +98,7 @@ def test_outputs_and_gradients_are_those_of_a_last_layer_computed_for_all_tokens
     model, batch = build(small_config(**settings)), make_batch(5, seed=3, extra=2)
     encode, kept = model.spe.encoder.forward, []
 
-    def encode_all(*inputs, kept_N):
+    def encode_all(*inputs, kept_N, dropout_keys):
         kept.append(kept_N)
         return encode(*inputs)[kept_N]
 

@@ -15,6 +15,7 @@ from spe_dist.pretraining import build
 from spe_dist.pretraining.loop import Trainer, finish_row
 from spe_dist.pretraining.resume import check_network, choose_start
 from spe_dist.training.agreement import Agreement
+from spe_dist.training.health.left_out import LeftOut
 from spe_dist.training.journal import Journal, Position, Saving
 from spe_dist.training.metrics import MetricLog, read_rows
 from spe_dist.training.progress import ProgressLine
@@ -59,6 +60,10 @@ class PretendedStep:
         return StepOutcome(step not in self.skipped, {"tbo": 2, "spo": 0, "cspo": 4}, sums)
 
 
+def recover(failure):
+    raise failure
+
+
 class Evaluations:
     """Counts at which steps it is called; in that of step `asks_at` the run is asked to stop."""
 
@@ -101,16 +106,20 @@ def run(tmp_path):
             ),
             agreement=agreement,
             state_pieces=lambda: [],
+            left_out=LeftOut(),
         )
         trainer = Trainer(
             config=config,
             step=caller,
             schedule=Schedule(config.optimizer.learning_rate, 0, steps),
-            batches=(SimpleNamespace(step=i, epoch=0, micro_batches=[]) for i in range(position.step, steps)),
+            batches_from=lambda first: (
+                SimpleNamespace(step=i, epoch=0, micro_batches=[], replaced=0) for i in range(first, steps)
+            ),
             accumulation=1,
             journal=journal,
             data_state=lambda steps: {"sentences_consumed": steps},
             evaluate=lambda: evaluate(journal.position.step, agreement) if evaluate else {},
+            recover=recover,
         )
         return trainer.run(), trainer
 

@@ -19,9 +19,9 @@ CUTS = [
 ]
 
 
-def gradient_and_losses(context, accumulation, stage, queue="replicated", **given):
+def gradient_and_losses(context, accumulation, stage, queue="replicated", settings=None, **given):
     """A step of plain gradient descent at rate 1 through the whole engine: the weights' change is the gradient."""
-    config = small_config(max_grad_norm=0.0, permutations=1, queue=queue)
+    config = small_config(**{"max_grad_norm": 0.0, "permutations": 1, "queue": queue, **(settings or {})})
     step = build_descent_step(config, context, stage, accumulation, **given)
     before = step.engine.master_weights()
     losses = {}
@@ -69,6 +69,31 @@ def test_loss_and_gradient_do_not_depend_on_the_cut(whole, cut):
     assert losses == pytest.approx(expected_losses, rel=1e-6)
     assert expected.norm() > 0.1
     assert (gradient - expected).norm() <= 1e-5 * expected.norm()
+
+
+WITH_DROPOUT = {"dropout": 0.3, "key_dropout": True, "permutations": 3}
+
+
+def train_with_dropout(accumulation, stage, queue, settings):
+    return gradient_and_losses(start(), accumulation, stage, queue, settings)
+
+
+@pytest.fixture(scope="module")
+def whole_with_dropout(run_ranks):
+    return run_ranks(train_with_dropout, 1, 1, 1, "replicated", WITH_DROPOUT)[0]
+
+
+@pytest.mark.parametrize(("ranks", "accumulation", "stage", "queue"), [*CUTS[:5], CUTS[6]])
+def test_dropout_by_slots_does_not_depend_on_the_cut(run_ranks, whole_with_dropout, ranks, accumulation, stage, queue):
+    (expected, expected_losses) = whole_with_dropout
+    gradient, losses = run_ranks(train_with_dropout, ranks, accumulation, stage, queue, WITH_DROPOUT)[0]
+    assert losses == pytest.approx(expected_losses, rel=1e-6)
+    assert (gradient - expected).norm() <= 1e-5 * expected.norm()
+
+
+def test_dropout_by_ranks_does(run_ranks, whole_with_dropout):
+    _, losses = run_ranks(train_with_dropout, 2, 1, 1, "replicated", {**WITH_DROPOUT, "dropout_seed": "rank"})[0]
+    assert losses["tbo0"] != pytest.approx(whole_with_dropout[1]["tbo0"], rel=1e-4)
 
 
 BUCKETS = {"reduce_bucket_size": 1_000}  # several are full before a backward pass has ended

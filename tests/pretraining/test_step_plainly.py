@@ -176,8 +176,9 @@ def test_each_setting_of_an_objective_reaches_it():
     assert step(0, 0.0, [batch]).sums["cspo/loss"].item() == pytest.approx(expected["cspo"], rel=1e-5)
 
 
-def test_dropout_of_a_step_depends_on_its_number_and_rank_alone():
-    step = build(dropout=0.5)
+@pytest.mark.parametrize("dropout_seed", ["rank", "slot"])
+def test_dropout_of_a_step_depends_on_its_number_and_rank_alone(dropout_seed):
+    step = build(dropout=0.5, dropout_seed=dropout_seed)
     other_rank = TrainingStep(step.engine, None, step.config, replace(CONTEXT, rank=1))
     step.moco = None
     step.engine.module.train()

@@ -10,6 +10,7 @@ from spe_dist.distributed.context import RankContext
 from spe_dist.distributed.fence import Fence
 from spe_dist.errors import CheckpointError
 from spe_dist.training.agreement import Agreement
+from spe_dist.training.health.left_out import LeftOut
 from spe_dist.training.journal import Journal, Position, Saving
 from spe_dist.training.metrics import MetricLog, read_rows
 from spe_dist.training.progress import ProgressLine
@@ -20,7 +21,7 @@ def test_a_start_that_lost_its_folder_adds_no_row_to_those_of_the_next(tmp_path)
     context = RankContext(rank=0, ranks=1, local_rank=0, device=torch.device("cpu"), control=None)
     fence = Fence(tmp_path)
     journal = Journal(
-        settings=SimpleNamespace(log_every_steps=1, max_skipped_steps=20),
+        settings=SimpleNamespace(log_every_steps=1, max_skipped_steps=20, rollback_on_spike=0.0),
         engine=SimpleNamespace(grad_norm=lambda: 1.0, loss_scale=lambda: 1.0, precision="float32"),
         position=Position(),
         log=MetricLog(tmp_path, context, lambda row, sums, ranks: {**row, "loss": 1.0}),
@@ -28,6 +29,7 @@ def test_a_start_that_lost_its_folder_adds_no_row_to_those_of_the_next(tmp_path)
         saving=Saving(Checkpoints(tmp_path / "checkpoints", 2, context, fence), lambda folder: None, {}),
         agreement=Agreement(context, SimpleNamespace(requested=False, reason=""), 0),
         state_pieces=lambda: [],
+        left_out=LeftOut(),
     )
     fence.claim()
     journal.add(StepOutcome(True, {}, {}), 0.1, {"sentences": 4}, {"pieces": 9.0})

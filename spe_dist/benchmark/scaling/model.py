@@ -104,18 +104,20 @@ def _seconds(message: Message, ranks: int, cluster: Cluster) -> float:
 def _hidden(plan: Plan, exchange_s: Mapping[str, float], products_s: float) -> dict[str, float]:
     """What of each exchange goes on while the GPU computes.
 
-    The average's lasts until the next step makes keys, so the query's forward pass hides it. Stages 2 and 3 reduce
-    during the backward pass (`overlap_comm`), all but the last bucket; stage 3 gathers weights ahead of their layer.
+    The average's lasts until the next step makes keys, so the query's forward pass hides it; that of sharded key
+    weights, the forward passes of the parts before. Stages 2 and 3 reduce during the backward pass (`overlap_comm`),
+    all but the last bucket; stage 3 gathers weights ahead of their layer.
     """
     micro_batch_s = products_s / plan.accumulation
     hidden = {}
     if "average" in exchange_s and plan.average == "sharded":
-        hidden["average"] = min(exchange_s["average"], FORWARD_OF_QUERY * micro_batch_s)
+        behind_s = products_s if plan.key_parts else micro_batch_s
+        hidden["average"] = min(exchange_s["average"], FORWARD_OF_QUERY * behind_s)
     if plan.stage >= 2:
         gradients = exchange_s.get("gradients", 0.0) * (1 - 1 / math.ceil(plan.parameters / BUCKET))
         hidden["gradients"] = min(gradients, BACKWARD * products_s)
     if plan.stage == 3:
-        left = FORWARD_OF_QUERY * products_s - hidden.get("average", 0.0)
+        left = FORWARD_OF_QUERY * products_s - (0.0 if plan.key_parts else hidden.get("average", 0.0))
         hidden["weights"] = min(exchange_s.get("weights", 0.0), max(0.0, left))
     return hidden
 

@@ -14,10 +14,18 @@ from spe_dist.benchmark.pretraining.work import Work
 from spe_dist.benchmark.scaling.traffic import Plan
 from spe_dist.config.pretraining import Config
 from spe_dist.data.batches.loader import step_loader
-from spe_dist.distributed.deepspeed_config import DTYPES, BatchPlan, Precision, complete, load_deepspeed_config
+from spe_dist.distributed.deepspeed_config import (
+    DTYPES,
+    BatchPlan,
+    Precision,
+    complete,
+    fit_to_model,
+    load_deepspeed_config,
+)
 from spe_dist.model.encoder import PackedBertEncoder
 from spe_dist.model.loading import random_config
-from spe_dist.model.spe import build_key_encoder, build_pretraining_model
+from spe_dist.model.spe import build_key_encoder, build_pretraining_model, largest_part
+from spe_dist.pretraining.build_engine import shards_keys
 from spe_dist.pretraining.dry_run import held_memory
 from spe_dist.training.footprint import rank_memory, saved_activations
 
@@ -34,6 +42,8 @@ class Network:
     parameters: int
     key_parameters: int
     key_size: int
+    key_parts: int
+    largest_key_part: int  # its parameters
     sentence_flops: float
     sentence_pieces: float  # in both views
     sentence_saved: float  # bytes that a backward pass needs of a GPU's forward pass
@@ -59,6 +69,8 @@ class Network:
             parameters=sum(parameter.numel() for parameter in model.parameters()),
             key_parameters=sum(parameter.numel() for parameter in keys.parameters()) if keys is not None else 0,
             key_size=config.model.key_size,
+            key_parts=len(keys.parts()) if keys is not None else 0,
+            largest_key_part=largest_part(keys) if keys is not None else 0,
             sentence_flops=step_flops(config, work.vocabulary, batch, config.moco.queue_keys) / SAMPLE_SENTENCES,
             sentence_pieces=batch.n_tokens / SAMPLE_SENTENCES,
             sentence_saved=saved / SAMPLE_SENTENCES,
@@ -80,6 +92,7 @@ class Network:
             average=moco.average,
             queue_keys=moco.queue_keys,
             queue=moco.queue,
+            key_parts=self.key_parts if shards_keys(self.config, stage) else 0,
         )
 
     def memory(self, plan: Plan) -> Mapping[str, int]:
@@ -91,6 +104,8 @@ class Network:
         batch = BatchPlan(plan.global_batch, plan.ranks, plan.accumulation, micro_batch)
         if plan.stage:
             settings = complete(settings, self.config, batch, self.precision)
-        held = held_memory(self.config, settings, self.precision, batch, self.parameters, self.key_parameters)
+        settings = fit_to_model(settings, self.parameters) if plan.stage else settings
+        counts = (self.parameters, self.key_parameters, self.largest_key_part)
+        held = held_memory(self.config, settings, self.precision, batch, *counts)
         saved = int(self.sentence_saved * plan.rank_sentences / plan.accumulation)
         return rank_memory(held, saved, 0, "cuda", 0)

@@ -6,8 +6,9 @@ They follow what DeepSpeed 0.19 and this program do, which a test compares with 
   on the network, but DeepSpeed reduces whole buckets for all (`use_multi_rank_bucket_allreduce`).
 - Stages 1 and 2 gather the updated weights once a step. Stage 3 gathers them once in a micro-batch and keeps them for
   its backward pass, up to a billion (`stage3_max_reuse_distance`), and scatters gradients.
-- The key encoder's average is exchanged in the weights' type.
-- The key encoder's average is cut like the model, so that its slices are unequal at stages 1 and 2.
+- The key encoder's average is exchanged in the weights' type, once a step; where the key weights are sharded, as they
+  are at stage 3, in every micro-batch, part by part.
+- It is cut like the model, so that its slices are unequal at stages 1 and 2.
 - All keys of a step are gathered before they enter the queues, also those that later ones push out at once.
 - Sharded queues: queries are gathered in float32, and the keys that they weighted come back by an all-to-all.
 """
@@ -63,6 +64,7 @@ class Plan:
         precision: of the run.
         queue_dtype, average, queue: settings of that name.
         queue_keys: keys in each queue.
+        key_parts: parts of the key encoder whose weights are gathered one by one; 0: every rank has them whole.
     """
 
     parameters: int
@@ -77,6 +79,7 @@ class Plan:
     average: str = "sharded"
     queue_keys: int = 65_536
     queue: str = "replicated"
+    key_parts: int = 0
 
     @property
     def weight_bytes(self) -> int:
@@ -132,6 +135,9 @@ def _sharded_contrast(plan: Plan) -> list[Message]:
 def _average(plan: Plan) -> Message:
     if plan.average == "replicated":  # every rank reads the float32 weights and averages all of them
         return _unequal(plan, 4)
+    if plan.key_parts:
+        handed = plan.accumulation * WIDTHS[plan.precision] * plan.key_parameters
+        return Message("average", "all-gather", handed, plan.accumulation * plan.key_parts)
     return _unequal(plan, WIDTHS[plan.precision])
 
 

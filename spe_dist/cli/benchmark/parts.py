@@ -16,8 +16,8 @@ def parser() -> Parser:
     doc = (
         "Compares parts of a pre-training step with their plain forms on the CPU, in turn: contrast in one pass over a "
         "full queue with a score for every key at once, the key encoder's average in a compiled kernel with single "
-        "operations, the last layer for the tokens that are read with all, activation checkpointing with all kept. "
-        "Ratios are medians over the rounds.\n\n"
+        "operations, the last layer for the tokens that are read with all, activation checkpointing with all kept, "
+        "dropout seeded by slot with that of torch's generator. Ratios are medians over the rounds.\n\n"
         "Also prints what contrast's products in fewer bits change, and the memory that checkpointing spares."
     )
     command = Parser("spe benchmark parts", "[options]", doc)
@@ -57,6 +57,9 @@ def run(options: argparse.Namespace) -> None:
     compared[f"last layer of {options.size} for {share:.0%} of the tokens, in query, keys and backward"] = last_layer
     recomputed, peak, plain_peak = parts.compare_recomputed(options.size, options.batch, rounds)
     compared[f"activation checkpointing of {options.size}, query, keys and backward"] = recomputed
+    compared[f"dropout of {options.size} by slot, in query, keys and backward"] = parts.compare_dropout(
+        options.size, options.batch, rounds
+    )
     print("\n".join(aligned(parts.lines(compared), rule=True)))
     print(f"\n{machine_line(start)}; {options.threads} threads, {rounds} rounds")
     print(

@@ -25,7 +25,7 @@ import os
 import signal
 import warnings
 import weakref
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, fields
 from multiprocessing import resource_tracker
 from typing import Any
@@ -41,7 +41,9 @@ from spe_dist.data.batches.stream import StepBatch, StepBuilder, Store
 from spe_dist.errors import ConfigError, SpeError
 
 _NUMBERS = [field.name for field in fields(PackedBatch) if field.type == "int"]
-_NARROW = [field.name for field in fields(PackedBatch) if field.name not in ("sentence_ids_B", *_NUMBERS)]
+_NARROW = [
+    field.name for field in fields(PackedBatch) if field.name not in ("sentence_ids_B", "dropout_keys", *_NUMBERS)
+]
 _BLOCKED = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP}
 
 
@@ -60,17 +62,18 @@ def step_loader(
     loader_workers: int = 0,
     prefetch_steps: int = 4,
     pin_memory: bool = False,
+    left_out: Sequence[int] = (),
 ) -> Generator[StepBatch, None, None] | WorkerLoader:
     """This rank's part of steps start_step .. end_step - 1 (no end: for ever).
 
     With loader workers it is a `WorkerLoader`, whose `close` ends them (so does the iterator's end, its collection and
-    the end of the program). `streams` 0 chooses.
+    the end of the program). `streams` 0 chooses. `left_out`: as `Order` takes it.
 
     Raises:
         ConfigError: the batch does not divide.
         DataError: there are too few sentences, or shards are damaged; the latter when their step is due.
     """
-    order = Order(store.block_sentences, seed, streams, global_batch)
+    order = Order(store.block_sentences, seed, streams, global_batch, left_out=left_out)
     builder = StepBuilder(store, corruption, order, micro_batch, rank, ranks)
     if loader_workers:
         return WorkerLoader(builder, start_step, end_step, loader_workers, prefetch_steps, pin_memory)
@@ -96,6 +99,7 @@ class _Parcel:
     values: np.ndarray
     sizes: list[list[int]]
     numbers: list[dict[str, int]]
+    replaced: int
 
     @classmethod
     def of(cls, batch: StepBatch) -> _Parcel:
@@ -107,6 +111,7 @@ class _Parcel:
             torch.cat([tensor.to(torch.int32) for part in parts for tensor in part]).numpy(),
             [[len(tensor) for tensor in part] for part in parts],
             [{name: getattr(b, name) for name in _NUMBERS} for b in batch.micro_batches],
+            batch.replaced,
         )
 
     def unpack(self) -> StepBatch:
@@ -118,7 +123,7 @@ class _Parcel:
             values: dict[str, Any] = numbers | {name: next(parts) for name in _NARROW}
             values["cu_seqlens_Q1"] = values["cu_seqlens_Q1"].to(torch.int32)
             batches.append(PackedBatch(sentence_ids_B=torch.from_numpy(ids), **values))
-        return StepBatch(self.step, self.epoch, batches)
+        return StepBatch(self.step, self.epoch, batches, self.replaced)
 
     def pin_memory(self) -> StepBatch:
         """Called by the DataLoader's pinning thread, so that training does not wait for it."""

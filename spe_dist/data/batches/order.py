@@ -16,11 +16,13 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from spe_dist.data.batches.replacing import Replacements
 from spe_dist.errors import CheckpointError, ConfigError, DataError
 from spe_dist.utils import randomness
 from spe_dist.utils.ragged import borders
@@ -38,6 +40,7 @@ class SlotPositions:
     blocks_N: np.ndarray
     index_in_block_N: np.ndarray
     sentences_N: np.ndarray  # position in the split, 0..n_sentences-1, in file order
+    replaced: int = 0  # how many stand in the place of a sentence that is left out
 
 
 def choose_streams(global_batch: int) -> int:
@@ -61,7 +64,8 @@ def _check_streams(streams: int, global_batch: int) -> None:
 class Order:
     """The order of one training run's sentences.
 
-    block_sentences: sentences of each block of the split, in file order. `streams` 0 chooses.
+    block_sentences: sentences of each block of the split, in file order. `streams` 0 chooses. `left_out`: positions in
+    file order of sentences that are not trained; see `Replacements`.
 
     Raises:
         DataError: the split has fewer sentences than the global batch.
@@ -69,7 +73,13 @@ class Order:
     """
 
     def __init__(
-        self, block_sentences: np.ndarray, seed: int, streams: int, global_batch: int, manifest_hash: str = ""
+        self,
+        block_sentences: np.ndarray,
+        seed: int,
+        streams: int,
+        global_batch: int,
+        manifest_hash: str = "",
+        left_out: Sequence[int] = (),
     ) -> None:
         chosen = choose_streams(global_batch) if streams == 0 else streams
         _check_streams(chosen, global_batch)
@@ -86,6 +96,8 @@ class Order:
         self.streams = chosen
         self.global_batch = global_batch
         self.manifest_hash = manifest_hash
+        self.left_out = tuple(left_out)
+        self._replacements = Replacements(self.left_out, self.sentences_per_epoch)
         self.sentences_per_stream = global_batch // chosen
         self._epochs: OrderedDict[int, tuple[np.ndarray, np.ndarray]] = OrderedDict()
 
@@ -96,6 +108,7 @@ class Order:
             "streams": self.streams,
             "global_batch": self.global_batch,
             "manifest_hash": self.manifest_hash,
+            "left_out": self.left_out,
         }
 
     def slots(self, step: int, first_slot: int, n_slots: int) -> SlotPositions:
@@ -103,7 +116,16 @@ class Order:
         assert step >= 0 and 0 <= first_slot <= first_slot + n_slots <= self.global_batch
         slots_N = np.arange(first_slot, first_slot + n_slots, dtype=np.int64)
         streams_N, within_N = np.divmod(slots_N, self.sentences_per_stream)
-        return self._locate(streams_N, step * self.sentences_per_stream + within_N)
+        return self._replace(self._locate(streams_N, step * self.sentences_per_stream + within_N))
+
+    def _replace(self, places: SlotPositions) -> SlotPositions:
+        """The same where nothing is left out."""
+        if not self.left_out:
+            return places
+        sentences_N, replaced_N = self._replacements(places.sentences_N)
+        blocks_N = np.searchsorted(self.block_starts_B, sentences_N, side="right") - 1
+        index_N = sentences_N - self.block_starts_B[blocks_N]
+        return SlotPositions(places.epochs_N, blocks_N, index_N, sentences_N, int(replaced_N.sum()))
 
     def epoch_of(self, step: int) -> int:
         """The epoch of slot 0 of a step (a step on an epoch's border has slots of both)."""

@@ -8,11 +8,14 @@ Legend of the shape suffixes:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from spe_dist.data.batches.dropout_keys import DropoutKeys
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ class BatchTensors:
     piece_ids_T: Tensor  # int64: as the model sees them
     positions_T: Tensor  # int64: 0 at each [CLS]
     cu_seqlens_Q1: Tensor  # int32: borders of the sequences in T, first 0, last T
+    dropout_keys: DropoutKeys | None = field(default=None, kw_only=True)  # None: drawn by torch's generator
 
     @property
     def n_sequences(self) -> int:
@@ -54,6 +58,8 @@ class PackedBatch(BatchTensors):
     max_seqlen: int  # longest sequence in tokens
     view_tokens: int  # tokens of the first 2B sequences
     view_words: int  # words of the first 2B sequences
+    # int64: (2 * copy + view) * B + sentence of each sequence behind the first 2B, ascending
+    further_places_F: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64), kw_only=True)
 
     @property
     def n_sentences(self) -> int:
@@ -65,7 +71,19 @@ class PackedBatch(BatchTensors):
     def pin_memory(self) -> PackedBatch:
         return self._map(Tensor.pin_memory)
 
+    def with_dropout_keys(self, seed: int, step: int, first_slot: int, global_batch: int, copies: int) -> PackedBatch:
+        """The same with keys of dropout; on the CPU.
+
+        `first_slot`: that of the first sentence, of the global batch's `global_batch`; `copies`: of each sentence.
+        """
+        places_Q = np.concatenate([np.arange(2 * self.n_sentences), self.further_places_F.numpy()])
+        part_Q, sentence_Q = np.divmod(places_Q, max(self.n_sentences, 1))
+        place_Q = part_Q * global_batch + first_slot + sentence_Q
+        return replace(self, dropout_keys=DropoutKeys.of(seed, step, place_Q, 2 * copies * global_batch))
+
     def _map(self, function: Callable[[Tensor], Tensor]) -> PackedBatch:
         values = ((f.name, getattr(self, f.name)) for f in fields(self))
-        tensors: dict[str, Any] = {name: function(value) for name, value in values if isinstance(value, Tensor)}
-        return replace(self, **tensors)
+        changed: dict[str, Any] = {name: function(value) for name, value in values if isinstance(value, Tensor)}
+        if self.dropout_keys is not None:
+            changed["dropout_keys"] = self.dropout_keys.map(function)
+        return replace(self, **changed)

@@ -134,7 +134,14 @@ def pack(corrupted: Corrupted, special: SpecialPieces, view_masks: str) -> Packe
         max_seqlen=int(sequence_tokens_Q.max(initial=0)),
         view_tokens=int(sequence_tokens_Q[:n_views].sum()),
         view_words=int(words_S[: SPANS * n_views].sum()),
+        further_places_F=_tensor(_places(corrupted, rows_Q, views_Q)[n_views:]),
     )
+
+
+def _places(corrupted: Corrupted, rows_Q: np.ndarray, views_Q: np.ndarray) -> np.ndarray:
+    """(2 * copy + view) * N + sentence of each sequence."""
+    copy_Q, sentence_Q = np.divmod(rows_Q, max(corrupted.n_sentences, 1))
+    return (2 * copy_Q + views_Q) * corrupted.n_sentences + sentence_Q
 
 
 def _tbo_pieces(corrupted: Corrupted) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

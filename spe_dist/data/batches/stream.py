@@ -50,6 +50,7 @@ class StepBatch:
     step: int
     epoch: int  # of the global batch's first slot
     micro_batches: list[PackedBatch]  # contiguous parts of the rank's slots, in slot order
+    replaced: int = 0  # sentences that stand in the place of one that is left out
 
     def pin_memory(self) -> StepBatch:
         return replace(self, micro_batches=[batch.pin_memory() for batch in self.micro_batches])
@@ -99,7 +100,7 @@ class StepBuilder:
             sentences = self.reader.read(places.blocks_N[part], places.index_in_block_N[part])
             corrupted = corrupt(sentences, ids_N[part], places.epochs_N[part], self.order.seed, self.corruption)
             micro_batches.append(pack(corrupted, self.special, self.corruption.view_masks))
-        return StepBatch(step, self.order.epoch_of(step), micro_batches)
+        return StepBatch(step, self.order.epoch_of(step), micro_batches, places.replaced)
 
     def _fetch_ahead(self, step: int, places: SlotPositions) -> None:
         """Have the store fetch the blocks of this step, and some that its streams come to within the look ahead."""

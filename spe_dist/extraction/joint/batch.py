@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spe_dist.data.batches.dropout_keys import DropoutKeys
 from spe_dist.data.batches.packed import BatchTensors
 from spe_dist.extraction.joint.examples import Example
 from spe_dist.model.devices import send
@@ -50,7 +51,7 @@ class ExtractionBatch(BatchTensors):
 
     def to(self, device: torch.device | str) -> ExtractionBatch:
         """What the network reads on `device`, sent in one copy that nothing waits for."""
-        tensors = (
+        tensors: tuple[Tensor, ...] = (
             self.piece_ids_T,
             self.positions_T,
             self.cu_seqlens_Q1.long(),
@@ -58,7 +59,14 @@ class ExtractionBatch(BatchTensors):
             self.own_word_G,
             self.tags_G,
         )
-        piece_ids_T, positions_T, cu_seqlens_Q1, first_piece_W, own_word_G, tags_G = send(tensors, torch.device(device))
+        keys = self.dropout_keys
+        if keys is not None:
+            tensors += (keys.key_Q.long(), keys.place_Q)
+        piece_ids_T, positions_T, cu_seqlens_Q1, first_piece_W, own_word_G, tags_G, *rest = send(
+            tensors, torch.device(device)
+        )
+        if keys is not None:
+            keys = replace(keys, key_Q=rest[0].int(), place_Q=rest[1])
         return replace(
             self,
             piece_ids_T=piece_ids_T,
@@ -67,7 +75,21 @@ class ExtractionBatch(BatchTensors):
             first_piece_W=first_piece_W,
             own_word_G=own_word_G,
             tags_G=tags_G,
+            dropout_keys=keys,
         )
+
+    def with_dropout_keys(
+        self, seed: int, step: int, first_slot: int, batch_sentences: int, most_windows: int
+    ) -> ExtractionBatch:
+        """The same with keys of dropout; on the CPU.
+
+        `first_slot`: that of the first sentence, of the whole batch's `batch_sentences`; `most_windows`: of any
+        sentence of the training.
+        """
+        windows_B = self.window_borders_B1.diff().numpy()
+        slot_Q = np.repeat(np.arange(first_slot, first_slot + self.n_examples), windows_B)
+        place_Q = slot_Q * most_windows + ranges(windows_B)
+        return replace(self, dropout_keys=DropoutKeys.of(seed, step, place_Q, batch_sentences * most_windows))
 
     @property
     def device(self) -> torch.device:

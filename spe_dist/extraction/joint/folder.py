@@ -8,6 +8,7 @@
     extractor_heads.safetensors      detection, typing and relation head, span encoder of contexts
     labels.json                      entity and relation types
     README.md                        the same for people
+    SHA256SUMS                       checksums of all but the card, compared when the folder is loaded
 
 It is read without DeepSpeed, and as an exported folder it is a start for pre-training's other tools and for another
 fine-tuning.
@@ -15,7 +16,6 @@ fine-tuning.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,15 +38,19 @@ from spe_dist.export.folder import (
     load_tensors,
     read_folder,
     read_json,
+    read_parts,
     save_tensors,
     write_json,
 )
-from spe_dist.export.loading import spe_model_of
+from spe_dist.export.loading import NothingDrawn, empty_encoder, shapes_of, spe_model_of
 from spe_dist.export.parts import EXPORTED_SECTIONS, SPE, Parts, differing, on_cpu, parts_of
 from spe_dist.extraction.corpora.corpus import Labels
 from spe_dist.extraction.joint.card import SCORES, extractor_card
 from spe_dist.extraction.joint.model import JointModel
-from spe_dist.utils.files import atomic_folder, check_free_name, check_space, write_atomically
+from spe_dist.model.spe import SpeModel, build_spe_model
+from spe_dist.utils.files import atomic_folder, check_free_name, check_space, link_or_copy
+from spe_dist.utils.reading.json_file import is_names, is_whole
+from spe_dist.utils.reading.sums import SUMS, checked, write_sums
 from spe_dist.utils.run_files import MODEL_FOLDER
 
 FORMAT_VERSION = 1
@@ -97,6 +101,7 @@ def save_extractor(
             write_json(temporary / EXTRACTOR, document)
             write_labels(labels, temporary / LABELS)
             (temporary / CARD).write_text(extractor_card(parts, labels, document["settings"]), encoding="utf-8")
+            write_sums(temporary)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"writing the model {output} failed: {error}; free some space (a quota may be full where the disk is not), "
@@ -105,13 +110,21 @@ def save_extractor(
 
 
 def add_scores(folder: Path, scores: Mapping[str, Mapping[str, Any]]) -> None:
-    """Add scores to the facts and the card of a fine-tuned folder; `scores` as `card.SCORES` has them."""
+    """Add scores to the facts and the card of a fine-tuned folder; `scores` as `card.SCORES` has them.
+
+    The folder is replaced as a whole, so that its checksums are right at any moment.
+    """
+    parts = read_folder(folder)
     document = read_json(folder / EXTRACTOR)
     document["facts"][SCORES] = {**document["facts"].get(SCORES, {}), **scores}
-    parts = replace(read_folder(folder), facts=document["facts"])
-    card = extractor_card(parts, read_labels(folder / LABELS), document["settings"])
-    write_atomically(folder / EXTRACTOR, json.dumps(document, indent=2, sort_keys=True) + "\n")
-    write_atomically(folder / CARD, card)
+    card = extractor_card(replace(parts, facts=document["facts"]), read_labels(folder / LABELS), document["settings"])
+    with atomic_folder(folder) as temporary:
+        for path in folder.iterdir():
+            if path.name not in (EXTRACTOR, CARD, SUMS):
+                link_or_copy(path, temporary / path.name)
+        write_json(temporary / EXTRACTOR, document)
+        (temporary / CARD).write_text(card, encoding="utf-8")
+        write_sums(temporary)
 
 
 def is_extractor(folder: str | Path) -> bool:
@@ -124,27 +137,55 @@ def load_extractor(folder: str | Path, device: str | torch.device = "cpu") -> Lo
     folder = find_folder(folder)
     if not is_extractor(folder):
         raise CheckpointError(f"{folder} is not a fine-tuned folder (no {EXTRACTOR}){_other_folder(folder)}")
+    with checked(folder):
+        return _load(folder, device)
+
+
+def _load(folder: Path, device: str | torch.device) -> LoadedExtractor:
     document = read_json(folder / EXTRACTOR)
     if document.get("format_version") != FORMAT_VERSION:
         raise CheckpointError(
             f"{folder}/{EXTRACTOR} has format_version={document.get('format_version')}, this program reads "
             f"{FORMAT_VERSION}; fine-tune again, or use the version that wrote it"
         )
-    parts = read_folder(folder)
+    parts = read_parts(folder)
     labels = read_labels(folder / LABELS)
-    try:
-        own_settings = {name: document["settings"][name] for name in EXTRACTION_SETTINGS}
-        settings: dict[str, Any] = {**vars(parts.config.model), **own_settings}
-        settings |= {name: int(settings[name]) for name in ("max_pieces", "context_pieces")}
-        relation_size, own = int(settings["relation_size"]), settings["context_encoder"] == "own"
-        facts = dict(document["facts"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{folder}/{EXTRACTOR} is incomplete ({error!r}); copy the folder again") from None
-    with torch.random.fork_rng(devices=[]):  # start values are overwritten, the caller's random numbers stay
-        spe, dropout = spe_model_of(parts), parts.config.model.dropout
-        model = JointModel(spe, labels, relation_size, dropout, own_context_encoder=own)
-    _fill(model, load_tensors(folder / EXTRACTOR_HEADS), folder)
-    return LoadedExtractor(model.to(device).eval(), load_tokenizer(folder), labels, settings, facts)
+    own = _own_settings(document, parts, folder / EXTRACTOR)
+
+    def build(spe: SpeModel) -> JointModel:
+        is_own, dropout = own["context_encoder"] == "own", parts.config.model.dropout
+        return JointModel(spe, labels, own["relation_size"], dropout, own_context_encoder=is_own)
+
+    spe = spe_model_of(parts)
+    heads = load_tensors(folder / EXTRACTOR_HEADS)
+    shapes = shapes_of(lambda: build(build_spe_model(parts.config, empty_encoder(parts))), "extractor")
+    _check_heads({name: shape for name, shape in shapes.items() if not name.startswith(SPE)}, heads, folder)
+    with NothingDrawn():
+        model = build(spe)
+    model.load_state_dict(heads, strict=False)
+    settings = {**vars(parts.config.model), **own}
+    return LoadedExtractor(model.to(device).eval(), load_tokenizer(folder), labels, settings, document["facts"])
+
+
+def _own_settings(document: Mapping[str, Any], parts: Parts, path: Path) -> dict[str, Any]:
+    """EXTRACTION_SETTINGS of extractor.json, each one that can be. Raises CheckpointError."""
+    settings = document.get("settings")
+    if not isinstance(settings, dict) or not isinstance(document.get("facts"), dict):
+        raise CheckpointError(f"{path} is incomplete (settings and facts must be objects); copy the folder again")
+    if missing := [name for name in EXTRACTION_SETTINGS if name not in settings]:
+        raise CheckpointError(f"{path} is incomplete (no {missing[0]!r}); copy the folder again")
+    positions = parts.bert_config["max_position_embeddings"]
+    right = {
+        "max_pieces": is_whole(settings["max_pieces"], 1, positions),
+        "context_pieces": is_whole(settings["context_pieces"], 0, positions),
+        "context_encoder": settings["context_encoder"] in ("own", "shared"),
+        "relation_size": is_whole(settings["relation_size"], 1, 1 << 20),
+        "symmetric": is_names(settings["symmetric"]),
+    }
+    for name, is_right in right.items():
+        if not is_right:
+            raise CheckpointError(f"{path}: {name} is {settings[name]!r:.80}, which cannot be; copy the folder again")
+    return {name: settings[name] for name in EXTRACTION_SETTINGS}
 
 
 def write_labels(labels: Labels, path: Path) -> None:
@@ -154,10 +195,12 @@ def write_labels(labels: Labels, path: Path) -> None:
 def read_labels(path: Path) -> Labels:
     """labels.json of a fine-tuned folder. Raises CheckpointError."""
     document = read_json(path)
-    types = [document.get("entity_types"), document.get("relation_types")]
-    if not all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in types):
-        raise CheckpointError(f"{path} must hold two lists of names, entity_types and relation_types; copy it again")
-    return Labels(tuple(types[0]), tuple(types[1]))  # type: ignore[arg-type]
+    types: list[Any] = [document.get("entity_types"), document.get("relation_types")]
+    if not all(is_names(names) and len(set(names)) == len(names) for names in types):
+        raise CheckpointError(
+            f"{path} must hold two lists of names, entity_types and relation_types, none twice; copy it again"
+        )
+    return Labels(tuple(types[0]), tuple(types[1]))
 
 
 def _parts(model: JointModel, tokenizer: Any, settings: Mapping[str, Any], facts: Mapping[str, Any]) -> Parts:
@@ -167,15 +210,13 @@ def _parts(model: JointModel, tokenizer: Any, settings: Mapping[str, Any], facts
     return parts_of(weights, model.spe.encoder.config.to_dict(), {**network, **OBJECTIVES}, tokenizer, facts)
 
 
-def _fill(model: JointModel, heads: dict[str, Tensor], folder: Path) -> None:
-    expected = {name: value for name, value in model.state_dict().items() if not name.startswith(SPE)}
+def _check_heads(expected: Mapping[str, Tensor], heads: Mapping[str, Tensor], folder: Path) -> None:
     missing, unknown, unlike = differing(expected, heads)
     if missing or unknown or unlike:
         raise CheckpointError(
             f"{folder}/{EXTRACTOR_HEADS} does not fit {LABELS} and {EXTRACTOR}: missing {missing[:2]}, unknown "
             f"{unknown[:2]}, of another shape {unlike[:2]}; copy the folder again"
         )
-    model.load_state_dict(heads, strict=False)
 
 
 def _other_folder(folder: Path) -> str:

@@ -37,9 +37,10 @@ from spe_dist.extraction.joint.candidates import (
     typing_candidates,
     with_gold_pairs,
 )
+from spe_dist.extraction.joint.dropout_keys import context_keys, pair_keys, span_keys
 from spe_dist.extraction.joint.tags import TAGS, best_tags, span_scores, spans_of_tags
 from spe_dist.model.devices import send
-from spe_dist.model.dropout import Dropout
+from spe_dist.model.dropout import Dropout, token_keys
 from spe_dist.model.free_spans import WordTables
 from spe_dist.model.heads import Mlp, initialize
 from spe_dist.model.spe import SpeModel
@@ -111,12 +112,12 @@ class JointModel(nn.Module):
         self.spe = SpeModel(spe.encoder, spe.span_encoder, spe.pair_encoder)
         self.labels = labels
         span_size = spe.span_encoder.mlp.linear.out_features
-        self.state_dropout = Dropout(dropout)
+        self.state_dropout = Dropout(dropout, site=1)  # 0 is the embeddings'
         self.detection_head = nn.Linear(spe.encoder.config.hidden_size, len(TAGS))
         self.typing_head = nn.Linear(span_size, labels.entity_classes)
         self.relation_head = nn.Sequential(
-            Mlp(span_size, span_size, dropout, kernels),
-            Mlp(span_size, relation_size, dropout, kernels),
+            Mlp(span_size, span_size, dropout, kernels, site=1),  # 0 is the span pair encoder's
+            Mlp(span_size, relation_size, dropout, kernels, site=2),
             nn.Linear(relation_size, labels.relation_classes),
         )
         self.detection_head.apply(initialize)
@@ -185,8 +186,12 @@ class JointModel(nn.Module):
         encoder = self.spe.encoder
         n_sequences = batch.n_sequences
         kept_N = torch.cat([batch.cu_seqlens_Q1[:-1].long(), batch.first_piece_W])
-        states_ND = encoder(batch.piece_ids_T, batch.positions_T, batch.cu_seqlens_Q1, batch.max_seqlen, kept_N)
-        cls_QD, word_states_WD = states_ND[:n_sequences], self.state_dropout(states_ND[n_sequences:])
+        keys, keys_W = batch.dropout_keys, None
+        if keys is not None:
+            keys_T = token_keys(keys.key_Q, batch.cu_seqlens_Q1, batch.positions_T)
+            keys_W = keys_T.index_select(0, batch.first_piece_W)
+        states_ND = encoder(batch.piece_ids_T, batch.positions_T, batch.cu_seqlens_Q1, batch.max_seqlen, kept_N, keys)
+        cls_QD, word_states_WD = states_ND[:n_sequences], self.state_dropout(states_ND[n_sequences:], keys_W)
         anchor = states_ND.new_zeros(())
         if batch.n_words == 0:  # a [CLS] in place of words: every rank calls every module
             tag_logits_15 = self.detection_head(cls_QD[:1])
@@ -197,7 +202,7 @@ class JointModel(nn.Module):
             tag_logits_G5 = self.detection_head(word_states_WD.index_select(0, batch.own_word_G))
         if encoder.pooler is not None:
             cls_QD = encoder.pooler(cls_QD)
-        cls_QD = self.state_dropout(cls_QD)
+        cls_QD = self.state_dropout(cls_QD, None if keys is None else keys.key_Q)
         tables = self.spe.span_encoder.word_tables(word_states_WD)
         own = self.context_encoder
         return _Read(cls_QD, tables, tables if own is None else own.word_tables(word_states_WD), tag_logits_G5, anchor)
@@ -211,7 +216,7 @@ class JointModel(nn.Module):
             logits_1Y = self.typing_head(vectors_1H)
             return vectors_1H[:0], logits_1Y[:0], 0.0 * logits_1Y.float().sum()
         start_S, end_S = in_windows(batch, spans.window_S, spans.start_S, spans.end_S)
-        vectors_SH = self.spe.span_encoder.free_spans(read.tables, start_S, end_S)
+        vectors_SH = self.spe.span_encoder.free_spans(read.tables, start_S, end_S, span_keys(batch, start_S, end_S))
         logits_SY = self.typing_head(vectors_SH)
         return vectors_SH, logits_SY, logits_SY.new_zeros(())
 
@@ -222,14 +227,18 @@ class JointModel(nn.Module):
         assert self.spe.span_encoder is not None and self.spe.pair_encoder is not None
         context_encoder = self.spe.span_encoder if self.context_encoder is None else self.context_encoder
         five = cut_in_five(batch, spans, pairs)
-        vectors_UH = self.spe.span_encoder.free_spans(read.tables, five.entity_start_U, five.entity_end_U)
-        vectors_VH = context_encoder.free_spans(read.context_tables, five.context_start_V, five.context_end_V)
-        row_PF, window_P = five.row_PF, pairs.window_P
+        entities_U = five.entity_start_U, five.entity_end_U
+        contexts_V = five.context_start_V, five.context_end_V
+        vectors_UH = self.spe.span_encoder.free_spans(read.tables, *entities_U, span_keys(batch, *entities_U))
+        vectors_VH = context_encoder.free_spans(read.context_tables, *contexts_V, context_keys(batch, *contexts_V))
+        row_PF, window_P, keys_P = five.row_PF, pairs.window_P, pair_keys(batch, spans, pairs)
         if pairs.count == 0:  # a pair of five empty spans
             row_PF, window_P = row_PF.new_full((1, 5), spans.count), row_PF.new_zeros(1)
         row_PF, window_P = send([row_PF, window_P], batch.device)
         all_vectors = torch.cat([vectors_SH, vectors_UH, vectors_VH])
-        logits_PZ = self.relation_head(self.spe.pair_encoder.free_pairs(all_vectors, read.cls_QD, row_PF, window_P))
+        vectors_PH = self.spe.pair_encoder.free_pairs(all_vectors, read.cls_QD, row_PF, window_P, keys_P)
+        first, second, scores = self.relation_head
+        logits_PZ = scores(second(first(vectors_PH, keys_P), keys_P))
         if pairs.count == 0:
             return logits_PZ[:0], 0.0 * logits_PZ.float().sum()
         return logits_PZ, logits_PZ.new_zeros(())

@@ -43,6 +43,7 @@ def counted(stage, accumulation, precision, given, zero):
         average=config.moco.average,
         queue_keys=config.moco.queue_keys,
         queue=config.moco.queue,
+        key_parts=len(step.moco.key_module.parts()) if step.moco.key_encoder.sharded else 0,
     )
     return plan, counter.by_kind(), received, sum(value.numel() for value in outcome.sums.values())
 
@@ -56,6 +57,7 @@ CASES = [
     (2, 1, "bfloat16", {}, {}),
     (3, 1, "float32", {}, {"stage3_param_persistence_threshold": 0}),
     (3, 2, "bfloat16", {}, {"stage3_param_persistence_threshold": 0}),
+    (3, 2, "float32", {"key_weights": "whole"}, {"stage3_param_persistence_threshold": 0}),
 ]
 
 
@@ -100,14 +102,15 @@ def test_megabytes_of_bert_base_on_many_gpus(stage, expected):
 
 
 def test_what_accumulation_sends_again():
-    def handed(stage, accumulation):
-        plan = base(8, stage, accumulation=accumulation)
+    def handed(stage, accumulation, **given):
+        plan = base(8, stage, accumulation=accumulation, **given)
         return {m.purpose: m.handed for m in messages(plan) if m.purpose in ("gradients", "weights", "average")}
 
     once = handed(1, 1)
     assert handed(1, 4) == once
     assert handed(2, 4) == {**once, "gradients": 4 * once["gradients"]}
     assert handed(3, 4)["weights"] == 4 * once["weights"] and handed(3, 4)["average"] == once["average"]
+    assert handed(3, 4, key_parts=16)["average"] == 4 * once["average"]
 
 
 def test_one_rank_sends_nothing():

@@ -48,7 +48,8 @@ class PlainBatch:
     """The lists of a PackedBatch, filled view by view."""
 
     def __init__(self) -> None:
-        self.lists: dict[str, list[int]] = {f.name: [] for f in fields(PackedBatch) if f.type != "int"}
+        names = [f.name for f in fields(PackedBatch) if f.type != "int" and f.name != "dropout_keys"]
+        self.lists: dict[str, list[int]] = {name: [] for name in names}
         self.lists["cu_seqlens_Q1"].append(0)
         self.lists["span_borders_S1"].append(0)
         self.targets: dict[tuple[int, int], tuple[int, int, int]] = {}  # (word, offset) -> first piece, offset, label
@@ -108,6 +109,8 @@ def plain_pack(batch: SentenceBatch, corrupted: Corrupted, each: bool) -> tuple[
                 tbo = {place for place, word in enumerate(corrupted.source_word_V[row]) if word in sources}
                 plain.targets, plain.permuted = targets[i] if copy == 0 else {}, found[i]
                 plain.add_view(spans, kind, each, tbo, orders)
+                if copy:
+                    plain.lists["further_places_F"].append((2 * copy + (kind == "context")) * n + i)
         permuted += found
     for _, values in [pair for found in targets for pair in sorted(found.items())]:
         for name, value in zip(("tbo_first_piece_M", "tbo_offset_M", "tbo_label_M"), values, strict=True):

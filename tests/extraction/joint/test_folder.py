@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 from unittest import mock
 
 import pytest
@@ -105,6 +106,7 @@ def test_damaged_folders_and_others_are_told_apart(extractor_folder, tmp_path):
     def damaged(name, change):
         folder = tmp_path / name
         shutil.copytree(extractor_folder, folder)
+        (folder / "SHA256SUMS").unlink()  # as folders of before
         change(folder)
         return folder
 
@@ -139,3 +141,122 @@ def test_damaged_folders_and_others_are_told_apart(extractor_folder, tmp_path):
     for folder, words in cases:
         with pytest.raises(CheckpointError, match=words):
             load_extractor(folder)
+
+
+def flipped(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def reordered(path):
+    labels = json.loads(path.read_text())
+    path.write_text(json.dumps({kind: names[::-1] for kind, names in labels.items()}, indent=2, sort_keys=True) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("labels.json", reordered),
+        ("model.safetensors", flipped),
+        ("extractor_heads.safetensors", flipped),
+        ("spe_heads.safetensors", flipped),
+        ("vocab.txt", flipped),
+        ("config.json", lambda path: path.write_text(path.read_text().replace("0.0", "0.1"))),
+    ],
+)
+def test_a_file_that_is_not_the_one_that_was_written_is_named(extractor_folder, tmp_path, file, change):
+    folder = shutil.copytree(extractor_folder, tmp_path / "model")
+    change(folder / file)
+    with pytest.raises(CheckpointError, match=rf"{file} is damaged or was changed: .*SHA256SUMS; copy or export"):
+        load_extractor(folder)
+
+
+def test_checksums_cover_every_file_that_is_read_and_none_that_people_edit(extractor_folder, tmp_path, capsys):
+    folder = shutil.copytree(extractor_folder, tmp_path / "model")
+    done = subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (folder / "README.md").write_text("mine")
+    (folder / "notes.csv").write_text("mine")
+    load_extractor(folder)
+    assert capsys.readouterr().err == ""
+    sums = folder / "SHA256SUMS"
+    whole = sums.read_text()
+    for fault, words in [
+        (whole.replace("labels.json", "nothing.json"), "nothing.json is missing, which SHA256SUMS lists"),
+        (
+            "".join(line for line in whole.splitlines(True) if "labels" not in line),
+            "labels.json, which SHA256SUMS does",
+        ),
+        (whole.upper(), "line 1 is no checksum and name"),
+        (whole + whole, "is no checksum and name"),
+        (whole.replace("labels.json", "../labels.json"), "is no checksum and name"),
+    ]:
+        sums.write_text(fault)
+        with pytest.raises(CheckpointError, match=words):
+            load_extractor(folder)
+    sums.unlink()
+    load_extractor(folder)
+    load_extractor(folder)
+    assert capsys.readouterr().err.count("has no SHA256SUMS") == 1, "said, once"
+
+
+def test_scores_are_added_to_a_folder_whose_checksums_are_right_at_any_moment(extractor_folder, tmp_path):
+    folder = shutil.copytree(extractor_folder, tmp_path / "model")
+    row = {"corpus": "test.json", "entity": 0.75, "relation": 0.5, "ent_rel": 0.25}
+    stop = mock.patch("spe_dist.extraction.joint.folder.write_sums", side_effect=KeyboardInterrupt)
+    with stop, pytest.raises(KeyboardInterrupt):
+        add_scores(folder, {"test": row})
+    assert "scores" not in load_extractor(folder).facts and [path.name for path in tmp_path.iterdir()] == ["model"]
+    add_scores(folder, {"test": row})
+    assert load_extractor(folder).facts["scores"]["test"]["ent_rel"] == 0.25
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "spe_heads.safetensors", "extractor_heads.safetensors"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused_without_checksums_too(extractor_folder, tmp_path, file, value):
+    from safetensors.torch import load_file, save_file
+
+    folder = shutil.copytree(extractor_folder, tmp_path / "model")
+    (folder / "SHA256SUMS").unlink()
+    tensors = load_file(folder / file)
+    name = sorted(tensors)[0]
+    tensors[name].view(-1)[-1] = value
+    save_file(tensors, folder / file, {"format": "pt"})
+    with pytest.raises(CheckpointError, match=rf"{file}: {name} holds numbers that are not finite; "):
+        load_extractor(folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "words"),
+    [
+        ("config.json", {"hidden_size": 1e30}, r"hidden_size is 1e\+30, no whole number"),
+        ("config.json", {"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000, no whole number"),
+        ("config.json", {"vocab_size": 100_000_000}, "do not fit"),
+        ("config.json", {"hidden_act": ["gelu"]}, "hidden_act is .* no name"),
+        ("config.json", {"pad_token_id": 10**6}, "no piece of the vocabulary"),
+        ("config.json", {"layer_norm_eps": None}, "layer_norm_eps is null"),
+        ("spe_config.json", {"settings": {"cnn_channels": 10**12}}, "cannot have these settings|do not fit"),
+        ("spe_config.json", {"settings": {"cnn_channels": 1e30}}, "cannot have these settings|do not fit"),
+        ("spe_config.json", {"settings": 3}, "settings is 3, which cannot be"),
+        ("spe_config.json", {"pooler": None}, "pooler is null, which cannot be"),
+        ("spe_config.json", {"encoder": True}, "encoder is true, which cannot be"),
+        ("extractor.json", {"settings": {"relation_size": 1e30}}, r"relation_size is 1e\+30, which cannot be"),
+        ("extractor.json", {"settings": {"relation_size": 1 << 20}}, "of another shape"),
+        ("extractor.json", {"settings": {"max_pieces": True}}, "max_pieces is True, which cannot be"),
+        ("extractor.json", {"settings": {"symmetric": "rs"}}, "symmetric is 'rs', which cannot be"),
+        ("extractor.json", {"facts": []}, "must be objects"),
+        ("labels.json", {"entity_types": ["A", "A", "B"]}, "none twice"),
+    ],
+)
+def test_values_that_cannot_be_are_named_before_memory_is_taken(extractor_folder, tmp_path, file, change, words):
+    folder = shutil.copytree(extractor_folder, tmp_path / "model")
+    (folder / "SHA256SUMS").unlink()
+    document = json.loads((folder / file).read_text())
+    for name, value in change.items():
+        document[name] = {**document[name], **value} if isinstance(value, dict) else value
+    (folder / file).write_text(json.dumps(document))
+    with pytest.raises(CheckpointError, match=words) as caught:
+        load_extractor(folder)
+    assert "\n" not in str(caught.value)

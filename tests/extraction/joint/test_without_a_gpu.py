@@ -116,19 +116,23 @@ def step(model, batch, gold_entities, device):
     counter = LaunchCounter(device)
     engine = CountedEngine(model, counter)
     with counter:
-        outcome = FinetuneStep(engine, RankContext(0, 1, 0, device, None), seed=0)(0, [1e-3], batch, gold_entities)
+        context = RankContext(0, 1, 0, device, None)
+        outcome = FinetuneStep(engine, context, 0, "slot")(0, [1e-3], batch, gold_entities)
     return outcome, counter
 
 
-def test_a_step_computes_the_same_and_waits_twice(joint, examples):
-    model = joint.build_model().float()
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_a_step_computes_the_same_dropout_by_slots_too_and_waits_twice(joint, examples, dropout):
+    model = joint.build_model(dropout=dropout).float().train()
     gold_entities = torch.arange(len(examples)) % 2 == 0
-    expected, _ = step(model, collate(examples), gold_entities, torch.device("cpu"))
+    batch = collate(examples)
+    batch = batch.with_dropout_keys(0, 0, 3, 2 * len(examples), batch.max_windows)
+    expected, _ = step(model, batch, gold_entities, torch.device("cpu"))
     gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
     model.zero_grad()
     with Shadow() as shadow:
         model.to(META)
-        outcome, counter = step(model, collate(examples), gold_entities, META)
+        outcome, counter = step(model, batch, gold_entities, META)
         assert outcome.counts == expected.counts
         for name, value in expected.sums.items():
             torch.testing.assert_close(shadow.read(outcome.sums[name]), value, rtol=1e-5, atol=1e-6)
@@ -137,12 +141,15 @@ def test_a_step_computes_the_same_and_waits_twice(joint, examples):
     assert 0 < sum(counter.waits.values()) <= MOST_WAITS_OF_TRAINING
 
 
+@pytest.mark.parametrize("by_slot", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_sixteen_bit_training_attends_packed_with_dropout(joint, dtype):
+def test_sixteen_bit_training_attends_packed_with_dropout(joint, dtype, by_slot):
     examples = make_examples(joint.random_sentences(4, [9, 14, 22]), joint.tokenizer(), joint.LABELS, 64)
     with Shadow():
         model = joint.build_model(dropout=0.1).to(dtype).train().to(META)
-        _, counter = step(model, collate(examples), torch.ones(3, dtype=torch.bool), META)
+        batch = collate(examples)
+        batch = batch.with_dropout_keys(0, 0, 0, 3, 1) if by_slot else batch
+        _, counter = step(model, batch, torch.ones(3, dtype=torch.bool), META)
     names = Counter(name for _, name in counter.launches.elements())
     assert names["_flash_attention_forward"] == names["_flash_attention_backward"] == 2
     assert all(parameter.grad is not None for parameter in model.parameters())

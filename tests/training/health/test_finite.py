@@ -8,8 +8,8 @@ import torch
 
 from spe_dist.distributed.context import RankContext
 from spe_dist.errors import UnstableTraining
-from spe_dist.training.failures import FailureLog, RecentBatches
-from spe_dist.training.finite import first_non_finite
+from spe_dist.training.health.failures import FailureLog, RecentBatches
+from spe_dist.training.health.finite import first_non_finite
 from spe_dist.utils.run_files import FAILURES_FILE
 
 ALONE = RankContext(rank=0, ranks=1, local_rank=0, device=torch.device("cpu"), control=None)

@@ -1,0 +1,77 @@
+"""The weights of a BERT folder tensor by tensor, from its safetensors files, by the names of transformers' BertModel.
+
+For models that no process should hold whole: a file is mapped into memory, and one tensor of it is read at a time.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from spe_dist.errors import ConfigError
+
+ONE_FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
+PREFIX = "bert."  # of the encoder in a checkpoint with heads
+OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}  # of checkpoints from 2018
+
+
+class TensorFiles:
+    """The safetensors files of a folder. `names`: tensor names by BertModel's names for them."""
+
+    def __init__(self, folder: Path) -> None:
+        """Reads names only.
+
+        Raises:
+            ConfigError: a file is missing or damaged.
+        """
+        self.folder = folder
+        self._files: dict[str, str] = {}  # by the tensors' own names
+        for file in self._list():
+            with self._open(file) as tensors:
+                self._files |= dict.fromkeys(tensors.keys(), file)
+        self.names = {_bert_name(name): name for name in self._files}
+
+    @staticmethod
+    def are_in(folder: Path) -> bool:
+        """Whether a folder has its weights in such files."""
+        return (folder / ONE_FILE).is_file() or (folder / INDEX).is_file()
+
+    def read(self, name: str) -> Tensor:
+        """One tensor by BertModel's name, in float32.
+
+        Raises:
+            ConfigError: its file is damaged.
+        """
+        own = self.names[name]
+        with self._open(self._files[own]) as tensors:
+            return tensors.get_tensor(own).to(torch.float32)
+
+    def _list(self) -> list[str]:
+        if (self.folder / ONE_FILE).is_file():
+            return [ONE_FILE]
+        try:
+            named = json.loads((self.folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()
+            files = sorted({str(Path(file).name) for file in named})
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(f"cannot read {self.folder / INDEX}: {error}; fetch the encoder again") from None
+        missing = [file for file in files if not (self.folder / file).is_file()]
+        if missing:
+            raise ConfigError(f"{self.folder} lacks {missing[0]}, which {INDEX} names; fetch the encoder again")
+        return files
+
+    def _open(self, file: str) -> safe_open:
+        try:
+            return safe_open(self.folder / file, framework="pt")
+        except (OSError, SafetensorError) as error:
+            raise ConfigError(f"cannot read {self.folder / file}: {error}; fetch the encoder again") from None
+
+
+def _bert_name(name: str) -> str:
+    name = name.removeprefix(PREFIX)
+    for old, new in OLD_NAMES.items():
+        name = f"{name.removesuffix(old)}{new}" if name.endswith(old) else name
+    return name
