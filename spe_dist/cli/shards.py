@@ -8,24 +8,27 @@ spe shards show SHARDS --sentence 12345
 from __future__ import annotations
 
 import argparse
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from spe_dist.cli.exits import run_command
-from spe_dist.cli.options.extras import TO_MAKE_SHARDS, require
+from spe_dist.cli.options.extras import TO_DIVIDE_SHARDS, TO_MAKE_SHARDS, require
 from spe_dist.cli.options.numbers import number, whole_number
 from spe_dist.cli.options.parser import Parser, choose_command, help_on_commands
 from spe_dist.config.pretraining import CorruptionConfig, DataConfig
 from spe_dist.data.build.settings import BuildSettings, FormatChoice
 from spe_dist.data.text.paragraphs import LinesChoice
-from spe_dist.errors import DataError
+from spe_dist.errors import ConfigError, DataError
 from spe_dist.utils.wording import how_many
 
 if TYPE_CHECKING:
+    from spe_dist.data.shards.manifest import Manifest
     from spe_dist.data.shards.store import ShardStore
 
+SLURM_OPTIONS = ("slurm_time", "slurm_partition", "slurm_memory_gib", "slurm_sbatch", "slurm_wait")
 COMMANDS = {
     "make": "make shards of raw text",
     "verify": "compare all shards with their manifest",
@@ -55,18 +58,40 @@ def make(options: argparse.Namespace) -> int:
     """Make shards of raw text: words, pieces, blocks in WebDataset tars, and a manifest.
 
     Input is plain, .gz, .xz or .zst text or JSON lines. Sentences are shuffled over the whole corpus, 0.5% are held
-    out. An interrupted run continues when the command is repeated.
+    out. An interrupted run continues when the command is repeated. With --executor slurm the work is divided over a
+    cluster; the shards are the same, byte for byte.
     """
     require(*TO_MAKE_SHARDS)
-    from spe_dist.data.build.make import make_shards
+    settings = vars(options).copy()
+    inputs, output, executor = settings.pop("input"), settings.pop("output"), settings.pop("executor")
+    for_slurm = {name.removeprefix("slurm_"): settings.pop(name) for name in SLURM_OPTIONS}
+    if executor is None:
+        _refuse_without_executor({"tasks": settings.pop("tasks"), **for_slurm})
+        from spe_dist.data.build.make import make_shards
 
-    settings = vars(options)
-    inputs, output = settings.pop("input"), settings.pop("output")
-    make_shards(inputs, output, **settings)
-    if not options.quiet:
+        manifest: Manifest | None = make_shards(inputs, output, **settings)
+    else:
+        require(*TO_DIVIDE_SHARDS)
+        from spe_dist.data.build.executors import SlurmOptions, make_shards_divided
+
+        given = {name: value for name, value in for_slurm.items() if value}
+        if given and executor != "slurm":
+            raise ConfigError(f"--slurm_{next(iter(given))} is for --executor slurm; leave it out")
+        given["sbatch"] = dict(given.get("sbatch", ()))
+        manifest = make_shards_divided(inputs, output, executor=executor, slurm=SlurmOptions(**given), **settings)
+    if manifest is not None and not options.quiet:
         start = f" --encoder {options.tokenizer}" if _may_be_encoder(options.tokenizer) else ""
         print(f"next: spe pretrain --shards {output}{start} --output RUN")
     return 0
+
+
+def _refuse_without_executor(options: Mapping[str, Any]) -> None:
+    for name, value in options.items():
+        if value:
+            option = name if name == "tasks" else f"slurm_{name}"
+            raise ConfigError(
+                f"--{option} is for a build that is divided; give --executor slurm with it, or leave it out"
+            )
 
 
 def _may_be_encoder(tokenizer: str | None) -> bool:
@@ -200,7 +225,46 @@ def make_parser() -> Parser:
     )
     add("--overwrite", action="store_true", help="remove an earlier build of another request from DIR")
     rest(add("--quiet", action="store_true", help="print nothing but warnings and errors"))
+    _add_executor(parser)
     return parser
+
+
+def _add_executor(parser: Parser) -> None:
+    """Options of a build that is divided over machines."""
+    add, rest = parser.add_argument, parser.less_used
+    add(
+        "--executor",
+        choices=("local", "slurm"),
+        help="divide the work into tasks that datatrove runs: as job arrays of Slurm, or on this machine [not divided]",
+    )
+    rest(
+        add(
+            "--tasks",
+            type=whole_number(1),
+            metavar="N",
+            help="tasks that the work is divided into [one for 64 MiB of the input, at most 1,000]",
+        )
+    )
+    rest(add("--slurm_time", metavar="TIME", help="time limit of a task, as sbatch takes it [4:00:00]"))
+    rest(add("--slurm_partition", metavar="NAME", help="partition of the tasks [the cluster's default]"))
+    rest(add("--slurm_memory_gib", type=whole_number(1), metavar="N", help="memory of each process of a task [4]"))
+    rest(
+        add(
+            "--slurm_sbatch",
+            type=_sbatch_option,
+            action="append",
+            metavar="NAME=VALUE",
+            help="a further option of sbatch by its long name, such as account=nlp; may be given several times",
+        )
+    )
+    rest(add("--slurm_wait", action="store_true", help="return when the shards are made, not when jobs are submitted"))
+
+
+def _sbatch_option(text: str) -> tuple[str, str]:
+    name, _, value = text.removeprefix("--").partition("=")
+    if not re.fullmatch(r"[a-z][a-z-]*", name) or "\n" in value:
+        raise argparse.ArgumentTypeError(f"{text!r} is no NAME=VALUE, such as account=nlp")
+    return name, value
 
 
 def verify_parser() -> Parser:

@@ -1,4 +1,4 @@
-"""Packages that may be missing: those of the extra `train` of pyproject.toml, and all where Python is another one."""
+"""Packages that may be missing: those of the extras of pyproject.toml, and all where Python is another one."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import sys
 from spe_dist.errors import ConfigError
 
 TRAIN_EXTRA = ("deepspeed", "fsspec", "webdataset", "tensorboard", "matplotlib", "ninja", "psutil")
+CLUSTER_EXTRA = ("datatrove",)
 BASE = ("huggingface_hub", "numpy", "safetensors", "spacy", "tokenizers", "torch", "tqdm", "transformers", "zstandard")
 TO_TRAIN = ("deepspeed", "tensorboard", "matplotlib")
 TO_MAKE_SHARDS = ("webdataset",)
+TO_DIVIDE_SHARDS = ("datatrove",)
 
 
 def require(*packages: str) -> None:
@@ -29,6 +31,8 @@ def missing(package: str) -> str:
     name = package.partition(".")[0]
     if name in TRAIN_EXTRA:
         return f"this needs {name}, which is not installed; pip install 'spe-dist[train]'"
+    if name in CLUSTER_EXTRA:
+        return f"this needs {name}, which is not installed; pip install 'spe-dist[train,cluster]'"
     if name in BASE:
         return (
             f"{name} is not installed for {sys.executable}; activate the environment of the installation "

@@ -17,9 +17,9 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +59,45 @@ class PartSettings:
 class RunsSummary:
     """What the text held."""
 
-    parts: int
+    parts: int  # runs of each split: one for each part, or for each group of parts
     lines: int
     sentences: int
     skipped: dict[str, int]
     noticed: dict[str, int]
+
+
+class Tally:
+    """Adds up the records of runs, in their order."""
+
+    def __init__(self) -> None:
+        self.skips, self.noticed, self.sentences, self.runs = Skips(), Counter[str](), 0, 0
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        self.skips.lines += record["lines"]
+        self.skips.counts.update(record["skipped"])
+        self.skips.first_bad = self.skips.first_bad or record["first_bad"]
+        self.noticed.update(record["noticed"])
+        self.sentences += record["sentences"]
+        self.runs += 1
+
+    def record(self) -> dict[str, Any]:
+        """The sum, as a record itself."""
+        return _record(self.skips, self.noticed, self.sentences)
+
+    def summary(self, max_bad_share: float) -> RunsSummary:
+        """What the whole text held.
+
+        Raises:
+            DataError: too many lines are bad, or no sentence is left.
+        """
+        check_bad_lines(self.skips, max_bad_share)
+        if not self.sentences:
+            counts = ", ".join(f"{count:,} {reason}" for reason, count in self.skips.counts.items()) or "nothing else"
+            raise DataError(
+                f"the input has {self.skips.lines:,} lines but no sentence to keep ({counts}); "
+                "check the files and the text field"
+            )
+        return RunsSummary(self.runs, self.skips.lines, self.sentences, dict(self.skips.counts), dict(self.noticed))
 
 
 def make_all_runs(settings: PartSettings, processes: int, max_bad_share: float, quiet: bool) -> RunsSummary:
@@ -77,26 +111,14 @@ def make_all_runs(settings: PartSettings, processes: int, max_bad_share: float, 
         return RunsSummary(**json.loads(done.read_bytes()))
     if settings.reader.words == "tokenizer" or settings.reader.unit == "documents":
         spacy_splitter().words("Loaded here, once for all the processes that start from this one.")
-    skips, noticed, sentences, n_parts = Skips(), Counter[str](), 0, 0
+    tally = Tally()
     progress = Progress("words", sum(file.path.stat().st_size for file in settings.reader.files), quiet)
     for read_bytes, record in _records(settings, processes):
-        skips.lines += record["lines"]
-        skips.counts.update(record["skipped"])
-        skips.first_bad = skips.first_bad or record["first_bad"]
-        noticed.update(record["noticed"])
-        sentences += record["sentences"]
-        n_parts += 1
-        check_bad_lines(skips, max_bad_share, ENOUGH_BAD_LINES)
+        tally.add(record)
+        check_bad_lines(tally.skips, max_bad_share, ENOUGH_BAD_LINES)
         progress.advance_to(read_bytes, record["sentences"])
     progress.close()
-    check_bad_lines(skips, max_bad_share)
-    if not sentences:
-        counts = ", ".join(f"{count:,} {reason}" for reason, count in skips.counts.items()) or "nothing else"
-        raise DataError(
-            f"the input has {skips.lines:,} lines but no sentence to keep ({counts}); "
-            "check the files and the text field"
-        )
-    summary = RunsSummary(n_parts, skips.lines, sentences, dict(skips.counts), dict(noticed))
+    summary = tally.summary(max_bad_share)
     write_atomically(done, json.dumps(asdict(summary)))
     return summary
 
@@ -147,15 +169,19 @@ def make_runs(task: tuple[Part, PartSettings]) -> dict[str, Any]:
         write_run(run_path(settings.folder, part.index, split), keys_N, split_texts)
     if settings.count_words:
         write_word_counts(run_path(settings.folder, part.index, "words"), word_counts)
-    record = {
+    record = _record(skips, noticed, sum(len(split_texts) for split_texts in texts.values()))
+    write_atomically(record_path(settings.folder, part.index), json.dumps(record))
+    return record
+
+
+def _record(skips: Skips, noticed: Mapping[str, int], sentences: int) -> dict[str, Any]:
+    return {
         "lines": skips.lines,
         "skipped": dict(skips.counts),
         "first_bad": skips.first_bad,
         "noticed": dict(noticed),
-        "sentences": sum(len(split_texts) for split_texts in texts.values()),
+        "sentences": sentences,
     }
-    write_atomically(record_path(settings.folder, part.index), json.dumps(record))
-    return record
 
 
 def is_held_out(text: str, share: float) -> bool:
@@ -178,9 +204,19 @@ def record_path(folder: Path, part: int) -> Path:
 
 def write_run(path: Path, keys_N: np.ndarray, texts: Sequence[str]) -> None:
     """Write the sentences in the order of their keys. The file appears when it is whole."""
+    _write_run(path, keys_N, [text.encode("utf-8") for text in texts])
+
+
+def merge_runs(paths: Sequence[Path], merged: Path) -> None:
+    """Write the sentences of several runs as one run; equal keys stay in the order of the runs."""
+    found = [_read_run(path, 0, BINS) for path in paths]
+    _write_run(merged, np.concatenate([keys_N for keys_N, _ in found]), list(chain(*(texts for _, texts in found))))
+
+
+def _write_run(path: Path, keys_N: np.ndarray, texts: Sequence[bytes]) -> None:
     order = np.argsort(keys_N, kind="stable")
     keys_N = keys_N[order].astype("<u8")
-    encoded = [texts[i].encode("utf-8") for i in order]
+    encoded = [texts[i] for i in order]
     bins = np.searchsorted(keys_N >> np.uint64(64 - BIN_BITS), np.arange(BINS + 1, dtype=np.uint64)).astype("<u4")
     ends_N = np.cumsum([len(text) for text in encoded], dtype=np.int64).astype("<u4")
     write_atomically(path, b"".join([bins.tobytes(), keys_N.tobytes(), ends_N.tobytes(), *encoded]))
@@ -191,13 +227,18 @@ def bin_sizes(path: Path) -> np.ndarray:
     return np.diff(np.fromfile(path, "<u4", BINS + 1).astype(np.int64))
 
 
-def count_bins(folder: Path, n_parts: int, split: str) -> np.ndarray:
-    """int64 [BINS]: sentences of the split in each range of keys, over all parts."""
-    return np.sum([bin_sizes(run_path(folder, part, split)) for part in range(n_parts)], axis=0)
+def count_bins(folder: Path, n_runs: int, split: str) -> np.ndarray:
+    """int64 [BINS]: sentences of the split in each range of keys, over all runs."""
+    return np.sum([bin_sizes(run_path(folder, run, split)) for run in range(n_runs)], axis=0)
 
 
 def read_run(path: Path, first_bin: int, end_bin: int) -> tuple[np.ndarray, list[str]]:
     """(keys_N, texts) of the bins first_bin..end_bin-1, in the order of their keys."""
+    keys_N, texts = _read_run(path, first_bin, end_bin)
+    return keys_N, [text.decode("utf-8") for text in texts]
+
+
+def _read_run(path: Path, first_bin: int, end_bin: int) -> tuple[np.ndarray, list[bytes]]:
     with open(path, "rb") as file:
         bins = np.frombuffer(file.read(_HEAD_BYTES), "<u4").astype(np.int64)
         total, first, end = int(bins[-1]), int(bins[first_bin]), int(bins[end_bin])
@@ -212,7 +253,7 @@ def read_run(path: Path, first_bin: int, end_bin: int) -> tuple[np.ndarray, list
         file.seek(_HEAD_BYTES + 12 * total + borders[0])
         data = file.read(borders[-1] - borders[0])
     start = borders[0]
-    return keys_N, [data[a - start : b - start].decode("utf-8") for a, b in pairwise(borders)]
+    return keys_N, [data[a - start : b - start] for a, b in pairwise(borders)]
 
 
 def write_word_counts(path: Path, counts: Counter[str]) -> None:

@@ -51,12 +51,12 @@ class ShardTask:
     name: str
     split: str
     sentences: int  # before those without enough words or with too many pieces are skipped
-    n_parts: int
+    n_runs: int
     bins: tuple[int, int]
     first_block: int
     blocks: int
     max_pieces: int
-    parts_folder: Path
+    runs_folder: Path
     tokenizer_folder: Path
     output: Path
     record: Path
@@ -86,9 +86,9 @@ def make_all_shards(
     """The records of all shards by split; shards that have a record are not made again."""
     import webdataset  # noqa: F401  loaded here, once for all the processes that start from this one
 
-    tasks = [task for split in SPLITS for task in _shard_tasks(output, split, settings, runs.parts)]
+    tasks = shard_tasks(output, settings, output / SCRATCH_FOLDER / "parts", runs.parts)
     progress = Progress("shards", runs.sentences, quiet)
-    records = {task.name: record for task in tasks if (record := _finished_record(task)) is not None}
+    records = {task.name: record for task in tasks if (record := finished_record(task)) is not None}
     missing = [task for task in tasks if task.name not in records]
     done = runs.sentences - sum(task.sentences for task in missing)
     for task, record in zip(missing, map_in_order(make_shard, missing, processes), strict=True):
@@ -96,10 +96,15 @@ def make_all_shards(
         done += task.sentences
         progress.advance_to(done, task.sentences)
     progress.close()
+    return by_split(tasks, records)
+
+
+def by_split(tasks: Sequence[ShardTask], records: Mapping[str, ShardRecord]) -> dict[str, list[ShardRecord]]:
+    """The records of shards, given by name, in order."""
     return {split: [records[task.name] for task in tasks if task.split == split] for split in SPLITS}
 
 
-def _finished_record(task: ShardTask) -> ShardRecord | None:
+def finished_record(task: ShardTask) -> ShardRecord | None:
     """The record of a shard that an earlier run has made, if the shard is still there."""
     try:
         record = ShardRecord.read(task.record)
@@ -109,10 +114,16 @@ def _finished_record(task: ShardTask) -> ShardRecord | None:
     return record if entry is None or (path.is_file() and path.stat().st_size == entry.bytes) else None
 
 
-def _shard_tasks(output: Path, split: str, settings: BuildSettings, n_parts: int) -> Iterator[ShardTask]:
+def shard_tasks(output: Path, settings: BuildSettings, runs_folder: Path, n_runs: int) -> list[ShardTask]:
+    """All shards of a build in order."""
+    return [task for split in SPLITS for task in _shard_tasks(output, split, settings, runs_folder, n_runs)]
+
+
+def _shard_tasks(
+    output: Path, split: str, settings: BuildSettings, runs_folder: Path, n_runs: int
+) -> Iterator[ShardTask]:
     """Cut the range of random keys into shards, and number their blocks."""
-    scratch = output / SCRATCH_FOLDER
-    sizes = count_bins(scratch / "parts", n_parts, split)
+    sizes = count_bins(runs_folder, n_runs, split)
     n_shards = min(BINS, max(1, -(-int(sizes.sum()) // settings.shard_sentences)))
     first_block = 0
     for shard in range(n_shards):
@@ -126,15 +137,15 @@ def _shard_tasks(output: Path, split: str, settings: BuildSettings, n_parts: int
             name=name,
             split=split,
             sentences=sentences,
-            n_parts=n_parts,
+            n_runs=n_runs,
             bins=(first_bin, end_bin),
             first_block=first_block,
             blocks=blocks,
             max_pieces=settings.max_pieces,
-            parts_folder=scratch / "parts",
+            runs_folder=runs_folder,
             tokenizer_folder=output / TOKENIZER_FOLDER,
             output=output,
-            record=scratch / "shards" / f"{name}.json",
+            record=output / SCRATCH_FOLDER / "shards" / f"{name}.json",
         )
         first_block += blocks
 
@@ -144,7 +155,7 @@ def make_shard(task: ShardTask) -> ShardRecord:
 
     Returns its record: the manifest's entry and what was skipped. The record is written last.
     """
-    found = [read_run(run_path(task.parts_folder, part, task.split), *task.bins) for part in range(task.n_parts)]
+    found = [read_run(run_path(task.runs_folder, run, task.split), *task.bins) for run in range(task.n_runs)]
     keys_N = np.concatenate([run_keys for run_keys, _ in found])
     texts = [text for _, run_texts in found for text in run_texts]
     del found

@@ -11,11 +11,11 @@ import lzma
 import os
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from spe_dist.errors import DataError
 from spe_dist.utils.wording import how_many
@@ -44,6 +44,17 @@ class Part:
     index: int
     slices: tuple[FileSlice, ...]
     read_bytes: int  # of the files as they lie on disk, up to the end of this part
+
+
+class PartStart(NamedTuple):
+    """Where a part begins."""
+
+    number: int
+    file: int  # index into the list of files
+    slice: int  # of that file, from 0
+
+
+FIRST_PART = PartStart(0, 0, 0)
 
 
 def find_files(inputs: Sequence[str], leave_out: Path | None = None) -> list[Path]:
@@ -209,23 +220,54 @@ def _decompressed(
         raise DataError(f"{path} is cut short: its last compressed stream has no end; fetch it again")
 
 
-def read_parts(files: Sequence[Path], break_at: bytes = b"\n", part_bytes: int | None = None) -> Iterator[Part]:
-    """All lines of all files as parts of about `part_bytes` (none: PART_BYTES), cut behind `break_at`."""
+def read_parts(
+    files: Sequence[Path], break_at: bytes = b"\n", part_bytes: int | None = None, start: PartStart = FIRST_PART
+) -> Iterator[Part]:
+    """All lines of all files as parts of about `part_bytes` (none: PART_BYTES), cut behind `break_at`.
+
+    `start`: of the first part to read, as `part_starts` gives it; the same parts follow it as in a reading of all.
+    """
     part_bytes = part_bytes or PART_BYTES
     slices: list[FileSlice] = []
-    filled = index = done_bytes = 0
-    for number, path in enumerate(files):
+    filled, index = 0, start.number
+    done_bytes = sum(path.stat().st_size for path in files[: start.file])
+    for number in range(start.file, len(files)):
         line, position = 1, 0
-        for data, position in _cut(path, break_at, part_bytes):
-            slices.append(FileSlice(number, line, data))
-            line += data.count(b"\n")
+        for i, (data, position) in enumerate(_cut(files[number], break_at, part_bytes)):
+            first_line, line = line, line + data.count(b"\n")
+            if number == start.file and i < start.slice:
+                continue
+            slices.append(FileSlice(number, first_line, data))
             filled += len(data)
-            if 2 * filled >= part_bytes:
+            if _is_full(filled, part_bytes):
                 yield Part(index, tuple(slices), done_bytes + position)
                 slices, filled, index = [], 0, index + 1
-        done_bytes += path.stat().st_size
+        done_bytes += files[number].stat().st_size
     if slices:
         yield Part(index, tuple(slices), done_bytes)
+
+
+def slice_sizes(path: Path, break_at: bytes = b"\n", part_bytes: int | None = None) -> list[int]:
+    """Bytes of the slices that `read_parts` cuts a file into."""
+    return [len(data) for data, _ in _cut(path, break_at, part_bytes or PART_BYTES)]
+
+
+def part_starts(sizes: Iterable[Sequence[int]], part_bytes: int | None = None) -> list[PartStart]:
+    """Where the parts of `read_parts` begin, from the `slice_sizes` of all files in order."""
+    starts: list[PartStart] = []
+    filled = 0
+    for number, file_sizes in enumerate(sizes):
+        for i, size in enumerate(file_sizes):
+            if not filled:
+                starts.append(PartStart(len(starts), number, i))
+            filled += size
+            if _is_full(filled, part_bytes or PART_BYTES):
+                filled = 0
+    return starts
+
+
+def _is_full(filled: int, part_bytes: int) -> bool:
+    return 2 * filled >= part_bytes
 
 
 def _unified_line_ends(chunks: Iterator[tuple[bytes, int]]) -> Iterator[tuple[bytes, int]]:
