@@ -83,6 +83,17 @@ class Cluster:
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done.stdout.strip()
 
+    def fails(self, *command: str, folder: Path | None = None, extra: dict[str, str] | None = None) -> str:
+        """What a command prints that must end with a status above 0."""
+        environment = {**self.environment, **(extra or {})}
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
+        assert done.returncode > 0, f"{command}: {done.stdout}{done.stderr}"
+        return done.stdout + done.stderr
+
+    def wait_until_empty(self, timeout_s: float = 60.0) -> None:
+        """Return when no job waits or runs."""
+        wait_until(lambda: not self.run("squeue", "--noheader"), lambda: self.run("squeue"), timeout_s)
+
     def submit(self, folder: Path, *words: str, **variables: str) -> Job:
         """`sbatch WORDS...` from `folder`, with more environment variables; the log is slurm-N.out there."""
         number = self.run("sbatch", "--parsable", *words, folder=folder, extra=variables)
@@ -113,4 +124,4 @@ def cluster() -> Iterator[Cluster]:
 def _no_job_is_left(cluster: Cluster) -> Iterator[None]:
     yield
     cluster.run("scancel", "--full", "--signal=KILL", "--user=root")
-    wait_until(lambda: not cluster.run("squeue", "--noheader"), lambda: cluster.run("squeue"), 60)
+    cluster.wait_until_empty()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from spe_dist.data.text.files import find_files, read_chunks, read_parts
+from spe_dist.data.text.files import find_files, part_starts, read_chunks, read_parts, slice_sizes
 from spe_dist.errors import DataError
 
 zstandard = pytest.importorskip("zstandard")
@@ -88,6 +88,19 @@ def test_an_input_that_gives_no_file_is_an_error_that_names_it(tmp_path):
         find_files([str(tmp_path / "missing.txt")])
     with pytest.raises(DataError, match="holds no text file"):
         find_files([str(tmp_path)])
+
+
+@pytest.mark.parametrize("part_bytes", [1, 20, 50, 1_000])
+def test_parts_can_be_read_from_any_one_on(tmp_path, part_bytes):
+    files = [tmp_path / "a.txt", tmp_path / "empty.txt", tmp_path / "b.txt.gz", tmp_path / "c.txt"]
+    for i, path in enumerate(files):
+        data = b"" if path.stem == "empty" else b"\n".join(f"{i} {line}".encode() for line in LINES)
+        path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    parts = list(read_parts(files, part_bytes=part_bytes))
+    starts = part_starts((slice_sizes(path, part_bytes=part_bytes) for path in files), part_bytes)
+    assert [start.number for start in starts] == list(range(len(parts)))
+    for start in starts:
+        assert list(read_parts(files, part_bytes=part_bytes, start=start)) == parts[start.number :]
 
 
 @pytest.mark.parametrize("part_bytes", [1, 100, 999, 1 << 20])
