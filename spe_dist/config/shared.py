@@ -164,6 +164,9 @@ class RunConfig:
     timeout_s: float = setting(
         1_800.0, "seconds that a rank waits for others, then names those that do not come and ends the run", above=0
     )
+    slow_rank_factor: float = setting(
+        1.5, "times as long as the median rank for its own work, over ten steps: such a rank is named; 0: none is"
+    )
     kernels: Literal["auto", "torch", "apex"] = setting(
         "auto", "fused kernels: the best that is present, or one source"
     )

@@ -92,7 +92,8 @@ class Finetuner:
                 continue
             began = time.monotonic()
             position, context = self.journal.position, self.step.context
-            batch, gold_entities, sentences = self.data.batch(position.step, context.rank, context.ranks)
+            with self.step.own_work:
+                batch, gold_entities, sentences = self.data.batch(position.step, context.rank, context.ranks)
             factor = self.schedule.rate(position.applied_steps)
             uncorrected = factor * uncorrected_factor(position.applied_steps, self.config.optimizer)
             outcome = self.step(position.step, self.rates.rates(uncorrected), batch, gold_entities)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from spe_dist.config.pretraining import Config
@@ -127,7 +128,8 @@ class Trainer:
         local = {"pieces": float(pieces), "data_wait_s": waited_s}
         if self.journal.left_out.sentences:
             local["replaced_sentences"] = float(batch.replaced)
-        self.journal.add(outcome, step_s, row, local, ids)
+        with_data = replace(outcome, own_s=lambda: waited_s + outcome.own_s())
+        self.journal.add(with_data, step_s, row, local, ids)
 
     def _between_steps(self) -> None:
         train, step = self.config.train, self.journal.position.step

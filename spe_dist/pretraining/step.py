@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import cast
 
 import torch
@@ -23,6 +24,7 @@ from spe_dist.model.products import product_type
 from spe_dist.model.spe import PretrainingOutputs
 from spe_dist.pretraining.objectives import contrastive, contrastive_span_pair, prediction_terms
 from spe_dist.pretraining.sharded_contrast import ShardedContrast
+from spe_dist.training.health.stragglers import OwnWork
 from spe_dist.training.terms import (
     CrossEntropy,
     StepOutcome,
@@ -54,6 +56,9 @@ class TrainingStep:
         self.config = config
         self.context = context
         self.stop_agreed = stop_agreed
+        self.own_work = OwnWork(context.device)
+        forward_waits = isinstance(engine, TrainingEngine) and engine.zero_stage == 3
+        self._forward_clock = nullcontext() if forward_waits else self.own_work
         objectives = config.objectives
         self._cross_entropy: CrossEntropy = compiled(cross_entropy) if config.train.compile else cross_entropy
         self.weights = {"tbo": objectives.tbo_weight, "spo": objectives.spo_weight, "cspo": objectives.cspo_weight}
@@ -61,6 +66,7 @@ class TrainingStep:
     def __call__(self, step: int, learning_rate: float, micro_batches: Sequence[PackedBatch]) -> StepOutcome | None:
         """Train on this rank's part of a global batch; None where a stop was agreed before its end (dropped)."""
         self.context.begin_step(step)
+        self.own_work.take()  # of a step that was dropped
         counts, sizes = self.global_counts(micro_batches)
         seed_dropout(self.config.train.seed, step, self.context.rank)
         micro_batches = self._with_dropout_keys(step, micro_batches)
@@ -71,10 +77,13 @@ class TrainingStep:
             if micro_batch.dropout_keys is not None:
                 seed_dropout(self.config.train.seed, step)
             batch = micro_batch.to(self.context.device, non_blocking=True)
-            outputs = self.engine(batch)
+            with self._forward_clock:
+                outputs = self.engine(batch)
             sharded = self._send_queries(outputs, batch, sizes[i]) if sizes else None
             if self.moco is not None:
-                keys.append((*self.moco.key_module.keys(batch), batch.sentence_ids_B))
+                key_module = self.moco.key_module  # waits for its weights
+                with self.own_work:
+                    keys.append((*key_module.keys(batch), batch.sentence_ids_B))
             terms = self.terms(outputs, batch, keys[-1] if keys else None, sharded)
             self.engine.backward(
                 outputs.anchor + total(terms, self.weights, counts, self.context.ranks, len(micro_batches))
@@ -87,7 +96,7 @@ class TrainingStep:
         if applied and self.moco is not None:
             self.moco.enqueue(*(torch.cat(parts) for parts in zip(*keys, strict=True)))
             self.moco.follow()  # last: its exchange goes on until the next step makes keys
-        return StepOutcome(applied, counts, sums)
+        return StepOutcome(applied, counts, sums, self.own_work.take())
 
     def _with_dropout_keys(self, step: int, micro_batches: Sequence[PackedBatch]) -> Sequence[PackedBatch]:
         """The same, with what dropout is drawn from where it is seeded by slots."""

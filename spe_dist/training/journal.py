@@ -11,12 +11,14 @@ from typing import Any
 from spe_dist.config.shared import RunConfig
 from spe_dist.distributed.checkpoint import Checkpoints
 from spe_dist.distributed.engine import TrainingEngine
+from spe_dist.distributed.launch import node_name
 from spe_dist.errors import UnstableTraining
 from spe_dist.training.agreement import Agreement
 from spe_dist.training.health.failures import FailureLog, RecentBatches
 from spe_dist.training.health.finite import Named, first_non_finite
 from spe_dist.training.health.left_out import LeftOut
 from spe_dist.training.health.spikes import RECENT_STEPS, SpikeWatch
+from spe_dist.training.health.stragglers import Stragglers
 from spe_dist.training.metrics import MetricLog
 from spe_dist.training.progress import Pace, ProgressLine
 from spe_dist.training.terms import StepOutcome
@@ -95,6 +97,7 @@ class Journal:
         self._finite_step = -1  # the state of this step is known to be finite
         self.saved_step = position.step or None  # None: nothing is saved yet
         self._pace = Pace()
+        self.stragglers = Stragglers(settings.slow_rank_factor)
         self.spikes = self._watch_for_spikes()
 
     def _watch_for_spikes(self) -> SpikeWatch:
@@ -145,7 +148,7 @@ class Journal:
             "sentences_per_s": row["sentences"] / step_s,
         }
         memory = {"peak_memory_gib": peak_memory_gib(self.log.context.device)}
-        self.log.add({**shared, **row}, outcome.sums, {**local, **memory})
+        self.log.add({**shared, **row}, outcome.sums, {**local, **memory}, outcome.own_s)
         hopeless = self.position.skipped_in_a_row >= self.settings.max_skipped_steps
         if hopeless or self.position.step % self.settings.log_every_steps == 0:
             self.flush()
@@ -173,7 +176,12 @@ class Journal:
             self.left_out.replaced += row.get("replaced_sentences", 0)
         seconds_left = self._pace.seconds_for(self.progress.total_steps - self.position.step)
         sentences_per_s = sum(row["sentences"] for row in rows) / sum(row["step_s"] for row in rows)
-        self.progress.show(rows[-1], sentences_per_s, seconds_left)
+        newly_slow = self.stragglers.look(self.log.own_s_of_ranks)
+        self.progress.show(rows[-1], sentences_per_s, seconds_left, self.stragglers.slow)
+        if newly_slow is not None:
+            nodes = self.log.context.all_gather_object(node_name())
+            where = f"rank {newly_slow.rank} on {nodes[newly_slow.rank]}"
+            self.say(f"warning: {where} {newly_slow}; all others wait for it: look at that machine")
 
     def check_finite(self) -> None:
         """Look at all that a checkpoint of this position would hold.

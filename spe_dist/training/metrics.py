@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from spe_dist.distributed.context import RankContext
+from spe_dist.training.health.stragglers import figures
 from spe_dist.utils.files import write_atomically
 from spe_dist.utils.run_files import METRICS_FILE, TENSORBOARD_FOLDER
 
@@ -43,12 +44,15 @@ class MetricLog:
         self._finish = finish
         self.path = folder / METRICS_FILE
         self._pending: list[tuple[dict[str, Any], dict[str, Tensor]]] = []
+        self._own_s: list[Callable[[], float]] = []
+        self.own_s_of_ranks: list[tuple[Sequence[float], float]] = []  # and duration, of the rows of the last flush
         self._board: Any = None
         self.go_back(resume_step, repeated)
 
     def go_back(self, resume_step: int, repeated: Callable[[dict[str, Any]], bool] = lambda _: False) -> None:
         """Begin again after a step: with the arguments of the start."""
         self._pending.clear()
+        self._own_s.clear()
         self.close()
         if self.context.is_main:
             from torch.utils.tensorboard import SummaryWriter
@@ -56,11 +60,19 @@ class MetricLog:
             _keep_rows(self.path, lambda row: row["step"] <= resume_step and not repeated(row))
             self._board = SummaryWriter(str(self.path.parent / TENSORBOARD_FOLDER), purge_step=resume_step + 1)
 
-    def add(self, row: Mapping[str, Any], sums: Mapping[str, Tensor], local: Mapping[str, float]) -> None:
+    def add(
+        self,
+        row: Mapping[str, Any],
+        sums: Mapping[str, Tensor],
+        local: Mapping[str, float],
+        own_s: Callable[[], float] = float,
+    ) -> None:
         """One step: figures that all ranks know, sums on the device, and this rank's own numbers to be added.
 
-        A figure may be a tensor of one element that nothing writes to again: it is read when the row is written.
+        A figure may be a tensor of one element that nothing writes to again: it is read when the row is written, and so
+        is `own_s`, the seconds that this rank worked without waiting for others.
         """
+        self._own_s.append(own_s)
         extra = {name: torch.tensor([value], dtype=torch.float64) for name, value in local.items()}
         self._pending.append((dict(row), {**sums, **extra}))
 
@@ -69,11 +81,12 @@ class MetricLog:
         if not self._pending:
             return []
         device = self.context.device
+        self._add_own_time()
         sizes = {name: value.numel() for name, value in self._pending[0][1].items()}
         matrix = torch.stack([torch.cat([value.to(device) for value in sums.values()]) for _, sums in self._pending])
         totals = self.context.all_reduce_sum(matrix).cpu().split(list(sizes.values()), dim=1)
         columns = {name: total.tolist() for name, total in zip(sizes, totals, strict=True)}
-        rows = []
+        rows, self.own_s_of_ranks = [], []
         _read_tensors([row for row, _ in self._pending], device)
         for i, (row, _) in enumerate(self._pending):
             sums = {name: column[i] for name, column in columns.items()}
@@ -82,10 +95,22 @@ class MetricLog:
             if "replaced_sentences" in sums:
                 finished["replaced_sentences"] = round(sums["replaced_sentences"][0])
             finished["peak_memory_gib"] = sums["peak_memory_gib"][0] / self.context.ranks
+            if "own_s" in sums:
+                finished |= figures(sums["own_s"])
+                self.own_s_of_ranks.append((sums["own_s"], row["step_s"]))
             rows.append(finished)
             self.write(finished)
         self._pending.clear()
         return rows
+
+    def _add_own_time(self) -> None:
+        """To the sums of each row, where there are several ranks: a number for each rank, its own set."""
+        ranks = self.context.ranks
+        for (_, sums), own_s in zip(self._pending, self._own_s, strict=True):
+            if ranks > 1:
+                sums["own_s"] = torch.zeros(ranks, dtype=torch.float64)
+                sums["own_s"][self.context.rank] = own_s()
+        self._own_s.clear()
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Write one finished row on rank 0."""

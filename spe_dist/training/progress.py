@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, TextIO
 
+from spe_dist.training.health.stragglers import SlowRank
+
 LOG_FILE_SECONDS = 15.0
 RECENT_STEPS = 100
 
@@ -33,8 +35,10 @@ class ProgressLine:
         self._printed_at = 0.0
         self._width = 0
 
-    def show(self, row: dict[str, Any], sentences_per_s: float, seconds_left: float) -> None:
-        """Show a finished row of metrics."""
+    def show(
+        self, row: dict[str, Any], sentences_per_s: float, seconds_left: float, slow: SlowRank | None = None
+    ) -> None:
+        """Show a finished row of metrics, and the rank that holds the others up."""
         now = time.monotonic()
         last = row["step"] >= self.total_steps
         if not self.enabled or (not self.live and not last and now - self._printed_at < LOG_FILE_SECONDS):
@@ -49,6 +53,8 @@ class ProgressLine:
         text += f"  {sentences_per_s:,.0f} sentences/s  {duration(seconds_left)} left"
         if row["skipped_steps"]:
             text += f"  {row['skipped_steps']} skipped"
+        if slow is not None:
+            text += f"  rank {slow.rank} {slow.times:.1f}x the median"
         if self.live:
             self.stream.write("\r" + text.ljust(self._width))
             self._width = len(text)

@@ -34,6 +34,7 @@ class StepOutcome:
     applied: bool
     counts: dict[str, int]  # examples of each term over all ranks
     sums: dict[str, Tensor]
+    own_s: Callable[[], float] = float  # seconds of work in which this rank waited for no other
 
 
 def cross_entropy(logits_NC: Tensor, label_N: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ def test_a_start_that_lost_its_folder_adds_no_row_to_those_of_the_next(tmp_path)
     context = RankContext(rank=0, ranks=1, local_rank=0, device=torch.device("cpu"), control=None)
     fence = Fence(tmp_path)
     journal = Journal(
-        settings=SimpleNamespace(log_every_steps=1, max_skipped_steps=20, rollback_on_spike=0.0),
+        settings=SimpleNamespace(log_every_steps=1, max_skipped_steps=20, rollback_on_spike=0.0, slow_rank_factor=0.0),
         engine=SimpleNamespace(grad_norm=lambda: 1.0, loss_scale=lambda: 1.0, precision="float32"),
         position=Position(),
         log=MetricLog(tmp_path, context, lambda row, sums, ranks: {**row, "loss": 1.0}),

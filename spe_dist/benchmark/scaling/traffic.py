@@ -26,7 +26,7 @@ BUCKET = 50_000_000  # elements that are sent at once, as in ds_configs
 REUSE_DISTANCE = 1_000_000_000  # weights that stage 3 keeps from a forward to its backward pass
 MOST_BROADCASTS = 64  # ranks beyond which unequal slices of the average are padded to the largest
 SUMS = 5  # that a rank sends of a query beside its weighted keys
-METRIC_NUMBERS = 25  # sums of a step in float64
+METRIC_NUMBERS = 25  # sums of a step in float64, beside a number for each rank
 LOG_EVERY_STEPS = 10
 BROADCAST = "broadcast"
 
@@ -101,7 +101,7 @@ def messages(plan: Plan) -> list[Message]:
         Message("norm", "all-reduce", 8, 2),
         Message("counts", "all-reduce", 8 * _counts(plan), 1, control=True),
         Message("stop", "all-reduce", 2 * 8 * plan.accumulation, plan.accumulation, control=True),
-        Message("metrics", "all-reduce", 8 * METRIC_NUMBERS, 1 / LOG_EVERY_STEPS),
+        Message("metrics", "all-reduce", 8 * (METRIC_NUMBERS + plan.ranks), 1 / LOG_EVERY_STEPS),
     ]
     gradients = "reduce-scatter" if plan.stage == 3 else "all-reduce"
     found = [Message("gradients", gradients, every * plan.weight_bytes, every * buckets)]
