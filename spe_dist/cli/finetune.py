@@ -83,7 +83,7 @@ def _train(config: FinetuneConfig, deepspeed: str | None) -> int:
     from spe_dist.distributed.launch import detect
     from spe_dist.finetuning.run import run_finetuning
 
-    context = start_ranks(detect(), config.train.timeout_s)
+    context = start_ranks(detect(), config.train.timeout_s, config.train.start_timeout_s)
     ds_config, plan, precision = _plan(config, deepspeed, context.ranks, context.device.type)
     check_same_precision(context.all_gather_object(precision))
     finished = run_finetuning(config, ds_config, plan, precision, context)

@@ -68,7 +68,7 @@ def _train(config: Config, deepspeed_file: str | None, output_given: bool) -> in
     from spe_dist.pretraining.run import run_pretraining
 
     ds_config = load_deepspeed_config(deepspeed_file)
-    context = start_ranks(detect(), config.train.timeout_s)
+    context = start_ranks(detect(), config.train.timeout_s, config.train.start_timeout_s)
     if config.data.shards is None:
         config = _with_demo_corpus(config, context, output_given)
     plan = plan_batches(config, context.ranks, context.device.type)

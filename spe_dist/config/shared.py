@@ -161,6 +161,9 @@ class RunConfig:
         "last checkpoint, leaving out the steps that caused it; 0: off",
     )
     max_rollbacks: int = setting(3, "times that a start of a run may go back; after that the run ends")
+    start_timeout_s: float = setting(
+        45.0, "seconds that ranks without a launcher wait for one of which no process is seen", above=0
+    )
     timeout_s: float = setting(
         1_800.0, "seconds that a rank waits for others, then names those that do not come and ends the run", above=0
     )

@@ -21,6 +21,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from spe_dist.distributed.attendance import MARGIN_S, Attendance, close_all
+from spe_dist.distributed.joining.store import open_store
+from spe_dist.distributed.joining.watch import Watch
 from spe_dist.distributed.launch import LaunchEnvironment
 from spe_dist.errors import LaunchError
 from spe_dist.utils.memory import tune_memory
@@ -30,6 +32,7 @@ from spe_dist.utils.threads import threads_are_chosen
 _gather_into = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 
 OPEN_FILES = 65_536
+_watch: Watch | None = None  # of this process's ranks
 MOST_BROADCASTS = 64  # of one gather of unequal parts
 
 
@@ -221,12 +224,21 @@ def choose_device(environment: LaunchEnvironment) -> torch.device:
     return torch.device("cuda", environment.local_rank)
 
 
-def start_ranks(environment: LaunchEnvironment, timeout_s: float) -> RankContext:
+def start_ranks(environment: LaunchEnvironment, timeout_s: float, start_timeout_s: float = 45.0) -> RankContext:
     """Join the process group of this launch: NCCL where ranks have GPUs, gloo on CPUs.
 
-    `timeout_s`: a collective that waits longer ends the run with an error (a lost node is noticed by nothing else).
-    Raises LaunchError where the ranks' port is taken or a rank has no GPU.
+    From here on until `stop_ranks`, the death of a rank ends the others within seconds.
+
+    Args:
+        environment: of this rank.
+        timeout_s: a collective that waits longer ends the run with an error.
+        start_timeout_s: how long ranks without a launcher wait for one that has not begun (see `open_store`).
+
+    Raises:
+        LaunchError: the ranks' port is taken, or a rank has no GPU.
+        TrainingFailure: a rank has not come.
     """
+    global _watch
     environment.export()
     _allow_many_files()
     device = choose_device(environment)
@@ -239,8 +251,13 @@ def start_ranks(environment: LaunchEnvironment, timeout_s: float) -> RankContext
             torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // environment.local_ranks))
     if not dist.is_initialized():
         try:
+            store = open_store(environment, timeout_s, start_timeout_s)
+            _watch = Watch(environment, store)
             dist.init_process_group(
                 backend="nccl" if device.type == "cuda" else "gloo",
+                store=dist.PrefixStore("default_pg", store),
+                rank=environment.rank,
+                world_size=environment.ranks,
                 timeout=timedelta(seconds=timeout_s + MARGIN_S),
                 device_id=device if device.type == "cuda" else None,
             )
@@ -285,4 +302,6 @@ def stop_ranks() -> None:
     if dist.is_initialized():
         if dist.get_world_size() > 1:
             dist.barrier()  # nobody looks into the store of rank 0 any more
+        if _watch is not None:
+            _watch.close()
         dist.destroy_process_group()

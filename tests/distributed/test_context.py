@@ -28,6 +28,9 @@ def gpus(monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
         monkeypatch.setattr(torch.cuda, "set_device", lambda device: chosen.append(device.index))
+        monkeypatch.setattr("spe_dist.distributed.context._watch", None)
+        monkeypatch.setattr("spe_dist.distributed.context.open_store", lambda *_: dist.HashStore())
+        monkeypatch.setattr("spe_dist.distributed.context.Watch", lambda *_: SimpleNamespace(close=lambda: None))
         monkeypatch.setattr(dist, "init_process_group", lambda **given: None)
         monkeypatch.setattr(dist, "new_group", lambda **given: SimpleNamespace())
         return chosen
