@@ -158,7 +158,7 @@ def _drop_output() -> None:
 
 def _stop_watching() -> None:
     """No longer look for ranks that do not arrive: this one leaves for a reason of its own."""
-    attendance = sys.modules.get("spe_dist.distributed.attendance")
+    attendance = sys.modules.get("spe_dist.distributed.joining.attendance")
     if attendance is not None:
         attendance.close_all()
 

@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from spe_dist.distributed.attendance import MARGIN_S, Attendance, close_all
+from spe_dist.distributed.joining.attendance import MARGIN_S, Attendance, close_all
 from spe_dist.distributed.joining.store import open_store
 from spe_dist.distributed.joining.watch import Watch
 from spe_dist.distributed.launch import LaunchEnvironment

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from spe_dist.distributed import attendance
-from spe_dist.distributed.attendance import Attendance
+from spe_dist.distributed.joining import attendance
+from spe_dist.distributed.joining.attendance import Attendance
 
 
 class MemoryStore:

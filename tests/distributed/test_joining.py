@@ -91,8 +91,8 @@ def test_the_others_end_soon_when_a_rank_is_killed_at_its_start(moment, killed):
         began = time.monotonic()
         _, errors = ranks[1 - killed].communicate(timeout=ENDS_WITHIN_S)
         assert time.monotonic() - began < ENDS_WITHIN_S and ranks[1 - killed].returncode == 1
-        message = errors.splitlines()[-1]
-        assert "error: " in message and (f"rank {killed}" in message or "connection to another rank" in message), errors
+        said = [line for line in errors.splitlines() if "error: " in line]  # torch's store may say more
+        assert any(f"rank {killed}" in line or "connection to another rank" in line for line in said), errors
     finally:
         for rank in ranks:
             rank.kill()
