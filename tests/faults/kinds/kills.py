@@ -43,13 +43,13 @@ def kill_at_random_time(case: Case) -> None:
     case.finish()
 
 
-@kind("killed again while it resumes")
+@kind("killed again and again while it resumes")
 def kill_twice(case: Case) -> None:
     case.setup = any_setup(case.rng)
     attempt = case.start(draw_trap(case, case.rng.choice(["step", "saving", "rows"])))
     case.expect_end(attempt, ENDED_BY_KILL)
     case.fired(attempt)
-    for _ in range(2):
+    for _ in range(5):
         trap = draw_trap(case, case.rng.choice(["start-up", "files", "step"]))
         trap = replace(trap, count=1 + trap.count % 4)  # soon: less is left of a resumed run
         attempt = case.start(trap, resume=True)
