@@ -161,8 +161,7 @@ class Journal:
         Raises:
             UnstableTraining: an applied loss is no number, or one that jumps takes the run back.
         """
-        self.saving.checkpoints.check_owner()  # rows beside those of a later start would be none of this run's
-        rows = self.log.flush()
+        rows = self.log.flush(self.saving.checkpoints.check_owner)  # none beside those of a later start
         if not rows:
             return
         for row in rows:

@@ -76,8 +76,11 @@ class MetricLog:
         extra = {name: torch.tensor([value], dtype=torch.float64) for name, value in local.items()}
         self._pending.append((dict(row), {**sums, **extra}))
 
-    def flush(self) -> list[dict[str, Any]]:
-        """Write the waiting rows; returns them, finished, on all ranks alike."""
+    def flush(self, may_write: Callable[[], None] = lambda: None) -> list[dict[str, Any]]:
+        """Write the waiting rows; returns them, finished, on all ranks alike.
+
+        `may_write` is called before they are written and after all that waits for other ranks; it may raise.
+        """
         if not self._pending:
             return []
         device = self.context.device
@@ -88,6 +91,7 @@ class MetricLog:
         columns = {name: total.tolist() for name, total in zip(sizes, totals, strict=True)}
         rows, self.own_s_of_ranks = [], []
         _read_tensors([row for row, _ in self._pending], device)
+        may_write()
         for i, (row, _) in enumerate(self._pending):
             sums = {name: column[i] for name, column in columns.items()}
             finished = self._finish(row, sums, self.context.ranks)
