@@ -27,7 +27,7 @@ from pathlib import Path
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch: a process without a thread pool can be forked safely
 os.environ.update(DS_ACCELERATOR="cpu", MPLBACKEND="Agg", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 
-from tests.faults import moments, results
+from tests.faults import results
 from tests.faults.attempts import ROOT, FaultError, adopt_orphans, import_for_ranks
 from tests.faults.case import OWN_MEMORY, Case, CaseId, Skipped
 from tests.faults.kinds import KINDS
@@ -107,7 +107,7 @@ def run(options: argparse.Namespace) -> int:
     import_for_ranks()
     adopt_orphans()
     with tempfile.TemporaryDirectory(prefix="spe-faults-") as folder:
-        runs = Runs(Path(folder) / "data", {program: moments.places(program) for program in moments.MOMENTS})
+        runs = Runs(Path(folder) / "data")
         runs.make_data()
         done = set() if options.case else {result.case for result in results.read(file)}
         ids = [CaseId.parse(options.case)] if options.case else case_ids(options.seed, kinds_with(options.only))

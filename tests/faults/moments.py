@@ -37,6 +37,7 @@ MOMENTS: dict[str, dict[str, tuple[str, ...]]] = {
         "enqueue": (
             "spe_dist.moco.momentum:MomentumContrast.enqueue",
             "spe_dist.moco.queue:KeyQueue.enqueue",
+            "spe_dist.moco.sharded_queue:ShardedKeyQueue.enqueue",
         ),
         "evaluation": (
             "spe_dist.pretraining.evaluation:HeldOutEvaluation.__call__",

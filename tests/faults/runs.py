@@ -10,7 +10,8 @@ from typing import Any
 
 from spe_dist.training.metrics import read_rows
 from tests.faults.attempts import Attempt, FaultError, fork_ranks
-from tests.faults.injection import FILE_EVENT, Plan
+from tests.faults.injection import Plan
+from tests.faults.moments import MOMENTS, places
 from tests.helpers.small_runs import MEASURED, NETWORK, PRETRAINING, command_line
 
 PRETRAIN = {
@@ -80,7 +81,6 @@ class Runs:
     """Data of the runs and their references, made once in a folder."""
 
     folder: Path
-    counted: dict[str, tuple[str, ...]]  # places whose calls are counted, by program
     _references: dict[Setup, Reference] = field(default_factory=dict)
 
     def make_data(self) -> None:
@@ -133,7 +133,7 @@ class Runs:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             output = folder / "run"
-            plan = Plan(str(folder), str(output), counted=self.counted[setup.program])
+            plan = Plan(str(folder), str(output), counted=places(setup.program))
             attempt = fork_ranks(setup.program, self.arguments(setup, output), setup.ranks, folder, plan)
             try:
                 statuses = attempt.wait(300)
@@ -142,9 +142,9 @@ class Runs:
             if any(statuses.values()):
                 raise FaultError(f"the undisturbed run fails: {statuses}\n{attempt.text()}")
             counts = {rank: lines[0] for rank, lines in attempt.notes("counts").items()}
-            missing = {at for at in self.counted[setup.program] if not any(at in c for c in counts.values())}
-            if missing - {FILE_EVENT}:
-                raise FaultError(f"never reached in {setup.name}: {sorted(missing)}")
+            for part, moments in MOMENTS[setup.program].items():
+                if not any(at in reached for at in moments for reached in counts.values()):
+                    raise FaultError(f"{setup.name} never comes by {part}: {', '.join(moments)}")
             rows = comparable(output)
             step_s = sorted(row["step_s"] for row in read_rows(output / "metrics.jsonl", "train"))
             self._references[setup] = Reference(

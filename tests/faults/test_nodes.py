@@ -37,7 +37,7 @@ def nodes(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    runs = Runs(tmp_path_factory.mktemp("runs") / "data", {})
+    runs = Runs(tmp_path_factory.mktemp("runs") / "data")
     runs.make_data()
     return runs
 

@@ -30,8 +30,8 @@ def any_setup(rng: random.Random) -> Setup:
     program = rng.choice(["pretrain", "pretrain", "pretrain", "finetune"])
     stage = rng.choice([1, 2, 2, 3])
     given: tuple = ()
-    if program == "pretrain" and rng.random() < 0.2:
-        given = (("loader_workers", 1),)
+    if program == "pretrain":
+        given = rng.choice([(), (), (), (("loader_workers", 1),), (("queue", "sharded"),)])
     return Setup(program, stage=stage, given=given)
 
 
