@@ -23,7 +23,8 @@ from spe_dist.cli.exits import run_command
 from spe_dist.cli.options.extras import TO_MAKE_SHARDS, TO_TRAIN, require
 from spe_dist.cli.options.numbers import whole_number
 from spe_dist.cli.options.parser import Parser, choose_command, help_on_commands
-from spe_dist.errors import ConfigError
+from spe_dist.errors import ConfigError, DataError
+from spe_dist.utils.reading.json_file import read_object
 from spe_dist.utils.wording import nearest
 
 VALUES_FILE = "values.json"
@@ -160,6 +161,7 @@ def parse_values(given: Sequence[str]) -> dict[str, str]:
 def remembered(output: Path) -> dict[str, str]:
     """What earlier runs were given for the file's values, so that `table` needs no --set."""
     try:
-        return json.loads((output / VALUES_FILE).read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
+        found = read_object(output / VALUES_FILE, "remove it")
+    except (OSError, DataError):
         return {}
+    return {name: value for name, value in found.items() if isinstance(value, str)}

@@ -20,7 +20,7 @@ from spe_dist.config.presets import PRESETS
 from spe_dist.config.pretraining import Config
 from spe_dist.config.yaml_file import read_yaml
 from spe_dist.errors import ConfigError
-from spe_dist.utils.wording import nearest
+from spe_dist.utils.wording import nearest, short
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +55,7 @@ def resolve(overrides: Iterable[Mapping[str, Any]], config_class: type = Config)
     for mapping in overrides:
         for name, value in mapping.items():
             if name not in known:
-                raise ConfigError(f"unknown setting {name!r}{nearest(name, known)}")
+                raise ConfigError(f"unknown setting {short(name)}{nearest(name, known)}")
             values[known[name].section][name] = convert(known[name], value)
     hints = typing.get_type_hints(config_class)
     return config_class(**{section: hints[section](**chosen) for section, chosen in values.items()})
@@ -93,7 +93,7 @@ def flatten(document: Any, source: str, config_class: type = Config) -> dict[str
         inside = value.items() if key in sections and isinstance(value, dict) else [(key, value)]
         for name, leaf_value in inside:
             if name not in known:
-                raise ConfigError(f"{source}: unknown setting {name!r}{nearest(str(name), [*known, *sections])}")
+                raise ConfigError(f"{source}: unknown setting {short(name)}{nearest(str(name), [*known, *sections])}")
             if key in sections and isinstance(value, dict) and known[name].section != key:
                 raise ConfigError(f"{source}: {name!r} belongs to section {known[name].section!r}, not {key!r}")
             if name in flat:
@@ -123,7 +123,7 @@ def convert(leaf: Leaf, value: Any) -> Any:
         choices = typing.get_args(target)
         if value not in choices:
             raise ConfigError(
-                f"{leaf.name}={value!r}: choose one of {', '.join(choices)}{nearest(str(value), choices)}"
+                f"{leaf.name}={short(value)}: choose one of {', '.join(choices)}{nearest(str(value), choices)}"
             )
         return value
     if typing.get_origin(target) is tuple:
@@ -131,7 +131,7 @@ def convert(leaf: Leaf, value: Any) -> Any:
         element = typing.get_args(target)[0]
         if not isinstance(parts, list | tuple):
             kind = "whole numbers" if element is int else "words"
-            raise ConfigError(f"{leaf.name}={value!r}: give {kind} separated by commas")
+            raise ConfigError(f"{leaf.name}={short(value)}: give {kind} separated by commas")
         if isinstance(value, str):
             parts = [part.strip() for part in parts]
         return tuple(_scalar(leaf.name, element, part) for part in parts if part != "" or element is not str)
@@ -139,7 +139,7 @@ def convert(leaf: Leaf, value: Any) -> Any:
 
 
 def _scalar(name: str, target: type, value: Any) -> Any:
-    problem = ConfigError(f"{name}={value!r}: expected {_TYPE_NAMES[target]}")
+    problem = ConfigError(f"{name}={short(value)}: expected {_TYPE_NAMES[target]}")
     if target is bool:
         if isinstance(value, str) and value.lower() in ("true", "false", "yes", "no", "on", "off", "1", "0"):
             return value.lower() in ("true", "yes", "on", "1")

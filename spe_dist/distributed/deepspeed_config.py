@@ -7,7 +7,6 @@ accumulation, clipping) stands there once. Imports no deepspeed.
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +18,16 @@ from spe_dist.config.deepspeed_files import find_deepspeed_config
 from spe_dist.config.pretraining import Config
 from spe_dist.config.shared import EngineSettings, check_batch_divides
 from spe_dist.errors import ConfigError
+from spe_dist.utils.reading.json_file import is_number, is_whole, read_json, shown
 from spe_dist.utils.wording import how_many
 
 Precision = Literal["float16", "bfloat16", "mixed", "float32"]
 DEFAULT_BUCKET_ELEMENTS = 500_000_000  # DeepSpeed's reduce_bucket_size
 LARGE_MODEL = 500_000_000  # parameters from which stage 3 does not keep what it has gathered
 STAGE3_LIVE = 100_000_000  # gathered parameters that it keeps then
+MAX_FILE_BYTES = 1 << 20
+BATCH_KEYS = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "steps_per_print")
+NUMBERS = ("gradient_clipping", "bucket_size", "live_parameters", "reuse_distance", "persistence_threshold")
 DTYPES: dict[Precision, torch.dtype] = {  # of the weights that the forward uses
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
@@ -77,18 +80,37 @@ def load_deepspeed_config(name: str | None) -> dict[str, Any]:
     if name is None:
         return {"zero_optimization": {"stage": 1}}
     path = find_deepspeed_config(name)
+    what = f"DeepSpeed config {path}"
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"DeepSpeed config {path} is not valid JSON: {error}") from None
-    except OSError as error:
-        raise ConfigError(f"DeepSpeed config {path} cannot be read: {error}") from None
+        content = read_json(path, "correct it or give another", ConfigError, MAX_FILE_BYTES, what)
+    except FileNotFoundError:
+        raise ConfigError(f"{what} does not exist; give another") from None
     if not isinstance(content, dict):
-        raise ConfigError(f"DeepSpeed config {path} must hold a JSON object")
-    for section in ("fp16", "bf16", "zero_optimization", "data_types"):
-        if not isinstance(content.get(section, {}), dict):
-            raise ConfigError(f'DeepSpeed config {path}: "{section}" must be an object such as {{"enabled": "auto"}}')
+        raise ConfigError(f"{what} must hold a JSON object")
+    _check_sections(content, what)
     return content
+
+
+def _check_sections(content: dict[str, Any], what: str) -> None:
+    """Check the parts of a DeepSpeed config that this program reads: their kinds, and numbers that are numbers."""
+    zero = content.get("zero_optimization", {})
+    sections = {name: content.get(name, {}) for name in ("fp16", "bf16", "zero_optimization", "data_types", "timers")}
+    if isinstance(zero, dict):
+        sections |= {name: zero.get(name) or {} for name in ("offload_optimizer", "offload_param")}
+    for name, section in sections.items():
+        if not isinstance(section, dict):
+            raise ConfigError(f'{what}: "{name}" must be an object such as {{"enabled": "auto"}}, not {shown(section)}')
+    for name, values in (("", content), *sections.items()):
+        for key, value in values.items():
+            place = f'{what}: "{name}.{key}"' if name else f'{what}: "{key}"'
+            if key in BATCH_KEYS and value != "auto" and not is_whole(value, 1):
+                raise ConfigError(f"{place} is {shown(value)}; give a whole number above 0, or auto")
+            if key.endswith(NUMBERS) and value != "auto" and not is_number(value, 0, 1e18):
+                raise ConfigError(f"{place} is {shown(value)}; give a number from 0 on, or auto")
+            if key == "enabled" and name in ("fp16", "bf16") and value != "auto" and not isinstance(value, bool):
+                raise ConfigError(f"{place} is {shown(value)}; give true, false or auto")
+            if key == "device" and not isinstance(value, str | None):
+                raise ConfigError(f"{place} is {shown(value)}; give cpu, nvme or none")
 
 
 def choose_precision(
@@ -164,10 +186,10 @@ def complete(
             )
     zero = done.setdefault("zero_optimization", {})
     stage = zero.setdefault("stage", 1)
-    if stage not in (1, 2, 3) and not (stage == 0 and plan.ranks == 1 and has_float32_weights(precision)):
+    if not is_whole(stage, 1, 3) and not (stage == 0 and plan.ranks == 1 and has_float32_weights(precision)):
         raise ConfigError(
-            f"zero_optimization.stage={stage}: choose 1, 2 or 3 (stage 0 is for one rank with weights in float32: with "
-            "weights in bfloat16 it computes a wrong first update)"
+            f"zero_optimization.stage={shown(stage)}: choose 1, 2 or 3 (stage 0 is for one rank with float32 weights: "
+            "with weights in bfloat16 it computes a wrong first update)"
         )
     _fill(done, "train_batch_size", plan.global_batch, plan.setting)
     _fill(done, "train_micro_batch_size_per_gpu", plan.micro_batch, "micro_batch_sentences")
@@ -211,7 +233,7 @@ def _fill(section: dict[str, Any], key: str, value: Any, ours: str) -> None:
 
 def _contradiction(ours: str, value: Any, key: str, given: Any) -> ConfigError:
     return ConfigError(
-        f"{ours}={value} contradicts {key}={json.dumps(given)} of the DeepSpeed config; "
+        f"{ours}={value} contradicts {key}={shown(given)} of the DeepSpeed config; "
         f'change one of them, or write "{key.split(".")[-1]}": "auto" there'
     )
 
@@ -221,4 +243,4 @@ def _refuse_left_over_auto(section: Any, path: str = "") -> None:
         for key, value in section.items():
             _refuse_left_over_auto(value, f"{path}.{key}" if path else key)
     elif section == "auto":
-        raise ConfigError(f'{path}="auto" of the DeepSpeed config is not filled in by this program; give a value')
+        raise ConfigError(f'{path[:80]}="auto" of the DeepSpeed config is not filled in by this program; give a value')

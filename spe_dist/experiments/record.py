@@ -23,12 +23,15 @@ from spe_dist.errors import DataError
 from spe_dist.experiments.pieces import Piece, Plan
 from spe_dist.experiments.settings import NEUTRAL
 from spe_dist.utils.files import file_sha256, write_atomically
+from spe_dist.utils.reading.json_file import is_number, is_whole, read_object
+from spe_dist.utils.reading.names import is_safe_name
 from spe_dist.utils.run_files import CHECKPOINTS_FOLDER, POINTER_FILE, SCORES_FILE, STATE_FILE
 
 RECORD_FILE = "piece.json"
 LOG_FILE = "log.txt"
 HASHES_FILE = "input_hashes.json"
 LOOKED_UP = ("start", "tokenizer")  # inputs that may be names which the libraries look up
+STATES = ("new", "started", "stopped", "failed", "finished")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -45,10 +48,14 @@ class Record:
 def read_record(folder: Path) -> Record:
     """The record of a piece's folder; a new one where there is none or it is damaged."""
     try:
-        content = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
-        return Record(content["state"], content["seconds"], content["request"], content.get("process"))
-    except (FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):
+        content = read_object(folder / RECORD_FILE, "remove it")
+    except (OSError, DataError):
         return Record()
+    state, seconds, request, process = (content.get(name) for name in ("state", "seconds", "request", "process"))
+    is_whole_record = state in STATES and is_number(seconds, 0) and isinstance(request, dict)
+    if not is_whole_record or not (process is None or is_whole(process, 1)):
+        return Record()
+    return Record(str(state), float(seconds or 0), request or {}, process)
 
 
 def write_record(piece: Piece, record: Record) -> None:
@@ -77,8 +84,9 @@ class Requests:
         self.output = output
         self.trusting = trusting
         self.hashes: dict[str, str] = {}
-        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
-            self.hashes = json.loads((output / HASHES_FILE).read_text(encoding="utf-8"))
+        with contextlib.suppress(OSError, DataError):  # damaged: files are hashed again
+            found = read_object(output / HASHES_FILE, "remove it")
+            self.hashes = {key: value for key, value in found.items() if isinstance(value, str)}
         self.by_id: dict[str, dict[str, Any]] = {}
         for piece in plan.pieces.values():  # each stands after what it needs
             self.by_id[piece.id] = self._request(piece)
@@ -166,10 +174,12 @@ def is_complete(piece: Piece) -> bool:
             return (result_folder / "spe_config.json").is_file()
         if piece.kind == "pretrain":
             newest = (result_folder / CHECKPOINTS_FOLDER / POINTER_FILE).read_text(encoding="utf-8").strip()
-            state = json.loads((result_folder / CHECKPOINTS_FOLDER / newest / STATE_FILE).read_text(encoding="utf-8"))
-            return state["step"] >= state["total_steps"]
-        return json.loads((result_folder / SCORES_FILE).read_text(encoding="utf-8")).get("finished") is True
-    except (OSError, json.JSONDecodeError, KeyError):
+            if not is_safe_name(newest):
+                return False
+            state = read_object(result_folder / CHECKPOINTS_FOLDER / newest / STATE_FILE, "remove it")
+            return is_whole(state.get("step")) and state["step"] >= state["total_steps"]
+        return read_object(result_folder / SCORES_FILE, "remove it").get("finished") is True
+    except (OSError, ValueError, KeyError, TypeError):
         return False
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from spe_dist.experiments.runner import piece_state
 from spe_dist.extraction.scoring.matching import METRICS
 from spe_dist.extraction.scoring.table import METRIC_NAMES
 from spe_dist.utils import tables
+from spe_dist.utils.reading.json_file import is_number, read_object
 from spe_dist.utils.run_files import SCORES_FILE
 
 FIGURES = ("precision", "recall", "f1")
@@ -112,10 +112,13 @@ def read_scores(plan: Plan, requests: Requests, split: str) -> dict[Cell, CellSc
 
 def _read_file(path: Path, split: str) -> Fractions:
     try:
-        scores = json.loads(path.read_text(encoding="utf-8"))[split]
-        return {(metric, figure): scores[metric][figure] for metric in METRICS for figure in FIGURES}
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        scores = read_object(path, "remove its folder and run again")[split]
+        found = {(metric, figure): scores[metric][figure] for metric in METRICS for figure in FIGURES}
+    except (OSError, KeyError, TypeError) as error:
         raise DataError(f"{path} has no scores of {split} ({error!r}); remove its folder and run again") from None
+    if not all(is_number(value, 0, 1) for value in found.values()):
+        raise DataError(f"{path} has scores of {split} that are no shares; remove its folder and run again")
+    return found
 
 
 def lay_out(experiment: Experiment, key: str, results: Mapping[Cell, CellScores], split: str = "test") -> PrintedTable:

@@ -102,7 +102,7 @@ def read_parts(folder: Path) -> Parts:
     document = read_json(folder / SPE_CONFIG)
     if document.get("format_version") != FORMAT_VERSION:
         raise CheckpointError(
-            f"{folder}/{SPE_CONFIG} has format_version={document.get('format_version')}, this program reads "
+            f"{folder}/{SPE_CONFIG} has format_version={shown(document.get('format_version'))}, this program reads "
             f"{FORMAT_VERSION}; convert the checkpoint again"
         )
     _check_description(document, folder / SPE_CONFIG)

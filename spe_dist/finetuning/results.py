@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from spe_dist.config.finetuning import FinetuneConfig
+from spe_dist.errors import DataError
 from spe_dist.extraction.formats import write_corpus
 from spe_dist.extraction.joint.card import card_scores
 from spe_dist.extraction.joint.folder import add_scores, load_extractor
@@ -28,6 +29,7 @@ from spe_dist.finetuning.loop import Best
 from spe_dist.training.journal import Position
 from spe_dist.training.progress import duration
 from spe_dist.utils.files import write_atomically
+from spe_dist.utils.reading.json_file import read_object
 from spe_dist.utils.run_files import MODEL_FOLDER, SCORES_FILE
 from spe_dist.utils.wording import how_many
 
@@ -100,18 +102,21 @@ def write_results(
 def finished_scores(output: Path) -> dict[str, Any] | None:
     """scores.json of a finished run; None where it is not finished."""
     try:
-        document = json.loads((output / SCORES_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        document = read_object(output / SCORES_FILE, "remove it")
+    except (OSError, DataError):
         return None
-    return document if isinstance(document, dict) and document.get("finished") else None
+    return document if document.get("finished") is True else None
 
 
 def describe_finished(output: Path, document: dict[str, Any]) -> str:
     """One line about a run that needs no resuming."""
-    parts = [f"{output} is finished: best epoch {document['best_epoch']} of {document['epochs']}"]
-    for name in ("dev", "test"):
-        if document.get(name):
-            parts.append(f"{name} {f1_line({metric: document[name][metric]['f1'] for metric in METRICS})}")
+    try:
+        parts = [f"{output} is finished: best epoch {document['best_epoch']:d} of {document['epochs']:d}"]
+        for name in ("dev", "test"):
+            if document.get(name):
+                parts.append(f"{name} {f1_line({metric: document[name][metric]['f1'] for metric in METRICS})}")
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return f"{output} is finished; its {SCORES_FILE} was changed since"
     return "; ".join(parts)
 
 

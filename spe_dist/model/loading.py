@@ -34,6 +34,7 @@ SIZES = {  # from, to
     "max_position_embeddings": (1, 1 << 20),
     "type_vocab_size": (1, 1 << 10),
 }
+WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
 SHARES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "layer_norm_eps", "initializer_range")
 TAKEN = frozenset({*SIZES, *SHARES, "hidden_act", "pad_token_id", "is_decoder"})
 
@@ -65,6 +66,8 @@ def load_encoder(
     bert_config = random_config(config, vocab_size) if folder is None else read_bert_config(folder)
     bert_config.hidden_dropout_prob = bert_config.attention_probs_dropout_prob = config.dropout
     check_config(bert_config)
+    if folder is not None:
+        _check_parameters(folder, bert_config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         encoder = PackedBertEncoder(bert_config, kernels)
@@ -184,6 +187,19 @@ def _check_values(values: dict[str, Any], path: Path) -> None:
     pad = values.get("pad_token_id")
     if pad is not None and not is_whole(pad, 0, values.get("vocab_size", BertConfig().vocab_size) - 1):
         raise ConfigError(f"{path}: pad_token_id is {shown(pad)}, no piece of the vocabulary; copy it again")
+
+
+def _check_parameters(folder: Path, config: BertConfig) -> None:
+    """Check that the weights' files are large enough for the sizes in config.json, before memory is taken for these."""
+    width = config.hidden_size
+    rows = config.vocab_size + config.max_position_embeddings + config.type_vocab_size
+    parameters = width * (rows + config.num_hidden_layers * (4 * width + 2 * config.intermediate_size))
+    found = sum(path.stat().st_size for kind in WEIGHT_FILES for path in folder.glob(kind))
+    if 0 < found < parameters:
+        raise ConfigError(
+            f"{folder}/config.json describes {parameters:,} parameters, but its weights have {found:,} bytes: "
+            "they do not belong together; copy the folder again"
+        )
 
 
 def read_state(folder: Path, bert_config: BertConfig) -> dict[str, Tensor]:

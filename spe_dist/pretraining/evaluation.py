@@ -42,12 +42,14 @@ from torch import Tensor
 from spe_dist.config.pretraining import Config
 from spe_dist.data.batches.packed import PackedBatch
 from spe_dist.data.batches.stream import Store
+from spe_dist.errors import DataError
 from spe_dist.moco import Collectives
 from spe_dist.model.spe import KeyEncoder, PretrainingOutputs, views_only
 from spe_dist.pretraining.count_model import CountModel
 from spe_dist.pretraining.held_out import HeldOutPass, HeldOutSentences
 from spe_dist.pretraining.objectives import prediction_terms
 from spe_dist.utils.files import write_atomically
+from spe_dist.utils.reading.json_file import is_number, read_object
 from spe_dist.utils.run_files import YARDSTICKS_FILE
 
 Forward = Callable[[PackedBatch], PretrainingOutputs]
@@ -216,10 +218,11 @@ def count_yardsticks(train: Store, held_out: Store, config: Config, folder: Path
     file = None if folder is None else folder / YARDSTICKS_FILE
     kept: dict[str, Any] = {}
     if file is not None and file.exists():
-        with suppress(json.JSONDecodeError):  # of a run that was killed while it wrote
-            kept = json.loads(file.read_text(encoding="utf-8"))
-        if kept.get("key") == key:
-            return kept["figures"]
+        with suppress(DataError, OSError):  # damaged: they are counted again
+            kept = read_object(file, "remove it")
+        figures = kept.get("figures")
+        if kept.get("key") == key and isinstance(figures, dict) and all(map(is_number, figures.values())):
+            return figures
     sentences = HeldOutSentences(held_out, config.corruption, config.train.evaluate_sentences, config.train.seed)
     model = CountModel.estimate(
         (train.block(i) for i in spread(len(train.block_sentences), COUNTED_BLOCKS)), train.manifest.vocabulary_size

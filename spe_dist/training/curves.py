@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from spe_dist.training.metrics import read_rows
+from spe_dist.utils.reading.json_file import is_number
 from spe_dist.utils.run_files import CURVES_FILE, METRICS_FILE
 
 Rows = Sequence[Mapping[str, Any]]
@@ -105,7 +106,7 @@ def _line(axes: Any, points: Sequence[tuple[int, float]], label: str, color: str
 
 
 def _points(rows: Rows, name: str, scale: float) -> list[tuple[int, float]]:
-    return [(row["step"], scale * row[name]) for row in rows if row.get(name) is not None]
+    return [(row["step"], scale * row[name]) for row in rows if is_number(row.get(name))]
 
 
 def smooth(values: Sequence[float]) -> list[float]:

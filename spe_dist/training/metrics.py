@@ -16,10 +16,13 @@ import torch
 from torch import Tensor
 
 from spe_dist.distributed.context import RankContext
+from spe_dist.errors import DataError
 from spe_dist.training.health.stragglers import figures
 from spe_dist.utils.files import write_atomically
+from spe_dist.utils.reading.json_file import is_whole, parse_json
 from spe_dist.utils.run_files import METRICS_FILE, TENSORBOARD_FOLDER
 
+MAX_ROW_BYTES = 1 << 20
 Finish = Callable[[dict[str, Any], Mapping[str, Sequence[float]], int], dict[str, Any]]
 
 
@@ -169,16 +172,22 @@ def _read_tensors(rows: Sequence[dict[str, Any]], device: torch.device) -> None:
 
 
 def read_rows(path: Path, kind: str | None = None) -> list[dict[str, Any]]:
-    """Rows of a metrics.jsonl; of one kind ("train" or "evaluation") or all. A last line cut short is left out."""
+    """Rows of a metrics.jsonl; of one kind ("train" or "evaluation") or all.
+
+    Lines that are no row of a step, such as a last one cut short, are left out.
+    """
     if not path.is_file():
         return []
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            continue
-    return [row for row in rows if kind is None or row.get("kind") == kind]
+    with open(path, "rb") as file:
+        while line := file.readline(MAX_ROW_BYTES):
+            try:
+                row = parse_json(line, "a row", "")
+            except DataError:
+                continue
+            if isinstance(row, dict) and is_whole(row.get("step")) and kind in (None, row.get("kind")):
+                rows.append(row)
+    return rows
 
 
 def _keep_rows(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:

@@ -24,7 +24,7 @@ def rate(count: int, seconds: float) -> str:
 
 def nearest(name: object, known: Iterable[object]) -> str:
     """The end of an error message: asks for the known word most like `name`; empty where none is like it."""
-    near = difflib.get_close_matches(str(name), list(map(str, known)), n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(name)[:100], list(map(str, known)), n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
@@ -32,6 +32,12 @@ def nearest_or_all(name: object, known: Iterable[object]) -> str:
     """As `nearest`, but lists all known words where none is like `name`."""
     words = list(map(str, known))
     return nearest(name, words) or f"; known: {', '.join(words) or 'none'}"
+
+
+def short(value: object, characters: int = 80) -> str:
+    """A value as messages show it: one line, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= characters else f"{text[: characters - 3]}..."
 
 
 def one_line(error: object, characters: int = 200) -> str:

@@ -7,18 +7,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from spe_dist.errors import ConfigError, DataError
+from spe_dist.errors import ConfigError, DataError, SpeError
 from spe_dist.utils.files import file_sha256
 from spe_dist.utils.hub import tokenizer_folder
+from spe_dist.utils.reading.json_file import read_object, shown
+from spe_dist.utils.wording import one_line, short
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 CASED_SHARE = 0.01  # share of a vocabulary's pieces with upper-case letters from which it counts as cased
 BERT_TOKENIZERS = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer")  # one vocabulary, one way to use it
 CACHED_WORDS = 500_000
+BOOLEANS = ("do_lower_case", "strip_accents", "tokenize_chinese_chars")
+MAX_BYTES = 256 << 20  # of a vocabulary's files
+FREE_IDS = 100_000
+REMEDY = "give a folder with tokenizer.json or vocab.txt, a vocab.txt, or a name on the hub"
+TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "config.json", "special_tokens_map.json")
 SAVED_FILES = ("vocab.txt", "tokenizer.json", "tokenizer_config.json")
 
 
@@ -46,8 +54,25 @@ def load_tokenizer(source: str | Path, do_lower_case: bool | None = None) -> Any
         except ConfigError as error:
             raise DataError(f"tokenizer={source} cannot be loaded: {error}") from error
         tokenizer = _from_folder(folder, source, do_lower_case)
-    check_tokenizer(tokenizer, source)
+    with _explained(source):
+        check_tokenizer(tokenizer, source)
     return tokenizer
+
+
+@contextmanager
+def _explained(source: str) -> Iterator[None]:
+    """Turns whatever transformers and tokenizers raise over damaged files into a DataError of one line."""
+    try:
+        yield
+    except SpeError:
+        raise
+    except BaseException as error:
+        is_panic = (
+            type(error).__name__ == "PanicException"
+        )  # of a library in Rust; no Exception, so that none catches it
+        if not isinstance(error, Exception) and not is_panic:
+            raise
+        raise DataError(f"tokenizer={source} cannot be loaded ({one_line(error)}); {REMEDY}") from error
 
 
 def _from_folder(folder: Path, source: str, do_lower_case: bool | None) -> Any:
@@ -55,17 +80,15 @@ def _from_folder(folder: Path, source: str, do_lower_case: bool | None) -> Any:
 
     if (folder / "vocab.txt").is_file() and not (folder / "tokenizer.json").is_file():
         config = _read_config(folder / "tokenizer_config.json")
-        if config.get("tokenizer_class", "BertTokenizer").removesuffix("Fast") in BERT_TOKENIZERS:
+        if str(config.get("tokenizer_class", "BertTokenizer")).removesuffix("Fast") in BERT_TOKENIZERS:
             lower = config.get("do_lower_case") if do_lower_case is None else do_lower_case
             options = {key: config[key] for key in ("strip_accents", "tokenize_chinese_chars") if key in config}
             return _from_vocabulary(read_vocabulary(folder / "vocab.txt"), lower, **options)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder))
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(
-            f"tokenizer={source} cannot be loaded ({str(error).splitlines()[0]}); give a folder with tokenizer.json or "
-            "vocab.txt, a vocab.txt, or a name on the hub"
-        ) from error
+    for name in TOKENIZER_FILES:
+        if (folder / name).is_file() and (folder / name).stat().st_size > MAX_BYTES:
+            raise DataError(f"{folder / name} is larger than {MAX_BYTES >> 20} MiB: it is no vocabulary; {REMEDY}")
+    with _explained(source):
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     if do_lower_case is not None and do_lower_case != lower_cases(tokenizer):
         _check_wordpiece(tokenizer, source)
         return _from_vocabulary(vocabulary_pieces(tokenizer), do_lower_case)
@@ -73,24 +96,30 @@ def _from_folder(folder: Path, source: str, do_lower_case: bool | None) -> Any:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({error}); repair or remove it") from error
+    config = read_object(path, "repair or remove it") if path.is_file() else {}
+    for name, value in config.items():
+        if name in BOOLEANS and not isinstance(value, bool | None):
+            raise DataError(f"{path}: {name} is {shown(value)}, not true or false; repair or remove it")
+    return config
 
 
 def read_vocabulary(path: Path) -> list[str]:
     """The pieces of a vocab.txt, one a line, in id order; a byte order mark and Windows line ends are no pieces."""
     try:
-        pieces = path.read_text(encoding="utf-8-sig").split("\n")
+        with open(path, "rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise DataError(f"vocabulary {path} is larger than {MAX_BYTES >> 20} MiB: it is none; give another")
+        pieces = data.decode("utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"vocabulary {path} cannot be read ({error}); give one in UTF-8, one piece a line") from error
     pieces = [piece.removesuffix("\r") for piece in pieces]
     while pieces and not pieces[-1]:
         pieces.pop()
     if len(set(pieces)) != len(pieces):
-        repeated = next(piece for i, piece in enumerate(pieces) if piece in pieces[:i])
-        raise DataError(f"vocabulary {path} holds the piece {repeated!r} twice; each line must be another piece")
+        seen: set[str] = set()
+        repeated = next(piece for piece in pieces if piece in seen or seen.add(piece))  # type: ignore[func-returns-value]
+        raise DataError(f"vocabulary {path} holds the piece {short(repeated)} twice; each line must be another piece")
     return pieces
 
 
@@ -152,7 +181,10 @@ def _check_wordpiece(tokenizer: Any, source: str) -> None:
 def vocabulary_pieces(tokenizer: Any) -> list[str]:
     """All pieces in id order; an id without a piece is an empty string."""
     vocabulary = tokenizer.get_vocab()
-    pieces = [""] * (max(vocabulary.values()) + 1)
+    highest = max(vocabulary.values(), default=-1)
+    if highest >= 2 * len(vocabulary) + FREE_IDS:  # room for ids without a piece, which some vocabularies have
+        raise DataError(f"the vocabulary has {len(vocabulary):,} pieces, but one has the id {highest:,}; {REMEDY}")
+    pieces = [""] * (highest + 1)
     for piece, i in vocabulary.items():
         pieces[i] = piece
     return pieces

@@ -49,7 +49,7 @@ from spe_dist.extraction.joint.card import SCORES, extractor_card
 from spe_dist.extraction.joint.model import JointModel
 from spe_dist.model.spe import SpeModel, build_spe_model
 from spe_dist.utils.files import atomic_folder, check_free_name, check_space, link_or_copy
-from spe_dist.utils.reading.json_file import is_names, is_whole
+from spe_dist.utils.reading.json_file import is_names, is_whole, shown
 from spe_dist.utils.reading.sums import SUMS, checked, write_sums
 from spe_dist.utils.run_files import MODEL_FOLDER
 
@@ -145,7 +145,7 @@ def _load(folder: Path, device: str | torch.device) -> LoadedExtractor:
     document = read_json(folder / EXTRACTOR)
     if document.get("format_version") != FORMAT_VERSION:
         raise CheckpointError(
-            f"{folder}/{EXTRACTOR} has format_version={document.get('format_version')}, this program reads "
+            f"{folder}/{EXTRACTOR} has format_version={shown(document.get('format_version'))}, this program reads "
             f"{FORMAT_VERSION}; fine-tune again, or use the version that wrote it"
         )
     parts = read_parts(folder)
@@ -184,7 +184,7 @@ def _own_settings(document: Mapping[str, Any], parts: Parts, path: Path) -> dict
     }
     for name, is_right in right.items():
         if not is_right:
-            raise CheckpointError(f"{path}: {name} is {settings[name]!r:.80}, which cannot be; copy the folder again")
+            raise CheckpointError(f"{path}: {name} is {shown(settings[name])}, which cannot be; copy the folder again")
     return {name: settings[name] for name in EXTRACTION_SETTINGS}
 
 

@@ -93,12 +93,12 @@ def parse_json(
 
 def check_depth(value: Any, limit: int = MAX_DEPTH) -> None:
     """Check that lists and mappings in one another go no deeper than `limit`. Raises RecursionError."""
-    level: list[Any] = [value]
+    level: list[Any] = [value] if isinstance(value, dict | list) else []
     for _ in range(limit):
         inner: list[Any] = []
         for container in level:
             children = container.values() if isinstance(container, dict) else container
-            inner += [child for child in children if isinstance(child, dict | list)] if len(container) else []
+            inner += [child for child in children if isinstance(child, dict | list)]
         level = inner
         if not level:
             return

@@ -1,0 +1,20 @@
+"""Sound files of every kind, small ones, for the fuzzing of readers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.data.conftest import random_shards  # noqa: F401 - a fixture
+
+
+@pytest.fixture(scope="session")
+def predecessor_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of the predecessor's code with random weights."""
+    from predecessor_reference import Sizes, random_checkpoint
+
+    path = tmp_path_factory.mktemp("predecessor") / "checkpoint.pt"
+    torch.save(random_checkpoint(Sizes()), path)
+    return path
