@@ -42,8 +42,6 @@ FINETUNE = {
     "log_every_steps": 1,
     "timeout_s": 60,
 }
-# What a step reports of the work of others: equal only where the run was not stopped.
-MEASURED_HERE = {*MEASURED}
 
 
 @dataclass(frozen=True)
@@ -156,7 +154,7 @@ class Runs:
 def comparable(output: Path) -> list[dict[str, Any]]:
     """Rows of a run without what was measured of its clock and machine."""
     rows = read_rows(output / "metrics.jsonl")
-    return [{name: value for name, value in row.items() if name not in MEASURED_HERE} for row in rows]
+    return [{name: value for name, value in row.items() if name not in MEASURED} for row in rows]
 
 
 def trained_ids(attempts: list[Attempt]) -> dict[int, dict[int, Any]]:

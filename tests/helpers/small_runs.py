@@ -46,7 +46,16 @@ FINETUNING = {
     "precision": "float32",
 }
 # What the clock and the machine decide of a row.
-MEASURED = {"step_s", "sentences_per_s", "pieces_per_s", "data_wait_share", "peak_memory_gib", "dev/seconds"}
+MEASURED = {
+    "step_s",
+    "sentences_per_s",
+    "pieces_per_s",
+    "data_wait_share",
+    "peak_memory_gib",
+    "slowest_rank",
+    "slowest_over_median",
+    "dev/seconds",
+}
 
 
 def command_line(settings: dict[str, Any]) -> list[str]:
