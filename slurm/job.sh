@@ -8,6 +8,8 @@
 #   SPE_HOME       the checkout, where the job is submitted from elsewhere; without a checkout the interpreter's
 #                  installed spe_dist is used
 #   SPE_CONTAINER  an Apptainer image (slurm/spe.def): everything runs in it, with SPE_PYTHON or its python3
+#   PREFLIGHT      0 leaves out `spe doctor --preflight`, which else runs in the job's tasks before each start: some 20 s,
+#                  and the job ends where it finds that a run would not work
 #   SPE_CONTAINER_OPTIONS  options of `apptainer exec`, such as "--bind /shared"; --nv is added where there are GPUs
 #
 # Without --output the run's folder is runs/JOBNAME-JOBID under the folder of submission; nodes must share it. In a job
@@ -170,19 +172,30 @@ say "job $SLURM_JOB_ID, start $((restarts + 1)), $(date '+%F %T'): ${SLURM_JOB_N
     "$SLURM_JOB_NODELIST, $tasks_per_node task(s) a node, $cpus_per_task CPU(s) a task"
 say "ranks meet at $MASTER_ADDR:$MASTER_PORT; ${python[*]}${home:+ in $home}; output $output"
 
-if [[ -z $stop_signal ]]; then
-    srun "${srun_options[@]}" "${python[@]}" -m "spe_dist.$program" "${arguments[@]}" &
-    step=$!
-fi
-# `wait` returns early at a trapped signal, with a status that is not the step's.
+# Runs Python on all tasks, as a step of the job that signals reach; sets status.
 status=143
-while [[ -n $step ]] && kill -0 "$step" 2>/dev/null; do
-    wait "$step" && status=0 || status=$?
-done
-if [[ -n $step ]]; then
+run_step() {
+    if [[ -n $stop_signal ]]; then return; fi
+    srun "${srun_options[@]}" "${python[@]}" "$@" &
+    step=$!
+    # `wait` returns early at a trapped signal, with a status that is not the step's.
+    while kill -0 "$step" 2>/dev/null; do
+        wait "$step" && status=0 || status=$?
+    done
     wait "$step" && last=0 || last=$?
     if ((last != 127)); then status=$last; fi # 127: the loop has collected the status already
+    step=''
+}
+
+if [[ ${PREFLIGHT:-1} != 0 ]]; then # also after a requeue: the nodes may be others
+    run_step -m spe_dist doctor --preflight --output "$output"
+    if [[ -z $stop_signal ]] && ((status != 0)); then
+        say "preflight ended with status $status, nothing was started; PREFLIGHT=0 leaves it out"
+        exit "$status"
+    fi
+    status=143
 fi
+run_step -m "spe_dist.$program" "${arguments[@]}"
 
 # Preemption with a grace time sends TERM to the steps alone: only Slurm's record of the job tells.
 preempted=$(job_field PreemptTime)

@@ -2,6 +2,10 @@
 
 spe doctor            report; exit status 1 where there are problems
 spe doctor --clean    first remove what killed runs have left (nothing that a live process uses)
+
+torchrun --nproc_per_node 8 -m spe_dist doctor --preflight --output RUN
+                      under any launcher, or alone: whether a run would work. A line each, ok, warning or problem, and
+                      exit status 1 where there are problems; it ends in any case
 """
 
 from __future__ import annotations
@@ -23,7 +27,9 @@ from packaging.specifiers import SpecifierSet
 from spe_dist import __version__
 from spe_dist.cli.exits import DONE, FAILED, run_command
 from spe_dist.cli.options.extras import missing
+from spe_dist.cli.options.numbers import number
 from spe_dist.cli.options.parser import Parser
+from spe_dist.cli.preflight import TIMEOUT_S, preflight
 from spe_dist.distributed import launch
 from spe_dist.errors import LaunchError
 from spe_dist.utils.tables import aligned
@@ -277,9 +283,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str]) -> int:
-    parser = Parser("spe doctor", "[--clean]", __doc__)
+    parser = Parser("spe doctor", "[--clean | --preflight [--output RUN]]", __doc__)
     parser.add_argument("--clean", action="store_true", help="remove stale locks and shared memory of killed runs")
+    parser.add_argument(
+        "--preflight",
+        action="store_true",
+        help="with all ranks of a launch: network, versions, clocks, shared folder, free space",
+    )
+    parser.add_argument("--output", type=Path, metavar="RUN", help="folder of the run, for --preflight")
+    text = f"end --preflight with a problem after so long [{TIMEOUT_S:g}]"
+    parser.add_argument("--timeout_s", type=number(1.0), default=TIMEOUT_S, metavar="SECONDS", help=text)
     options = parser.parse(argv)
+    if options.preflight:
+        return preflight(options.output, options.timeout_s)
     print(f"spe-dist {__version__} on {platform.node()}, {platform.system()} {platform.release()}")
     if options.clean:
         for file in clean():

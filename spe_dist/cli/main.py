@@ -39,6 +39,8 @@ ABOUT = "Pre-training of span and span pair encoders, and joint extraction of en
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that the arguments begin with; its exit status is explained in `spe_dist.cli.exits`."""
     arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    if len(arguments) > 1 and arguments[0].startswith("--local_rank="):
+        del arguments[0]  # `deepspeed --module spe_dist COMMAND` puts it there; the environment has it too
     chosen: list[str] = []
 
     def choose() -> None:

@@ -110,6 +110,7 @@ def cluster() -> Iterator[Cluster]:
     folder.chmod(0o755)  # munge wants its socket to be reachable by all users, which pytest's own folders are not
     environment = {name: value for name, value in os.environ.items() if not name.startswith(NOT_PASSED_ON)}
     environment |= {"LOCAL_SLURM_DIR": str(folder), "SLURM_CONF": str(folder / "slurm.conf")}
+    environment["PREFLIGHT"] = "0"  # but for the tests of it
     environment["PATH"] += ":/usr/sbin:/sbin"
     try:
         started = subprocess.run([LOCAL_SLURM, "start"], env=environment, capture_output=True, text=True, timeout=300)
