@@ -1,12 +1,15 @@
 # The body of pretrain.sh and finetune.sh, which source it inside a Slurm job: source job.sh pretrain|finetune [OPTION ...]
 #
-# One task runs per GPU of a node, or as many as --ntasks-per-node says.
+# One task runs per GPU of a node, or as many as --ntasks-per-node or SPE_TASKS_PER_NODE say. With a range of nodes
+# (--nodes=1-4) a job that has lost one goes on with those that are left, on as many ranks as they have. Slurm holds
+# the number of tasks that it has given a job once, so leave --ntasks and --ntasks-per-node out then.
 #
 # Variables read at submission:
 #   SPE_PYTHON     the interpreter; else that of the active virtual environment, else .venv/bin/python of the checkout,
 #                  else that of the active conda environment
 #   SPE_HOME       the checkout, where the job is submitted from elsewhere; without a checkout the interpreter's
 #                  installed spe_dist is used
+#   SPE_TASKS_PER_NODE  tasks of each node where nothing else says how many; else one per GPU, or one
 #   SPE_CONTAINER  an Apptainer image (slurm/spe.def): everything runs in it, with SPE_PYTHON or its python3
 #   PREFLIGHT      0 leaves out `spe doctor --preflight`, which else runs in the job's tasks before each start: some 20 s,
 #                  and the job ends where it finds that a run would not work
@@ -108,10 +111,14 @@ argument() {
     echo "$value"
 }
 
-# One task per GPU unless sbatch was given a number of tasks. Sets srun_options, tasks_per_node.
+# One task per GPU unless a number of tasks is given. Sets srun_options, tasks_per_node, nodes.
 plan_tasks() {
-    local gpus=${SLURM_GPUS_ON_NODE:-0} nodes=${SLURM_JOB_NUM_NODES:-1} cpus=${SLURM_CPUS_ON_NODE:-1}
+    local gpus=${SLURM_GPUS_ON_NODE:-0} cpus=${SLURM_CPUS_ON_NODE:-1}
+    nodes=${SLURM_JOB_NUM_NODES:-1}
     srun_options=(--kill-on-bad-exit=1)
+    if [[ ! ${SPE_TASKS_PER_NODE:-1} =~ ^[1-9][0-9]*$ ]]; then
+        die "SPE_TASKS_PER_NODE=$SPE_TASKS_PER_NODE is no positive number"
+    fi
     if [[ -n ${SLURM_NTASKS:-} ]]; then
         tasks_per_node=$(((SLURM_NTASKS + nodes - 1) / nodes))
         srun_options+=(--ntasks="$SLURM_NTASKS")
@@ -119,7 +126,7 @@ plan_tasks() {
         if [[ -n ${SLURM_GPUS:-} ]] && ((${SLURM_GPUS##*:} != gpus * nodes)); then
             die "--gpus=$SLURM_GPUS is spread unevenly over $nodes nodes; ask with --gpus-per-node"
         fi
-        tasks_per_node=$((gpus > 0 ? gpus : 1))
+        tasks_per_node=${SPE_TASKS_PER_NODE:-$((gpus > 0 ? gpus : 1))}
         srun_options+=(--ntasks=$((nodes * tasks_per_node)) --ntasks-per-node="$tasks_per_node")
         if ((tasks_per_node > cpus)); then
             srun_options+=(--overcommit)
@@ -127,12 +134,34 @@ plan_tasks() {
         fi
     fi
     if ((gpus > tasks_per_node)); then
-        say "warning: $((gpus - tasks_per_node)) of $gpus GPUs a node stay idle; leave out --ntasks to use all"
+        say "warning: $((gpus - tasks_per_node)) of $gpus GPUs a node stay idle; leave out --ntasks and SPE_TASKS_PER_NODE to use all"
     fi
     if [[ -n ${SLURM_CPUS_PER_TASK:-} ]]; then # srun does not take it from sbatch by itself
         srun_options+=(--cpus-per-task="$SLURM_CPUS_PER_TASK")
     fi
     cpus_per_task=${SLURM_CPUS_PER_TASK:-$((cpus / tasks_per_node > 0 ? cpus / tasks_per_node : 1))}
+}
+
+# A batch that does not divide by the ranks, as after the loss of a node, is trained on the most ranks by which it does.
+fit_tasks() {
+    local settings batch micro n t best=0 best_nodes=0 best_tasks=0
+    [[ $program == pretrain ]] || return 0
+    # Wrong options are reported by the training itself.
+    settings=$("${python[@]}" -m "spe_dist.$program" "${arguments[@]}" --print_config 2>/dev/null) || return 0
+    batch=$(sed -nE 's/^ *global_batch_sentences: *([0-9]+).*/\1/p' <<<"$settings")
+    micro=$(sed -nE 's/^ *micro_batch_sentences: *([0-9]+).*/\1/p' <<<"$settings")
+    if ((${batch:-0} == 0)); then return 0; fi
+    if ((${micro:-0} == 0)); then micro=1; fi
+    for ((n = 1; n <= nodes; n++)); do
+        for ((t = 1; t <= tasks_per_node; t++)); do
+            if ((batch % (n * t * micro) == 0 && n * t > best)); then best=$((n * t)) best_nodes=$n best_tasks=$t; fi
+        done
+    done
+    if ((best == 0 || best == nodes * tasks_per_node)); then return 0; fi
+    say "warning: global_batch_sentences=$batch does not divide by $((nodes * tasks_per_node)) ranks (micro-batches of" \
+        "$micro): training on $best, $best_tasks on each of $best_nodes of $nodes node(s); the rest stays idle"
+    nodes=$best_nodes tasks_per_node=$best_tasks
+    srun_options+=(--nodes="$nodes" --relative=0 --ntasks="$best" --ntasks-per-node="$tasks_per_node")
 }
 
 home=$(find_home)
@@ -168,6 +197,7 @@ if ((restarts > 0)) && [[ -e $output/checkpoints/latest ]]; then
     arguments+=(--resume auto) # whatever --resume the first start was given
 fi
 
+fit_tasks
 say "job $SLURM_JOB_ID, start $((restarts + 1)), $(date '+%F %T'): ${SLURM_JOB_NUM_NODES:-1} node(s)" \
     "$SLURM_JOB_NODELIST, $tasks_per_node task(s) a node, $cpus_per_task CPU(s) a task"
 say "ranks meet at $MASTER_ADDR:$MASTER_PORT; ${python[*]}${home:+ in $home}; output $output"

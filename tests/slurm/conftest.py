@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from project import ROOT
 
@@ -93,6 +94,30 @@ class Cluster:
     def wait_until_empty(self, timeout_s: float = 60.0) -> None:
         """Return when no job waits or runs."""
         wait_until(lambda: not self.run("squeue", "--noheader"), lambda: self.run("squeue"), timeout_s)
+
+    def lose(self, node: str) -> None:
+        """A node fails: its daemon and all that runs on it are gone, and Slurm has noticed."""
+        self._daemon(node).kill()
+        for process in psutil.process_iter(["environ"]):  # None where a process ends meanwhile
+            if (process.info["environ"] or {}).get("SLURMD_NODENAME") == node:
+                process.kill()
+        self.run("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=lost")
+
+    def bring_back(self, node: str) -> None:
+        """The node is repaired."""
+        self.run("slurmd", "-f", self.environment["SLURM_CONF"], "-N", node)
+        wait_until(
+            lambda: (
+                self.run("sinfo", "--noheader", "--Node", f"--nodes={node}", "--format=%T").split()[0]
+                in ("idle", "mixed", "allocated")
+            ),
+            lambda: self.run("sinfo"),
+            60,
+        )
+
+    def _daemon(self, node: str) -> psutil.Process:
+        file = Path(self.environment["LOCAL_SLURM_DIR"]) / "run" / f"slurmd.{node}.pid"
+        return psutil.Process(int(file.read_text()))
 
     def submit(self, folder: Path, *words: str, **variables: str) -> Job:
         """`sbatch WORDS...` from `folder`, with more environment variables; the log is slurm-N.out there."""

@@ -28,7 +28,13 @@ parser.add_argument("--output", type=Path)
 parser.add_argument("--resume", action="append")
 parser.add_argument("--act", default="finish")
 parser.add_argument("--seed")
+parser.add_argument("--global_batch_sentences")
+parser.add_argument("--print_config", action="store_true")
 options = parser.parse_args()
+if options.print_config:
+    print("  micro_batch_sentences: 0")
+    print(f"  global_batch_sentences: {options.global_batch_sentences or 240}")
+    raise SystemExit
 place = detect()
 asked = []
 if options.act != "deaf":
@@ -45,7 +51,8 @@ if options.act == "fail" and place.rank == 1:
     while not (options.output / "started.0.0").exists():  # not yet taking signals, it would die of TERM: status 143
         time.sleep(0.05)
     raise SystemExit(7)
-deadline = time.monotonic() + (0 if options.act == "finish" or place.restart_count else 60)
+ends = options.act == "finish" or (place.restart_count and options.act != "wait always")
+deadline = time.monotonic() + (0 if ends else 60)
 while time.monotonic() < deadline and not asked:
     if (options.output / "STOP").exists():
         asked.append("STOP")
@@ -131,6 +138,64 @@ def test_gpus_without_cpus_of_their_own_still_get_a_task_each(cluster, checkout,
     assert "ask with --cpus-per-gpu" in job.text
 
 
+def test_the_tasks_of_a_node_can_be_given_to_the_script_where_slurm_should_not_know_them(cluster, checkout, tmp_path):
+    options = ["--nodes=1-2", "--mincpus=4", "slurm/pretrain.sh", "--output", str(tmp_path)]
+    job = cluster.submit(checkout, *options, SPE_TASKS_PER_NODE="2")
+    assert job.wait_for_state("COMPLETED", "FAILED") == "COMPLETED", job.text
+    assert [(r["rank"], r["node"], r["threads"]) for r in started(tmp_path)] == [
+        (0, "vn1", "2"),
+        (1, "vn1", "2"),
+        (2, "vn2", "2"),
+        (3, "vn2", "2"),
+    ]
+
+
+def test_a_number_of_tasks_that_is_none_is_named(cluster, checkout, tmp_path):
+    job = cluster.submit(checkout, "slurm/pretrain.sh", SPE_TASKS_PER_NODE="two")
+    job.wait_for_state("FAILED")
+    assert "SPE_TASKS_PER_NODE=two is no positive number" in job.text
+
+
+@pytest.mark.parametrize(
+    ("batch", "ranks", "line"),
+    [
+        ("12", 4, None),
+        ("9", 3, "does not divide by 6 ranks (micro-batches of 1): training on 3, 3 on each of 1 of 2 node(s)"),
+        ("10", 2, "training on 2, 2 on each of 1 of 2 node(s); the rest stays idle"),
+    ],
+)
+def test_a_batch_that_does_not_divide_is_trained_on_the_most_ranks_that_fit(
+    cluster, checkout, tmp_path, batch, ranks, line
+):
+    options = ["--nodes=1-2", "--mincpus=4", "slurm/pretrain.sh", "--output", str(tmp_path)]
+    per_node = "3" if ranks == 3 else "2"
+    job = cluster.submit(checkout, *options, "--global_batch_sentences", batch, SPE_TASKS_PER_NODE=per_node)
+    assert job.wait_for_state("COMPLETED", "FAILED") == "COMPLETED", job.text
+    found = started(tmp_path)
+    assert [rank["ranks"] for rank in found] == [ranks] * ranks
+    assert found[0]["node"] == found[0]["master_addr"] == "vn1"
+    assert (line in job.text) if line else ("does not divide" not in job.text)
+
+
+@pytest.mark.parametrize("program", ["pretrain", "finetune"])
+def test_a_job_that_loses_a_node_goes_on_with_the_other_and_with_both_once_it_is_back(
+    cluster, checkout, tmp_path, program
+):
+    given = ["--act", "wait always", "--output", str(tmp_path)]
+    job = cluster.submit(checkout, "--nodes=1-2", "--gpus-per-node=2", f"slurm/{program}.sh", *given)
+    job.wait_for(lambda: len(started(tmp_path)) == 4)
+    cluster.lose("vn2")
+    job.start_again()
+    job.wait_for(lambda: len(started(tmp_path, start=1)) == 2)
+    assert {rank["node"] for rank in started(tmp_path, start=1)} == {"vn1"}
+    cluster.bring_back("vn2")
+    cluster.run("scontrol", "requeue", job.number)
+    job.start_again()
+    job.wait_for(lambda: len(started(tmp_path, start=2)) == 4)
+    assert [rank["ranks"] for start in range(3) for rank in started(tmp_path, start)] == [4] * 4 + [2] * 2 + [4] * 4
+    assert job.field("Restarts") == "2"
+
+
 def test_submitted_from_elsewhere_it_finds_the_checkout_and_names_a_folder_by_the_job(cluster, checkout, tmp_path):
     job = cluster.submit(tmp_path, str(checkout / "slurm" / "pretrain.sh"))
     assert job.wait_for_state("COMPLETED", "FAILED") == "COMPLETED", job.text
@@ -166,7 +231,7 @@ def test_a_container_runs_the_interpreter_of_the_image_with_gpus_where_there_are
     assert job.wait_for_state("COMPLETED", "FAILED") == "COMPLETED", job.text
     assert [rank["python"] for rank in started(tmp_path / "out")] == ["inside"]
     asked = (tmp_path / "asked").read_text().splitlines()
-    assert [line.split(" -m ")[0] for line in asked] == ["exec --bind /shared --nv image.sif python3"] * 2
+    assert [line.split(" -m ")[0] for line in asked] == ["exec --bind /shared --nv image.sif python3"] * 3
 
 
 def test_an_array_puts_its_index_into_the_options(cluster, checkout, tmp_path):
