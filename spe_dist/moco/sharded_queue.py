@@ -22,6 +22,7 @@ from spe_dist.moco.encoder import Collectives
 from spe_dist.moco.queue import NO_SENTENCE
 
 BLOCKS_A_RANK = 64
+ROWS_AT_ONCE = 4_096  # that a checksum of all rows takes; bounds what it needs beside the keys
 
 
 @dataclass(frozen=True)
@@ -190,15 +191,25 @@ class ShardedKeyQueue(nn.Module):
 
     def is_as_written(self) -> bool:
         """Whether this rank's part still has the bits that were written into it."""
-        rows_L = torch.arange(self.layout.rows, device=self.ids_L.device)
-        return bool(self._checksum(rows_L) == self.written)
+        return bool(self._checksum_of_all() == self.written)
 
     def restart_checks(self) -> None:
         """Take this rank's part as it is now for what was written."""
         self.entered.zero_()
-        self.written.copy_(self._checksum(torch.arange(self.layout.rows, device=self.ids_L.device)))
+        self.written.copy_(self._checksum_of_all())
 
     def _checksum(self, rows_N: Tensor) -> Tensor:
         """Of some rows, and of where they lie: a sum over them."""
-        sums_N = row_checksums(self.keys_LC[rows_N]) * 31 + self.ids_L[rows_N]
-        return (sums_N * (2 * rows_N + 1)).sum()
+        return _checksum(self.keys_LC[rows_N], self.ids_L[rows_N], rows_N)
+
+    def _checksum_of_all(self) -> Tensor:
+        rows = range(0, self.layout.rows, ROWS_AT_ONCE)
+        device, total = self.ids_L.device, torch.zeros_like(self.written)
+        for first in rows:
+            keys_NC, ids_N = (whole[first : first + ROWS_AT_ONCE] for whole in (self.keys_LC, self.ids_L))
+            total += _checksum(keys_NC, ids_N, torch.arange(first, first + len(ids_N), device=device))
+        return total
+
+
+def _checksum(keys_NC: Tensor, ids_N: Tensor, rows_N: Tensor) -> Tensor:
+    return ((row_checksums(keys_NC) * 31 + ids_N) * (2 * rows_N + 1)).sum()

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from thread_ranks import run_threads
 
 from spe_dist.errors import ConfigError
-from spe_dist.moco import KeyQueue, ShardedKeyQueue
+from spe_dist.moco import KeyQueue, ShardedKeyQueue, sharded_queue
 from spe_dist.moco.sharded_queue import BLOCKS_A_RANK, QueueLayout
 
 LAYOUTS = [(2, 1), (5, 3), (2, 4), (127, 1), (300, 2), (1_000, 7), (65_536, 4), (70_001, 3), (65_536, 1_000)]
@@ -84,7 +84,8 @@ def test_the_gathered_state_is_that_of_the_whole_queue_and_fills_any_number_of_r
 
 
 @pytest.mark.parametrize("change", ["a key", "a sentence", "two rows"])
-def test_a_part_that_has_changed_is_noticed(change):
+def test_a_part_that_has_changed_is_noticed(change, monkeypatch):
+    monkeypatch.setattr(sharded_queue, "ROWS_AT_ONCE", 4)
     queue = ShardedKeyQueue(64, 3, 1, 2)
     for keys, ids in batches((70,)):
         queue.enqueue(keys, ids)

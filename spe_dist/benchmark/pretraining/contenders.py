@@ -197,6 +197,8 @@ class Ours(Contender):
         self.title = f"{how_many(context.ranks, 'rank')}, ZeRO stage {engine.zero_stage}, {self.precision}"
         if config.train.compile:
             self.title += ", compiled"
+        if config.moco.queue == "sharded":
+            self.title += ", sharded queues"
         self.watched = WatchedStep(TrainingStep(engine, moco, config, context), lambda name: self.watch(name))
 
     def train(self, number: int, micro_batches: Sequence[PackedBatch]) -> None:

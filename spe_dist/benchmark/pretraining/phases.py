@@ -92,6 +92,7 @@ class WatchedStep:
         self.watch = watch
         step.engine = cast(TrainingEngine, _WatchedEngine(step.engine, watch))
         self._wrap(step, "terms", "losses")
+        self._wrap(step, "_send_queries", "losses")
         if step.moco is not None:
             self._wrap(step.moco.key_module, "keys", "keys")
             self._wrap(step.moco, "follow", "average")

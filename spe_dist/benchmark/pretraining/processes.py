@@ -27,11 +27,23 @@ _SPAWN = multiprocessing.get_context("spawn")
 
 @dataclass(frozen=True)
 class Entry:
-    """A contender: our step on so many ranks of this machine, compiled or as it is, or the plain form on one."""
+    """A contender: our step on so many ranks of this machine, or the plain form on one.
+
+    Attributes:
+        ranks: processes.
+        plain: the plain form.
+        compiled: with compiled layers and heads.
+        sharded: with queues spread over the ranks.
+    """
 
     ranks: int
     plain: bool = False
     compiled: bool = False
+    sharded: bool = False
+
+    def settings(self) -> dict[str, Any]:
+        """Those that it has beside the work's."""
+        return {**({"compile": True} if self.compiled else {}), **({"queue": "sharded"} if self.sharded else {})}
 
 
 @dataclass(frozen=True)
@@ -155,8 +167,7 @@ def _run(connection: Connection, work: Work, entry: Entry) -> None:
         context = start_ranks(detect(), TIMEOUT_S)
         from spe_dist.benchmark.pretraining.contenders import Ours, Plain
 
-        if entry.compiled:
-            work = replace(work, given={**work.given, "compile": True})
+        work = replace(work, given={**work.given, **entry.settings()})
         contender = (Plain if entry.plain else Ours)(work, context)
         connection.send(contender.warm_up())
     except SpeError as error:  # what a user can get wrong is one line, printed by the command

@@ -137,6 +137,7 @@ def as_json(work: Work, measured: Sequence[Measured], machine: str, command: Seq
             {
                 "ranks": one.entry.ranks,
                 "plain": one.entry.plain,
+                "sharded": one.entry.sharded,
                 "facts": dataclasses.asdict(one.facts),
                 "blocks": blocks,
                 "counts": dataclasses.asdict(one.counts),

@@ -46,6 +46,7 @@ def parser() -> Parser:
     add("--seconds", type=number(0), default=5.0, metavar="X", help="of a block, about; at least one step")
     add("--plain", action=argparse.BooleanOptionalAction, default=True, help="with the plain form [yes]")
     add("--compiled", action="store_true", help="with one rank more, of compiled layers and heads")
+    add("--sharded", action="store_true", help="with the same ranks once more, of sharded queues")
     add("--json", metavar="FILE", help="write all figures there, too")
     add("--cpu", action="store_true", help="the CPU even where there is a GPU")
     command.less_used(
@@ -78,6 +79,7 @@ def run(options: argparse.Namespace) -> None:
     for ranks in options.ranks:
         check_batch_divides("global_batch_sentences", options.batch, ranks, train.micro_batch_sentences or 1)
     entries = [Entry(ranks) for ranks in options.ranks]
+    entries += [Entry(ranks, sharded=True) for ranks in options.ranks if options.sharded and ranks > 1]
     entries += [Entry(1, compiled=True)] * options.compiled + [Entry(1, plain=True)] * options.plain
     start = Start.now()
     measured = measure(work, entries, options.rounds, options.seconds, lambda line: print(line, file=sys.stderr))
