@@ -160,11 +160,13 @@ def _start(work: Work, entry: Entry, place: LaunchEnvironment) -> tuple[BaseProc
 def _run(connection: Connection, work: Work, entry: Entry) -> None:
     """Load and train a little, say so, then do what is asked until nobody asks any more."""
     from spe_dist.distributed.context import start_ranks
+    from spe_dist.distributed.joining.attendance import close_all
     from spe_dist.distributed.launch import detect
     from spe_dist.errors import SpeError
 
     try:
         context = start_ranks(detect(), TIMEOUT_S)
+        close_all()  # between measurements ranks wait for the command, and leave at once
         from spe_dist.benchmark.pretraining.contenders import Ours, Plain
 
         work = replace(work, given={**work.given, **entry.settings()})

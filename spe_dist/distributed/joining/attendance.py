@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 POLL_S = 1.0  # between looks at the alarm
+STILL_S = 10.0  # that the main thread must do one and the same, before its rank looks: a run that goes on never does
 ANSWERS_S = 4.0  # that others have to answer
 STORE_S = 5.0  # more, after which the store itself does not answer
 MARGIN_S = 30.0  # by which collectives wait longer than a rank does before it calls the roll
@@ -70,7 +71,8 @@ class Attendance:
         self._doing = AT_WORK
         self._waiting_since: float | None = None
         self._connect, self._end = connect, end or self._end_process
-        self._poll_s = min(POLL_S, timeout_s / 4)
+        self._changed = time.monotonic()  # when the main thread last began or ended something
+        self._poll_s, self._still_s = min(POLL_S, timeout_s / 4), min(STILL_S, timeout_s / 4)
         self._closed, self._roll_is_wanted, self._roll_is_there = (threading.Event() for _ in range(3))
         self._line: str | None = None
         self._threads = [threading.Thread(target=run, daemon=True) for run in (self._watch, self._answer)]
@@ -137,7 +139,9 @@ class Attendance:
             while not self._closed.wait(self._poll_s):
                 if self._roll_is_wanted.is_set():
                     store.set("alarm", str(self.rank))
-                if store.check(["alarm"]):
+                    break
+                still = time.monotonic() - self._changed > self._still_s
+                if still and store.check(["alarm"]):
                     break
             else:
                 return
@@ -182,10 +186,12 @@ class _Marked:
 
     def __enter__(self) -> None:
         self._before = getattr(self._attendance, self._name)
+        self._attendance._changed = time.monotonic()
         if self._before in (None, AT_WORK):
             setattr(self._attendance, self._name, self._value)
 
     def __exit__(self, *_: object) -> None:
+        self._attendance._changed = time.monotonic()
         setattr(self._attendance, self._name, self._before)
 
 
