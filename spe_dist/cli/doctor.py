@@ -10,7 +10,6 @@ torchrun --nproc_per_node 8 -m spe_dist doctor --preflight --output RUN
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import os
 import platform
@@ -32,6 +31,7 @@ from spe_dist.cli.options.parser import Parser
 from spe_dist.cli.preflight import TIMEOUT_S, preflight
 from spe_dist.distributed import launch
 from spe_dist.errors import LaunchError
+from spe_dist.utils.leftovers import BUFFERS, in_use, unused_buffers
 from spe_dist.utils.tables import aligned
 from spe_dist.utils.wording import how_many
 
@@ -39,7 +39,6 @@ from spe_dist.utils.wording import how_many
 SUPPORTED_PYTHON = ">=3.11,<3.14"
 SUPPORTED = {"torch": ">=2.10,<3", "deepspeed": ">=0.19.8,<0.20", "transformers": ">=5,<6", "webdataset": ">=1.0,<2"}
 SHARED_MEMORY = Path("/dev/shm")
-LEFTOVERS = "deepspeed_allreduce_buffer_*"
 STALE_LOCK_S = 180.0
 MIN_FREE_GIB = 2.0
 MIN_SHARED_MEMORY_GIB = 0.25
@@ -156,8 +155,7 @@ def stale_locks() -> list[Path]:
 
 def shared_memory_leftovers() -> list[Path]:
     """Buffers of DeepSpeed's CPU all-reduce (69 MB each) that no live process uses."""
-    files = [file for file in SHARED_MEMORY.glob(LEFTOVERS) if _ours(file)]
-    return sorted(set(files) - in_use(files))
+    return unused_buffers(SHARED_MEMORY)
 
 
 def leftovers() -> list[Finding]:
@@ -168,7 +166,7 @@ def leftovers() -> list[Finding]:
     if buffers:
         size = sum(_size(file) for file in buffers) / GIB
         found.append(
-            Finding("leftover memory", f"{len(buffers)} unused {SHARED_MEMORY}/{LEFTOVERS}, {size:.2f} GiB", remedy)
+            Finding("leftover memory", f"{len(buffers)} unused {SHARED_MEMORY}/{BUFFERS}, {size:.2f} GiB", remedy)
         )
     return found or [Finding("leftovers", "none: no stale locks, no unused shared memory")]
 
@@ -183,36 +181,6 @@ def clean() -> list[Path]:
         except OSError as error:
             print(f"cannot remove {file}: {error}", file=sys.stderr)
     return removed
-
-
-def in_use(files: Iterable[Path]) -> set[Path]:
-    """Those of the files that a process of this machine has open or mapped, as far as we may look."""
-    wanted = {str(file): file for file in files}
-    used: set[Path] = set()
-    if not wanted:
-        return used
-    for process in Path("/proc").glob("[0-9]*"):
-        used |= {wanted[name] for name in _files_of(process) if name in wanted}
-    return used
-
-
-def _files_of(process: Path) -> set[str]:
-    """Names of the files that a process has open or mapped; empty where it has gone or is another user's."""
-    names = set()
-    with contextlib.suppress(OSError):
-        names = {line.split(maxsplit=5)[-1].strip() for line in (process / "maps").read_text().splitlines()}
-        for link in (process / "fd").iterdir():
-            with contextlib.suppress(OSError):  # closed meanwhile
-                names.add(os.readlink(link))
-    return names
-
-
-def _ours(file: Path) -> bool:
-    """Whether we may judge: of other users' processes we cannot see what they use."""
-    try:
-        return os.geteuid() == 0 or file.stat().st_uid == os.geteuid()
-    except OSError:
-        return False
 
 
 def _age_s(file: Path) -> float:

@@ -30,6 +30,7 @@ from spe_dist.utils.threads import spin_briefly
 
 DONE, FAILED, USER_ERROR, UNSTABLE, INTERRUPTED = 0, 1, 2, 3, 130
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h, "try again later"
+DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
 OTHER_RANKS_WAIT_S = 3.0  # for the launcher, which ends the others once rank 0 has said the same
 
 
@@ -109,6 +110,12 @@ def run_training(program: Callable[[], int]) -> int:
             "answer within timeout_s. Checkpoints are kept; continue with --resume auto"
         )
         return FAILED
+    except OSError as error:
+        if error.filename is None and error.errno not in DISK_FAULTS:
+            raise
+        what = f"{error.filename}: {error.strerror}" if error.filename is not None else str(error.strerror)
+        _report(f"{what}; correct that, then continue with --resume auto from the newest checkpoint, if there is one")
+        return USER_ERROR
     except KeyboardInterrupt:
         if _rank() == "0":
             sys.stdout.flush()

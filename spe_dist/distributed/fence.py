@@ -47,7 +47,7 @@ class Fence:
             found is not None
             and self.owner["slurm_job"]
             and found.get("slurm_job") == self.owner["slurm_job"]
-            and int(found.get("restart_count", 0)) > self.owner["restart_count"]
+            and _whole(found.get("restart_count")) > self.owner["restart_count"]
         ):
             raise CheckpointError(self._refusal(found))
         try:
@@ -69,7 +69,7 @@ class Fence:
     def _read(self) -> dict[str, Any] | None:
         try:
             owner = json.loads(self.file.read_text(encoding="utf-8"))
-        except (FileNotFoundError, NotADirectoryError, ValueError):
+        except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
             return None
         return owner if isinstance(owner, dict) else None
 
@@ -82,3 +82,8 @@ class Fence:
             f"{found.get('host')}); this one stops without writing: leave the folder to that one, or choose another "
             "--output"
         )
+
+
+def _whole(value: Any) -> int:
+    """A number of starts; 0 for what is none."""
+    return value if isinstance(value, int) else 0

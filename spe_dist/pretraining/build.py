@@ -33,6 +33,7 @@ from spe_dist.moco import MomentumContrast
 from spe_dist.moco.sharded_queue import QueueLayout
 from spe_dist.model.loading import LoadedEncoder, load_encoder
 from spe_dist.pretraining.evaluation import HeldOutEvaluation, count_yardsticks
+from spe_dist.utils.files import first_existing
 from spe_dist.utils.run_files import CONFIG_FILE, MOCO_FILE, START_FOLDER, WEIGHTS_FILE
 from spe_dist.utils.wording import how_many
 
@@ -146,8 +147,7 @@ def check_disk(config: Config, parameters: int, zero_stage: int) -> str | None:
     """Raise CheckpointError where not even one checkpoint fits; a warning where `keep_checkpoints` do not."""
     size = checkpoint_bytes(config, parameters, zero_stage)
     folder = Path(config.train.output)
-    folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free
+    free = shutil.disk_usage(first_existing(folder)).free
     text = f"{folder} has {free / 2**30:.1f} GiB free, a checkpoint takes about {size / 2**30:.1f} GiB"
     if free < size:
         raise CheckpointError(f"{text}; free some space or choose another --output")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from spe_dist.training.curves import Panel, Rows, draw_panels, read_training
+from spe_dist.training.curves import Panel, Rows, draw_panels, read_training, without_failing
 
 
+@without_failing
 def draw_curves(folder: Path) -> Path | None:
     """Draw folder/curves.png; None where there are no rows yet."""
     rows, evaluations = read_training(folder)

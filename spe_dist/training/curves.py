@@ -5,9 +5,10 @@ The panels of each training stand beside its loop, in `curves.py` there.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,20 @@ class Panel:
     per_cent: bool = False
     smoothed: bool = True
     shaded_until: int = 0  # step up to which the background is grey
+
+
+def without_failing(draw: Callable[[Path], Path | None]) -> Callable[[Path], Path | None]:
+    """The same, with a warning where there is no drawing: a run does not fail for its picture."""
+
+    @functools.wraps(draw)
+    def try_to_draw(folder: Path) -> Path | None:
+        try:
+            return draw(folder)
+        except (OSError, ValueError, TypeError, KeyError, OverflowError) as error:
+            print(f"warning: {folder / CURVES_FILE} is not drawn ({error})", flush=True)
+            return None
+
+    return try_to_draw
 
 
 def draw_panels(folder: Path, title: str, panels: Sequence[Panel], rows: Rows, evaluations: Rows) -> Path:

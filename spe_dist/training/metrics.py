@@ -53,15 +53,18 @@ class MetricLog:
         self.go_back(resume_step, repeated)
 
     def go_back(self, resume_step: int, repeated: Callable[[dict[str, Any]], bool] = lambda _: False) -> None:
-        """Begin again after a step: with the arguments of the start."""
+        """Begin again after a step, with the arguments of the start; a collective. Raises OSError on all ranks."""
         self._pending.clear()
         self._own_s.clear()
         self.close()
-        if self.context.is_main:
+
+        def open_files() -> None:
             from torch.utils.tensorboard import SummaryWriter
 
             _keep_rows(self.path, lambda row: row["step"] <= resume_step and not repeated(row))
             self._board = SummaryWriter(str(self.path.parent / TENSORBOARD_FOLDER), purge_step=resume_step + 1)
+
+        self.context.run_on_main(open_files)
 
     def add(
         self,
@@ -106,7 +109,7 @@ class MetricLog:
                 finished |= figures(sums["own_s"])
                 self.own_s_of_ranks.append((sums["own_s"], row["step_s"]))
             rows.append(finished)
-            self.write(finished)
+        self.write(*rows)
         self._pending.clear()
         return rows
 
@@ -119,12 +122,18 @@ class MetricLog:
                 sums["own_s"][self.context.rank] = own_s()
         self._own_s.clear()
 
-    def write(self, row: Mapping[str, Any]) -> None:
-        """Write one finished row on rank 0."""
-        if not self.context.is_main:
-            return
+    def write(self, *rows: Mapping[str, Any]) -> None:
+        """Write finished rows on rank 0. A collective; where that fails, all ranks raise the OSError."""
+        self.context.run_on_main(lambda: self._write(rows))
+
+    def _write(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        lines = [json.dumps({name: _json_value(value) for name, value in row.items()}) + "\n" for row in rows]
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({name: _json_value(value) for name, value in row.items()}) + "\n")
+            file.writelines(lines)
+        for row in rows:
+            self._show(row)
+
+    def _show(self, row: Mapping[str, Any]) -> None:
         for name, value in row.items():
             if name not in ("step", "kind") and isinstance(value, int | float):
                 tag = name if "/" in name else f"train/{name}"
@@ -191,8 +200,13 @@ def read_rows(path: Path, kind: str | None = None) -> list[dict[str, Any]]:
 
 
 def _keep_rows(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
-    rows = list(filter(keep, read_rows(path)))
+    found = read_rows(path)
+    rows = list(filter(keep, found))
     if path.is_file():
+        with path.open("rb") as file:
+            others = sum(1 for _ in iter(lambda: file.readline(MAX_ROW_BYTES), b"")) - len(found)
+        if others > 1:  # one may be cut short where a run was killed
+            print(f"warning: {others:,} lines of {path} are no rows and are removed", flush=True)
         write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 

@@ -24,6 +24,8 @@ from spe_dist.training.journal import Journal, Saving
 from spe_dist.training.metrics import MetricLog
 from spe_dist.training.progress import ProgressLine
 from spe_dist.training.resume import ResumePoint
+from spe_dist.utils.files import check_output, remove_unfinished
+from spe_dist.utils.leftovers import remove_leftovers
 from spe_dist.utils.run_files import CHECKPOINTS_FOLDER, CONFIG_FILE
 
 
@@ -35,6 +37,7 @@ class Run:
         self.context = context
         self.output = Path(config.train.output)
         self.stop = StopRequest(self.output if context.is_main else None)  # the file is looked for by one rank
+        context.run_on_main(lambda: check_output(self.output))
         self._fence = Fence(self.output)
         keep = config.train.keep_checkpoints
         self.checkpoints = Checkpoints(self.output / CHECKPOINTS_FOLDER, keep, context, self._fence)
@@ -49,6 +52,9 @@ class Run:
         """
         self.context.run_on_main(self._fence.claim)
         self.stop.remove_older_file()
+        self.context.run_on_main(lambda: remove_unfinished(self.output))
+        if self.context.local_rank == 0:
+            remove_leftovers()
         newest = self.context.run_on_main(self._newest)
         chosen = start.checkpoint.name if start.checkpoint is not None else None
         return self.config.train.resume != "auto" or newest in (self._found, chosen)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import os
 import secrets
 import shutil
+import socket
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -17,7 +19,7 @@ from spe_dist.errors import CheckpointError
 
 STANDARD_OUTPUT = 1  # its file descriptor
 SPARE_BYTES = 16 << 20
-WRITING_SUFFIX = ".writing"
+WRITING_SUFFIX, OLD_SUFFIX = ".writing", ".old"
 
 
 def file_sha256(path: Path) -> str:
@@ -72,7 +74,7 @@ def atomic_file(path: Path, keep_as: Path | None = None) -> Iterator[Path]:
     aside = keep_as or path.with_name(f".{path.name}.{secrets.token_hex(4)}{WRITING_SUFFIX}")
     try:
         yield aside
-        _open_to_others(aside)
+        open_to_others(aside)
         flush(aside)
         os.replace(aside, path)
     finally:
@@ -99,14 +101,15 @@ def atomic_folder(output: Path) -> Iterator[Path]:
     output = output.absolute()
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=WRITING_SUFFIX, dir=output.parent))
+        _remove_of_dead_writers(output)
+        temporary = Path(tempfile.mkdtemp(prefix=_mark(output.name), suffix=WRITING_SUFFIX, dir=output.parent))
     except OSError as error:
         raise CheckpointError(f"cannot write beside {output}: {error.strerror}; choose another OUTPUT") from None
     try:
         temporary.chmod(0o777 & ~_umask())
         yield temporary
         for path in sorted(temporary.rglob("*")):
-            _open_to_others(path)
+            open_to_others(path)
             flush(path)
         flush(temporary)
         _swap(temporary, output)
@@ -126,11 +129,33 @@ def link_or_copy(path: Path, target: Path) -> None:
 
 def remove_unfinished(folder: Path, name: str = "*") -> None:
     """Remove what killed processes left while they wrote `name` (a pattern) in a folder; nobody may write it now."""
-    for path in folder.glob(f".{name}.*{WRITING_SUFFIX}"):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+    for suffix in (WRITING_SUFFIX, f"~*{OLD_SUFFIX}"):
+        for path in folder.glob(f".{name}.*{suffix}"):
+            _remove(path)
+
+
+def _remove_of_dead_writers(output: Path) -> None:
+    """Remove what processes of this machine that have ended left while they wrote the folder `output`."""
+    for suffix in (WRITING_SUFFIX, OLD_SUFFIX):
+        for path in output.parent.glob(f".{glob.escape(output.name)}.*{suffix}"):
+            host, _, process = path.name.removeprefix(f".{output.name}.").partition("~")
+            number = process.partition("~")[0]
+            ended = number.isdigit() and not Path(f"/proc/{number}").exists()
+            if host == socket.gethostname() and ended and Path("/proc/self").exists():
+                with suppress(OSError):
+                    _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def _mark(name: str) -> str:
+    """How temporary names of `name` begin: with this machine and process."""
+    return f".{name}.{socket.gethostname()}~{os.getpid()}~"
 
 
 def flush(path: Path) -> None:
@@ -150,13 +175,32 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
+def first_existing(path: Path) -> Path:
+    """The path itself, or the nearest folder above it that is there; a link counts, wherever it leads."""
+    return next(place for place in [path.absolute(), *path.absolute().parents] if os.path.lexists(place))
+
+
+def check_output(folder: Path, name: str = "output") -> None:
+    """Check that a folder can be made or written to.
+
+    Raises:
+        CheckpointError: it lies below a file, or the user may not write there. `name`: the setting that names it.
+    """
+    existing = first_existing(folder)
+    if not existing.is_dir():
+        what = "a link to nothing" if existing.is_symlink() and not existing.exists() else "not a folder"
+        raise CheckpointError(f"{name}={folder} cannot be made: {existing} is {what}; choose another --{name}")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise CheckpointError(f"{name}={folder}: you may not write in {existing}; choose another --{name}")
+
+
 def check_space(folder: Path, needed_bytes: int) -> None:
     """Check that a folder's disk has space.
 
     Raises:
         CheckpointError: it has less than `needed_bytes` free.
     """
-    existing = next(p for p in [folder.absolute(), *folder.absolute().parents] if p.exists())
+    existing = first_existing(folder)
     free = shutil.disk_usage(existing).free
     if free < needed_bytes + SPARE_BYTES:
         raise CheckpointError(
@@ -196,7 +240,7 @@ def check_free_file(file: Path, overwrite: bool) -> None:
         raise CheckpointError(f"{file} exists; choose another file, or give --overwrite")
 
 
-def _open_to_others(path: Path) -> None:
+def open_to_others(path: Path) -> None:
     """Give a file that its library made for its owner alone, as safetensors does, the user's usual permissions."""
     if path.is_file() and stat.S_IMODE(path.stat().st_mode) == 0o600:
         path.chmod(0o666 & ~_umask())
@@ -206,7 +250,7 @@ def _swap(temporary: Path, output: Path) -> None:
     if not output.exists():
         os.rename(temporary, output)
         return
-    old = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".old", dir=output.parent))
+    old = Path(tempfile.mkdtemp(prefix=_mark(output.name), suffix=OLD_SUFFIX, dir=output.parent))
     os.rename(output, old / output.name)
     try:
         os.rename(temporary, output)
