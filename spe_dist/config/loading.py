@@ -22,6 +22,8 @@ from spe_dist.config.yaml_file import read_yaml
 from spe_dist.errors import ConfigError
 from spe_dist.utils.wording import nearest, short
 
+COMMAND = "pipe:"  # what begins so is given to a shell (`spe_dist.data.shards.transport`)
+
 
 @dataclasses.dataclass(frozen=True)
 class Leaf:
@@ -175,9 +177,13 @@ def load_config(
     presets = PRESETS[config_class]
     if preset is not None and preset not in presets:
         raise ConfigError(f"unknown preset {preset!r}; choose one of {', '.join(presets)}{nearest(preset, presets)}")
-    config = resolve(
-        [presets[preset] if preset else {}, load_yaml(yaml_file, config_class) if yaml_file else {}, given],
-        config_class,
-    )
+    from_file = load_yaml(yaml_file, config_class) if yaml_file else {}
+    for name, value in from_file.items():
+        if isinstance(value, str) and value.lstrip().startswith(COMMAND) and name not in given:
+            raise ConfigError(
+                f"{name}={short(value)} of {yaml_file} would run a command, which no file may ask for; give it on the "
+                f"command line, as --{name}"
+            )
+    config = resolve([presets[preset] if preset else {}, from_file, given], config_class)
     config.validate()
     return config

@@ -97,6 +97,8 @@ def _check_sections(content: dict[str, Any], what: str) -> None:
     sections = {name: content.get(name, {}) for name in ("fp16", "bf16", "zero_optimization", "data_types", "timers")}
     if isinstance(zero, dict):
         sections |= {name: zero.get(name) or {} for name in ("offload_optimizer", "offload_param")}
+    if "torch_autocast" in content:  # DeepSpeed would import the modules that it names
+        raise ConfigError(f'{what}: "torch_autocast" has no place here; remove it and set precision=mixed or another')
     for name, section in sections.items():
         if not isinstance(section, dict):
             raise ConfigError(f'{what}: "{name}" must be an object such as {{"enabled": "auto"}}, not {shown(section)}')

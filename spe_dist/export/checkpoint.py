@@ -21,6 +21,7 @@ from spe_dist.export.parts import POOLER, SPE, Encoder, Parts, PoolerOrigin, exp
 from spe_dist.utils.files import file_sha256, shared_name
 from spe_dist.utils.hub import hub_name
 from spe_dist.utils.run_files import CONFIG_FILE, MOCO_FILE, START_FOLDER, WEIGHTS_FILE
+from spe_dist.utils.wording import one_line
 
 PUBLISHED = ("view_masks", "normalize", "temperature", "momentum", "learning_rate", "global_batch_sentences", "seed")
 
@@ -115,8 +116,10 @@ def _read_average(path: Path) -> dict[str, Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         average = {name: tensor.float() for name, tensor in state["average"].items()}
-    except (OSError, RuntimeError, EOFError, KeyError, AttributeError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"{path} holds no readable momentum encoder ({error}); use another checkpoint") from None
+    except pickle.UnpicklingError:  # torch's own text advises to switch this protection off
+        raise CheckpointError(f"{path} holds no momentum encoder of tensors alone; use another checkpoint") from None
+    except (OSError, RuntimeError, EOFError, KeyError, AttributeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} holds no readable momentum encoder ({one_line(error)}); use another") from None
     return {name if name.startswith(SPE) else f"{SPE}{name}": tensor for name, tensor in average.items()}
 
 

@@ -83,7 +83,7 @@ def read_range(url: str, start: int, size: int, timeout_s: float = TIMEOUT_S) ->
         return _within(timeout_s + size / SLOWEST_BYTES_PER_S, lambda: system.cat_file(path, start, start + size))
     request = _request(url)
     request.add_header("Range", f"bytes={start}-{start + size - 1}")
-    with urllib.request.urlopen(request, timeout=timeout_s) as response:
+    with _answer(request, timeout_s) as response:
         if response.status != http.client.PARTIAL_CONTENT:
             raise NoRanges
         given = response.headers.get("Content-Range", "")
@@ -142,10 +142,15 @@ def _request(url: str) -> urllib.request.Request:
     return urllib.request.Request(url, headers={"User-Agent": "spe-dist", "Cache-Control": "no-cache"})
 
 
+def _answer(request: urllib.request.Request, timeout_s: float) -> Any:
+    """The answer to a request. The limit of a socket is one of each read: a head sent byte by byte would never end."""
+    return _within(2 * timeout_s, lambda: urllib.request.urlopen(request, timeout=timeout_s))
+
+
 def _opened(url: str, timeout_s: float) -> AbstractContextManager[Any]:
     """http(s) by urllib, which reports a missing file and a missing host differently."""
     if is_http(url):
-        return urllib.request.urlopen(_request(url), timeout=timeout_s)
+        return _answer(_request(url), timeout_s)
     if url.startswith("pipe:"):
         return open_pipe(url.removeprefix("pipe:"), timeout_s)
     system, path = _file_system(url)
@@ -188,6 +193,7 @@ def _within(seconds: float, action: Callable[[], Result]) -> Result:
     Raises:
         TooSlow: it does.
         OSError: it failed; errors of other kinds, which libraries of object stores have, are turned into this one.
+        ValueError, HTTPException: of urllib, as they are.
     """
     found: list[Result] = []
     failed: list[Exception] = []
@@ -203,7 +209,9 @@ def _within(seconds: float, action: Callable[[], Result]) -> Result:
     thread.join(seconds)
     if failed:
         error = failed[0]
-        raise error if isinstance(error, OSError) else OSError(f"{type(error).__name__}: {error}")
+        if isinstance(error, OSError | ValueError | http.client.HTTPException):
+            raise error
+        raise OSError(f"{type(error).__name__}: {error}")
     if not found:
         raise TooSlow(f"no answer in {seconds:.0f} s")
     return found[0]
