@@ -39,7 +39,14 @@ class DataConfig:
     )
     loader_workers: int = setting(1, "loader processes a rank; 0 loads in the training process")
     prefetch_steps: int = setting(4, "steps that the loader prepares ahead of training", low=1)
-    streams: int = setting(0, "equal streams that an epoch is cut into, a divisor of the global batch; 0: chosen")
+    streams: int = setting(
+        0, "equal streams that an epoch is cut into, a divisor of the global batch; 0: up to 256, by shards up to 8"
+    )
+    order: Literal["blocks", "shards"] = setting(
+        "blocks",
+        "'blocks': a stream goes from any block to any other; 'shards': it reads shard after shard, for URLs whose "
+        "shards are fetched whole",
+    )
     max_pieces: int = setting(128, "longest sequence in pieces, [CLS] and [SEP] included")
 
 

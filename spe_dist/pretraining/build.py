@@ -7,6 +7,7 @@ the model is built and the engine compiles or allocates anything.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
@@ -72,9 +73,44 @@ def open_data(config: Config) -> Data:
             f"{manifest.max_pieces} pieces; set max_pieces={manifest.max_pieces}, or make shards with a lower limit"
         )
     train = config.train
-    order = Order(store.block_sentences, train.seed, config.data.streams, train.global_batch_sentences, manifest.hash())
+    order = Order(
+        store.block_sentences,
+        train.seed,
+        config.data.streams,
+        train.global_batch_sentences,
+        manifest.hash(),
+        store.shard_blocks if config.data.order == "shards" else None,
+    )
+    check_cache(store, order, config.data.cache_gib)
     held_out = ShardStore.open(config.data.shards, "held_out", *cache)
     return Data(store, held_out if held_out.n_sentences else None, order)
+
+
+def check_cache(store: ShardStore, order: Order, cache_gib: float) -> None:
+    """Check that shards that are fetched whole need not be fetched again and again.
+
+    Raises:
+        ConfigError: the cache is too small for the shards that are read at the same time.
+        DataError: the server does not answer.
+    """
+    if store.is_local or store.has_ranges():
+        return
+    sizes = [shard.bytes for shard in store.manifest.shards("train")]
+    by_shard = order.shard_blocks is not None
+    needed = min(sum(sizes), 2 * order.streams * max(sizes)) if by_shard else sum(sizes)
+    if needed <= cache_gib * 2**30:
+        return
+    gib = math.ceil(needed / 2**30 * 10) / 10
+    why = "it gives no ranges, or was made by an earlier version"
+    if by_shard:
+        raise ConfigError(
+            f"cache_gib={cache_gib:g}, but {order.streams} streams read so many whole shards of {store.source} ({why}) "
+            f"at the same time, each with its next: set cache_gib={gib:g}, or fewer streams"
+        )
+    raise ConfigError(
+        f"cache_gib={cache_gib:g}, but whole shards of {store.source} are read ({why}), all of them in turn: set "
+        f"order=shards, or cache_gib={gib:g}"
+    )
 
 
 def held_out_warnings(config: Config, held_out: int) -> list[str]:
@@ -234,6 +270,7 @@ def training_batches(
         ranks=context.ranks,
         seed=config.train.seed,
         streams=data.order.streams,
+        shard_blocks=data.order.shard_blocks,
         start_step=first_step,
         end_step=last_step,
         loader_workers=config.data.loader_workers,

@@ -113,6 +113,7 @@ def _activations(config: Config, data: build.Data, plan: BatchPlan, model: Pretr
         ranks=plan.ranks,
         seed=config.train.seed,
         streams=data.order.streams,
+        shard_blocks=data.order.shard_blocks,
         start_step=0,
         end_step=1,
     )

@@ -32,6 +32,7 @@ class Purpose(IntEnum):
     GOLD_ENTITIES = 10
     HEAD_WEIGHTS = 11
     DROPOUT = 12
+    SHARD_ORDER = 13
 
 
 def _mix(state: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 
 from spe_dist.benchmark.pretraining.sentences import BLOCK_SENTENCES, MadeUpSentences
 from spe_dist.data.shards.blocks import Block, write_shard
-from spe_dist.data.shards.index import TAR_BLOCK_BYTES, BlockEntry, BlockTable
+from spe_dist.data.shards.index import DIGEST, TAR_BLOCK_BYTES, BlockTable
 from spe_dist.data.shards.manifest import Manifest, ShardEntry, TokenizerEntry
 
 VOCABULARY = 28_996
@@ -39,25 +39,17 @@ def manifest_of(shards: tuple[ShardEntry, ...]) -> Manifest:
 
 def write_index(folder: Path, blocks: int) -> None:
     """Manifest and index of `blocks` blocks, 1,000 a shard; the shards themselves are not there."""
-    stride = -(-BLOCK_BYTES // TAR_BLOCK_BYTES) * TAR_BLOCK_BYTES + TAR_BLOCK_BYTES
+    stride_512 = -(-BLOCK_BYTES // TAR_BLOCK_BYTES) + 1
     shards = []
     for first in range(0, blocks, SHARD_BLOCKS):
-        numbers = range(first, min(blocks, first + SHARD_BLOCKS))
-        rows = [
-            BlockEntry(
-                member=f"{number:08d}.npz",
-                offset=TAR_BLOCK_BYTES + stride * (number - first),
-                bytes=BLOCK_BYTES,
-                crc32=number,
-                sentences=BLOCK_SENTENCES,
-                words=18 * BLOCK_SENTENCES,
-                pieces=26 * BLOCK_SENTENCES,
-                sha256=f"{number:064x}",
-            )
-            for number in numbers
-        ]
+        numbers_B = np.arange(first, min(blocks, first + SHARD_BLOCKS))
+        counts = {"sentences": BLOCK_SENTENCES, "words": 18 * BLOCK_SENTENCES, "pieces": 26 * BLOCK_SENTENCES}
+        columns = {name: np.full_like(numbers_B, count) for name, count in (counts | {"bytes": BLOCK_BYTES}).items()}
+        columns |= {"member": numbers_B, "offset_512": 1 + stride_512 * (numbers_B - first), "crc32": numbers_B}
+        table = BlockTable.from_lists(columns | {name: numbers_B for name in DIGEST})
+        shard_bytes = TAR_BLOCK_BYTES * stride_512 * (len(table) + 1)
         name = f"train-{first // SHARD_BLOCKS:05d}.tar"
-        shards.append(ShardEntry(name, "0" * 64, stride * (len(rows) + 1), BlockTable.of(rows)))
+        shards.append(ShardEntry(name, "0" * 64, shard_bytes, table))
     manifest_of(tuple(shards)).save(folder)
 
 

@@ -2,6 +2,7 @@
 
 spe benchmark pretrain --size 6x384 --ranks 1,2
 spe benchmark parts
+spe benchmark data --ranks 8
 spe benchmark scaling --size base --ranks 8,64,1024
 spe benchmark extraction --train FILE --start NAME
 spe benchmark prediction --model OUTPUT/model --corpus FILE --neighbours 0,1,4
@@ -12,13 +13,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from spe_dist.cli.benchmark import extraction, parts, prediction, pretrain, scaling
+from spe_dist.cli.benchmark import data, extraction, parts, prediction, pretrain, scaling
 from spe_dist.cli.exits import run_command
 from spe_dist.cli.options.parser import choose_command, help_on_commands
 
 COMMANDS = {
     "pretrain": "sentences a second of pre-training, its parts, and a plain form of it, by a plain product's rate",
     "parts": "parts of a step of pre-training beside their plain forms",
+    "data": "an index of a million blocks, waiting for a distant server, what reading shard by shard loses",
     "scaling": "what a step of pre-training costs on many GPUs: time, memory, bytes, and what to set; calculated",
     "extraction": "sentences a second of fine-tuning and of prediction",
     "prediction": "sentences a second of prediction on a CPU beside other busy processes",
@@ -26,6 +28,7 @@ COMMANDS = {
 _MODULES = {
     "pretrain": pretrain,
     "parts": parts,
+    "data": data,
     "scaling": scaling,
     "extraction": extraction,
     "prediction": prediction,

@@ -57,6 +57,7 @@ def step_loader(
     ranks: int,
     seed: int,
     streams: int,
+    shard_blocks: np.ndarray | None = None,
     start_step: int,
     end_step: int | None = None,
     loader_workers: int = 0,
@@ -67,13 +68,13 @@ def step_loader(
     """This rank's part of steps start_step .. end_step - 1 (no end: for ever).
 
     With loader workers it is a `WorkerLoader`, whose `close` ends them (so does the iterator's end, its collection and
-    the end of the program). `streams` 0 chooses. `left_out`: as `Order` takes it.
+    the end of the program). `streams`, `shard_blocks` and `left_out`: as `Order` takes them.
 
     Raises:
         ConfigError: the batch does not divide.
         DataError: there are too few sentences, or shards are damaged; the latter when their step is due.
     """
-    order = Order(store.block_sentences, seed, streams, global_batch, left_out=left_out)
+    order = Order(store.block_sentences, seed, streams, global_batch, shard_blocks=shard_blocks, left_out=left_out)
     builder = StepBuilder(store, corruption, order, micro_batch, rank, ranks)
     if loader_workers:
         return WorkerLoader(builder, start_step, end_step, loader_workers, prefetch_steps, pin_memory)

@@ -1,9 +1,10 @@
 """Which sentence stands in which slot of which step: closed form, no reading.
 
-An epoch is a seeded permutation of all blocks, joined into one sequence of N sentences and cut into S equal streams
-(+-1 sentence). Stream j feeds slots j*G/S .. (j+1)*G/S - 1 of every global batch of G sentences and goes on into its
-next epoch without waiting for the others. The order knows nothing of ranks and loader processes: a rank asks for its
-slots of a step, and any number of ranks that divides the batch sees the same sentences in the same steps.
+An epoch is a seeded permutation of all blocks (or of all shards, and of the blocks inside each), joined into one
+sequence of N sentences and cut into S equal streams (+-1 sentence). Stream j feeds slots j*G/S .. (j+1)*G/S - 1 of
+every global batch of G sentences and goes on into its next epoch without waiting for the others. The order knows
+nothing of ranks and loader processes: a rank asks for its slots of a step, and any number of ranks that divides the
+batch sees the same sentences in the same steps.
 
 Which streams get the longer share moves on from epoch to epoch, so that the first E epochs of stream j hold
 C_j(E) = (E*N + S-1-j) // S sentences, and sentence p of stream j stands in epoch (p*S + j) // N. That makes a position
@@ -29,6 +30,7 @@ from spe_dist.utils.ragged import borders
 from spe_dist.utils.randomness import Purpose
 
 MAX_STREAMS = 256
+MAX_STREAMS_OF_SHARDS = 8  # each has a whole shard open
 _EPOCHS_KEPT = 2  # a step has slots of at most two; 12 MB each where an epoch has a million blocks
 
 
@@ -43,11 +45,11 @@ class SlotPositions:
     replaced: int = 0  # how many stand in the place of a sentence that is left out
 
 
-def choose_streams(global_batch: int) -> int:
-    """The largest divisor of the global batch that is at most 256."""
+def choose_streams(global_batch: int, most: int = MAX_STREAMS) -> int:
+    """The largest divisor of the global batch that is at most `most`."""
     if global_batch < 1:
         raise ConfigError(f"global_batch_sentences={global_batch} is not positive; choose at least 1")
-    return max(n for n in range(1, min(global_batch, MAX_STREAMS) + 1) if global_batch % n == 0)
+    return max(n for n in range(1, min(global_batch, most) + 1) if global_batch % n == 0)
 
 
 def _check_streams(streams: int, global_batch: int) -> None:
@@ -64,8 +66,9 @@ def _check_streams(streams: int, global_batch: int) -> None:
 class Order:
     """The order of one training run's sentences.
 
-    block_sentences: sentences of each block of the split, in file order. `streams` 0 chooses. `left_out`: positions in
-    file order of sentences that are not trained; see `Replacements`.
+    block_sentences: sentences of each block of the split, in file order. `streams` 0 chooses. `shard_blocks`: blocks of
+    each shard, where a stream shall read one shard after another; None: it goes from any block to any other.
+    `left_out`: positions in file order of sentences that are not trained; see `Replacements`.
 
     Raises:
         DataError: the split has fewer sentences than the global batch.
@@ -79,9 +82,11 @@ class Order:
         streams: int,
         global_batch: int,
         manifest_hash: str = "",
+        shard_blocks: np.ndarray | None = None,
         left_out: Sequence[int] = (),
     ) -> None:
-        chosen = choose_streams(global_batch) if streams == 0 else streams
+        most = MAX_STREAMS if shard_blocks is None else MAX_STREAMS_OF_SHARDS
+        chosen = choose_streams(global_batch, most) if streams == 0 else streams
         _check_streams(chosen, global_batch)
         self.block_sentences_B = np.asarray(block_sentences)
         self.block_starts_B = borders(self.block_sentences_B)[:-1]
@@ -98,6 +103,7 @@ class Order:
         self.manifest_hash = manifest_hash
         self.left_out = tuple(left_out)
         self._replacements = Replacements(self.left_out, self.sentences_per_epoch)
+        self.shard_blocks = shard_blocks
         self.sentences_per_stream = global_batch // chosen
         self._epochs: OrderedDict[int, tuple[np.ndarray, np.ndarray]] = OrderedDict()
 
@@ -109,6 +115,7 @@ class Order:
             "global_batch": self.global_batch,
             "manifest_hash": self.manifest_hash,
             "left_out": self.left_out,
+            "shard_blocks": self.shard_blocks,
         }
 
     def slots(self, step: int, first_slot: int, n_slots: int) -> SlotPositions:
@@ -164,7 +171,12 @@ class Order:
             bits_B = randomness.draws(
                 randomness.keys(self.seed, epoch, np.arange(len(self.block_sentences_B))), Purpose.BLOCK_ORDER
             )
-            permutation_B = np.argsort(bits_B, kind="stable").astype(np.int32)
+            if self.shard_blocks is None:
+                permutation_B = np.argsort(bits_B, kind="stable").astype(np.int32)
+            else:
+                shards = np.arange(len(self.shard_blocks))
+                shard_bits = randomness.draws(randomness.keys(self.seed, epoch, shards), Purpose.SHARD_ORDER)
+                permutation_B = np.lexsort((bits_B, np.repeat(shard_bits, self.shard_blocks))).astype(np.int32)
             self._epochs[epoch] = permutation_B, np.cumsum(self.block_sentences_B[permutation_B], dtype=np.int64)
             if len(self._epochs) > _EPOCHS_KEPT:
                 self._epochs.popitem(last=False)
@@ -172,23 +184,26 @@ class Order:
 
     def state_dict(self, steps: int) -> dict[str, Any]:
         """What a checkpoint keeps after `steps` steps: the position, and all that the order depends on."""
-        return {
+        state = {
             "sentences_consumed": steps * self.global_batch,
             "global_batch": self.global_batch,
             "streams": self.streams,
             "seed": self.seed,
             "manifest_hash": self.manifest_hash,
         }
+        return state if self.shard_blocks is None else state | {"order": "shards"}
 
     def check(self, state: dict[str, Any]) -> int:
         """The steps consumed by a checkpoint's state; CheckpointError where it belongs to another order."""
         mine = self.state_dict(0)
         names = {"global_batch": "global_batch_sentences", "manifest_hash": "the shards' manifest"}
-        for key in ("manifest_hash", "global_batch", "streams", "seed"):
-            if state.get(key) != mine[key]:
+        for key in ("order", "manifest_hash", "global_batch", "streams", "seed"):
+            default = "blocks" if key == "order" else None
+            if state.get(key, default) != mine.get(key, default):
                 name = names.get(key, key)
                 raise CheckpointError(
-                    f"the checkpoint was made with {name} = {state.get(key)}, this run has {mine[key]}: sentences "
+                    f"the checkpoint was made with {name} = {state.get(key, default)}, this run has "
+                    f"{mine.get(key, default)}: sentences "
                     f"would be lost or repeated; resume with the checkpoint's value, or start a new run"
                 )
         consumed = state["sentences_consumed"]

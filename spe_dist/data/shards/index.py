@@ -119,7 +119,7 @@ class BlockTable(Sequence[BlockEntry]):
         return cls(_Columns(np.concatenate(parts, axis=1)))
 
     @classmethod
-    def from_lists(cls, columns: Mapping[str, Sequence[int]]) -> BlockTable:
+    def from_lists(cls, columns: Mapping[str, Sequence[int] | np.ndarray]) -> BlockTable:
         """What `to_lists` gave. ValueError where it is no such thing."""
         names = COLUMNS if DIGEST[0] in columns else COUNTS
         if set(columns) != set(names):

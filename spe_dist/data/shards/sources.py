@@ -12,7 +12,7 @@ from typing import IO, Protocol
 from spe_dist.data.shards import transport
 from spe_dist.data.shards.cache import FileCache
 from spe_dist.data.shards.index import BlockEntry
-from spe_dist.data.shards.manifest import ShardEntry
+from spe_dist.data.shards.manifest import MANIFEST_NAME, ShardEntry
 from spe_dist.data.shards.prefetch import Prefetcher
 from spe_dist.data.shards.remote import file_url
 from spe_dist.errors import DataError
@@ -123,7 +123,7 @@ class UrlSource:
         self._whole = state["_whole"]
 
     def has_ranges(self, shard: ShardEntry) -> bool:
-        """Whether blocks can be read alone; a server of http is asked for the first bytes of a shard.
+        """Whether blocks can be read alone; a server of http is asked for the first byte of the manifest.
 
         Raises:
             DataError: it does not answer.
@@ -131,7 +131,7 @@ class UrlSource:
         if not self._whole and not (len(shard.blocks) and shard.blocks.has_sha256):
             return False
         if not self._whole and transport.is_http(self.source):
-            url = file_url(self.source, shard.name)
+            url = file_url(self.source, MANIFEST_NAME)  # small, should all of it come
             try:
                 transport.with_attempts(url, lambda: transport.read_range(url, 0, 1, self.timeout_s))
             except transport.NoRanges:

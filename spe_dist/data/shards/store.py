@@ -128,6 +128,11 @@ class ShardStore:
         """How far ahead of its sentences a stream should say which blocks it comes to; 0: no need to."""
         return self.files.lookahead_sentences(self._shards[0]) if self._shards else 0
 
+    @property
+    def shard_blocks(self) -> np.ndarray:
+        """int64 [shards]: blocks of each shard of the split."""
+        return np.diff(self._shard_borders)
+
     def has_ranges(self) -> bool:
         """Whether a block can be read without its shard; a server may be asked. Raises DataError."""
         return not self._shards or self.files.has_ranges(self._shards[0])

@@ -19,6 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from project import ROOT
 
+from spe_dist.benchmark.data.made_up import write_index
+from spe_dist.benchmark.data.server import FileServer
 from spe_dist.config.pretraining import CorruptionConfig
 from spe_dist.data.batches import loader
 from spe_dist.data.batches.loader import step_loader
@@ -306,3 +308,53 @@ def test_a_rank_keeps_few_blocks_and_reads_each_once_an_epoch(memory_store):
         builder.build(step)
     assert len(builder.reader._blocks) <= 4 + 2 + 8
     assert store.reads <= 100 + 4  # half of the epoch's blocks, and those that streams share
+
+
+def test_blocks_are_asked_for_before_they_are_due_in_few_looks_ahead(memory_store):
+    store = memory_store([20] * 200, lookahead_sentences=16)
+    builder = pickle.loads(pickle.dumps(StepBuilder(store, CONFIG, Order(store.block_sentences, 0, 8, 16), 8, 0, 2)))
+    store = builder.reader.store
+    read, asked = store.block, {}
+    store.block = lambda index: (
+        asked.setdefault(index, "late" if index not in store.prefetched else "ahead") and read(index)
+    )
+    builder.build(0)
+    first = set(asked)
+    assert set(asked.values()) == {"ahead"}, "the blocks of the first step are asked for together, then read"
+    for step in range(1, 100):
+        before = len(store.prefetched)
+        builder.build(step)
+        assert len(store.prefetched) - before <= 2 * 4
+    assert len(asked) > 2 * len(first) and set(asked.values()) == {"ahead"}
+
+
+def test_a_local_store_is_asked_for_nothing(random_shards):
+    assert ShardStore.open(str(random_shards)).lookahead_sentences == 0
+
+
+def test_a_pickled_builder_is_small_however_many_blocks_there_are(tmp_path):
+    write_index(tmp_path, 50_000)
+    store = ShardStore.open(str(tmp_path))
+    order = Order(store.block_sentences, 0, 0, 256, shard_blocks=store.shard_blocks)
+    builder = StepBuilder(store, CONFIG, order, 32, 3, 8)
+    order.slots(0, 0, 256)
+    parcel = pickle.dumps(builder)
+    assert len(parcel) < 50_000
+    copy = pickle.loads(parcel)
+    for step in (0, 10**6):
+        ours, theirs = builder.order.slots(step, 96, 32), copy.order.slots(step, 96, 32)
+        assert ours.sentences_N.tolist() == theirs.sentences_N.tolist()
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+@pytest.mark.parametrize("order", ["blocks", "shards"])
+def test_a_distant_server_gives_the_steps_of_the_local_folder(random_shards, tmp_path, ranges, order):
+    server = FileServer(random_shards, latency_s=0.01, has_ranges=ranges)
+    server.start()
+    local = ShardStore.open(str(random_shards))
+    shard_blocks = local.shard_blocks if order == "shards" else None
+    expected = list(load(local, end=40, shard_blocks=shard_blocks))
+    for workers in (0, 2):
+        distant = ShardStore.open(server.url, cache_dir=str(tmp_path / str(workers)))
+        assert_equal_steps(list(load(distant, end=40, workers=workers, shard_blocks=shard_blocks)), expected)
+    server.stop()
