@@ -44,7 +44,7 @@ def main() -> int:
         kinds_with(options.only)
         own_shared_memory()
         return run(options)
-    found = results.read(file)
+    found = in_order(results.read(file))
     if options.command == "table":
         print("\n".join([*results.table(found), "", *results.summary(found)]))
         return 0
@@ -122,9 +122,15 @@ def run(options: argparse.Namespace) -> int:
             results.append(file, result)
             failed += result.outcome == results.FAILED
             print(described(result), flush=True)
-    found = results.read(file)
+    found = in_order(results.read(file))
     print("\n".join(["", *results.table(found), "", *results.summary(found)]))
     return 1 if failed else 0
+
+
+def in_order(found: list[Result]) -> list[Result]:
+    """By kind, as `KINDS` has them; kinds that are no longer there come last."""
+    place = {name: number for number, name in enumerate(KINDS)}
+    return sorted(found, key=lambda result: place.get(result.kind, len(place)))
 
 
 def try_case(case_id: CaseId, runs: Runs, folder: Path, kept: Path, keep: bool) -> Result:

@@ -28,7 +28,7 @@ from tests.faults.attempts import (
     reap,
 )
 from tests.faults.injection import Plan, Trap
-from tests.faults.runs import Runs, Setup, comparable, trained_ids
+from tests.faults.runs import Runs, Setup, comparable, trained_ids, whole_batches
 
 SHARED_MEMORY = Path("/dev/shm")
 OWN_MEMORY = "SPE_FAULTS_OWN_SHM"  # set where that is the harness's own, so that whatever lies there is of its runs
@@ -71,6 +71,7 @@ class Case:
     setup: Setup = field(default_factory=Setup)
     launcher: str = "fork"
     attempts: list[Attempt] = field(default_factory=list)
+    ranks: list[int] = field(default_factory=list)  # of each start
     faults: int = 0
     moments: list[str] = field(default_factory=list)
     steps_lost: int = 0
@@ -96,6 +97,7 @@ class Case:
         plan = Plan(str(folder), str(self.output), traps)
         attempt = self.start_ranks(setup, arguments, folder, plan)
         self.attempts.append(attempt)
+        self.ranks.append(setup.ranks)
         return attempt
 
     def start_ranks(self, setup: Setup, arguments: list[str], folder: Path, plan: Plan) -> Attempt:
@@ -121,8 +123,13 @@ class Case:
             )
         return bool(lines)
 
-    def expect_end(self, attempt: Attempt, allowed: set[int], timeout_s: float = RUN_S) -> None:
-        """Wait for the end of a disturbed start. Statuses are those of ranks by fork, or of a launcher."""
+    def expect_end(
+        self, attempt: Attempt, allowed: set[int], timeout_s: float = RUN_S, noticed_s: float = NOTICED_S
+    ) -> None:
+        """Wait for the end of a disturbed start, which is to come within `noticed_s` of the fault.
+
+        `allowed`: statuses of forked ranks.
+        """
         attempt.wait(timeout_s)
         fired = [line["time"] for rank in attempt.notes("fired").values() for line in rank]
         if self._outside is not None:
@@ -131,6 +138,8 @@ class Case:
             self.ended_s.append(max(0.0, attempt.ended - min(fired)))
         self._outside = None
         self.check_statuses(attempt, allowed)
+        if self.ended_s and self.ended_s[-1] > noticed_s:
+            raise FaultError(f"the last rank ended {self.ended_s[-1]:.0f} s after the fault, expected {noticed_s:g} s")
         self.check_nothing_left()
 
     def fault_from_outside(self, what: str) -> None:
@@ -190,12 +199,15 @@ class Case:
                     shown = {n: (mine.get(n), theirs.get(n)) for n in sorted(names)[:4]}
                     raise FaultError(f"row of step {mine['step']} differs (found, undisturbed): {shown}")
             raise FaultError(f"{len(rows)} rows, the undisturbed run has {len(expected)}")
-        if not exact:
+        if exact:
+            ids = trained_ids(self.attempts)
+            for rank, steps in reference.ids.items():
+                if ids.get(rank) != steps:
+                    raise FaultError(f"rank {rank} trained on other sentences than in the undisturbed run")
+        else:
             compare_nearly(rows, expected)
-        ids = trained_ids(self.attempts)
-        for rank, steps in reference.ids.items() if exact else []:
-            if ids.get(rank) != steps:
-                raise FaultError(f"rank {rank} trained on other sentences than in the undisturbed run")
+            if whole_batches(self.attempts, self.ranks) != reference.batches:
+                raise FaultError("the ranks together trained on other sentences than in the undisturbed run")
         if leftovers:
             self.check_nothing_left()
 
@@ -255,7 +267,7 @@ class Case:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def compare_nearly(rows: list[dict[str, Any]], expected: list[dict[str, Any]], tolerance: float = 1e-4) -> None:
+def compare_nearly(rows: list[dict[str, Any]], expected: list[dict[str, Any]], tolerance: float = 2e-5) -> None:
     """Steps and rates exactly, losses within rounding: for another number of ranks. Raises FaultError."""
     mine, theirs = ([row for row in all_rows if row["kind"] == "train"] for all_rows in (rows, expected))
     if [row["step"] for row in mine] != [row["step"] for row in theirs]:

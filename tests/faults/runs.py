@@ -25,7 +25,7 @@ PRETRAIN = {
     "evaluate_sentences": 16,
     "check_every_steps": 3,
     "log_every_steps": 1,
-    "timeout_s": 60,
+    "timeout_s": 600,
 }
 FINETUNE = {
     **NETWORK,
@@ -40,7 +40,7 @@ FINETUNE = {
     "keep_checkpoints": 3,
     "precision": "float32",
     "log_every_steps": 1,
-    "timeout_s": 60,
+    "timeout_s": 600,
 }
 
 
@@ -68,6 +68,12 @@ class Reference:
     counts: dict[int, dict[str, int]]
     seconds: float
     step_s: float
+
+    @property
+    def batches(self) -> dict[int, list[int]]:
+        """Sentences of all ranks, in rank order, by step."""
+        steps = {step: [self.ids[rank][step]["ids"] for rank in sorted(self.ids)] for step in self.ids[0]}
+        return {step: [i for ids in parts for i in ids] for step, parts in steps.items()}
 
     @property
     def steps(self) -> int:
@@ -155,6 +161,21 @@ def comparable(output: Path) -> list[dict[str, Any]]:
     """Rows of a run without what was measured of its clock and machine."""
     rows = read_rows(output / "metrics.jsonl")
     return [{name: value for name, value in row.items() if name not in MEASURED} for row in rows]
+
+
+def whole_batches(attempts: list[Attempt], ranks: list[int]) -> dict[int, Any]:
+    """Sentences of all ranks, in rank order, by step; `ranks`: how many each start had. FaultError as below.
+
+    Steps that not all ranks came to are left out.
+    """
+    found: dict[int, Any] = {}
+    for attempt, number in zip(attempts, ranks, strict=True):
+        by_rank = trained_ids([attempt])
+        for step in set.intersection(*(set(by_rank.get(rank, ())) for rank in range(number))):
+            ids = [i for rank in range(number) for i in by_rank[rank][step]["ids"]]
+            if found.setdefault(step, ids) != ids:
+                raise FaultError(f"step {step} was trained on {ids} by {number} ranks, before on {found[step]}")
+    return found
 
 
 def trained_ids(attempts: list[Attempt]) -> dict[int, dict[int, Any]]:

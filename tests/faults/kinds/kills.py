@@ -6,6 +6,7 @@ import signal
 from dataclasses import replace
 
 from tests.faults.case import ENDED_BY_KILL, Case
+from tests.faults.injection import Trap
 from tests.faults.kinds.drawing import any_setup, draw_trap, kind, wait_s
 from tests.faults.moments import MOMENTS
 
@@ -28,6 +29,23 @@ for _part in ("start-up", "step", "average", "enqueue", "evaluation", "saving", 
 @kind("all ranks are killed at once")
 def kill_node(case: Case) -> None:
     kill_at(case, case.rng.choice(["step", "saving", "files", "rows"]), "kill node")
+
+
+@kind("goes on with other ranks and stages")
+def change_ranks(case: Case) -> None:
+    """The cluster gives more ranks or fewer after the kill, at another stage; after the next kill the first again."""
+    case.setup = any_setup(case.rng)
+    attempt = case.start(draw_trap(case, case.rng.choice(["step", "saving", "rows"])))
+    case.expect_end(attempt, ENDED_BY_KILL)
+    case.fired(attempt)
+    ranks = case.rng.choice([1, 4])
+    other = replace(case.setup, ranks=ranks, stage=case.rng.choice([0, 1, 2, 3] if ranks == 1 else [1, 2, 3]))
+    at = "spe_dist.distributed.engine:TrainingEngine.step"
+    attempt = case.start(Trap(case.rng.randrange(ranks), at, case.rng.randint(2, 6)), resume=True, setup=other)
+    case.expect_end(attempt, ENDED_BY_KILL)
+    case.fired(attempt)
+    case.moments.append(f"then {other.name}")
+    case.finish(exact=False)
 
 
 @kind("a rank is killed at a random time")

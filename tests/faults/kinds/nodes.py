@@ -89,7 +89,7 @@ def cut_node(case: Case, launcher: str) -> None:
     case.fired(attempt)
     wait_s(attempt, 3 * CUT_NOTICED_S)
     nodes.heal()
-    case.expect_end(attempt, ANY, timeout_s=120)
+    case.expect_end(attempt, ANY, noticed_s=120)
     case.finish()
 
 

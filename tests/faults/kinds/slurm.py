@@ -132,7 +132,7 @@ def requeue(case: Case) -> None:
             time.sleep(1.5)
             job.run("scontrol", "update", f"JobId={job.number}", "StartTime=now")
         time.sleep(0.5)
-    case.expect_end(attempt, ANY, timeout_s=1)
+    case.expect_end(attempt, ANY, timeout_s=1, noticed_s=RUN_S)
     case.finish()
 
 
