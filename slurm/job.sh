@@ -23,7 +23,7 @@
 # shellcheck shell=bash
 set -euo pipefail
 
-readonly STOPPED=75 # the exit status of a run that was stopped and has saved (spe_dist/cli/exits.py)
+readonly STOPPED=75 UNSTABLE=3 # exit statuses: stopped and saved; numbers that are not finite (spe_dist/cli/exits.py)
 program=$1
 shift
 
@@ -232,6 +232,7 @@ preempted=$(job_field PreemptTime)
 if [[ -z $stop_signal && -n $preempted && $preempted != None ]]; then stop_signal=preemption; fi
 if [[ -z $stop_signal ]]; then
     say "step ended with status $status"
+    if ((status == UNSTABLE)); then say "training became unstable: $output/failures.jsonl has the step and its sentences"; fi
     if ((status == STOPPED)); then say "stopped before its end and saved; submit it again with --output $output"; fi
     exit "$status"
 fi

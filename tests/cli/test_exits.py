@@ -115,11 +115,11 @@ def test_rank_0_alone_gives_a_stopped_run_its_status_unless_torchrun_would_resta
 
 def test_the_table_of_statuses_is_that_of_the_constants():
     documented = re.findall(r"^    (\d+) ", exits.__doc__, flags=re.MULTILINE)
-    values = [exits.DONE, exits.FAILED, exits.USER_ERROR, exits.STOPPED, exits.INTERRUPTED]
+    values = [exits.DONE, exits.FAILED, exits.USER_ERROR, exits.UNSTABLE, exits.STOPPED, exits.INTERRUPTED]
     assert list(map(int, documented)) == values
     assert (runner.FINISHED, runner.FAILED, runner.STOPPED, runner.INTERRUPTED) == (0, 1, 75, 130)
     script = (ROOT / "slurm" / "job.sh").read_text()
-    assert "STOPPED=75" in script
+    assert "STOPPED=75 UNSTABLE=3" in script
 
 
 def test_a_missing_package_of_the_training_extra_is_one_line(capsys):
