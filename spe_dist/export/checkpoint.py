@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import BertConfig
 
 from spe_dist.config.loading import load_yaml, resolve
 from spe_dist.config.pretraining import Config
@@ -18,8 +16,10 @@ from spe_dist.errors import CheckpointError, ConfigError
 from spe_dist.export.card import BASE_MODEL
 from spe_dist.export.folder import load_tensors
 from spe_dist.export.parts import POOLER, SPE, Encoder, Parts, PoolerOrigin, exported_settings, seeded_pooler
+from spe_dist.model.loading import read_bert_config
 from spe_dist.utils.files import file_sha256, shared_name
 from spe_dist.utils.hub import hub_name
+from spe_dist.utils.reading.json_file import read_object
 from spe_dist.utils.run_files import CONFIG_FILE, MOCO_FILE, START_FOLDER, WEIGHTS_FILE
 from spe_dist.utils.wording import one_line
 
@@ -125,9 +125,9 @@ def _read_average(path: Path) -> dict[str, Tensor]:
 
 def _read_bert_config(path: Path) -> dict[str, Any]:
     try:
-        return BertConfig.from_dict(json.loads(path.read_text(encoding="utf-8"))).to_dict()
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}); use another checkpoint of the run") from None
+        return read_bert_config(path.parent).to_dict()
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from None
 
 
 def _read_pooler(
@@ -138,7 +138,8 @@ def _read_pooler(
         return {}, "trained"
     if not (start / "pooler.safetensors").is_file():
         return seeded_pooler(bert_config, seed), "untrained"
-    note = json.loads((start / "start.json").read_text(encoding="utf-8")) if (start / "start.json").is_file() else {}
+    file = start / "start.json"
+    note = read_object(file, "use another checkpoint of the run", CheckpointError) if file.is_file() else {}
     pooler = {f"pooler.{name}": t.float() for name, t in load_tensors(start / "pooler.safetensors").items()}
     return pooler, "start" if note.get("pooler_trained") else "untrained"
 
