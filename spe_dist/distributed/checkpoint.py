@@ -2,18 +2,20 @@
 
 A checkpoint is written into a hidden temporary folder on a file system that all ranks share, synced to disk, given
 SHA-256 checksums in state.json, and only then renamed; the pointer `latest` moves last. So a folder with its final name
-is whole, and if it was damaged later its checksums tell. Resume takes the newest valid one, not what `latest` says.
+is whole, and if it was damaged later its checksums tell: state.json has one of its own, and lists every file beside it.
+Resume takes the newest valid one, not what `latest` says.
 
 `spe_dist.utils.run_files` names what lies in one.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ from spe_dist.utils.files import file_sha256, flush, write_atomically
 from spe_dist.utils.run_files import CHECKPOINTS_FOLDER, POINTER_FILE, STATE_FILE
 
 FULL_BYTES = 64 << 20  # less free space than this counts as a full disk: torch and safetensors hide the error code
+STATE_CHECKSUM = "sha256"  # in state.json, of all else in it
+_OLD_NAME = re.compile(r"engine/.*\.pt")  # DeepSpeed's own files, in the checkpoints of earlier versions
 _NAME = re.compile(r"step_(\d{8,})")
 
 
@@ -84,6 +88,9 @@ class Checkpoints:
             expected = self.context.run_on_main(lambda: read_state(path)["checksums"])
         except CheckpointError as error:
             return str(error)
+        unlisted = self.context.run_on_main(lambda: sorted({*_files(path)} - {STATE_FILE, *expected}))
+        if unlisted:
+            return f"{unlisted[0]} is not among the files that {STATE_FILE} lists"
         mine = [name for i, name in enumerate(sorted(expected)) if i % self.context.ranks == self.context.rank]
         problems = self.context.all_gather_object(_first_damage(path, mine, expected))
         return next((problem for problem in problems if problem), None)
@@ -121,9 +128,7 @@ class Checkpoints:
 
     def _checksums(self, folder: Path) -> dict[str, str]:
         """SHA-256 of every file by relative name; each rank syncs and hashes its share."""
-        names = self.context.run_on_main(
-            lambda: sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
-        )
+        names = self.context.run_on_main(lambda: sorted(_files(folder)))
         mine = {}
         for name in names[self.context.rank :: self.context.ranks]:
             flush(folder / name)
@@ -131,7 +136,7 @@ class Checkpoints:
         return {name: value for part in self.context.all_gather_object(mine) for name, value in part.items()}
 
     def _publish(self, temporary: Path, final: Path, state: dict[str, Any]) -> None:
-        write_atomically(temporary / STATE_FILE, json.dumps(state, indent=1, sort_keys=True))
+        write_state(temporary, state)
         for folder in sorted({file.parent for file in temporary.rglob("*")}):
             flush(folder)
         self._check_fence()
@@ -167,15 +172,33 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return [path for _, path in sorted(found, reverse=True)]
 
 
+def write_state(path: Path, state: dict[str, Any]) -> None:
+    """Write state.json with a checksum of all that stands in it."""
+    whole = {**state, STATE_CHECKSUM: _state_sha256(state)}
+    write_atomically(path / STATE_FILE, json.dumps(whole, indent=1, sort_keys=True))
+
+
 def read_state(path: Path) -> dict[str, Any]:
-    """state.json of a checkpoint. Raises CheckpointError where it is missing or damaged."""
+    """state.json of a checkpoint. Raises CheckpointError where it is missing, damaged or of an earlier version."""
     try:
         state = json.loads((path / STATE_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} is not a finished checkpoint ({type(error).__name__}: {error})") from None
     if not isinstance(state, dict) or not isinstance(state.get("checksums"), dict):
         raise CheckpointError(f"{path / STATE_FILE} holds no checksums: not written by this program")
+    if STATE_CHECKSUM not in state and any(_OLD_NAME.fullmatch(name) for name in state["checksums"]):
+        raise CheckpointError(
+            f"{path} was written by an earlier version, in DeepSpeed's own files, which are not read any more; resume "
+            "or export it with the version that wrote it, or start a new run in another --output"
+        )
+    sha256 = state.pop(STATE_CHECKSUM, None)
+    if sha256 != _state_sha256(state):
+        raise CheckpointError(f"{path / STATE_FILE} does not match its own checksum: it was changed or damaged")
     return state
+
+
+def _state_sha256(state: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode("utf-8")).hexdigest()
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -205,3 +228,10 @@ def _first_damage(path: Path, names: Iterable[str], expected: dict[str, str]) ->
         if file_sha256(path / name) != expected[name]:
             return f"{name} does not match its checksum"
     return None
+
+
+def _files(folder: Path) -> Iterator[str]:
+    """Relative names of all files, but for those that a network file system keeps of deleted ones (`.nfs...`)."""
+    for file in folder.rglob("*"):
+        if file.is_file() and not file.name.startswith(".nfs"):
+            yield str(file.relative_to(folder))

@@ -12,7 +12,6 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,10 +19,10 @@ from torch import Tensor, nn
 
 from spe_dist.distributed.context import RankContext
 from spe_dist.distributed.deepspeed_config import DTYPES, Precision, fit_to_model
+from spe_dist.distributed.fragments.engine import EngineFragments
 from spe_dist.distributed.fused_checks import fuse_checks
 from spe_dist.distributed.local_gradients import LocalGradients
-from spe_dist.errors import CheckpointError
-from spe_dist.utils.run_files import ENGINE_FOLDER
+from spe_dist.moco.fragments import Fragment, FragmentSource
 
 
 def import_deepspeed(device_type: str) -> Any:
@@ -73,6 +72,7 @@ class TrainingEngine:
             self._engine.enable_backward_allreduce = False  # it would copy all gradients there and back for one rank
         self.note = fuse_checks(self._engine.optimizer)  # for the user, or None
         self._keep_smallest_loss_scale()
+        self._state = EngineFragments(self._engine.optimizer, self.module, self.zero_stage, context)
 
     def __call__(self, *inputs: Any) -> Any:
         """The model's forward, with the engine's hooks (ZeRO-3 gathers weights in them)."""
@@ -159,27 +159,23 @@ class TrainingEngine:
                 masters[name] = _on_cpu(full).reshape(_full_shape(parameter))
         return masters
 
-    def state_pieces(self) -> list[tuple[str, Tensor]]:
-        """What this rank holds of weights and Adam's moments, by name."""
-        named = [(f"weights/{name}", getattr(p, "ds_tensor", p)) for name, p in self.module.named_parameters()]
-        inner = getattr(self._engine.optimizer, "optimizer", self._engine.optimizer)
-        moments = (state for state in inner.state.values())
-        return named + [(name, t) for state in moments for name, t in state.items() if isinstance(t, Tensor)]
+    def fragments(self) -> list[Fragment]:
+        """What this rank's checkpoint keeps of the engine: its part of masters and moments, by parameter name."""
+        return self._state.fragments()
 
-    def save(self, folder: Path) -> None:
-        """DeepSpeed's own state of every rank, into folder/engine. Collective."""
-        self._engine.save_checkpoint(str(folder), tag=ENGINE_FOLDER, save_latest=False)
+    def values(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the engine beside that: Adam's steps, float16's loss scale."""
+        return self._state.values()
 
-    def load(self, folder: Path) -> None:
-        """Restore what `save` wrote at the same number of ranks and the same stage. Collective."""
-        optimizer = self._engine.optimizer
-        max_norm = getattr(optimizer, "clip_grad", None)
-        path, _ = self._engine.load_checkpoint(str(folder), tag=ENGINE_FOLDER)
-        if path is None:
-            raise CheckpointError(f"{folder} holds no DeepSpeed state; resume from another checkpoint")
-        if max_norm is not None:
-            optimizer.clip_grad = max_norm  # DeepSpeed would go on with the checkpoint's, whatever is set now
-        self._keep_smallest_loss_scale()
+    def load(self, source: FragmentSource) -> None:
+        """Continue from a checkpoint of any number of ranks, stage and precision; a collective.
+
+        Settings of the optimizer and of clipping stay this run's.
+
+        Raises:
+            CheckpointError: the checkpoint is of another model.
+        """
+        self._state.load(source)
 
     def _keep_smallest_loss_scale(self) -> None:
         """Skip on at the smallest loss scale: DeepSpeed would raise there, before `max_skipped_steps` can say why."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 from spe_dist.distributed.deepspeed_config import Precision, has_float32_weights
-from spe_dist.errors import CheckpointError
 
 # Of a section "zero_optimization": what says how ranks share, or how gradients are bucketed for that.
 ONLY_FOR_SHARING = {
@@ -27,7 +26,7 @@ ONLY_FOR_SHARING = {
 
 
 def choose_stage(
-    ds_config: dict[str, Any], precision: Precision, ranks: int, keep: bool = False, saved: int | None = None
+    ds_config: dict[str, Any], precision: Precision, ranks: int, keep: bool = False
 ) -> tuple[dict[str, Any], str | None]:
     """The complete DeepSpeed config with the stage that the run takes, and a line on it where that needs a reason.
 
@@ -36,31 +35,13 @@ def choose_stage(
         precision: of the run.
         ranks: of the run.
         keep: take the config's stage in any case (setting `keep_zero_stage`).
-        saved: the stage of the checkpoint that the run continues from; its files fit to no other.
-
-    Raises:
-        CheckpointError: the checkpoint has a stage that these settings do not lead to.
     """
     zero = ds_config["zero_optimization"]
     asked: int = zero["stage"]
-    needs = _what_needs_zero(zero)
-    alone = ranks == 1 and has_float32_weights(precision) and asked in (1, 2) and not keep
-    possible = {0, asked} if alone and not needs else {asked}
-    if saved is not None and saved not in possible:
-        remedy = f"--deepspeed zero{saved}" if saved else "a config of stage 1 or 2 and without keep_zero_stage"
-        raise CheckpointError(
-            f"the checkpoint was written at ZeRO stage {saved}, which these settings do not lead to "
-            f"(zero_optimization.stage={asked}); resume with {remedy}, or start a new run in another --output"
-        )
-    if alone and needs:
-        return ds_config, f"ZeRO: stage {asked} stays for {', '.join(needs)} of the DeepSpeed config"
-    if alone and saved == asked:
-        return (
-            ds_config,
-            f"ZeRO: stage {asked} as in the checkpoint; a new run would take stage 0, which is faster",
-        )
-    if not alone:
+    if not (ranks == 1 and has_float32_weights(precision) and asked in (1, 2) and not keep):
         return ds_config, None
+    if needs := _what_needs_zero(zero):
+        return ds_config, f"ZeRO: stage {asked} stays for {', '.join(needs)} of the DeepSpeed config"
     reason = (
         f"ZeRO: stage 0 in place of {asked}, as one rank with weights in float32 has nothing to share "
         f"(--keep_zero_stage true keeps {asked})"

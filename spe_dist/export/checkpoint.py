@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from spe_dist.config.loading import load_yaml, resolve
 from spe_dist.config.pretraining import Config
 from spe_dist.distributed.checkpoint import find_checkpoint, read_state
+from spe_dist.distributed.fragments.engine import WEIGHTS
+from spe_dist.distributed.fragments.index import INDEX_FILE
+from spe_dist.distributed.fragments.tensors import read_whole
 from spe_dist.errors import CheckpointError, ConfigError
 from spe_dist.export.card import BASE_MODEL
 from spe_dist.export.folder import load_tensors
-from spe_dist.export.parts import POOLER, SPE, Encoder, Parts, PoolerOrigin, exported_settings, seeded_pooler
+from spe_dist.export.parts import POOLER, SPE, Encoder, Parts, PoolerOrigin, exported_settings, on_cpu, seeded_pooler
+from spe_dist.moco.encoder import KEY_AVERAGE
 from spe_dist.model.loading import read_bert_config
 from spe_dist.utils.files import file_sha256, shared_name
 from spe_dist.utils.hub import hub_name
 from spe_dist.utils.reading.json_file import read_object
-from spe_dist.utils.run_files import CONFIG_FILE, MOCO_FILE, START_FOLDER, WEIGHTS_FILE
-from spe_dist.utils.wording import one_line
+from spe_dist.utils.run_files import CONFIG_FILE, START_FOLDER, TENSORS_FOLDER
 
 PUBLISHED = ("view_masks", "normalize", "temperature", "momentum", "learning_rate", "global_batch_sentences", "seed")
 
@@ -33,13 +34,13 @@ def read_checkpoint(source: str | Path, encoder: Encoder = "query") -> Parts:
     that is read is compared with its checksum. Raises CheckpointError.
     """
     folder, state = _find(Path(source))
-    _check_files(folder, state["checksums"], encoder)
+    _check_files(folder, state["checksums"])
     config = _read_config(folder / CONFIG_FILE)
     if encoder == "key" and not config.objectives.cspo:
         raise CheckpointError(
             f"{folder} was trained with cspo=false and has no momentum encoder; export it with --encoder query"
         )
-    weights = _read_average(folder / MOCO_FILE) if encoder == "key" else load_tensors(folder / WEIGHTS_FILE)
+    weights = _read_average(folder) if encoder == "key" else on_cpu(read_whole(folder, WEIGHTS))
     bert_config = _read_bert_config(folder / START_FOLDER / "config.json")
     pooler, origin = _read_pooler(folder / START_FOLDER, weights, bert_config, config.train.seed)
     return Parts(
@@ -88,12 +89,11 @@ def _foreign(path: Path) -> str:
     return ""
 
 
-def _check_files(folder: Path, checksums: dict[str, str], encoder: Encoder) -> None:
-    """Compare what will be read, and only that: the engine's own files can be many gigabytes."""
-    start = f"{START_FOLDER}/"
-    needed = {CONFIG_FILE, WEIGHTS_FILE, f"{start}config.json"} | {n for n in checksums if n.startswith(start)}
-    if encoder == "key" and MOCO_FILE in checksums:
-        needed.add(MOCO_FILE)
+def _check_files(folder: Path, checksums: dict[str, str]) -> None:
+    """Compare what will be read with its checksums."""
+    folders = (f"{START_FOLDER}/", f"{TENSORS_FOLDER}/")
+    needed = {CONFIG_FILE, f"{START_FOLDER}/config.json", f"{TENSORS_FOLDER}/{INDEX_FILE}"}
+    needed |= {name for name in checksums if name.startswith(folders)}
     for name in sorted(needed):
         if not (folder / name).is_file():
             raise CheckpointError(f"{folder} is damaged: {name} is missing; use another checkpoint of the run")
@@ -112,14 +112,10 @@ def _read_config(path: Path) -> Config:
         raise CheckpointError(f"the settings of the checkpoint cannot be read: {error}") from None
 
 
-def _read_average(path: Path) -> dict[str, Tensor]:
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        average = {name: tensor.float() for name, tensor in state["average"].items()}
-    except pickle.UnpicklingError:  # torch's own text advises to switch this protection off
-        raise CheckpointError(f"{path} holds no momentum encoder of tensors alone; use another checkpoint") from None
-    except (OSError, RuntimeError, EOFError, KeyError, AttributeError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} holds no readable momentum encoder ({one_line(error)}); use another") from None
+def _read_average(folder: Path) -> dict[str, Tensor]:
+    average = on_cpu(read_whole(folder, KEY_AVERAGE))
+    if not average:
+        raise CheckpointError(f"{folder} holds no momentum encoder; use another checkpoint")
     return {name if name.startswith(SPE) else f"{SPE}{name}": tensor for name, tensor in average.items()}
 
 

@@ -25,7 +25,7 @@ from spe_dist.training.footprint import (
     memory_line,
     rank_memory,
 )
-from spe_dist.training.resume import engine_state, settle_stage
+from spe_dist.training.resume import settle_stage
 from spe_dist.utils.memory import resident_bytes
 from spe_dist.utils.run_files import CHECKPOINTS_FOLDER
 from spe_dist.utils.wording import how_many
@@ -45,7 +45,7 @@ def describe_finetuning(
     start = open_start(config)
     data = prepare_training(config, corpora, start.tokenizer, check_windows(config, start))
     check_ranks(data, plan.ranks)
-    asked = resume.run_state(config, corpora, data, engine_state(precision, plan.ranks))
+    asked = resume.run_state(config, corpora, data)
     checkpoints = Checkpoints(Path(config.train.output) / CHECKPOINTS_FOLDER, config.train.keep_checkpoints, context)
     point, _ = resume.choose_start(config, context, checkpoints, asked)
     ds_config, point = settle_stage(config.train, ds_config, precision, plan.ranks, point)
@@ -57,8 +57,8 @@ def describe_finetuning(
     if not has_float32_weights(precision) or stage == 3:
         memory["copy for evaluation"] = 4 * parameters
     saved = _activations(data, plan, model) * width // 4
-    memory = rank_memory(memory, saved, 4 * parameters, device_type, process)
-    engine = (MASTER_BYTES + ADAM_BYTES + (width if stage else 0)) * parameters
+    memory = rank_memory(memory, saved, device_type, process)
+    engine = (MASTER_BYTES + ADAM_BYTES) * parameters
     evaluated = "".join(f", {corpus.n_sentences:,} {name}" for name, corpus in corpora.evaluated().items())
     labels = corpora.labels
     at = f"step {point.position.step:,}" if point.checkpoint else "step 0"

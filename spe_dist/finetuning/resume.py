@@ -6,6 +6,7 @@ Checkpoints are removed when the run is finished.
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,12 +17,14 @@ from spe_dist.config.loading import to_yaml
 from spe_dist.distributed.checkpoint import Checkpoints
 from spe_dist.distributed.context import RankContext
 from spe_dist.distributed.engine import TrainingEngine
+from spe_dist.distributed.fragments.tensors import Captured, CheckpointTensors
 from spe_dist.errors import CheckpointError
 from spe_dist.finetuning.data import Corpora, TrainingData, sentences_sha256
 from spe_dist.finetuning.loop import Best
 from spe_dist.training import resume
+from spe_dist.training.journal import WriteCheckpoint
 from spe_dist.training.resume import ResumePoint, changed_settings, check_same_run
-from spe_dist.utils.files import atomic_folder
+from spe_dist.utils.files import WRITING_SUFFIX, atomic_folder
 from spe_dist.utils.run_files import BEST_FOLDER, CONFIG_FILE
 
 REMEDIES = {
@@ -31,13 +34,10 @@ REMEDIES = {
 }
 
 
-def run_state(
-    config: FinetuneConfig, corpora: Corpora, data: TrainingData, engine_state: Mapping[str, Any]
-) -> dict[str, Any]:
+def run_state(config: FinetuneConfig, corpora: Corpora, data: TrainingData) -> dict[str, Any]:
     """What a checkpoint and the run that resumes it must have in common, by the names that a user knows."""
     model = {name: value for name, value in vars(config.model).items() if name != "dropout"}
     return {
-        **engine_state,
         "seed": config.train.seed,
         **{name: list(value) if isinstance(value, tuple) else value for name, value in model.items()},
         "max_pieces": config.data.max_pieces,
@@ -47,11 +47,6 @@ def run_state(
         "dev sentences": sentences_sha256(corpora.dev.sentences) if corpora.dev is not None else None,
         "total_steps": data.total_steps,
     }
-
-
-def machine_independent(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Of `run_state`, what makes another result; the rest only matters for a checkpoint."""
-    return {name: value for name, value in state.items() if name not in ("ranks", "zero_stage", "precision")}
 
 
 def choose_start(
@@ -73,25 +68,31 @@ def choose_start(
     return start.with_changes(changed), Best(**start.state["best"])
 
 
-def checkpoint_writer(
+def checkpoint_capture(
     config: FinetuneConfig, context: RankContext, engine: TrainingEngine, model_folder: Path
-) -> Callable[[Path], None]:
-    """The function that fills a checkpoint folder; all ranks call it together."""
+) -> Callable[[], WriteCheckpoint]:
+    """What takes hold of the state for a checkpoint, and gives the function that fills its folder."""
 
-    def write(folder: Path) -> None:
-        engine.save(folder)
-        if context.is_main:
-            (folder / CONFIG_FILE).write_text(to_yaml(config), encoding="utf-8")
-            if model_folder.is_dir():
-                shutil.copytree(model_folder, folder / BEST_FOLDER, copy_function=_link)
+    def capture() -> WriteCheckpoint:
+        captured = Captured([engine])
+        best = _hold(model_folder) if context.is_main and model_folder.is_dir() else None
 
-    return write
+        def write(folder: Path, group: Any) -> None:
+            captured.write(folder, group)
+            if context.is_main:
+                (folder / CONFIG_FILE).write_text(to_yaml(config), encoding="utf-8")
+            if best is not None:
+                best.rename(folder / BEST_FOLDER)
+
+        return write
+
+    return capture
 
 
 def restore(start: ResumePoint, engine: TrainingEngine) -> None:
     """Bring the engine to the state of a checkpoint, where there is one. A collective."""
     if start.checkpoint is not None:
-        engine.load(start.checkpoint)
+        engine.load(CheckpointTensors(start.checkpoint, engine.context.control))
 
 
 def restore_model(checkpoint: Path, model_folder: Path) -> None:
@@ -106,6 +107,13 @@ def restore_model(checkpoint: Path, model_folder: Path) -> None:
 def remove_checkpoints(checkpoints: Checkpoints) -> None:
     """What only a resume needs goes when the run is finished. For rank 0."""
     shutil.rmtree(checkpoints.folder, ignore_errors=True)
+
+
+def _hold(model_folder: Path) -> Path:
+    """The model as it is now beside its folder, which a later epoch may replace."""
+    held = model_folder.with_name(f".{model_folder.name}.{secrets.token_hex(4)}{WRITING_SUFFIX}")
+    shutil.copytree(model_folder, held, copy_function=_link)
+    return held
 
 
 def _link(source: str, target: str) -> None:

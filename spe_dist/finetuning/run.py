@@ -16,6 +16,7 @@ from spe_dist.config.loading import describe_differences
 from spe_dist.distributed.context import RankContext
 from spe_dist.distributed.deepspeed_config import BatchPlan, Precision, product_dtype
 from spe_dist.distributed.engine import TrainingEngine
+from spe_dist.distributed.fragments.tensors import held_tensors
 from spe_dist.errors import ConfigError
 from spe_dist.export.folder import EXTRACTOR
 from spe_dist.export.push import check_push, push
@@ -53,7 +54,7 @@ from spe_dist.utils.wording import counted, how_many
 
 
 def run_finetuning(
-    config: FinetuneConfig, ds_config: dict[str, Any], plan: BatchPlan, precision: Precision, context: RankContext
+    config: FinetuneConfig, given_ds_config: dict[str, Any], plan: BatchPlan, precision: Precision, context: RankContext
 ) -> bool:
     """Train, keep the best model, score it: True; False where the run was asked to stop. A collective.
 
@@ -70,22 +71,21 @@ def run_finetuning(
     max_pieces = check_windows(config, start)
     data = prepare_training(config, corpora, start.tokenizer, max_pieces)
     check_ranks(data, context.ranks)
-    run_state = resume.run_state(config, corpora, data, engine_state(precision, context.ranks))
-    if _is_finished(config, context, run_state):
+    asked = resume.run_state(config, corpora, data)
+    if _is_finished(config, context, asked):
         run.stop.close()
         for line in publish(config, context):
             print(line, flush=True)
         return True
-    asked = dict(run_state)
 
-    def choose() -> tuple[ResumePoint, LeftOut, Best]:
+    def choose() -> tuple[dict[str, Any], ResumePoint, LeftOut, Best]:
         point, best = resume.choose_start(config, context, run.checkpoints, asked)
-        return *choose_left_out(config.train, point, context, range(corpora.train.n_sentences)), best
+        chosen, point = settle_stage(config.train, given_ds_config, precision, context.ranks, point)
+        return chosen, *choose_left_out(config.train, point, context, range(corpora.train.n_sentences)), best
 
-    point, left_out, best = choose()
+    ds_config, point, left_out, best = choose()
     data = data.without(left_out.sentences)
-    ds_config, point = settle_stage(config.train, ds_config, precision, context.ranks, point)
-    run_state["zero_stage"] = ds_config["zero_optimization"]["stage"]
+    run_state = {**asked, **engine_state(precision, context.ranks, ds_config["zero_optimization"]["stage"])}
     model_folder = run.output / MODEL_FOLDER
     context.run_on_main(lambda: check_free_name(model_folder, True, EXTRACTOR))
 
@@ -94,7 +94,7 @@ def run_finetuning(
     engine, rates = build_engine(config, model, ds_config, precision, context)
     resume.restore(point, engine)
     if not run.claim(point):
-        point, left_out, best = choose()
+        _, point, left_out, best = choose()
         data = data.without(left_out.sentences)
         resume.restore(point, engine)
     if point.checkpoint is not None:
@@ -145,13 +145,12 @@ def run_finetuning(
     return finished
 
 
-def _is_finished(config: FinetuneConfig, context: RankContext, run_state: Mapping[str, Any]) -> bool:
+def _is_finished(config: FinetuneConfig, context: RankContext, asked: Mapping[str, Any]) -> bool:
     """Whether a run that is to be resumed has nothing left to do; says so. Raises CheckpointError for another run."""
     output = Path(config.train.output)
     finished = context.run_on_main(lambda: finished_scores(output)) if config.train.resume == "auto" else None
     if finished is None:
         return False
-    asked = resume.machine_independent(run_state)
     check_same_run(finished.get("run", asked), asked, output, resume.REMEDIES)
     if context.is_main:
         print(describe_finished(output, finished), flush=True)
@@ -194,8 +193,8 @@ def _journal(
         total_steps=data.total_steps,
         log=log,
         terms=WEIGHTS,
-        write_checkpoint=resume.checkpoint_writer(data.config, run.context, engine, run.output / MODEL_FOLDER),
-        state_pieces=engine.state_pieces,
+        capture=resume.checkpoint_capture(data.config, run.context, engine, run.output / MODEL_FOLDER),
+        state_pieces=lambda: held_tensors([engine]),
         left_out=left_out,
         run_state=run_state,
         rates="learning_rate and head_learning_rate",

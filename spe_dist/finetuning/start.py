@@ -34,7 +34,7 @@ from spe_dist.extraction.joint.folder import is_extractor, network_settings
 from spe_dist.model.loading import load_encoder, read_bert_config
 from spe_dist.model.spe import SpeModel, build_spe_model
 from spe_dist.utils.hub import hub_name, model_folder
-from spe_dist.utils.run_files import CHECKPOINTS_FOLDER, CONFIG_FILE, MODEL_FOLDER, STATE_FILE, WEIGHTS_FILE
+from spe_dist.utils.run_files import CHECKPOINTS_FOLDER, CONFIG_FILE, MODEL_FOLDER, START_FOLDER, STATE_FILE
 
 SPAN_ENCODER = "span encoder"
 MODULES = {"encoder": "sentence encoder", "span_encoder": SPAN_ENCODER, "pair_encoder": "span pair encoder"}
@@ -123,7 +123,7 @@ def _read_parts(model: ModelConfig) -> Parts | None:
     found = [*list_checkpoints(path), *list_checkpoints(path / CHECKPOINTS_FOLDER)]
     if (path / STATE_FILE).is_file() or found:
         step_folders = [path, *found]
-        if not any((folder / WEIGHTS_FILE).is_file() for folder in step_folders):
+        if not any((folder / START_FOLDER).is_dir() for folder in step_folders):
             raise CheckpointError(
                 f"start={path} holds checkpoints of a fine-tuning that is not finished; resume it, or start from its "
                 "folder `model` once there is one"

@@ -64,11 +64,6 @@ class KeyAverage:
             self._step(self.average_P[here], self.compensation_P[here], source_N, 1.0 - self.momentum)
             offset = here.stop
 
-    def restore(self, average_P: Tensor, compensation_P: Tensor) -> None:
-        """Take over saved numbers exactly."""
-        self.average_P.copy_(average_P)
-        self.compensation_P.copy_(compensation_P)
-
 
 def compensated_step(average_N: Tensor, compensation_N: Tensor, source_N: Tensor, rate: float) -> None:
     """average + compensation += rate * (source - average - compensation), in place."""

@@ -18,8 +18,12 @@ from torch import Tensor, nn
 
 from spe_dist.errors import CheckpointError
 from spe_dist.moco.average import KeyAverage
-from spe_dist.moco.layout import FlatLayout, Interval, ParameterSlice, WeightSource, join
+from spe_dist.moco.fragments import Fragment, FragmentSource
+from spe_dist.moco.layout import FlatLayout, Interval, WeightSource, join
 from spe_dist.moco.sharded_keys import ShardedKeys
+
+KEY_AVERAGE = "key_average"  # sections of a checkpoint
+SECTIONS = (KEY_AVERAGE, "key_compensation")
 
 
 class Gathering(Protocol):
@@ -79,7 +83,7 @@ class MomentumKeyEncoder:
         """`module`: a copy of the query's module, its parameters whole on this rank, in the type it computes in.
 
         `query`: the module that the source reads from; only its buffers are taken, each time the weights are. Start
-        with `start()` or `load_state_dict()`; building is a collective. `compiled`: as `KeyAverage` takes it.
+        with `start()` or `load()`; building is a collective. `compiled`: as `KeyAverage` takes it.
 
         `parts`: of `module`, in the order of their use, where its weights are to be sharded over the ranks: those of
         one part are gathered whenever it is called (`ShardedKeys`). The parameters are on `meta` then.
@@ -103,8 +107,10 @@ class MomentumKeyEncoder:
         self._sizes = [sum(interval.length for interval in intervals) for intervals in intervals_by_rank]
         joined_intervals = [interval for intervals in intervals_by_rank for interval in intervals]
         self._slices_F = list(self.layout.slices(joined_intervals))
-        held = joined_intervals if self.replicated else list(source.intervals)
-        self._slices_P = list(self.layout.slices(held))
+        self._holds_all = self.replicated and collectives.ranks > 1
+        self._own_slices = list(self.layout.slices(source.intervals))
+        start = sum(self._sizes[: collectives.rank]) if self._holds_all else 0
+        self._own_P = slice(start, start + self._sizes[collectives.rank])
         self._lengths_F = [s.length for s in self._slices_F]
         self.sharded = parts is not None
         if parts is not None:
@@ -117,7 +123,7 @@ class MomentumKeyEncoder:
         ]
 
     def _average_P(self) -> Tensor:
-        assert self.average is not None, "start() or load_state_dict() comes first"
+        assert self.average is not None, "start() or load() comes first"
         return self.average.average_P
 
     @property
@@ -137,7 +143,7 @@ class MomentumKeyEncoder:
 
         The new weights are sent on their way; the next use of `module` waits for them.
         """
-        assert self.average is not None, "start() or load_state_dict() comes first"
+        assert self.average is not None, "start() or load() comes first"
         self.finish()
         self.average.update(self._read())
         self._publish()
@@ -152,26 +158,36 @@ class MomentumKeyEncoder:
     def _write(self, weights_F: Tensor) -> None:
         torch._foreach_copy_(self._targets_F, list(weights_F.split(self._lengths_F)))
 
-    def state_dict(self) -> dict[str, dict[str, Tensor]] | None:
-        """{"average": {name: float32}, "compensation": same} on the CPU of rank 0, None elsewhere; a collective.
+    def fragments(self) -> list[Fragment]:
+        """Average and compensation of the parameters' parts that this rank reads, whatever it holds beside them."""
+        assert self.average is not None, "start() or load() comes first"
+        return [
+            Fragment(
+                f"{section}/{s.name}",
+                self.layout.slots[s.name].shape,
+                s.start,
+                held_P[self._own_P].narrow(0, s.joined_offset, s.length),
+            )
+            for section, held_P in zip(SECTIONS, (self.average.average_P, self.average.compensation_P), strict=True)
+            for s in self._own_slices
+        ]
 
-        It holds whole parameters by name, so that it loads at any number of ranks and under any cut.
+    def load(self, source: FragmentSource) -> None:
+        """Continue exactly where the saved average stood, at any number of ranks and layout; a collective.
+
+        Raises:
+            CheckpointError: the checkpoint's key encoder has other parameters.
         """
-        assert self.average is not None, "start() or load_state_dict() comes first"
+        for section in SECTIONS:
+            self._check_names(section, source)
         self.finish()
-        parts = {"average": self.average.average_P, "compensation": self.average.compensation_P}
-        state = {key: self._by_name(self._gather_held(part_P)) for key, part_P in parts.items()}
-        return state if self.collectives.rank == 0 else None
-
-    def load_state_dict(self, state: dict[str, dict[str, Tensor]]) -> None:
-        """Continue exactly where `state_dict()` stood; every rank is given the same state."""
-        for key in ("average", "compensation"):
-            self._check_names(state[key])
-        self.finish()
-        average_P, compensation_P = (self._held_part(state[key]) for key in ("average", "compensation"))
         if self.average is None:
-            self.average = KeyAverage(average_P, self.momentum, self.compiled)
-        self.average.restore(average_P, compensation_P)
+            numel = sum(self._sizes) if self._holds_all else self._sizes[self.collectives.rank]
+            self.average = KeyAverage(torch.zeros(numel, device=self._home()), self.momentum, self.compiled)
+        source.read(self.fragments())
+        if self._holds_all:
+            for held_P in (self.average.average_P, self.average.compensation_P):
+                held_P.copy_(self.collectives.all_gather_uneven(held_P[self._own_P], self._sizes))
         self._publish()
 
     def named_tensors(self) -> dict[str, Tensor]:
@@ -180,12 +196,11 @@ class MomentumKeyEncoder:
 
     def _home(self) -> torch.device:
         pieces = self.source.pieces()
-        replicated_over_ranks = self.replicated and self.collectives.ranks > 1
-        return self._device if replicated_over_ranks or not pieces else pieces[0].device
+        return self._device if self._holds_all or not pieces else pieces[0].device
 
     def _read(self) -> list[Tensor]:
         pieces = self.source.pieces()
-        if not self.replicated or self.collectives.ranks == 1:
+        if not self._holds_all:
             return pieces
         return [self.collectives.all_gather_uneven(join(pieces, self._device), self._sizes)]
 
@@ -207,30 +222,11 @@ class MomentumKeyEncoder:
             if self._gathering.done:
                 self.finish()
 
-    def _gather_held(self, part_P: Tensor) -> Tensor:
-        part_P = part_P.to(self._device)
-        return part_P if self.replicated else self.collectives.all_gather_uneven(part_P, self._sizes)
-
-    def _by_name(self, whole_F: Tensor) -> dict[str, Tensor]:
-        if self.collectives.rank != 0:
-            return {}
-        whole_F = whole_F.cpu()
-        named = {name: torch.empty(slot.shape) for name, slot in self.layout.slots.items()}
-        for s in self._slices_F:
-            named[s.name].view(-1)[s.start : s.start + s.length] = whole_F[s.joined_offset : s.joined_offset + s.length]
-        return named
-
-    def _held_part(self, named: dict[str, Tensor]) -> Tensor:
-        def part(s: ParameterSlice) -> Tensor:
-            return named[s.name].reshape(-1).narrow(0, s.start, s.length)
-
-        return join([part(s) for s in self._slices_P]).to(self._home())
-
-    def _check_names(self, named: dict[str, Tensor]) -> None:
-        saved = {name: tuple(tensor.shape) for name, tensor in named.items()}
+    def _check_names(self, section: str, source: FragmentSource) -> None:
         expected = {name: slot.shape for name, slot in self.layout.slots.items()}
-        if saved != expected:
-            wrong = sorted(n for n in saved.keys() | expected.keys() if saved.get(n) != expected.get(n))
+        found = {name: source.describe(f"{section}/{name}") for name in {*expected, *source.names(section)}}
+        wrong = sorted(n for n, saved in found.items() if saved is None or saved[0] != expected.get(n))
+        if wrong:
             raise CheckpointError(
                 f"the saved key encoder does not fit this model: {', '.join(wrong[:5])} "
                 f"({len(wrong)} parameters differ); resume with the model settings of the checkpoint's config.yaml"

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spe_dist.errors import CheckpointError, DivergenceError
+from spe_dist.errors import DivergenceError
 from spe_dist.moco.checksums import check_equal
 from spe_dist.moco.encoder import Collectives, MomentumKeyEncoder
+from spe_dist.moco.fragments import Fragment, FragmentSource
 from spe_dist.moco.queue import KeyQueue
 from spe_dist.moco.sharded_queue import ShardedKeyQueue
 
@@ -55,13 +56,6 @@ class MomentumContrast:
         self.pair_queue.enqueue(both[:, :size], ids)
         self.context_queue.enqueue(both[:, size:], ids)
 
-    def state_pieces(self) -> list[tuple[str, Tensor]]:
-        """What this rank holds of the average and the queues, by name."""
-        average = self.key_encoder.average
-        assert average is not None
-        held = [("average", average.average_P), ("compensation", average.compensation_P)]
-        return [*held, ("pair_queue", self.pair_queue.held_keys), ("context_queue", self.context_queue.held_keys)]
-
     def check_equal(self) -> None:
         """Raise DivergenceError unless key encoder and queues are bit-equal on all ranks; a collective.
 
@@ -85,29 +79,24 @@ class MomentumContrast:
     def _labelled(self) -> list[tuple[str, AnyQueue]]:
         return [("pair queue", self.pair_queue), ("context queue", self.context_queue)]
 
-    def state_dict(self) -> dict[str, Any] | None:
-        """What rank 0 saves as moco.pt (average and compensation by parameter name, both queues); None elsewhere."""
-        averages = self.key_encoder.state_dict()
-        queues = {"pair_queue": self.pair_queue, "context_queue": self.context_queue}
-        states = {
-            name: queue.gathered_state(self.collectives)
-            if isinstance(queue, ShardedKeyQueue)
-            else {k: v.cpu() for k, v in queue.state_dict().items()}
-            for name, queue in queues.items()
-        }
-        return None if averages is None else averages | states
+    def fragments(self) -> list[Fragment]:
+        """What this rank's checkpoint keeps: its part of average and compensation, and of both queues."""
+        queued = [f for name, queue in self._queues() for f in queue.fragments(name, self.collectives)]
+        return self.key_encoder.fragments() + queued
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue exactly from a saved state, at any number of ranks; every rank loads the same file."""
-        for name, queue in (("pair_queue", self.pair_queue), ("context_queue", self.context_queue)):
-            saved, shape = state[name]["keys_KC"], (queue.queue_keys, queue.key_size)
-            if saved.shape != shape or saved.dtype != queue.dtype:
-                raise CheckpointError(
-                    f"the saved {name} holds {list(saved.shape)} {saved.dtype}, this run's {list(shape)} "
-                    f"{queue.dtype}; resume with the checkpoint's queue_keys, queue_dtype and contrastive_size"
-                )
-            if isinstance(queue, ShardedKeyQueue):
-                queue.take_part_of(state[name])
-            else:
-                queue.load_state_dict(state[name])
-        self.key_encoder.load_state_dict({key: state[key] for key in ("average", "compensation")})
+    def values(self) -> dict[str, Any]:
+        """Nothing: all of the state is in tensors."""
+        return {}
+
+    def load(self, source: FragmentSource) -> None:
+        """Continue exactly from a checkpoint of any number of ranks and layout of average and queues; a collective.
+
+        Raises:
+            CheckpointError: it is of another network or has queues of another size.
+        """
+        for name, queue in self._queues():
+            queue.load(name, source, self.collectives)
+        self.key_encoder.load(source)
+
+    def _queues(self) -> tuple[tuple[str, AnyQueue], ...]:
+        return ("pair_queue", self.pair_queue), ("context_queue", self.context_queue)

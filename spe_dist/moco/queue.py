@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from spe_dist.errors import ConfigError
+from spe_dist.errors import CheckpointError, ConfigError
+from spe_dist.moco.fragments import Fragment, FragmentSource, Gathers, read_replicated, share_of
 
 NO_SENTENCE = -1  # sentence id of a slot that no key has filled yet
 
@@ -78,3 +79,29 @@ class KeyQueue(nn.Module):
         self.ids_K.index_copy_(0, slots, ids_B[dropped:].to(self.ids_K))
         self.cursor.add_(batch).remainder_(capacity)
         self.fill.add_(batch).clamp_(max=capacity)
+
+    def fragments(self, name: str, collectives: Gathers) -> list[Fragment]:
+        """This rank's even share of each buffer, in the section `name`, as all ranks hold the same queue."""
+        rank, ranks = collectives.rank, collectives.ranks
+        return [share_of(f"{name}/{part}", buffer, rank, ranks) for part, buffer in self.named_buffers()]
+
+    def load(self, name: str, source: FragmentSource, collectives: Gathers) -> None:
+        """Continue from the section `name` of a checkpoint; a collective.
+
+        Raises:
+            CheckpointError: the saved queue has another size or type.
+        """
+        check_saved_queue(name, source, (self.queue_keys, self.key_size), self.dtype)
+        read_replicated(source, {f"{name}/{part}": buffer for part, buffer in self.named_buffers()}, collectives)
+
+
+def check_saved_queue(name: str, source: FragmentSource, shape: tuple[int, int], dtype: torch.dtype) -> None:
+    """Compare the queue that a checkpoint has in the section `name` with this run's. Raises CheckpointError."""
+    saved = source.describe(f"{name}/keys_KC")
+    if saved is None:
+        raise CheckpointError(f"the checkpoint holds no {name}; resume with its cspo, or use another checkpoint")
+    if saved != (shape, dtype):
+        raise CheckpointError(
+            f"the saved {name} holds {list(saved[0])} {saved[1]}, this run's {list(shape)} {dtype}; resume with the "
+            "checkpoint's queue_keys, queue_dtype and contrastive_size"
+        )

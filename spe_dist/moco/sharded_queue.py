@@ -10,7 +10,7 @@ Legend of the shape suffixes:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from spe_dist.errors import ConfigError
 from spe_dist.moco.checksums import checksum, row_checksums
-from spe_dist.moco.encoder import Collectives
-from spe_dist.moco.queue import NO_SENTENCE
+from spe_dist.moco.fragments import Fragment, FragmentSource, Gathers, read_replicated
+from spe_dist.moco.queue import NO_SENTENCE, check_saved_queue
 
 BLOCKS_A_RANK = 64
 ROWS_AT_ONCE = 4_096  # that a checksum of all rows takes; bounds what it needs beside the keys
@@ -155,31 +155,34 @@ class ShardedKeyQueue(nn.Module):
         self.written.add_(self._checksum(rows_N))
         self.cursor, self.fill = (self.cursor + batch) % capacity, min(self.fill + batch, capacity)
 
-    def gathered_state(self, collectives: Collectives) -> dict[str, Tensor]:
-        """The state_dict of a `KeyQueue` with all keys, on the CPU; a collective."""
-        layouts = [QueueLayout(self.queue_keys, rank, self.layout.ranks) for rank in range(self.layout.ranks)]
-        width = self.keys_LC.shape[1]
-        keys = collectives.all_gather_uneven(self.keys_LC.view(-1), [layout.rows * width for layout in layouts]).cpu()
-        ids = collectives.all_gather_uneven(self.ids_L, [layout.rows for layout in layouts]).cpu()
-        keys_KC, ids_K = keys.new_empty(self.queue_keys, width), ids.new_empty(self.queue_keys)
-        sizes = [layout.rows for layout in layouts]
-        for layout, keys_LC, ids_L in zip(layouts, keys.view(-1, width).split(sizes), ids.split(sizes), strict=True):
-            for run in layout.runs():
-                keys_KC[run.slots], ids_K[run.slots] = keys_LC[run.rows], ids_L[run.rows]
-        return {
-            "keys_KC": keys_KC,
-            "ids_K": ids_K,
-            "cursor": torch.tensor(self.cursor),
-            "fill": torch.tensor(self.fill),
-        }
+    def fragments(self, name: str, collectives: Gathers) -> list[Fragment]:
+        """This rank's part of the ring in the section `name`, as that of a `KeyQueue`; rank 0 writes the cursor."""
+        numbers = {"cursor": self.cursor, "fill": self.fill} if self.layout.rank == 0 else {}
+        return self._parts(name) + [
+            Fragment(f"{name}/{number}", (), 0, torch.tensor([value])) for number, value in numbers.items()
+        ]
+
+    def _parts(self, name: str) -> list[Fragment]:
+        whole, width = (self.queue_keys, self.key_size), self.key_size
+        found = []
+        for run in self.layout.runs():
+            keys_LC, ids_L = self.keys_LC[run.rows], self.ids_L[run.rows]
+            found.append(Fragment(f"{name}/keys_KC", whole, run.slot * width, keys_LC.view(-1)))
+            found.append(Fragment(f"{name}/ids_K", whole[:1], run.slot, ids_L))
+        return found
 
     @torch.no_grad()
-    def take_part_of(self, state: Mapping[str, Tensor]) -> None:
-        """This rank's part of the state_dict of a `KeyQueue`."""
-        for run in self.layout.runs():
-            self.keys_LC[run.rows].copy_(state["keys_KC"][run.slots])
-            self.ids_L[run.rows].copy_(state["ids_K"][run.slots])
-        self.cursor, self.fill = int(state["cursor"]), int(state["fill"])
+    def load(self, name: str, source: FragmentSource, collectives: Gathers) -> None:
+        """Continue from the section `name` of a checkpoint of either kind of queue; a collective.
+
+        Raises:
+            CheckpointError: the saved queue has another size or type.
+        """
+        check_saved_queue(name, source, (self.queue_keys, self.key_size), self.dtype)
+        source.read(self._parts(name))
+        numbers = {number: torch.zeros((), dtype=torch.int64, device=self.device) for number in ("cursor", "fill")}
+        read_replicated(source, {f"{name}/{number}": tensor for number, tensor in numbers.items()}, collectives)
+        self.cursor, self.fill = int(numbers["cursor"]), int(numbers["fill"])
         self.restart_checks()
 
     def compared_tensors(self) -> dict[str, Tensor]:

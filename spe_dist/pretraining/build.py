@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save_file
 
 from spe_dist.config.loading import to_yaml
@@ -29,20 +28,21 @@ from spe_dist.data.text.vocabulary import load_tokenizer, vocabulary_sha256
 from spe_dist.distributed.context import RankContext
 from spe_dist.distributed.deepspeed_config import BatchPlan
 from spe_dist.distributed.engine import TrainingEngine
+from spe_dist.distributed.fragments.tensors import Captured
 from spe_dist.errors import CheckpointError, ConfigError, DataError
 from spe_dist.moco import MomentumContrast
+from spe_dist.moco.fragments import Fragmented
 from spe_dist.moco.sharded_queue import QueueLayout
 from spe_dist.model.loading import LoadedEncoder, load_encoder
 from spe_dist.pretraining.evaluation import HeldOutEvaluation, count_yardsticks
+from spe_dist.training.journal import WriteCheckpoint
 from spe_dist.utils.files import first_existing
-from spe_dist.utils.run_files import CONFIG_FILE, MOCO_FILE, START_FOLDER, WEIGHTS_FILE
+from spe_dist.utils.run_files import CONFIG_FILE, START_FOLDER
 from spe_dist.utils.wording import how_many
 
 ENOUGH_HELD_OUT = 200  # a share is then within 7 points with 95% confidence
-# Bytes a parameter in a checkpoint: 16- or 32-bit weights, two moments of Adam, masters by name, key average and its
-# compensation; and masters once more where ZeRO shares them.
-CHECKPOINT_BYTES_PER_PARAMETER = 4 + 8 + 4 + 8
-SHARED_MASTER_BYTES = 4
+# Bytes a parameter in a checkpoint, all in float32: masters, two moments of Adam, key average and its compensation.
+CHECKPOINT_BYTES_PER_PARAMETER = 4 + 8 + 8
 
 
 @dataclass(frozen=True)
@@ -173,15 +173,14 @@ def queue_bytes(config: Config, ranks: int = 1) -> int:
     return 2 * QueueLayout(config.moco.queue_keys, 0, ranks).rows * (key_bytes + 8)
 
 
-def checkpoint_bytes(config: Config, parameters: int, zero_stage: int) -> int:
+def checkpoint_bytes(config: Config, parameters: int) -> int:
     """What a checkpoint of a model of so many parameters takes, at most."""
-    masters = SHARED_MASTER_BYTES if zero_stage else 0
-    return parameters * (CHECKPOINT_BYTES_PER_PARAMETER + masters) + queue_bytes(config)
+    return parameters * CHECKPOINT_BYTES_PER_PARAMETER + queue_bytes(config)
 
 
-def check_disk(config: Config, parameters: int, zero_stage: int) -> str | None:
+def check_disk(config: Config, parameters: int) -> str | None:
     """Raise CheckpointError where not even one checkpoint fits; a warning where `keep_checkpoints` do not."""
-    size = checkpoint_bytes(config, parameters, zero_stage)
+    size = checkpoint_bytes(config, parameters)
     folder = Path(config.train.output)
     free = shutil.disk_usage(first_existing(folder)).free
     text = f"{folder} has {free / 2**30:.1f} GiB free, a checkpoint takes about {size / 2**30:.1f} GiB"
@@ -205,28 +204,29 @@ def write_start(folder: Path, loaded: LoadedEncoder, tokenizer: Any) -> None:
     (folder / "start.json").write_text(json.dumps(note, indent=1), encoding="utf-8")
 
 
-def checkpoint_writer(
+def checkpoint_capture(
     config: Config,
     context: RankContext,
     engine: TrainingEngine,
     moco: MomentumContrast | None,
     loaded: LoadedEncoder,
     tokenizer: Any,
-) -> Callable[[Path], None]:
-    """The function that fills a checkpoint folder; all ranks call it together."""
+) -> Callable[[], WriteCheckpoint]:
+    """What takes hold of the state for a checkpoint, and gives the function that fills its folder."""
+    states: list[Fragmented] = [engine, *([moco] if moco is not None else [])]
 
-    def write(folder: Path) -> None:
-        engine.save(folder)
-        masters = engine.master_weights()
-        moco_state = moco.state_dict() if moco is not None else None
-        if context.is_main:
-            save_file(masters, folder / WEIGHTS_FILE)
-            (folder / CONFIG_FILE).write_text(to_yaml(config), encoding="utf-8")
-            write_start(folder / START_FOLDER, loaded, tokenizer)
-            if moco_state is not None:
-                torch.save(moco_state, folder / MOCO_FILE)
+    def capture() -> WriteCheckpoint:
+        captured = Captured(states)
 
-    return write
+        def write(folder: Path, group: Any) -> None:
+            captured.write(folder, group)
+            if context.is_main:
+                (folder / CONFIG_FILE).write_text(to_yaml(config), encoding="utf-8")
+                write_start(folder / START_FOLDER, loaded, tokenizer)
+
+        return write
+
+    return capture
 
 
 def evaluator(

@@ -19,7 +19,7 @@ from spe_dist.pretraining import build, resume
 from spe_dist.pretraining.build_engine import shards_keys
 from spe_dist.pretraining.sharded_contrast import FIGURES
 from spe_dist.training.footprint import activations, disk_line, engine_memory, memory_line, rank_memory
-from spe_dist.training.resume import engine_state, settle_stage
+from spe_dist.training.resume import settle_stage
 from spe_dist.utils.memory import resident_bytes
 from spe_dist.utils.run_files import CHECKPOINTS_FOLDER
 
@@ -42,8 +42,7 @@ def describe_pretraining(
     data = build.open_data(config)
     steps = build.total_steps(config, data.order)
     checkpoints = Checkpoints(Path(config.train.output) / CHECKPOINTS_FOLDER, config.train.keep_checkpoints, context)
-    state = engine_state(precision, plan.ranks)
-    start = resume.choose_start(config, context, checkpoints, data.order, state)
+    start = resume.choose_start(config, context, checkpoints, data.order)
     ds_config, start = settle_stage(config.train, ds_config, precision, plan.ranks, start)
     loaded, _ = build.open_encoder(config, data.train)
     model = build_pretraining_model(config, loaded.encoder)
@@ -56,8 +55,7 @@ def describe_pretraining(
     memory = held_memory(config, fitted, precision, plan, parameters, key_parameters, largest)
     saved = _activations(config, data, plan, model) * DTYPES[precision].itemsize // 4
     stage = ds_config["zero_optimization"]["stage"]
-    written = 4 * parameters + 8 * key_parameters
-    memory = rank_memory(memory, saved, written, device_type, process)
+    memory = rank_memory(memory, saved, device_type, process)
     held_out = data.held_out.n_sentences if data.held_out else 0
     epochs = steps * plan.global_batch / data.order.sentences_per_epoch
     at = f"step {start.position.step:,}" if start.checkpoint else "step 0"
@@ -70,9 +68,7 @@ def describe_pretraining(
         f"length: {steps:,} steps = {epochs:.2f} epochs, from {at}",
         f"engine: ZeRO stage {stage}, {precision}",
         memory_line(memory, device_type),
-        disk_line(
-            build.checkpoint_bytes(config, parameters, stage), config.train.keep_checkpoints, config.train.output
-        ),
+        disk_line(build.checkpoint_bytes(config, parameters), config.train.keep_checkpoints, config.train.output),
         *start.notes,
     ]
 

@@ -6,24 +6,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from spe_dist.config.pretraining import Config
 from spe_dist.config.shared import ENCODER_SIZES
 from spe_dist.data.batches.order import Order
 from spe_dist.distributed.checkpoint import Checkpoints
 from spe_dist.distributed.context import RankContext
 from spe_dist.distributed.engine import TrainingEngine
+from spe_dist.distributed.fragments.tensors import CheckpointTensors
 from spe_dist.errors import CheckpointError
 from spe_dist.moco import MomentumContrast
 from spe_dist.training import resume
 from spe_dist.training.resume import ResumePoint, changed_settings, check_same_run
-from spe_dist.utils.run_files import MOCO_FILE
 
 
-def choose_start(
-    config: Config, context: RankContext, checkpoints: Checkpoints, order: Order, asked: Mapping[str, Any]
-) -> ResumePoint:
+def choose_start(config: Config, context: RankContext, checkpoints: Checkpoints, order: Order) -> ResumePoint:
     """A new run in a free folder, or the checkpoint to continue from. A collective.
 
     Raises:
@@ -36,7 +32,6 @@ def choose_start(
     if "data" not in state:
         raise CheckpointError(f"{path} is not a pre-training checkpoint; give one with --resume, or start a new run")
     steps = order.check(state["data"])
-    check_same_run(state, asked, path)
     if steps != state["step"]:
         raise CheckpointError(f"{path} is inconsistent: step {state['step']}, but data of {steps} steps; take another")
     changed = context.run_on_main(lambda: check_network(changed_settings(path, config), config, path))
@@ -67,6 +62,7 @@ def begin(start: ResumePoint, engine: TrainingEngine, moco: MomentumContrast | N
 
 def restore(path: Path, engine: TrainingEngine, moco: MomentumContrast | None) -> None:
     """Bring engine and MoCo to the state of a checkpoint. A collective."""
-    engine.load(path)
+    source = CheckpointTensors(path, engine.context.control)
+    engine.load(source)
     if moco is not None:
-        moco.load_state_dict(torch.load(path / MOCO_FILE, map_location="cpu", weights_only=True))
+        moco.load(source)

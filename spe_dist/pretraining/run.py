@@ -9,6 +9,7 @@ from spe_dist.config.pretraining import Config
 from spe_dist.distributed.context import RankContext
 from spe_dist.distributed.deepspeed_config import BatchPlan, Precision, product_dtype
 from spe_dist.distributed.engine import TrainingEngine
+from spe_dist.distributed.fragments.tensors import held_tensors
 from spe_dist.distributed.sharded_start import sharded_start
 from spe_dist.model.kernels import check_compile, choose_kernels, kernel_lines
 from spe_dist.model.loading import LoadedEncoder
@@ -29,7 +30,7 @@ from spe_dist.utils.memory import freeze_garbage_collector
 
 
 def run_pretraining(
-    config: Config, ds_config: dict[str, Any], plan: BatchPlan, precision: Precision, context: RankContext
+    config: Config, given_ds_config: dict[str, Any], plan: BatchPlan, precision: Precision, context: RankContext
 ) -> bool:
     """Train to the end (True) or to a requested stop (False). A collective.
 
@@ -39,25 +40,24 @@ def run_pretraining(
     """
     run = Run(config, context)
     if config.train.compile:
-        check_compile(context.device, ds_config["zero_optimization"]["stage"])
+        check_compile(context.device, given_ds_config["zero_optimization"]["stage"])
     data = build.open_data(config)
     steps = build.total_steps(config, data.order)
-    state = engine_state(precision, context.ranks)
 
-    def choose() -> tuple[ResumePoint, LeftOut]:
-        start = resume.choose_start(config, context, run.checkpoints, data.order, state)
-        return choose_left_out(config.train, start, context, data.train_ids)
+    def choose() -> tuple[dict[str, Any], ResumePoint, LeftOut]:
+        start = resume.choose_start(config, context, run.checkpoints, data.order)
+        chosen, start = settle_stage(config.train, given_ds_config, precision, context.ranks, start)
+        return chosen, *choose_left_out(config.train, start, context, data.train_ids)
 
-    start, left_out = choose()
-    ds_config, start = settle_stage(config.train, ds_config, precision, context.ranks, start)
+    ds_config, start, left_out = choose()
     with sharded_start(ds_config, precision, context):
         loaded, tokenizer = build.open_encoder(config, data.train)
         engine, moco = build_engine(config, loaded, ds_config, precision, context)
-    warning = context.run_on_main(lambda: build.check_disk(config, engine.n_parameters(), engine.zero_stage))
+    warning = context.run_on_main(lambda: build.check_disk(config, engine.n_parameters()))
     evaluate = build.evaluator(config, data, plan, engine, moco, context, lambda: journal.agreement())
     resume.begin(start, engine, moco)
     if not run.claim(start):
-        start, left_out = choose()
+        _, start, left_out = choose()
         resume.begin(start, engine, moco)
     run.write_settings()
     journal = run.journal(
@@ -66,10 +66,10 @@ def run_pretraining(
         total_steps=steps,
         log=MetricLog(run.output, context, finish_row, start.position.step),
         terms=("tbo", "spo", "cspo"),
-        write_checkpoint=build.checkpoint_writer(config, context, engine, moco, loaded, tokenizer),
-        state_pieces=lambda: [*engine.state_pieces(), *(moco.state_pieces() if moco is not None else [])],
+        capture=build.checkpoint_capture(config, context, engine, moco, loaded, tokenizer),
+        state_pieces=lambda: held_tensors([engine, moco]),
         left_out=left_out,
-        run_state={**state, "zero_stage": engine.zero_stage, "total_steps": steps},
+        run_state={**engine_state(precision, context.ranks, engine.zero_stage), "total_steps": steps},
     )
     journal.say(*opening_lines(run, config, engine, loaded, data, plan, steps), *start.notes, *filter(None, [warning]))
     trainer = Trainer(

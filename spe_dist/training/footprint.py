@@ -102,21 +102,19 @@ def _tensors(value: Any) -> Iterable[Tensor]:
             yield from _tensors(part)
 
 
-def rank_memory(held: Mapping[str, int], saved: int, written: int, device_type: str, process: int) -> dict[str, int]:
+def rank_memory(held: Mapping[str, int], saved: int, device_type: str, process: int) -> dict[str, int]:
     """The memory of a rank by what takes it.
 
     Args:
         held: what is there all the time, such as `engine_memory`.
         saved: what autograd saves for the backward pass of a micro-batch.
-        written: copies that rank 0 holds while it writes a checkpoint; these are in main memory.
         device_type: "cuda" or "cpu".
         process: what Python and its libraries take, which counts on a CPU.
     """
     passes = int(saved * BACKWARD_FACTOR[device_type])
     if device_type == "cuda":
         return {**held, "forward and backward": passes}
-    peak = {"forward and backward": passes} if passes >= written else {"writing a checkpoint": written}
-    return {**held, **peak, "the process itself": process + ENGINE_PROCESS_BYTES}
+    return {**held, "forward and backward": passes, "the process itself": process + ENGINE_PROCESS_BYTES}
 
 
 def memory_line(parts: Mapping[str, int], device_type: str) -> str:

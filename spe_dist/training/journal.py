@@ -24,6 +24,9 @@ from spe_dist.training.progress import Pace, ProgressLine
 from spe_dist.training.terms import StepOutcome
 from spe_dist.utils.memory import peak_memory_gib
 
+# Fills a checkpoint's folder; a collective of the process group, None where there is one process only.
+WriteCheckpoint = Callable[[Path, Any], None]
+
 
 @dataclass(frozen=True)
 class Position:
@@ -52,10 +55,10 @@ class Position:
 
 @dataclass(frozen=True)
 class Saving:
-    """How a checkpoint comes about."""
+    """How a checkpoint comes about: `capture` takes hold of what it keeps, what it gives fills a folder with that."""
 
     checkpoints: Checkpoints
-    write: Callable[[Path], None]  # fills its folder; all ranks call it together
+    capture: Callable[[], WriteCheckpoint]  # all ranks call both together
     run_state: Mapping[str, Any]  # what it and a run that resumes it have in common
 
 
@@ -226,7 +229,8 @@ class Journal:
             return False
         self.check_finite()
         state = {**asdict(self.position), **self.saving.run_state, **self.left_out.state(), **state}
-        self.saving.checkpoints.save(self.position.step, state, self.saving.write)
+        checkpoints, write = self.saving.checkpoints, self.saving.capture()
+        checkpoints.save(self.position.step, state, lambda folder: write(folder, checkpoints.context.control))
         self.saved_step = self.position.step
         self.agreement.saved()
         return True

@@ -16,6 +16,7 @@ from spe_dist.distributed.stage import choose_stage
 from spe_dist.errors import CheckpointError
 from spe_dist.training.journal import Position
 from spe_dist.utils.run_files import CONFIG_FILE
+from spe_dist.utils.wording import how_many
 
 
 @dataclass(frozen=True)
@@ -75,22 +76,35 @@ def _refuse_output_of_another_run(output: str, context: RankContext) -> None:
         )
 
 
-def engine_state(precision: Precision, ranks: int) -> dict[str, Any]:
-    """What DeepSpeed's files in a checkpoint fit to, beside the stage, which follows from it (`choose_stage`)."""
-    return {"ranks": ranks, "precision": precision}
-
-
 def settle_stage(
     settings: RunConfig, ds_config: dict[str, Any], precision: Precision, ranks: int, start: ResumePoint
 ) -> tuple[dict[str, Any], ResumePoint]:
-    """The DeepSpeed config with the stage of the run, and the start with a line on it where it needs a reason.
+    """The DeepSpeed config with the stage of the run, and the start with lines on it where it needs a reason.
 
-    Raises:
-        CheckpointError: the checkpoint has a stage that these settings do not lead to.
+    A checkpoint fits any number of ranks, stage and precision; one line says which of them changed.
     """
-    saved = start.state.get("zero_stage")
-    ds_config, reason = choose_stage(ds_config, precision, ranks, settings.keep_zero_stage, saved)
-    return ds_config, start if reason is None else replace(start, notes=[*start.notes, reason])
+    ds_config, reason = choose_stage(ds_config, precision, ranks, settings.keep_zero_stage)
+    now = engine_state(precision, ranks, ds_config["zero_optimization"]["stage"])
+    changed = _describe_change(start.state, now) if start.checkpoint else None
+    return ds_config, replace(start, notes=[*start.notes, *filter(None, [reason, changed])])
+
+
+def engine_state(precision: Precision, ranks: int, zero_stage: int) -> dict[str, Any]:
+    """What a checkpoint tells of the engine that wrote it; one that resumes may have others."""
+    return {"ranks": ranks, "precision": precision, "zero_stage": zero_stage}
+
+
+def _describe_change(saved: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """What differs between the engines, in words; None where they are alike."""
+    if all(saved.get(name) == value for name, value in now.items()):
+        return None
+    with_precision = saved.get("precision") != now["precision"]
+
+    def words(engine: Mapping[str, Any]) -> str:
+        precision = f" in {engine.get('precision')}" if with_precision else ""
+        return f"{how_many(int(engine.get('ranks', 0)), 'rank')} at stage {engine.get('zero_stage')}{precision}"
+
+    return f"resuming on {words(now)} from a checkpoint of {words(saved)}"
 
 
 def check_same_run(

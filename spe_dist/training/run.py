@@ -20,7 +20,7 @@ from spe_dist.training.agreement import Agreement
 from spe_dist.training.health.finite import Named
 from spe_dist.training.health.left_out import LeftOut
 from spe_dist.training.health.recovery import Recovery
-from spe_dist.training.journal import Journal, Saving
+from spe_dist.training.journal import Journal, Saving, WriteCheckpoint
 from spe_dist.training.metrics import MetricLog
 from spe_dist.training.progress import ProgressLine
 from spe_dist.training.resume import ResumePoint
@@ -86,7 +86,7 @@ class Run:
         total_steps: int,
         log: MetricLog,
         terms: Iterable[str],
-        write_checkpoint: Callable[[Path], None],
+        capture: Callable[[], WriteCheckpoint],
         state_pieces: Callable[[], Iterable[Named]],
         left_out: LeftOut,
         run_state: Mapping[str, Any],
@@ -99,7 +99,7 @@ class Run:
             position=start.position,
             log=log,
             progress=ProgressLine(total_steps, enabled=self.context.is_main, terms=tuple(terms)),
-            saving=Saving(self.checkpoints, write_checkpoint, run_state),
+            saving=Saving(self.checkpoints, capture, run_state),
             agreement=Agreement(self.context, self.stop, self.config.train.checkpoint_every_minutes),
             state_pieces=state_pieces,
             left_out=left_out,

@@ -12,9 +12,8 @@ OUTPUT/checkpoints/latest    name of the newest one
 OUTPUT/checkpoints/step_00001000/
     state.json               step, position in the data, ranks, stage, precision, checksums
     config.yaml              the settings
-    weights.safetensors      pre-training: float32 masters by parameter name
-    moco.pt                  pre-training: queues, key average and its compensation in float32
-    engine/                  DeepSpeed's files, one set a rank
+    tensors/index.json       which part of which tensor lies where; Adam's step, loss scale
+    tensors/rank_00000.safetensors  what the rank owned: float32 masters, Adam's moments, key average, queues
     start/                   pre-training: encoder config, tokenizer files, the pooler that the encoder came with
     best/                    fine-tuning: the best model so far
 """
@@ -32,8 +31,6 @@ STOP_FILE = "STOP"
 CHECKPOINTS_FOLDER = "checkpoints"
 POINTER_FILE = "latest"
 STATE_FILE = "state.json"
-WEIGHTS_FILE = "weights.safetensors"
-MOCO_FILE = "moco.pt"
-ENGINE_FOLDER = "engine"
+TENSORS_FOLDER = "tensors"
 START_FOLDER = "start"
 BEST_FOLDER = "best"

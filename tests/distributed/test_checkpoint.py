@@ -1,13 +1,15 @@
+import json
 import os
 from pathlib import Path
 
 import pytest
 import torch
 
-from spe_dist.distributed.checkpoint import Checkpoints, find_checkpoint, list_checkpoints
+from spe_dist.distributed.checkpoint import Checkpoints, find_checkpoint, list_checkpoints, read_state
 from spe_dist.distributed.context import RankContext
 from spe_dist.distributed.fence import Fence
 from spe_dist.errors import CheckpointError
+from spe_dist.utils.files import file_sha256
 
 
 @pytest.fixture
@@ -31,6 +33,40 @@ def test_checkpoints_are_kept_pointed_at_and_pruned(tmp_path, context):
     assert (tmp_path / "latest").read_text() == "step_00000015"
     assert checkpoints.newest_valid() == (tmp_path / "step_00000015", [])
     assert checkpoints.problem_of(tmp_path / "step_00000015") is None
+
+
+def test_every_change_of_a_state_and_every_file_beside_it_is_seen(tmp_path, context):
+    checkpoints = Checkpoints(tmp_path, keep=3, context=context)
+    path = checkpoints.save(1, {"step": 1, "data": {"seed": 3}}, writer("x"))
+    text = (path / "state.json").read_text()
+    whole = json.loads(text)
+    assert checkpoints.problem_of(path) is None and read_state(path)["data"] == {"seed": 3}
+    edits = [{**whole, "step": 2}, {**whole, "data": {"seed": 4}}, {**whole, "checksums": {}}, {**whole, "more": 1}]
+    edits += [{name: value for name, value in whole.items() if name != gone} for gone in whole]
+    for edited in edits:
+        (path / "state.json").write_text(json.dumps(edited))
+        assert "state.json" in checkpoints.problem_of(path)
+    (path / "state.json").write_text(text.replace("\n", ""))  # the same in another form
+    assert checkpoints.problem_of(path) is None
+    (path / "engine" / "more").write_text("more")
+    assert "engine/more is not among the files that state.json lists" in checkpoints.problem_of(path)
+
+
+def test_a_checkpoint_of_an_earlier_version_is_passed_over_with_what_to_do(tmp_path, context):
+    """Its engine's files are DeepSpeed's own, pickled; its state has no checksum of itself."""
+    path = tmp_path / "step_00000004"
+    (path / "engine").mkdir(parents=True)
+    (path / "engine" / "mp_rank_00_model_states.pt").write_bytes(b"pickled")
+    state = {
+        "step": 4,
+        "checksums": {"engine/mp_rank_00_model_states.pt": file_sha256(next((path / "engine").iterdir()))},
+    }
+    (path / "state.json").write_text(json.dumps(state))
+    checkpoints = Checkpoints(tmp_path, keep=3, context=context)
+    newest, (line,) = checkpoints.newest_valid()
+    assert newest is None and "written by an earlier version" in line and "start a new run in another --output" in line
+    whole = checkpoints.save(2, {"step": 2}, writer("x"))
+    assert checkpoints.newest_valid()[0] == whole
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove", "state"])

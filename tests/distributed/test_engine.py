@@ -4,6 +4,7 @@ import math
 
 import pytest
 from float16_cpu import allow_float16
+from kept_state import load_states, save_states
 from small_engines import make_engine, run_step
 from small_steps import start
 
@@ -11,15 +12,14 @@ pytestmark = pytest.mark.distributed
 
 
 def overflow_for_long(stage, folder):
-    """Loss scales of 30 steps that overflow, of a new engine and of one loaded from what DeepSpeed saves."""
+    """Loss scales of 30 steps that overflow, of a new engine and of one that continues from a checkpoint."""
     allow_float16()
     context, found = start(), []
     for loaded in (False, True):
         engine = make_engine(context, "float16", stage, parameters=5, fp16={"initial_scale_power": 4, "hysteresis": 2})
         if loaded:
-            engine._engine.optimizer.loss_scaler.raise_error_at_min_scale = True
-            engine.save(folder)
-            engine.load(folder)
+            save_states(folder, context, engine)
+            load_states(folder, context, engine)
         scales = []
         for number in range(30):
             assert not run_step(engine, number, scale=math.inf)
@@ -41,9 +41,9 @@ def clip_after_loading(folder):
     engines = [make_engine(context, "float32", stage, norm, parameters=5) for stage in (1, 3) for norm in (1.0, 0.25)]
     for number, engine in enumerate(engines):
         run_step(engine, 0)
-        engine.save(folder / f"{number}")
+        save_states(folder / f"{number}", context, engine)
     return [
-        (engine.load(folder / f"{number - 1}"), engine._engine.optimizer.clip_grad)[1]
+        (load_states(folder / f"{number - 1}", context, engine), engine._engine.optimizer.clip_grad)[1]
         for number, engine in enumerate(engines)
         if number % 2
     ]

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 from float16_cpu import allow_float16
+from kept_state import save_states
 from small_steps import build_step, micro_batches, small_config, start
 
 from spe_dist.pretraining.resume import restore
-from spe_dist.utils.run_files import MOCO_FILE
 
 pytestmark = pytest.mark.distributed
 
@@ -40,13 +40,10 @@ def train(config, step, numbers):
 
 def state_of(step):
     """Copies of all that a step moves: weights, masters, moments, key encoder and its average, queues with cursors."""
-    moments = step.engine._engine.optimizer.optimizer.state.values()
-    averages = (step.moco.state_dict() or {}).get("average") or {}
     found = [getattr(parameter, "ds_tensor", parameter) for parameter in step.engine.module.parameters()]
-    found += [*step.engine.master_weights(all_ranks=True).values()]
-    found += [value for state in moments for value in state.values() if isinstance(value, torch.Tensor)]
-    found += [*step.moco.key_module.parameters(), *averages.values()]
-    found += [*step.moco.pair_queue.buffers(), *step.moco.context_queue.buffers()]
+    found += [fragment.tensor for fragment in step.engine.fragments()]
+    found.append(torch.tensor(step.engine.values()["adam_step"]))
+    found += [*step.moco.key_module.parameters(), *(fragment.tensor for fragment in step.moco.fragments())]
     return [value.detach().clone() for value in found]
 
 
@@ -67,11 +64,7 @@ def overflow_and_resume(folder):
         rows += train(config, step, range(OVERFLOWING_STEP + 1, SAVED_STEP))
         moved = not equal(before, state_of(step))
         path = folder / f"{context.ranks}_{stage}"
-        step.engine.save(path)
-        moco = step.moco.state_dict()
-        if context.is_main:
-            torch.save(moco, path / MOCO_FILE)
-        context.barrier()
+        save_states(path, context, step.engine, step.moco)
         rest = train(config, step, range(SAVED_STEP, STEPS))
         _, resumed = float16_step(context, stage)
         restore(path, resumed.engine, resumed.moco)

@@ -6,7 +6,6 @@ from project import ROOT
 from spe_dist.config.loading import resolve
 from spe_dist.distributed.deepspeed_config import BatchPlan, complete, load_deepspeed_config
 from spe_dist.distributed.stage import choose_stage
-from spe_dist.errors import CheckpointError
 
 
 def chosen(ds_config, precision="float32", ranks=1, **given):
@@ -58,25 +57,3 @@ def test_what_only_zero_does_keeps_the_stage(given, needs):
     stage, reason = chosen(zero(2, **given))
     assert stage == (2 if needs else 0)
     assert f"stays for zero_optimization.{needs} of" in reason if needs else "in place of" in reason
-
-
-def test_a_checkpoint_goes_on_at_its_stage():
-    stage, reason = chosen(zero(1), saved=1)
-    assert stage == 1 and "stage 1 as in the checkpoint; a new run would take stage 0" in reason
-    assert chosen(zero(1), saved=0)[0] == chosen(zero(0), saved=0)[0] == 0
-    assert chosen(zero(1), saved=1, keep=True) == chosen(zero(1), ranks=2, saved=1) == (1, None)
-
-
-@pytest.mark.parametrize(
-    ("ds_config", "given", "remedy"),
-    [
-        (zero(1), {"saved": 2}, "--deepspeed zero2"),
-        (zero(0), {"saved": 1}, "--deepspeed zero1"),
-        (zero(1), {"saved": 0, "keep": True}, "without keep_zero_stage"),
-        (zero(3), {"saved": 0}, "a config of stage 1 or 2"),
-        (zero(2), {"saved": 1, "ranks": 2}, "--deepspeed zero1"),
-    ],
-)
-def test_a_checkpoint_of_a_stage_that_the_settings_do_not_lead_to_is_refused(ds_config, given, remedy):
-    with pytest.raises(CheckpointError, match=rf"stage {given['saved']}, .*resume with .*{remedy}"):
-        chosen(ds_config, **given)

@@ -91,7 +91,16 @@ def test_an_existing_folder_is_replaced_only_on_request_and_only_if_it_is_an_exp
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")], "no temporary folder is left"
 
 
-@pytest.mark.parametrize("name", ["weights.safetensors", "config.yaml", "start/config.json", "start/tokenizer.json"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "tensors/index.json",
+        "tensors/rank_00001.safetensors",
+        "config.yaml",
+        "start/config.json",
+        "start/tokenizer.json",
+    ],
+)
 def test_damage_is_found_by_checksum_and_named(made, run, tmp_path, name):
     file = made.folder / name
     content = bytearray(file.read_bytes())
@@ -102,13 +111,6 @@ def test_damage_is_found_by_checksum_and_named(made, run, tmp_path, name):
     file.unlink()
     status, _, err = run(made.run, tmp_path / "out")
     assert status == 2 and name in err and "missing" in err
-
-
-def test_a_damaged_average_stops_only_the_export_of_the_key_encoder(made, run, tmp_path):
-    (made.folder / "moco.pt").write_bytes(b"nothing")
-    assert run(made.run, tmp_path / "query")[0] == 0
-    status, _, err = run(made.run, tmp_path / "key", "--encoder", "key")
-    assert status == 2 and "moco.pt" in err
 
 
 def test_folders_of_others_are_recognised(made, run, tmp_path):

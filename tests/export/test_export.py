@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from transformers import AutoModel, AutoTokenizer, BertModel
 
 from spe_dist.config.pretraining import ModelConfig
+from spe_dist.distributed.fragments.tensors import read_whole
 from spe_dist.errors import CheckpointError, ConfigError, DataError
 from spe_dist.export import SpanPairEncoder, load_pretraining_model, save_pretraining_model
 from spe_dist.export.checkpoint import read_checkpoint
@@ -92,7 +93,7 @@ def test_word_span_and_pair_vectors_equal_a_plain_forward_of_the_masters(export,
 def test_exported_weights_are_the_masters_and_cast_to_the_weights_of_training(export):
     made, folder = export()
     model = load_pretraining_model(folder)
-    masters = load_file(made.folder / "weights.safetensors")
+    masters = read_whole(made.folder, "weights")
     assert model.state_dict().keys() == masters.keys()
     assert all(torch.equal(model.state_dict()[name], masters[name]) for name in masters)
     for dtype in (torch.bfloat16, torch.float16):

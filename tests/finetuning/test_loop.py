@@ -75,7 +75,9 @@ def run(tmp_path):
             log=MetricLog(tmp_path, CONTEXT, finish_row, position.step),
             progress=ProgressLine(epochs * STEPS_PER_EPOCH),
             saving=Saving(
-                Checkpoints(tmp_path / "checkpoints", 10, CONTEXT), lambda f: (f / "weights").write_text("w"), {}
+                Checkpoints(tmp_path / "checkpoints", 10, CONTEXT),
+                lambda: lambda folder, group: (folder / "weights").write_text("w"),
+                {},
             ),
             agreement=agreement,
             state_pieces=lambda: [],

@@ -14,6 +14,8 @@ from torch import Tensor
 from spe_dist.config.loading import resolve, to_yaml
 from spe_dist.config.pretraining import Config
 from spe_dist.data.text.vocabulary import tokenizer_from_pieces
+from spe_dist.distributed import checkpoint
+from spe_dist.distributed.fragments.index import Entry, Index, Part, rank_file, write_index
 from spe_dist.model.loading import load_encoder
 from spe_dist.model.spe import PretrainingModel, build_pretraining_model
 from spe_dist.utils.files import file_sha256
@@ -62,12 +64,9 @@ def make_checkpoint(run: Path, step: int = 7, seed: int = 3, pooler_trained: boo
 
     folder = run / "checkpoints" / f"step_{step:08d}"
     (folder / "start").mkdir(parents=True)
-    (folder / "engine").mkdir()
-    (folder / "engine" / "mp_rank_00_model_states.pt").write_bytes(b"not read by the converter")
-    save_file({n: tensor.contiguous() for n, tensor in model.state_dict().items()}, folder / "weights.safetensors")
+    sections = {"weights": model.state_dict(), **({"key_average": average} if config.objectives.cspo else {})}
+    write_tensors(folder, {f"{section}/{n}": t for section, tensors in sections.items() for n, t in tensors.items()})
     (folder / "config.yaml").write_text(to_yaml(config))
-    if config.objectives.cspo:
-        torch.save({"average": average, "compensation": {n: t * 0 for n, t in average.items()}}, folder / "moco.pt")
     loaded.bert_config.to_json_file(str(folder / "start" / "config.json"))
     tokenizer.save_pretrained(str(folder / "start"))
     save_file(loaded.pooler_state, folder / "start" / "pooler.safetensors")
@@ -75,6 +74,23 @@ def make_checkpoint(run: Path, step: int = 7, seed: int = 3, pooler_trained: boo
     write_state(folder, step)
     (run / "checkpoints" / "latest").write_text(folder.name)
     return Made(folder, run, config, model, average, tokenizer)
+
+
+def write_tensors(folder: Path, tensors: dict[str, Tensor]) -> None:
+    """The tensors of a checkpoint as two ranks would write them, each with half of every one."""
+    parts, index = [{}, {}], {}
+    (folder / "tensors").mkdir()
+    for name, tensor in tensors.items():
+        flat = tensor.detach().contiguous().view(-1)
+        half = flat.numel() // 2
+        cut = [(0, flat[:half]), (half, flat[half:])]
+        for part, (start, numbers) in zip(parts, cut, strict=True):
+            part[f"{name}@{start}"] = numbers.clone()
+        written = tuple(Part(rank_file(rank), start, numbers.numel()) for rank, (start, numbers) in enumerate(cut))
+        index[name] = Entry(tensor.dtype, tuple(tensor.shape), tuple(part for part in written if part.numel))
+    for rank, part in enumerate(parts):
+        save_file(part, folder / "tensors" / rank_file(rank))
+    write_index(folder / "tensors", Index(index, {"adam_step": 7, "adam_steps": {}}))
 
 
 def write_state(folder: Path, step: int = 7) -> None:
@@ -88,4 +104,4 @@ def write_state(folder: Path, step: int = 7) -> None:
         "data": {"sentences_consumed": 128},
         "checksums": {str(file.relative_to(folder)): file_sha256(file) for file in files},
     }
-    (folder / "state.json").write_text(json.dumps(state))
+    checkpoint.write_state(folder, state)

@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+from kept_state import MemorySource, whole_state
 from thread_ranks import run_threads
 from torch import nn
 
@@ -108,11 +109,10 @@ def test_processes_over_gloo_give_the_queue_of_one_rank(run_ranks, ranks, accumu
     def one_process():
         context = start_ranks(detect(), timeout_s=60)
         _, moco = trained(context, accumulation=accumulation)
-        return moco.pair_queue.state_dict(), moco.key_encoder.named_tensors(), moco.state_dict() is not None
+        return moco.pair_queue.state_dict(), moco.key_encoder.named_tensors()
 
     results = run_ranks(one_process, ranks)
-    assert [has_state for _, _, has_state in results] == [True] + [False] * (ranks - 1)
-    for queue, weights, _ in results:
+    for queue, weights in results:
         assert torch.equal(queue["ids_K"], expected.pair_queue.ids_K)
         assert (queue["keys_KC"] - expected.pair_queue.keys_KC).abs().max() < 1e-5
         for name, weight in weights.items():
@@ -144,16 +144,16 @@ def follow_a_fixed_path(collectives, average, dtype):
 
 @pytest.mark.parametrize(("saved_ranks", "resumed_ranks"), [(1, 1), (4, 4), (4, 2), (2, 4)])
 @pytest.mark.parametrize("average", ["sharded", "replicated"])
-def test_saved_state_continues_bit_exactly_at_any_number_of_ranks(saved_ranks, resumed_ranks, average):
-    states = run_threads(saved_ranks, lambda c: follow_a_fixed_path(c, average, torch.bfloat16)[1].state_dict())
-    assert all(state is None for state in states[1:])
+@pytest.mark.parametrize("resumed_average", ["sharded", "replicated"])
+def test_saved_state_continues_bit_exactly_at_any_number_of_ranks(saved_ranks, resumed_ranks, average, resumed_average):
+    states = run_threads(saved_ranks, lambda c: whole_state(follow_a_fixed_path(c, average, torch.bfloat16)[1], c))
 
     def rank(collectives):
-        query, moco = build(collectives, average, torch.bfloat16)
-        moco.load_state_dict(states[0])
+        query, moco = build(collectives, resumed_average, torch.bfloat16)
+        moco.load(MemorySource(states[0]))
         for name, parameter in moco.key_module.named_parameters():  # keys are made of it before it follows again
-            assert torch.equal(parameter, states[0]["average"][name].bfloat16()), name
-        again = moco.state_dict()
+            assert torch.equal(parameter, states[0][f"key_average/{name}"].bfloat16()), name
+        again = whole_state(moco, collectives)
         for parameter in query.parameters():
             parameter.data += 1
         moco.follow()
@@ -168,9 +168,9 @@ def test_saved_state_continues_bit_exactly_at_any_number_of_ranks(saved_ranks, r
         return moco.key_module.state_dict()
 
     resumed = run_threads(resumed_ranks, rank)
-    for key in ("average", "compensation"):
-        for name, tensor in states[0][key].items():
-            assert torch.equal(resumed[0][0][key][name], tensor)
+    assert resumed[0][0].keys() == states[0].keys()
+    for name, tensor in states[0].items():
+        assert torch.equal(resumed[0][0][name], tensor), name
     expected = run_threads(1, uninterrupted)[0]
     for _, weights in resumed:
         for name in dict(Query().named_parameters()):
@@ -192,13 +192,12 @@ def test_keys_of_one_step_larger_than_the_queue_leave_its_last_keys():
 
 
 def test_a_restored_run_has_each_queue_as_it_was():
-    _, saved = run_threads(1, trained)[0]
+    saved, state = run_threads(1, lambda c: ((moco := trained(c)[1]), whole_state(moco, c)))[0]
     assert not torch.equal(saved.pair_queue.keys_KC, saved.context_queue.keys_KC)
-    state = saved.state_dict()
 
     def rank(collectives):
         _, moco = build(collectives)
-        moco.load_state_dict(state)
+        moco.load(MemorySource(state))
         for name in ("pair_queue", "context_queue"):
             for part, tensor in getattr(saved, name).state_dict().items():
                 assert torch.equal(getattr(moco, name).state_dict()[part], tensor), (name, part)
@@ -230,15 +229,15 @@ def test_a_diverged_key_encoder_is_named():
 
 
 def test_a_state_of_another_model_or_queue_is_refused():
-    state = run_threads(1, lambda c: trained(c)[1].state_dict())[0]
+    state = run_threads(1, lambda c: whole_state(trained(c)[1], c))[0]
 
     def rank(collectives):
         _, moco = build(collectives)
         with pytest.raises(CheckpointError, match=r"first\.bias"):
-            moco.load_state_dict(state | {"average": {n: t for n, t in state["average"].items() if n != "first.bias"}})
+            moco.load(MemorySource({n: t for n, t in state.items() if n != "key_compensation/first.bias"}))
         moco.pair_queue = KeyQueue(QUEUE_KEYS + 1, 3)
         with pytest.raises(CheckpointError, match="queue_keys"):
-            moco.load_state_dict(state)
+            moco.load(MemorySource(state))
 
     run_threads(1, rank)
 
@@ -248,7 +247,7 @@ def test_whoever_reads_weights_or_saves_them_waits_for_those_under_way():
         query, moco = follow_a_fixed_path(collectives, "sharded", torch.float32)
         encoder = moco.key_encoder
         seen = []
-        for use in (lambda: moco.key_module, moco.check_equal, moco.state_dict, encoder.named_tensors, moco.follow):
+        for use in (lambda: moco.key_module, moco.check_equal, encoder.named_tensors, moco.follow):
             with torch.no_grad():
                 query.first.weight.add_(1)
             moco.follow()
@@ -257,4 +256,4 @@ def test_whoever_reads_weights_or_saves_them_waits_for_those_under_way():
             seen.append(any(not torch.equal(a, b) for a, b in zip(held, encoder._targets_F, strict=True)))
         return seen
 
-    assert run_threads(3, rank) == [[True] * 5] * 3
+    assert run_threads(3, rank) == [[True] * 4] * 3

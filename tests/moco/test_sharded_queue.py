@@ -4,9 +4,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kept_state import MemorySource, whole_of
 from thread_ranks import run_threads
 
-from spe_dist.errors import ConfigError
+from spe_dist.errors import CheckpointError, ConfigError
 from spe_dist.moco import KeyQueue, ShardedKeyQueue, sharded_queue
 from spe_dist.moco.sharded_queue import BLOCKS_A_RANK, QueueLayout
 
@@ -66,21 +67,37 @@ def test_the_parts_are_the_whole_queue_for_any_batch_sizes(capacity, ranks, size
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_the_gathered_state_is_that_of_the_whole_queue_and_fills_any_number_of_ranks(dtype):
+def test_a_checkpoint_holds_the_whole_queue_of_either_kind_and_fills_any_number_of_ranks(dtype):
     whole = KeyQueue(150, 3, dtype)
     for keys, ids in batches((40, 130)):
         whole.enqueue(keys, ids)
 
+    expected = {f"queue/{name}": tensor for name, tensor in whole.state_dict().items()}
+
     def rank(collectives):
-        queue = ShardedKeyQueue(150, 3, collectives.rank, collectives.ranks, dtype)
-        queue.take_part_of(whole.state_dict())
-        assert queue.is_as_written()
-        return queue.gathered_state(collectives)
+        queues = ShardedKeyQueue(150, 3, collectives.rank, collectives.ranks, dtype), KeyQueue(150, 3, dtype)
+        for queue in queues:
+            queue.load("queue", MemorySource(expected), collectives)
+        assert queues[0].is_as_written()
+        return [whole_of(queue.fragments("queue", collectives), collectives) for queue in queues]
 
     for ranks in (1, 2, 3):
-        for state in run_threads(ranks, rank):
-            for name, tensor in whole.state_dict().items():
-                assert torch.equal(state[name], tensor), name
+        for states in run_threads(ranks, rank):
+            for state in states:
+                assert state.keys() == expected.keys()
+                assert all(torch.equal(state[name], tensor) for name, tensor in expected.items())
+
+
+@pytest.mark.parametrize("kind", [KeyQueue, lambda *given: ShardedKeyQueue(*given[:2], 0, 1, *given[2:])])
+def test_a_saved_queue_of_another_size_or_type_is_refused(kind):
+    saved = MemorySource({f"queue/{name}": tensor for name, tensor in KeyQueue(150, 3).state_dict().items()})
+    for own in ((151, 3), (150, 4), (150, 3, torch.bfloat16)):
+        run_threads(1, lambda c, own=own: refuses(kind(*own), saved, c))
+
+
+def refuses(queue, saved, collectives):
+    with pytest.raises(CheckpointError, match=r"the saved queue holds \[150, 3\] torch\.float32, this run's"):
+        queue.load("queue", saved, collectives)
 
 
 @pytest.mark.parametrize("change", ["a key", "a sentence", "two rows"])

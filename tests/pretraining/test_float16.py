@@ -6,13 +6,13 @@ import json
 import pytest
 import torch
 from float16_cpu import allow_float16
-from safetensors.torch import load_file
 from small_runs import PRETRAINING, ask_to_stop, command_line, comparable_rows
 
 from spe_dist import pretrain
 from spe_dist.cli.exits import STOPPED
 from spe_dist.distributed import deepspeed_config
 from spe_dist.distributed.checkpoint import find_checkpoint
+from spe_dist.distributed.fragments.tensors import read_whole
 from spe_dist.training.schedule import Schedule
 
 STEPS, BATCH = 12, PRETRAINING["global_batch_sentences"]
@@ -57,5 +57,5 @@ def test_steps_that_overflow_move_nothing_and_a_run_resumes_among_them(run_ranks
     assert run_ranks(train, 2, arguments("parts"), looks * (first - 1)) == [STOPPED, 0]
     assert run_ranks(train, 2, arguments("parts", "--resume=auto")) == [0, 0]
     assert comparable_rows(tmp_path / "parts") == comparable_rows(tmp_path / "whole")
-    whole, parts = (load_file(find_checkpoint(tmp_path / name) / "weights.safetensors") for name in ("whole", "parts"))
+    whole, parts = (read_whole(find_checkpoint(tmp_path / name), "weights") for name in ("whole", "parts"))
     assert all(torch.equal(weight, parts[name]) for name, weight in whole.items())

@@ -101,7 +101,7 @@ def run(tmp_path):
             progress=ProgressLine(steps),
             saving=Saving(
                 Checkpoints(tmp_path / "checkpoints", 10, context),
-                lambda folder: (folder / "weights").write_text("w"),
+                lambda: lambda folder, group: (folder / "weights").write_text("w"),
                 {"ranks": 1},
             ),
             agreement=agreement,
@@ -312,7 +312,7 @@ def test_a_checkpoint_of_a_fine_tuning_is_refused(tmp_path):
     written = checkpoints.save(3, {"step": 3, "best": {}}, lambda folder: (folder / "weights").write_text("w"))
     config = resolve([{"output": str(tmp_path / "run"), "resume": str(written)}])
     with pytest.raises(CheckpointError, match="step_00000003 is not a pre-training checkpoint"):
-        choose_start(config, context, checkpoints, None, {})
+        choose_start(config, context, checkpoints, None)
 
 
 @pytest.mark.parametrize(
@@ -350,8 +350,8 @@ def test_a_disk_without_room_is_an_error_and_one_with_little_a_warning(tmp_path,
     free = SimpleNamespace(free=0)
     monkeypatch.setattr("shutil.disk_usage", lambda folder: free)
     with pytest.raises(CheckpointError, match="--output"):
-        build.check_disk(config, 10**9, zero_stage=1)
+        build.check_disk(config, 10**9)
     free.free = 60 * 2**30
-    assert "lower keep_checkpoints" in build.check_disk(config, 10**9, zero_stage=1)
+    assert "lower keep_checkpoints" in build.check_disk(config, 10**9)
     free.free = 2**50
-    assert build.check_disk(config, 10**9, zero_stage=1) is None
+    assert build.check_disk(config, 10**9) is None

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 
 import pytest
 from small_runs import PRETRAINING, ask_to_stop, command_line, comparable_rows, zero_stage
@@ -9,6 +10,7 @@ from small_runs import PRETRAINING, ask_to_stop, command_line, comparable_rows, 
 from spe_dist import pretrain
 from spe_dist.cli.exits import STOPPED
 from spe_dist.distributed.checkpoint import find_checkpoint, read_state
+from spe_dist.training.metrics import read_rows
 
 SETTINGS = {**PRETRAINING, "steps": 6, "evaluate_sentences": 48, "log_every_steps": 2, "dropout": 0.0}
 STOP_AFTER = 12  # micro-batches, 4 a step
@@ -25,7 +27,7 @@ def train(argv, stop_after=None):
 
 
 @pytest.mark.distributed
-def test_one_rank_trains_at_stage_0_as_at_the_files_stage_and_checkpoints_go_on_at_theirs(
+def test_one_rank_trains_at_stage_0_as_at_the_files_stage_and_checkpoints_go_on_at_either(
     run_ranks, demo_shards, tmp_path
 ):
     def arguments(name, *further):
@@ -43,12 +45,18 @@ def test_one_rank_trains_at_stage_0_as_at_the_files_stage_and_checkpoints_go_on_
         for name, value in kept.items():
             assert row[name] == (None if value is None else pytest.approx(value, rel=1e-3, abs=1e-5)), name
 
-    further = {"own parts": [], "kept parts": ["--keep_zero_stage=true"]}
-    for name, given in further.items():
+    further = {"own": [], "kept": ["--keep_zero_stage=true"]}
+    change = "resuming on 1 rank at stage {} from a checkpoint of 1 rank at stage {}"
+    for (first, given), (last, then) in itertools.product(further.items(), repeat=2):
+        name = f"{first} {last}"
         assert run_ranks(train, 1, arguments(name, *given), STOP_AFTER)[0][0] == STOPPED
-    [(status, printed)] = run_ranks(train, 1, arguments("own parts", "--keep_zero_stage=true", "--resume=auto"))
-    assert status == 2 and "resume with a config of stage 1 or 2 and without keep_zero_stage" in printed
-    for name, line in (("own parts", "stage 0 in place of 1"), ("kept parts", "stage 1 as in the checkpoint")):
-        [(status, printed)] = run_ranks(train, 1, arguments(name, "--resume=auto"))
-        assert status == 0 and line in printed
-        assert comparable_rows(tmp_path / name) == comparable_rows(tmp_path / name.removesuffix(" parts"))
+        [(status, printed)] = run_ranks(train, 1, arguments(name, *then, "--resume=auto"))
+        assert status == 0 and ("resuming on" in printed) == (first != last)
+        if first == last:
+            assert comparable_rows(tmp_path / name) == comparable_rows(tmp_path / first)
+        else:
+            assert change.format(*(0, 1) if last == "own" else (1, 0)) in printed
+            losses = [
+                [row["loss"] for row in read_rows(tmp_path / run / "metrics.jsonl", "train")] for run in (name, first)
+            ]
+            assert losses[0] == pytest.approx(losses[1], rel=1e-5)

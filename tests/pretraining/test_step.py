@@ -1,10 +1,10 @@
 """The training step on real ranks: what it computes must not depend on how the global batch is cut."""
 
-import copy
 import itertools
 
 import pytest
 import torch
+from kept_state import whole_state
 from small_steps import build_descent_step, build_step, micro_batches, small_config, start
 
 from spe_dist.errors import DivergenceError
@@ -42,7 +42,7 @@ def trained_queues(context, accumulation, stage, queue):
     for number in range(STEPS):
         assert step(number, 1e-3, micro_batches(config, context, number, accumulation)).applied
         step.moco.check_equal()
-    return step.moco.state_dict()
+    return whole_state(step.moco, context)
 
 
 def train_both(accumulation, stage, queue="replicated"):
@@ -133,9 +133,9 @@ def test_gradients_are_the_mean_of_those_of_the_micro_batches(whole, accumulated
 def test_queues_of_many_ranks_are_those_of_one(whole, cut):
     expected, state = whole[2], cut[2]
     for queue in ("pair_queue", "context_queue"):
-        assert torch.equal(state[queue]["ids_K"], expected[queue]["ids_K"])
-        assert state[queue]["cursor"] == expected[queue]["cursor"] == (STEPS * 8) % QUEUE_KEYS
-        assert (state[queue]["keys_KC"] - expected[queue]["keys_KC"]).abs().max() <= 1e-5
+        assert torch.equal(state[f"{queue}/ids_K"], expected[f"{queue}/ids_K"])
+        assert state[f"{queue}/cursor"] == expected[f"{queue}/cursor"] == (STEPS * 8) % QUEUE_KEYS
+        assert (state[f"{queue}/keys_KC"] - expected[f"{queue}/keys_KC"]).abs().max() <= 1e-5
 
 
 def test_every_set_of_objectives_trains(run_ranks):
@@ -224,12 +224,10 @@ def test_a_stop_inside_a_step_drops_it(run_ranks):
         context, config = start(), small_config()
         step = build_step(config, context, 2, 2)
         step.stop_agreed = lambda: True
-        before = copy.deepcopy(step.moco.state_dict())
+        before = whole_state(step.moco, context)
         dropped = step(0, 1e-3, micro_batches(config, context, 0, 2))
-        after = step.moco.state_dict()
-        return dropped is None, context.rank != 0 or all(
-            torch.equal(before["average"][name], after["average"][name]) for name in before["average"]
-        )
+        after = whole_state(step.moco, context)
+        return dropped is None, all(torch.equal(before[name], after[name]) for name in before)
 
     assert run_ranks(train, 2) == [(True, True)] * 2
 
@@ -239,19 +237,18 @@ def test_a_step_that_the_engine_skips_moves_neither_average_nor_queues(run_ranks
         context, config = start(), small_config()
         step = build_step(config, context, 1, 2)
         step(0, 1e-3, micro_batches(config, context, 0, 2))
-        before = copy.deepcopy(step.moco.state_dict())
+        before = whole_state(step.moco, context)
         step.engine.was_step_applied = lambda: False
         assert not step(1, 1e-3, micro_batches(config, context, 1, 2)).applied
-        skipped = copy.deepcopy(step.moco.state_dict())
+        skipped = whole_state(step.moco, context)
         del step.engine.was_step_applied
         assert step(2, 1e-3, micro_batches(config, context, 2, 2)).applied
-        return before, skipped, step.moco.state_dict()
+        return before, skipped, whole_state(step.moco, context)
 
     before, skipped, moved = run_ranks(train, 2)[0]
-    for part in ("average", "compensation", "pair_queue", "context_queue"):
-        for name, tensor in before[part].items():
-            assert torch.equal(skipped[part][name], tensor), f"{part} {name}"
-    assert before["pair_queue"]["fill"] == before["context_queue"]["cursor"] == 8
-    for part in ("average", "pair_queue", "context_queue"):
-        assert any(not torch.equal(moved[part][name], tensor) for name, tensor in before[part].items())
-    assert moved["pair_queue"]["fill"] == 16
+    for name, tensor in before.items():
+        assert torch.equal(skipped[name], tensor), name
+    assert before["pair_queue/fill"] == before["context_queue/cursor"] == 8
+    for part in ("key_average", "key_compensation", "pair_queue", "context_queue"):
+        assert any(not torch.equal(moved[n], tensor) for n, tensor in before.items() if n.startswith(f"{part}/"))
+    assert moved["pair_queue/fill"] == 16

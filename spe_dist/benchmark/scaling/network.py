@@ -108,4 +108,4 @@ class Network:
         counts = (self.parameters, self.key_parameters, self.largest_key_part)
         held = held_memory(self.config, settings, self.precision, batch, *counts)
         saved = int(self.sentence_saved * plan.rank_sentences / plan.accumulation)
-        return rank_memory(held, saved, 0, "cuda", 0)
+        return rank_memory(held, saved, "cuda", 0)
