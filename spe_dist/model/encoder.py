@@ -68,11 +68,11 @@ def check_config(config: BertConfig) -> None:
     values = config.to_dict()
     kind = values.get("model_type") or "bert"
     if kind != "bert":
-        raise ConfigError(f"the encoder is of model_type '{kind}', supported is 'bert'; choose a BERT checkpoint")
+        raise ConfigError(f"the encoder is of model_type {kind!r:.80}, supported is 'bert'; choose a BERT checkpoint")
     positions = values.get("position_embedding_type") or "absolute"
     if positions != "absolute":
         raise ConfigError(
-            f"the encoder has position_embedding_type '{positions}', supported is 'absolute'; choose another checkpoint"
+            f"the encoder has position_embedding_type {positions!r:.80}, supported is 'absolute'; choose another"
         )
     if values.get("is_decoder"):
         raise ConfigError("the encoder has is_decoder=true, it would not see to its right; choose another checkpoint")
@@ -82,7 +82,7 @@ def check_config(config: BertConfig) -> None:
             "choose a number of heads that divides it"
         )
     if isinstance(config.hidden_act, str) and config.hidden_act not in ACT2FN:
-        raise ConfigError(f"hidden_act '{config.hidden_act}' is unknown to transformers; known: {sorted(ACT2FN)}")
+        raise ConfigError(f"hidden_act {config.hidden_act!r:.80} is unknown to transformers; known: {sorted(ACT2FN)}")
 
 
 class Embeddings(nn.Module):

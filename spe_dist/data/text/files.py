@@ -25,7 +25,7 @@ COMPRESSED_SUFFIXES = (".gz", ".xz", ".zst", ".bz2")
 PART_BYTES = 2 << 20
 MAX_LINE_BYTES = 32 << 20
 _READ_BYTES = 1 << 20
-_COMPRESSED_READ_BYTES = 64 << 10
+_PACKED_READ_BYTES = 16 << 10
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ def _decompressed(
     stream (xz, bz2) for a complete one, and keep back what stands before a damage. Zeros between streams are padding.
     """
     stream, rest = None, b""
-    while data := rest or raw.read(_COMPRESSED_READ_BYTES):
+    while data := rest or raw.read(_PACKED_READ_BYTES):
         if stream is None:
             data = data.lstrip(b"\0")
             if not data:
@@ -209,15 +209,31 @@ def _decompressed(
                 continue
             stream = new_decompressor()
         try:
-            chunk = stream.decompress(data)
+            for chunk in _pieces(stream, data, damage):
+                if chunk:
+                    yield chunk, raw.tell()
         except damage as error:
             raise DataError(f"{path} is damaged: {error}; fetch it again") from error
         rest = stream.unused_data if stream.eof else b""
         stream = None if stream.eof else stream
-        if chunk:
-            yield chunk, raw.tell()
     if stream is not None:
         raise DataError(f"{path} is cut short: its last compressed stream has no end; fetch it again")
+
+
+def _pieces(stream: Any, data: bytes, damage: type[Exception]) -> Iterator[bytes]:
+    """What a decompressor makes of some bytes, in pieces of bounded size: a few bytes can stand for gigabytes."""
+    if hasattr(stream, "needs_input"):  # of xz and bz2
+        yield stream.decompress(data, _READ_BYTES)
+        while not stream.eof and not stream.needs_input:
+            yield stream.decompress(b"", _READ_BYTES)
+    elif damage is zlib.error:
+        chunk = stream.decompress(data, _READ_BYTES)
+        yield chunk
+        while not stream.eof and (stream.unconsumed_tail or len(chunk) == _READ_BYTES):
+            chunk = stream.decompress(stream.unconsumed_tail, _READ_BYTES)
+            yield chunk
+    else:  # zstd gives all at once, at most 128 KiB for every four bytes
+        yield stream.decompress(data)
 
 
 def read_parts(

@@ -20,6 +20,8 @@ from spe_dist.data.text.files import read_chunks
 from spe_dist.errors import DataError
 from spe_dist.extraction.formats.node import SHOWN_CHARACTERS, Node, shown
 
+MAX_UNPACKED_BYTES = 256 << 20
+MAX_UNPACKED_RATIO = 200  # of what a compressed file holds to its size
 BLANK_LINES = "blank lines"
 DAMAGE_REMEDY = "the file may be cut off or edited by hand: get it again, or repair this place"
 
@@ -218,9 +220,18 @@ def _read_bytes(path: Path) -> bytes:
     if os.path.isdir(path):
         raise DataError(f"{path} is a folder; name a file in it")
     try:
-        os.stat(path)
+        size = os.stat(path).st_size  # 0 for a pipe
     except (FileNotFoundError, ValueError):  # a zero byte in the name
         raise DataError(f"{path} does not exist; check the name") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}; check its folder's permissions") from None
-    return b"".join(data for data, _ in read_chunks(path))
+    limit = max(MAX_UNPACKED_BYTES, MAX_UNPACKED_RATIO * size)
+    parts, read = [], 0
+    for data, _ in read_chunks(path):
+        parts.append(data)
+        read += len(data)
+        if size and read > limit:
+            raise DataError(
+                f"{path} unpacks to more than {limit >> 20:,} MiB, as no corpus of its size does; get it again"
+            )
+    return b"".join(parts)

@@ -162,3 +162,23 @@ def test_zeros_between_and_behind_compressed_streams_are_padding(tmp_path, name)
     stream = JOINABLE[name](TEXT)
     (tmp_path / "padded").write_bytes(stream + bytes(4) + stream + bytes(200_000))
     assert b"".join(chunk for chunk, _ in read_chunks(tmp_path / "padded")) == TEXT * 2
+
+
+@pytest.mark.parametrize("kind", JOINABLE)
+def test_a_few_bytes_that_stand_for_gigabytes_are_read_in_small_pieces(tmp_path, kind):
+    path = tmp_path / f"a.txt.{kind}"
+    size = 96 << 20
+    path.write_bytes(JOINABLE[kind](bytes(size)))
+    assert path.stat().st_size < size / 500
+    sizes = [len(data) for data, _ in read_chunks(path)]
+    assert sum(sizes) == size and max(sizes) <= (1 << 20 if kind != "zst" else 512 << 20)
+    with pytest.raises(DataError, match="line of more than 32 MiB"):
+        list(read_parts([path]))
+
+
+@pytest.mark.parametrize("kind", JOINABLE)
+@pytest.mark.parametrize("size", [0, 1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 3 << 20])
+def test_pieces_join_to_the_whole_whatever_their_size(tmp_path, kind, size):
+    path, data = tmp_path / "a", bytes(size)
+    path.write_bytes(JOINABLE[kind](data) * 2)
+    assert b"".join(chunk for chunk, _ in read_chunks(path)) == 2 * data

@@ -168,3 +168,14 @@ def test_brackets_in_brackets_are_refused_at_every_depth(tmp_path: Path, field: 
             assert "nested.json" in str(error)
         else:
             assert field == "more"
+
+
+def test_a_small_file_that_unpacks_to_far_more_than_a_corpus_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("spe_dist.extraction.formats.records.MAX_UNPACKED_BYTES", 1 << 20)
+    path = tmp_path / "a.json.gz"
+    path.write_bytes(gzip.compress(b"[" + bytes(8 << 20)))
+    with pytest.raises(DataError, match="unpacks to more than 1 MiB"):
+        read_corpus(path)
+    plain = tmp_path / "a.json"
+    plain.write_text("\n" * (2 << 20) + '{"tokens": ["a"], "entities": [], "relations": []}')
+    assert len(read_corpus(plain).documents) == 1, "of a plain file the size is what it is"
