@@ -10,7 +10,7 @@ import torch
 
 from spe_dist.config.loading import to_yaml
 from spe_dist.config.shared import EngineSettings
-from spe_dist.distributed.checkpoint import Checkpoints, list_checkpoints
+from spe_dist.distributed.checkpoint import list_checkpoints
 from spe_dist.distributed.context import RankContext
 from spe_dist.distributed.engine import TrainingEngine
 from spe_dist.distributed.fence import Fence
@@ -24,6 +24,7 @@ from spe_dist.training.journal import Journal, Saving, WriteCheckpoint
 from spe_dist.training.metrics import MetricLog
 from spe_dist.training.progress import ProgressLine
 from spe_dist.training.resume import ResumePoint
+from spe_dist.training.saved_state import RunCheckpoints
 from spe_dist.utils.files import check_output, remove_unfinished
 from spe_dist.utils.leftovers import remove_leftovers
 from spe_dist.utils.run_files import CHECKPOINTS_FOLDER, CONFIG_FILE
@@ -40,7 +41,7 @@ class Run:
         context.run_on_main(lambda: check_output(self.output))
         self._fence = Fence(self.output)
         keep = config.train.keep_checkpoints
-        self.checkpoints = Checkpoints(self.output / CHECKPOINTS_FOLDER, keep, context, self._fence)
+        self.checkpoints = RunCheckpoints(self.output / CHECKPOINTS_FOLDER, keep, context, self._fence)
         self._found = context.run_on_main(self._newest)
 
     def claim(self, start: ResumePoint) -> bool:
