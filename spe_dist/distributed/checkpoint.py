@@ -16,13 +16,15 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from spe_dist.distributed.context import RankContext
 from spe_dist.distributed.fence import Fence
 from spe_dist.errors import CheckpointError, SpeError
-from spe_dist.utils.files import file_sha256, flush, write_atomically
+from spe_dist.utils.files import file_sha256, flush, open_to_others, write_atomically
+from spe_dist.utils.reading.json_file import read_object
 from spe_dist.utils.run_files import CHECKPOINTS_FOLDER, POINTER_FILE, STATE_FILE
 
 FULL_BYTES = 64 << 20  # less free space than this counts as a full disk: torch and safetensors hide the error code
@@ -75,7 +77,7 @@ class Checkpoints:
     def newest_valid(self) -> tuple[Path | None, list[str]]:
         """The newest checkpoint whose checksums hold (None without one), and a line for each that was passed over."""
         passed_over: list[str] = []
-        for path in self.context.run_on_main(lambda: list_checkpoints(self.folder)):
+        for path in self.context.run_on_main(lambda: _entries(self.folder)):
             problem = self.problem_of(path)
             if problem is None:
                 return path, passed_over
@@ -99,10 +101,10 @@ class Checkpoints:
         self._check_fence()
         self.folder.mkdir(parents=True, exist_ok=True)
         for leftover in self.folder.glob(".partial_step_*"):
-            shutil.rmtree(leftover)
+            _remove(leftover)
         existing = list_checkpoints(self.folder)
         if existing:
-            needed = sum(file.stat().st_size for file in existing[0].rglob("*") if file.is_file())
+            needed = _size(existing[0])
             free = shutil.disk_usage(self.folder).free
             if free < needed * 1.1:
                 raise CheckpointError(
@@ -131,6 +133,7 @@ class Checkpoints:
         names = self.context.run_on_main(lambda: sorted(_files(folder)))
         mine = {}
         for name in names[self.context.rank :: self.context.ranks]:
+            open_to_others(folder / name)
             flush(folder / name)
             mine[name] = file_sha256(folder / name)
         return {name: value for part in self.context.all_gather_object(mine) for name, value in part.items()}
@@ -152,7 +155,7 @@ class Checkpoints:
         flush(self.folder)
         write_atomically(self.folder / POINTER_FILE, final.name)
         for old in [*self._superseded(final), *filter(Path.exists, [aside])]:
-            shutil.rmtree(old)
+            _remove(old)
 
     def _superseded(self, newest: Path) -> list[Path]:
         """What goes once `newest` is written: older ones beyond `keep`, and later steps, which are trained again.
@@ -166,6 +169,11 @@ class Checkpoints:
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Finished checkpoints of a run, newest first."""
+    return [path for path in _entries(folder) if path.is_dir()]
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What has the name of a checkpoint, newest first."""
     if not folder.is_dir():
         return []
     found = [(int(match[1]), path) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))]
@@ -181,10 +189,10 @@ def write_state(path: Path, state: dict[str, Any]) -> None:
 def read_state(path: Path) -> dict[str, Any]:
     """state.json of a checkpoint. Raises CheckpointError where it is missing, damaged or of an earlier version."""
     try:
-        state = json.loads((path / STATE_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is not a finished checkpoint ({type(error).__name__}: {error})") from None
-    if not isinstance(state, dict) or not isinstance(state.get("checksums"), dict):
+        state = read_object(path / STATE_FILE, "take another checkpoint", CheckpointError)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is not a finished checkpoint: it has no {STATE_FILE}") from None
+    if not isinstance(state.get("checksums"), dict):
         raise CheckpointError(f"{path / STATE_FILE} holds no checksums: not written by this program")
     if STATE_CHECKSUM not in state and any(_OLD_NAME.fullmatch(name) for name in state["checksums"]):
         raise CheckpointError(
@@ -210,9 +218,9 @@ def find_checkpoint(path: Path) -> Path:
         return path
     for folder in (path, path / CHECKPOINTS_FOLDER):
         found = list_checkpoints(folder)
-        pointer = folder / POINTER_FILE
-        if pointer.is_file() and (folder / pointer.read_text().strip()).is_dir():
-            return folder / pointer.read_text().strip()
+        pointed = _pointed(folder)
+        if pointed in found:
+            return pointed
         if found:
             return found[0]
     raise CheckpointError(
@@ -221,17 +229,47 @@ def find_checkpoint(path: Path) -> Path:
     )
 
 
+def _pointed(folder: Path) -> Path | None:
+    """What `latest` names; None where it is not there or holds no name."""
+    try:
+        return folder / (folder / POINTER_FILE).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return None
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder, or a link to one; what cannot be removed is named, and stays."""
+    try:
+        if path.is_symlink() or not path.is_dir():
+            path.unlink()
+        else:
+            shutil.rmtree(path)
+    except OSError as error:
+        print(f"warning: {path} cannot be removed ({error.strerror})", flush=True)
+
+
+def _size(folder: Path) -> int:
+    """Bytes of its files, as far as they may be looked at."""
+    with suppress(OSError):
+        return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    return 0
+
+
 def _first_damage(path: Path, names: Iterable[str], expected: dict[str, str]) -> str | None:
     for name in names:
-        if not (path / name).is_file():
-            return f"{name} is missing"
-        if file_sha256(path / name) != expected[name]:
-            return f"{name} does not match its checksum"
+        try:
+            if not (path / name).is_file():
+                return f"{name} is missing"
+            if file_sha256(path / name) != expected[name]:
+                return f"{name} does not match its checksum"
+        except OSError as error:
+            return f"{name} cannot be read ({error.strerror})"
     return None
 
 
 def _files(folder: Path) -> Iterator[str]:
     """Relative names of all files, but for those that a network file system keeps of deleted ones (`.nfs...`)."""
     for file in folder.rglob("*"):
-        if file.is_file() and not file.name.startswith(".nfs"):
-            yield str(file.relative_to(folder))
+        with suppress(OSError):  # in a folder that may not be looked into
+            if file.is_file() and not file.name.startswith(".nfs"):
+                yield str(file.relative_to(folder))

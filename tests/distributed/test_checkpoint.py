@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -225,3 +226,73 @@ def test_find_checkpoint_accepts_step_folder_and_run_folder(tmp_path, context):
     assert find_checkpoint(path) == find_checkpoint(tmp_path) == find_checkpoint(tmp_path / "checkpoints") == path
     with pytest.raises(CheckpointError, match="not a checkpoint"):
         find_checkpoint(tmp_path / "elsewhere")
+
+
+def test_odd_entries_among_checkpoints_are_passed_over_and_end_nothing(tmp_path, context, capsys):
+    folder = tmp_path / "checkpoints"
+    checkpoints = Checkpoints(folder, 2, context)
+    checkpoints.save(1, {}, writer("1"))
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(folder / "step_00000001", elsewhere)
+    (folder / "step_00000000").symlink_to(elsewhere)
+    (folder / "step_00000009").write_text("a file")
+    (folder / "step_00000008").symlink_to(tmp_path / "nowhere")
+    (folder / ".partial_step_00000007").write_text("a file")
+    path, passed_over = checkpoints.newest_valid()
+    assert path == folder / "step_00000001"
+    assert [line.partition(":")[0] for line in passed_over] == ["step_00000009", "step_00000008"]
+    for step in (2, 3):
+        checkpoints.save(step, {}, writer("w"))
+    assert [path.name for path in list_checkpoints(folder)] == ["step_00000003", "step_00000002"]
+    assert (elsewhere / "state.json").exists() and (folder / "step_00000009").read_text() == "a file"
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\x00", b"../../..", b".", b"step_00000099"])
+def test_a_pointer_that_names_nothing_is_no_pointer(tmp_path, context, content):
+    checkpoints = Checkpoints(tmp_path / "checkpoints", 2, context)
+    checkpoints.save(1, {}, writer("1"))
+    (tmp_path / "checkpoints" / "latest").write_bytes(content)
+    assert find_checkpoint(tmp_path) == tmp_path / "checkpoints" / "step_00000001"
+
+
+def test_an_old_checkpoint_that_cannot_be_removed_stays_with_a_warning(tmp_path, context, monkeypatch, capsys):
+    checkpoints = Checkpoints(tmp_path / "checkpoints", 1, context)
+    checkpoints.save(1, {}, writer("1"))
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("spe_dist.distributed.checkpoint.shutil.rmtree", refuse)
+    checkpoints.save(2, {}, writer("2"))
+    assert "step_00000001 cannot be removed (Permission denied)" in capsys.readouterr().out
+    assert checkpoints.newest_valid()[0].name == "step_00000002"
+
+
+def test_a_file_that_cannot_be_read_is_damage(tmp_path, context, monkeypatch):
+    checkpoints = Checkpoints(tmp_path / "checkpoints", 2, context)
+    checkpoints.save(1, {}, writer("1"))
+    checkpoints.save(2, {}, writer("2"))
+
+    def refuse(path):
+        if "step_00000002" in str(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return file_sha256(path)
+
+    monkeypatch.setattr("spe_dist.distributed.checkpoint.file_sha256", refuse)
+    path, passed_over = checkpoints.newest_valid()
+    assert path.name == "step_00000001" and "cannot be read (Permission denied)" in passed_over[0]
+
+
+def test_files_of_a_checkpoint_have_the_users_usual_mode(tmp_path, context):
+    def write(folder):
+        (folder / "weights").write_text("w")
+        (folder / "weights").chmod(0o600)
+
+    path = Checkpoints(tmp_path / "checkpoints", 2, context).save(1, {}, write)
+    assert {file.stat().st_mode & 0o777 for file in path.iterdir()} == {0o666 & ~current_umask()}
+
+
+def current_umask():
+    value = os.umask(0)
+    os.umask(value)
+    return value

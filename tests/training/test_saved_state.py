@@ -56,3 +56,22 @@ def test_an_older_checkpoint_is_taken_where_the_state_of_the_newest_does_not_hol
     path, passed_over = checkpoints.newest_valid()
     assert path.name == "step_00000001"
     assert passed_over == ["step_00000002: state.json: applied_steps is null, not a whole number"]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"null", b"[1]", b"\xff\x00", b'{"a":' * 50_000, b'{"checksums": {}, "step": 1e999}', None]
+)
+def test_a_state_that_cannot_be_read_is_passed_over_in_one_line(tmp_path, content):
+    context = RankContext(rank=0, ranks=1, local_rank=0, device=torch.device("cpu"), control=None)
+    checkpoints = RunCheckpoints(tmp_path, 3, context)
+    for step in (1, 2):
+        checkpoints.save(step, STATE, lambda folder: (folder / "weights").write_text("w"))
+    file = tmp_path / "step_00000002" / "state.json"
+    file.unlink()
+    if content is None:
+        file.mkdir()
+    else:
+        file.write_bytes(content)
+    path, (passed_over,) = checkpoints.newest_valid()
+    assert path.name == "step_00000001" and passed_over.startswith("step_00000002: ")
+    assert "\n" not in passed_over and len(passed_over) < 400
