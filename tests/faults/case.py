@@ -267,7 +267,7 @@ class Case:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def compare_nearly(rows: list[dict[str, Any]], expected: list[dict[str, Any]], tolerance: float = 2e-5) -> None:
+def compare_nearly(rows: list[dict[str, Any]], expected: list[dict[str, Any]], tolerance: float = 1e-5) -> None:
     """Steps and rates exactly, losses within rounding: for another number of ranks. Raises FaultError."""
     mine, theirs = ([row for row in all_rows if row["kind"] == "train"] for all_rows in (rows, expected))
     if [row["step"] for row in mine] != [row["step"] for row in theirs]:

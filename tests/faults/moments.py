@@ -1,6 +1,6 @@
 """Moments of a run at which faults are put in: names of functions by part of the run.
 
-`test_the_moments_are_there` holds that each is a function and that a run comes by.
+`test_injection.py` holds that each is a function; a run that comes by none of a part fails as a reference.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ _SHARED = {
         "spe_dist.distributed.checkpoint:Checkpoints.save",
         "spe_dist.distributed.checkpoint:Checkpoints._checksums",
         "spe_dist.distributed.checkpoint:Checkpoints._publish",
+        "spe_dist.distributed.fragments.storage:FragmentWriter.write_data",
+        "spe_dist.distributed.fragments.storage:FragmentWriter.finish",
     ),
     "start-up": (
         "spe_dist.distributed.context:start_ranks",
@@ -26,6 +28,12 @@ _SHARED = {
     "rows": ("spe_dist.training.metrics:MetricLog.flush",),
     "files": (FILE_EVENT,),
 }
+# Only a start that resumes comes by.
+RESTORING = (
+    "spe_dist.distributed.fragments.storage:FragmentReader.read_data",
+    "spe_dist.distributed.fragments.engine:EngineFragments.load",
+    "spe_dist.distributed.engine:TrainingEngine.load",
+)
 MOMENTS: dict[str, dict[str, tuple[str, ...]]] = {
     "pretrain": {
         **_SHARED,

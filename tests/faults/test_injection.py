@@ -15,7 +15,7 @@ from project import ROOT
 
 from tests.faults import injection
 from tests.faults.injection import FILE_EVENT, Injector, Plan, Trap
-from tests.faults.moments import MOMENTS, places
+from tests.faults.moments import MOMENTS, RESTORING, places
 
 PROGRAM = """
 import os
@@ -100,7 +100,7 @@ def test_a_full_disk_and_a_spoiled_loss_go_into_the_arguments(tmp_path):
 
 @pytest.mark.parametrize("program", MOMENTS)
 def test_the_moments_are_functions_of_the_package(program):
-    for at in {*places(program), *injection.RECORDED} - {FILE_EVENT}:
+    for at in {*places(program), *RESTORING, *injection.RECORDED} - {FILE_EVENT}:
         module, _, path = at.partition(":")
         assert callable(functools.reduce(getattr, path.split("."), importlib.import_module(module))), at
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from tests.faults.case import ENDED_BY_KILL, Case
 from tests.faults.injection import Trap
 from tests.faults.kinds.drawing import any_setup, draw_trap, kind, wait_s
-from tests.faults.moments import MOMENTS
+from tests.faults.moments import MOMENTS, RESTORING
 
 
 def kill_at(case: Case, part: str, do: str = "kill") -> None:
@@ -70,6 +70,8 @@ def kill_twice(case: Case) -> None:
     for _ in range(5):
         trap = draw_trap(case, case.rng.choice(["start-up", "files", "step"]))
         trap = replace(trap, count=1 + trap.count % 4)  # soon: less is left of a resumed run
+        if case.rng.random() < 0.4:
+            trap = Trap(case.rng.randrange(case.setup.ranks), case.rng.choice(RESTORING))
         attempt = case.start(trap, resume=True)
         case.expect_end(attempt, ENDED_BY_KILL)
         case.fired(attempt)
