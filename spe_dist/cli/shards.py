@@ -3,6 +3,7 @@
 spe shards make --input wiki/*.txt.xz books/ --output SHARDS --tokenizer bert-base-cased
 spe shards verify SHARDS
 spe shards show SHARDS --sentence 12345
+spe shards index OLD_SHARDS
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ COMMANDS = {
     "make": "make shards of raw text",
     "verify": "compare all shards with their manifest",
     "show": "show a sentence by its number",
+    "index": "write the index of shards that an earlier version made",
 }
 
 
@@ -51,6 +53,8 @@ def _run(argv: Sequence[str]) -> int:
         return make(make_parser().parse(argv[1:]))
     if name == "verify":
         return verify(verify_parser().parse(argv[1:]))
+    if name == "index":
+        return index(index_parser().parse(argv[1:]))
     return show(show_parser().parse(argv[1:])) if name else 0
 
 
@@ -114,6 +118,18 @@ def verify(options: argparse.Namespace) -> int:
         )
     print(report)
     return 0 if report.ok else 1
+
+
+def index(options: argparse.Namespace) -> int:
+    """Write the index of blocks beside shards that an earlier version made, so that they open at once and can be read
+    block by block behind a URL. The shards stay as they are; runs over them resume.
+    """
+    from spe_dist.data.shards.upgrade import write_index
+
+    manifest = write_index(Path(options.shards).expanduser(), lambda name: print(name, flush=True))
+    blocks = sum(len(shard.blocks) for shards in manifest.splits.values() for shard in shards)
+    print(f"index of {how_many(blocks, 'block')} written")
+    return 0
 
 
 def show(options: argparse.Namespace) -> int:
@@ -271,6 +287,13 @@ def verify_parser() -> Parser:
     """The options of `spe shards verify`."""
     parser = Parser("spe shards verify", "DIR [options]", verify.__doc__)
     _add_shards(parser)
+    return parser
+
+
+def index_parser() -> Parser:
+    """The options of `spe shards index`."""
+    parser = Parser("spe shards index", "DIR", index.__doc__)
+    parser.add_argument("shards", metavar="DIR", help="folder of shards")
     return parser
 
 

@@ -16,15 +16,17 @@ Legend of the shape suffixes:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
+from spe_dist.data.batches.stream import Store
 from spe_dist.data.shards.blocks import Block
 
 MAX_OFFSET = 31  # larger offsets count as this one
 MERGE_BLOCKS = 64  # blocks counted before their counts are merged
+FETCHED_AHEAD = 32  # blocks
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,22 @@ class CountModel:
     def unigram_nats(self, pieces_M: np.ndarray) -> np.ndarray:
         """-log p(piece) of each target by the counts of continuation pieces alone, one added to each."""
         return -np.log((self._unigrams[pieces_M] + 1) / (self._unigrams.sum() + self.vocabulary_size))
+
+
+def sampled_blocks(store: Store, limit: int) -> Iterator[Block]:
+    """At most `limit` blocks of a store, evenly spaced; behind a URL some are on their way while others are counted.
+
+    Where whole shards are fetched, they are those of the first shards: every block is a random sample of the corpus.
+    """
+    count = len(store.block_sentences)
+    indices = list(range(count)) if count <= limit else [i * count // limit for i in range(limit)]
+    is_distant = store.lookahead_sentences > 0
+    if is_distant and not store.has_ranges():
+        indices = list(range(len(indices)))
+    for position, index in enumerate(indices):
+        if is_distant and position % FETCHED_AHEAD == 0:
+            store.prefetch(indices[position : position + 2 * FETCHED_AHEAD])
+        yield store.block(index)
 
 
 def _continuations(block: Block, vocabulary_size: int) -> np.ndarray:

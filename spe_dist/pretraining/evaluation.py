@@ -45,7 +45,7 @@ from spe_dist.data.batches.stream import Store
 from spe_dist.errors import DataError
 from spe_dist.moco import Collectives
 from spe_dist.model.spe import KeyEncoder, PretrainingOutputs, views_only
-from spe_dist.pretraining.count_model import CountModel
+from spe_dist.pretraining.count_model import CountModel, sampled_blocks
 from spe_dist.pretraining.held_out import HeldOutPass, HeldOutSentences
 from spe_dist.pretraining.objectives import prediction_terms
 from spe_dist.utils.files import write_atomically
@@ -224,9 +224,7 @@ def count_yardsticks(train: Store, held_out: Store, config: Config, folder: Path
         if kept.get("key") == key and isinstance(figures, dict) and all(map(is_number, figures.values())):
             return figures
     sentences = HeldOutSentences(held_out, config.corruption, config.train.evaluate_sentences, config.train.seed)
-    model = CountModel.estimate(
-        (train.block(i) for i in spread(len(train.block_sentences), COUNTED_BLOCKS)), train.manifest.vocabulary_size
-    )
+    model = CountModel.estimate(sampled_blocks(train, COUNTED_BLOCKS), train.manifest.vocabulary_size)
     first, offset, label = (np.concatenate(parts) for parts in zip(*map(_targets, _batches(sentences)), strict=True))
     if len(label) == 0:
         return {}
@@ -238,11 +236,6 @@ def count_yardsticks(train: Store, held_out: Store, config: Config, folder: Path
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(file, json.dumps({"key": key, "figures": figures}, indent=1))
     return figures
-
-
-def spread(count: int, limit: int) -> list[int]:
-    """At most `limit` of 0 .. count - 1, evenly spaced."""
-    return list(range(count)) if count <= limit else [i * count // limit for i in range(limit)]
 
 
 def _batches(sentences: HeldOutSentences) -> list[PackedBatch]:

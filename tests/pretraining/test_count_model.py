@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from spe_dist.data.shards.blocks import Block
-from spe_dist.pretraining.count_model import MAX_OFFSET, CountModel
+from spe_dist.pretraining.count_model import MAX_OFFSET, CountModel, sampled_blocks
 
 VOCABULARY = 12
 
@@ -103,3 +103,34 @@ def test_without_any_counts_every_piece_is_as_likely_and_far_offsets_are_clamped
     model = CountModel.estimate(blocks, VOCABULARY)
     far, clamped = (model.nats(np.array([1]), np.array([o]), np.array([3])) for o in (10_000, MAX_OFFSET))
     assert np.array_equal(far, clamped)
+
+
+class Distant:
+    """A store that notes what is asked for, in order."""
+
+    def __init__(self, blocks, lookahead=512, ranges=True):
+        self.block_sentences = np.full(blocks, 10)
+        self.lookahead_sentences = lookahead
+        self.has_ranges = lambda: ranges
+        self.prefetched, self.late = set(), []
+
+    def prefetch(self, blocks):
+        self.prefetched |= set(blocks)
+
+    def block(self, index):
+        if index not in self.prefetched:
+            self.late.append(index)
+        return index
+
+
+def test_blocks_are_sampled_over_the_whole_corpus_where_not_all_are_read():
+    assert list(sampled_blocks(Distant(3), 5)) == [0, 1, 2]
+    assert list(sampled_blocks(Distant(10), 4)) == [0, 2, 5, 7]
+
+
+def test_distant_blocks_are_on_their_way_before_they_are_counted_and_whole_shards_are_few():
+    store = Distant(1_000)
+    assert len(list(sampled_blocks(store, 200))) == 200 and store.late == []
+    assert list(sampled_blocks(Distant(1_000, ranges=False), 200)) == list(range(200))
+    local = Distant(1_000, lookahead=0, ranges=False)
+    assert list(sampled_blocks(local, 200)) == list(range(0, 1_000, 5)) and not local.prefetched

@@ -12,7 +12,7 @@ from spe_dist.config.pretraining import Config, CorruptionConfig, MocoConfig, Mo
 from spe_dist.data.shards.blocks import Block
 from spe_dist.model.loading import load_encoder
 from spe_dist.model.spe import build_key_encoder, build_pretraining_model
-from spe_dist.pretraining.evaluation import HeldOutEvaluation, count_yardsticks, spread, top1
+from spe_dist.pretraining.evaluation import HeldOutEvaluation, count_yardsticks, top1
 from spe_dist.pretraining.held_out import HeldOutSentences, groups_of_equal_length
 
 VOCABULARY, CLS, SEP, MASK = 60, 1, 2, 3
@@ -31,6 +31,8 @@ class MadeStore:
         self.block_sentences = np.full(blocks, sentences)
         self.n_sentences = blocks * sentences
         self._blocks = [self._make(rng, sentences) for _ in range(blocks)]
+
+    lookahead_sentences = 0
 
     def block(self, index):
         return self._blocks[index]
@@ -226,11 +228,6 @@ def test_count_yardsticks_are_kept_in_the_run_folder_for_the_same_shards_only(tm
         count_yardsticks(Unreadable(seed=2), held_out, config, tmp_path)
     off = replace(config, objectives=ObjectiveConfig(tbo=False))
     assert count_yardsticks(MadeStore(), held_out, off) == {}
-
-
-def test_blocks_are_spread_over_the_corpus_where_not_all_are_read():
-    assert spread(3, 5) == [0, 1, 2]
-    assert spread(10, 4) == [0, 2, 5, 7]
 
 
 def test_no_held_out_sentences_give_no_figures():

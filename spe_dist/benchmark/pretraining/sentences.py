@@ -52,6 +52,10 @@ class MadeUpSentences:
             splits={"train": ()},
         )
 
+    def has_ranges(self) -> bool:
+        """There are no shards."""
+        return True
+
     def prefetch(self, blocks: Iterable[int]) -> None:
         """Nothing: blocks are made when they are read."""
 

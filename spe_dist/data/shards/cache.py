@@ -143,6 +143,7 @@ def _locked(path: Path, wait_s: float | None) -> Iterator[IO[bytes] | None]:
         yield file
     finally:
         if file is not None:
+            fcntl.flock(file, fcntl.LOCK_UN)  # closing it would not do where a process was forked meanwhile
             file.close()
 
 
