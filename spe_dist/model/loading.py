@@ -159,7 +159,7 @@ def read_bert_config(folder: Path) -> BertConfig:
     kind = values.get("model_type") or "bert"  # SpanBERT and SciBERT were published without
     if kind != "bert":
         raise ConfigError(
-            f"encoder '{folder}' is of model_type {shown(kind)}, supported is 'bert'; choose a BERT-family checkpoint"
+            f"encoder '{folder}' is of model_type {kind!r:.80}, supported is 'bert'; choose a BERT-family checkpoint"
         )
     _check_values(values, path)
     kept = {name: value for name, value in values.items() if name in TAKEN}
