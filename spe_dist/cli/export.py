@@ -5,6 +5,7 @@
 
 CHECKPOINT is a run's output folder (its latest checkpoint is taken), its folder of checkpoints, or one of these. One
 process on a CPU does it; neither a launcher nor DeepSpeed nor a GPU takes part, whatever the checkpoint was trained on.
+That of a fine-tuning becomes a model for `spe predict`, with the weights of its step instead of its best epoch's.
 
 OUTPUT is then loaded by
     transformers.AutoModel.from_pretrained(OUTPUT)    and AutoTokenizer: a BertModel, pooler included
@@ -95,6 +96,8 @@ def convert(options: argparse.Namespace) -> None:
     from spe_dist.utils.files import check_free_file, check_free_name
 
     disable_progress_bar()
+    if checkpoint is not None and _convert_fine_tuning(checkpoint, output, options):
+        return
     if output:
         check_free_name(output, options.overwrite, SPE_CONFIG)
     if options.torch:
@@ -120,6 +123,26 @@ def convert(options: argparse.Namespace) -> None:
     if options.torch:
         save_state_dict(parts, options.torch, options.overwrite)
         print(f"{options.torch}: one state_dict")
+
+
+def _convert_fine_tuning(checkpoint: Path, output: Path | None, options: argparse.Namespace) -> bool:
+    """Write a fine-tuned folder where the checkpoint is a fine-tuning's; whether it is one. Raises SpeError."""
+    from spe_dist.export.checkpoint import unfinished
+    from spe_dist.extraction.joint.checkpoint import export_extractor, is_fine_tuning
+
+    if not is_fine_tuning(checkpoint):
+        return False
+    if options.encoder == "key" or options.torch or options.push or output is None:
+        raise ConfigError(
+            f"{checkpoint} is of a fine-tuning, which is exported as a whole model: give OUTPUT, and leave --encoder "
+            "key, --torch and --push out"
+        )
+    name, n_weights = export_extractor(checkpoint, output, options.overwrite)
+    if part := unfinished(checkpoint):
+        print(f"warning: {checkpoint} is a part of a run, {part}", file=sys.stderr)
+    print(f"fine-tuned model of {name}: {n_weights:,} weights")
+    print(f"next: spe predict {output} FILE")
+    return True
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -33,8 +33,8 @@ def read_checkpoint(source: str | Path, encoder: Encoder = "query") -> Parts:
     `source` is a step folder, a folder of checkpoints or a run's output folder (its latest checkpoint then). Every file
     that is read is compared with its checksum. Raises CheckpointError.
     """
-    folder, state = _find(Path(source))
-    _check_files(folder, state["checksums"])
+    folder, state = find(Path(source))
+    check_files(folder, state["checksums"], START_FOLDER, "config.json")
     config = _read_config(folder / CONFIG_FILE)
     if encoder == "key" and not config.objectives.cspo:
         raise CheckpointError(
@@ -57,12 +57,12 @@ def read_checkpoint(source: str | Path, encoder: Encoder = "query") -> Parts:
 
 def unfinished(source: str | Path) -> str:
     """In words how far the run of a checkpoint is, where it is not finished; else empty."""
-    _, state = _find(Path(source))
+    _, state = find(Path(source))
     step, steps = state["step"], state.get("total_steps", 0)
     return f"step {step:,} of {steps:,}" if step < steps else ""
 
 
-def _find(path: Path) -> tuple[Path, dict[str, Any]]:
+def find(path: Path) -> tuple[Path, dict[str, Any]]:
     """The checkpoint's folder and its state.json; what else people may hand in gets an error of its own."""
     if path.is_file():
         raise CheckpointError(
@@ -89,10 +89,10 @@ def _foreign(path: Path) -> str:
     return ""
 
 
-def _check_files(folder: Path, checksums: dict[str, str]) -> None:
-    """Compare what will be read with its checksums."""
-    folders = (f"{START_FOLDER}/", f"{TENSORS_FOLDER}/")
-    needed = {CONFIG_FILE, f"{START_FOLDER}/config.json", f"{TENSORS_FOLDER}/{INDEX_FILE}"}
+def check_files(folder: Path, checksums: dict[str, str], described_in: str, description: str) -> None:
+    """Compare what an export reads with its checksums: the tensors, and a folder with what belongs to them."""
+    folders = (f"{described_in}/", f"{TENSORS_FOLDER}/")
+    needed = {CONFIG_FILE, f"{described_in}/{description}", f"{TENSORS_FOLDER}/{INDEX_FILE}"}
     needed |= {name for name in checksums if name.startswith(folders)}
     for name in sorted(needed):
         if not (folder / name).is_file():

@@ -15,6 +15,7 @@ from spe_dist.distributed.engine import TrainingEngine
 from spe_dist.export.card import BASE_MODEL
 from spe_dist.extraction.corpora.corpus import Labels
 from spe_dist.extraction.joint.card import SCORES, card_scores
+from spe_dist.extraction.joint.checkpoint import Description
 from spe_dist.extraction.joint.folder import EXTRACTION_SETTINGS
 from spe_dist.extraction.joint.model import JointModel
 from spe_dist.extraction.scoring.scores import Scores
@@ -63,6 +64,15 @@ def extraction_settings(config: FinetuneConfig, max_pieces: int) -> dict[str, An
     """What a reader of the fine-tuned folder needs beside the network's settings."""
     values = {**vars(config.data), **vars(config.model), "max_pieces": max_pieces}
     return {name: values[name] for name in EXTRACTION_SETTINGS}
+
+
+def describe_model(
+    config: FinetuneConfig, start: StartNetwork, data: TrainingData, labels: Labels, settings: dict[str, Any]
+) -> Description:
+    """What a checkpoint says of its model beside the weights."""
+    facts = model_facts(config, start, data, 0, None)
+    bert_config = start.spe.encoder.config.to_dict()
+    return Description(bert_config, start.tokenizer, labels, settings, facts, data.steps_per_epoch)
 
 
 def model_facts(

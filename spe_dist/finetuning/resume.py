@@ -19,6 +19,7 @@ from spe_dist.distributed.context import RankContext
 from spe_dist.distributed.engine import TrainingEngine
 from spe_dist.distributed.fragments.tensors import Captured, CheckpointTensors
 from spe_dist.errors import CheckpointError
+from spe_dist.extraction.joint.checkpoint import Description
 from spe_dist.finetuning.data import Corpora, TrainingData, sentences_sha256
 from spe_dist.finetuning.loop import Best
 from spe_dist.training import resume
@@ -69,7 +70,7 @@ def choose_start(
 
 
 def checkpoint_capture(
-    config: FinetuneConfig, context: RankContext, engine: TrainingEngine, model_folder: Path
+    config: FinetuneConfig, context: RankContext, engine: TrainingEngine, model_folder: Path, description: Description
 ) -> Callable[[], WriteCheckpoint]:
     """What takes hold of the state for a checkpoint, and gives the function that fills its folder."""
 
@@ -81,6 +82,7 @@ def checkpoint_capture(
             captured.write(folder, group)
             if context.is_main:
                 (folder / CONFIG_FILE).write_text(to_yaml(config), encoding="utf-8")
+                description.write(folder)
             if best is not None:
                 best.rename(folder / BEST_FOLDER)
 

@@ -20,12 +20,20 @@ from spe_dist.distributed.fragments.tensors import held_tensors
 from spe_dist.errors import ConfigError
 from spe_dist.export.folder import EXTRACTOR
 from spe_dist.export.push import check_push, push
+from spe_dist.extraction.joint.checkpoint import Description
 from spe_dist.extraction.joint.examples import ExampleMaker
 from spe_dist.extraction.joint.folder import save_extractor
 from spe_dist.extraction.joint.model import JointModel
 from spe_dist.extraction.scoring.scores import Scores
 from spe_dist.finetuning import resume
-from spe_dist.finetuning.build import build_engine, build_model, extraction_settings, model_facts, plain_model
+from spe_dist.finetuning.build import (
+    build_engine,
+    build_model,
+    describe_model,
+    extraction_settings,
+    model_facts,
+    plain_model,
+)
 from spe_dist.finetuning.data import (
     Corpora,
     TrainingData,
@@ -100,11 +108,12 @@ def run_finetuning(
     if point.checkpoint is not None:
         context.run_on_main(partial(resume.restore_model, point.checkpoint, model_folder))
     run.write_settings()
-    journal = _journal(run, engine, point, best, data, left_out, run_state)
+    settings = {**start.settings, **extraction_settings(config, max_pieces)}
+    description = describe_model(config, start, data, corpora.labels, settings)
+    journal = _journal(run, engine, point, best, data, left_out, run_state, description)
     journal.say(*opening_lines(run, engine, start, corpora, data, plan), *point.notes)
     maker = ExampleMaker(start.tokenizer, None, max_pieces, config.data.context_pieces)
     evaluation = Evaluation(maker, context, config.data.symmetric, product_dtype(precision))
-    settings = {**start.settings, **extraction_settings(config, max_pieces)}
 
     def keep_model(epoch: int, scores: Scores | None) -> None:
         facts = model_facts(config, start, data, epoch, scores)
@@ -179,6 +188,7 @@ def _journal(
     data: TrainingData,
     left_out: LeftOut,
     run_state: Mapping[str, Any],
+    description: Description,
 ) -> Journal:
     log = MetricLog(
         run.output,
@@ -193,7 +203,7 @@ def _journal(
         total_steps=data.total_steps,
         log=log,
         terms=WEIGHTS,
-        capture=resume.checkpoint_capture(data.config, run.context, engine, run.output / MODEL_FOLDER),
+        capture=resume.checkpoint_capture(data.config, run.context, engine, run.output / MODEL_FOLDER, description),
         state_pieces=lambda: held_tensors([engine]),
         left_out=left_out,
         run_state=run_state,

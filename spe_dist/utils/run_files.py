@@ -16,6 +16,7 @@ OUTPUT/checkpoints/step_00001000/
     tensors/rank_00000.safetensors  what the rank owned: float32 masters, Adam's moments, key average, queues
     start/                   pre-training: encoder config, tokenizer files, the pooler that the encoder came with
     best/                    fine-tuning: the best model so far
+    extractor/               fine-tuning: labels, settings and tokenizer of the model, without its weights
 """
 
 CONFIG_FILE = "config.yaml"
@@ -34,3 +35,4 @@ STATE_FILE = "state.json"
 TENSORS_FOLDER = "tensors"
 START_FOLDER = "start"
 BEST_FOLDER = "best"
+DESCRIPTION_FOLDER = "extractor"

@@ -6,6 +6,7 @@ import contextlib
 import io
 
 import pytest
+import torch
 from small_runs import (
     FINETUNING,
     PRETRAINING,
@@ -16,9 +17,11 @@ from small_runs import (
 )
 
 from spe_dist import finetune, pretrain
+from spe_dist.cli import export
 from spe_dist.cli.exits import STOPPED
 from spe_dist.distributed.checkpoint import find_checkpoint
 from spe_dist.distributed.fragments.tensors import read_whole
+from spe_dist.extraction.joint.folder import load_extractor
 from spe_dist.training.metrics import read_rows
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
@@ -78,6 +81,12 @@ def test_fine_tuning_goes_on_with_fewer_ranks_and_with_more_again(run_ranks, dem
     steps = len(read_rows(tmp_path / "whole" / "metrics.jsonl", "train"))
     assert steps >= 6
     assert run_ranks(run, 2, finetune.main, arguments("parts", 3), 2)[0][0] == STOPPED
+    assert export.main([str(tmp_path / "parts"), str(tmp_path / "model")]) == 0
+    exported = load_extractor(tmp_path / "model")
+    masters = read_whole(find_checkpoint(tmp_path / "parts"), "weights")
+    assert all(torch.equal(tensor, masters[name]) for name, tensor in exported.model.named_parameters())
+    assert exported.facts["checkpoint"] == find_checkpoint(tmp_path / "parts").name
+    assert export.main([str(tmp_path / "parts"), str(tmp_path / "other"), "--encoder", "key"]) == 2
     [(status, printed)] = run_ranks(run, 1, finetune.main, arguments("parts", 2, "--resume=auto"), 2)
     assert status == STOPPED
     assert "resuming on 1 rank at stage 0 from a checkpoint of 2 ranks at stage 3" in printed

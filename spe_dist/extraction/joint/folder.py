@@ -205,9 +205,14 @@ def read_labels(path: Path) -> Labels:
 
 def _parts(model: JointModel, tokenizer: Any, settings: Mapping[str, Any], facts: Mapping[str, Any]) -> Parts:
     weights = {name: value for name, value in model.state_dict().items() if name.startswith(SPE)}
+    return parts_of(weights, model.spe.encoder.config.to_dict(), network_parts(settings), tokenizer, facts)
+
+
+def network_parts(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the network among those of a fine-tuned model, by leaf name, as an export has them."""
     known = leaves()
     network = {n: _json_value(v) for n, v in settings.items() if n in known and known[n].section in EXPORTED_SECTIONS}
-    return parts_of(weights, model.spe.encoder.config.to_dict(), {**network, **OBJECTIVES}, tokenizer, facts)
+    return {**network, **OBJECTIVES}
 
 
 def _check_heads(expected: Mapping[str, Tensor], heads: Mapping[str, Tensor], folder: Path) -> None:
