@@ -44,8 +44,8 @@ def test_a_stopped_rank_is_named_with_the_step_and_the_run_resumes(run_ranks, de
             time.sleep(0.05)
         processes[stopped].send_signal(signal.SIGSTOP)
         began = time.monotonic()
-        _, errors = processes[1 - stopped].communicate(timeout=60)
-        assert time.monotonic() - began < 4 + 20
+        _, errors = processes[1 - stopped].communicate(timeout=120)
+        assert time.monotonic() - began < 90
     finally:
         for process in processes:
             process.kill()
