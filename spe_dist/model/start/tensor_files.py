@@ -5,7 +5,6 @@ For models that no process should hold whole: a file is mapped into memory, and 
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
@@ -13,6 +12,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from spe_dist.errors import ConfigError
+from spe_dist.utils.reading.json_file import read_object
+from spe_dist.utils.wording import one_line
 
 ONE_FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PREFIX = "bert."  # of the encoder in a checkpoint with heads
@@ -44,20 +45,29 @@ class TensorFiles:
         """One tensor by BertModel's name, in float32.
 
         Raises:
-            ConfigError: its file is damaged.
+            ConfigError: its file is damaged, or a number in it is not finite.
         """
         own = self.names[name]
+        file = self.folder / self._files[own]
         with self._open(self._files[own]) as tensors:
-            return tensors.get_tensor(own).to(torch.float32)
+            try:
+                tensor = tensors.get_tensor(own).to(torch.float32)
+            except (SafetensorError, RuntimeError, ValueError) as error:
+                raise ConfigError(f"cannot read {file}: {one_line(error)}; fetch the encoder again") from None
+        if not torch.isfinite(tensor.sum()) and not torch.isfinite(tensor).all():
+            raise ConfigError(f"{file}: {own} holds numbers that are not finite; fetch the encoder again")
+        return tensor
 
     def _list(self) -> list[str]:
         if (self.folder / ONE_FILE).is_file():
             return [ONE_FILE]
         try:
-            named = json.loads((self.folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()
+            named = read_object(self.folder / INDEX, "fetch the encoder again", ConfigError)["weight_map"].values()
             files = sorted({str(Path(file).name) for file in named})
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ConfigError(f"cannot read {self.folder / INDEX}: {error}; fetch the encoder again") from None
+        except (OSError, KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(
+                f"{self.folder / INDEX} is damaged: {one_line(error)}; fetch it again"
+            ) from None
         missing = [file for file in files if not (self.folder / file).is_file()]
         if missing:
             raise ConfigError(f"{self.folder} lacks {missing[0]}, which {INDEX} names; fetch the encoder again")
@@ -67,7 +77,7 @@ class TensorFiles:
         try:
             return safe_open(self.folder / file, framework="pt")
         except (OSError, SafetensorError) as error:
-            raise ConfigError(f"cannot read {self.folder / file}: {error}; fetch the encoder again") from None
+            raise ConfigError(f"cannot read {self.folder / file}: {one_line(error)}; fetch the encoder again") from None
 
 
 def _bert_name(name: str) -> str:
