@@ -14,11 +14,13 @@ from itertools import chain
 from pathlib import Path
 
 from spe_dist.data.build.runs import PartSettings, RunsSummary, Tally, make_runs, merge_runs, record_path, run_path
+from spe_dist.data.build.settings import CONTINUE_REMEDY
 from spe_dist.data.shards.manifest import SPLITS
 from spe_dist.data.text.files import Part, PartStart, part_starts, read_parts, slice_sizes
 from spe_dist.errors import DataError
 from spe_dist.utils.files import write_atomically
 from spe_dist.utils.parallel import map_in_order
+from spe_dist.utils.reading.json_file import read_object
 
 MAX_GROUP_PARTS = 64  # 128 MiB of text: what a task holds in memory while it merges
 GROUPS_A_TASK = 4  # at least, so that the tasks end at about the same time
@@ -44,7 +46,7 @@ class Groups:
 
     @classmethod
     def load(cls, scratch: Path) -> Groups:
-        content = json.loads((scratch / STARTS_NAME).read_bytes())
+        content = read_object(scratch / STARTS_NAME, CONTINUE_REMEDY)
         return cls([PartStart(*start) for start in content["starts"]], content["group_parts"])
 
 
@@ -66,7 +68,7 @@ def plan_groups(scratch: Path, folder: Path, tasks: int) -> Groups:
     if not (scratch / STARTS_NAME).is_file():
         sizes: dict[int, list[int]] = {}
         for task in range(tasks):
-            found = json.loads(_sizes_path(folder, task, tasks).read_bytes())
+            found = read_object(_sizes_path(folder, task, tasks), CONTINUE_REMEDY)
             sizes |= {int(number): file_sizes for number, file_sizes in found.items()}
         starts = part_starts(sizes[number] for number in range(len(sizes)))
         if not starts:
@@ -134,5 +136,5 @@ def _merge_group(parts_folder: Path, folder: Path, parts: range, group: int) -> 
 def _tally(records: Iterable[Path]) -> Tally:
     tally = Tally()
     for path in records:
-        tally.add(json.loads(path.read_bytes()))
+        tally.add(read_object(path, CONTINUE_REMEDY))
     return tally

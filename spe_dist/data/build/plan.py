@@ -13,11 +13,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from spe_dist.data.build.settings import BuildSettings
+from spe_dist.data.build.settings import CONTINUE_REMEDY, BuildSettings
 from spe_dist.data.shards.index import INDEX_NAME
 from spe_dist.data.shards.manifest import MANIFEST_NAME, SPLITS, TOKENIZER_FOLDER, Manifest
 from spe_dist.errors import DataError
 from spe_dist.utils.files import remove_unfinished, write_atomically
+from spe_dist.utils.reading.json_file import read_object
 
 SCRATCH_FOLDER = ".build"
 PLAN_NAME = "plan.json"
@@ -77,7 +78,7 @@ def begin_or_continue(output: Path, plan: Plan, files: Sequence[Path]) -> tuple[
     content = {**plan.content, "mtimes_ns": [file.stat().st_mtime_ns for file in files]}
     path = scratch / PLAN_NAME
     if path.is_file():
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_object(path, CONTINUE_REMEDY)
         difference = plan.difference(found)
         if difference is None and found.get("mtimes_ns") != content["mtimes_ns"]:
             difference = "an input file has changed since"

@@ -27,7 +27,7 @@ import numpy as np
 
 from spe_dist.data.build.reading import TextReader
 from spe_dist.data.build.report import SPECIAL_WRITTEN, TOO_SHORT, Progress
-from spe_dist.data.build.settings import MIN_WORDS
+from spe_dist.data.build.settings import CONTINUE_REMEDY, MIN_WORDS
 from spe_dist.data.text.files import Part, read_parts
 from spe_dist.data.text.lines import Skips, check_bad_lines
 from spe_dist.data.text.words import spacy_splitter
@@ -35,6 +35,7 @@ from spe_dist.errors import DataError
 from spe_dist.utils.files import write_atomically
 from spe_dist.utils.parallel import map_in_order
 from spe_dist.utils.randomness import keys
+from spe_dist.utils.reading.json_file import read_object
 
 BIN_BITS = 12
 BINS = 1 << BIN_BITS  # ranges of keys, the finest cut of the corpus into shards
@@ -108,7 +109,7 @@ def make_all_runs(settings: PartSettings, processes: int, max_bad_share: float, 
     """
     done = settings.folder.with_suffix(".json")
     if done.is_file():
-        return RunsSummary(**json.loads(done.read_bytes()))
+        return RunsSummary(**read_object(done, CONTINUE_REMEDY))
     if settings.reader.words == "tokenizer" or settings.reader.unit == "documents":
         spacy_splitter().words("Loaded here, once for all the processes that start from this one.")
     tally = Tally()
@@ -131,7 +132,7 @@ def _records(settings: PartSettings, processes: int) -> Iterator[tuple[int, dict
         paths = [file.path for file in settings.reader.files]
         for part in read_parts(paths, settings.reader.break_at):
             path = record_path(settings.folder, part.index)
-            record = json.loads(path.read_bytes()) if path.is_file() else None
+            record = read_object(path, CONTINUE_REMEDY) if path.is_file() else None
             waiting.append((part.read_bytes, record))
             if record is None:
                 yield part, settings

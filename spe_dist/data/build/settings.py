@@ -15,6 +15,8 @@ FormatChoice = Literal["auto", "text", "jsonl", "wikiextractor", "wikitext"]
 MIN_WORDS = 3  # of a sentence
 MIN_MAX_PIECES = 5  # [CLS], three words, [SEP]
 MAX_MAX_PIECES = 32_767  # what the int16 positions of first pieces in a shard reach
+# Where a record of an interrupted build is damaged.
+CONTINUE_REMEDY = "the build cannot be continued: remove its folder .build, or overwrite it (--overwrite)"
 
 
 @dataclass(frozen=True)

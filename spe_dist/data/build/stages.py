@@ -16,12 +16,13 @@ import numpy as np
 from spe_dist.data.build.plan import SCRATCH_FOLDER
 from spe_dist.data.build.report import TOO_LONG, TOO_SHORT, UNKNOWN_WORDS, WITHOUT_PIECES, Progress
 from spe_dist.data.build.runs import BINS, RunsSummary, count_bins, count_words, read_run, run_path
-from spe_dist.data.build.settings import MIN_WORDS, BuildSettings
+from spe_dist.data.build.settings import CONTINUE_REMEDY, MIN_WORDS, BuildSettings
 from spe_dist.data.shards.blocks import Block, write_shard
 from spe_dist.data.shards.manifest import SPLITS, TOKENIZER_FOLDER, ShardEntry
 from spe_dist.data.text.vocabulary import PieceEncoder
 from spe_dist.utils.files import atomic_folder, file_sha256, write_atomically
 from spe_dist.utils.parallel import map_in_order
+from spe_dist.utils.reading.json_file import read_object
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class ShardRecord:
     @classmethod
     def read(cls, file: Path) -> ShardRecord:
         """The record that `to_json` gave to a file."""
-        content = json.loads(file.read_bytes())
+        content = read_object(file, CONTINUE_REMEDY)
         entry = content["entry"]
         return cls(ShardEntry.from_record(entry) if entry else None, content["skipped"], content["noticed"])
 

@@ -65,9 +65,7 @@ class TensorFiles:
             named = read_object(self.folder / INDEX, "fetch the encoder again", ConfigError)["weight_map"].values()
             files = sorted({str(Path(file).name) for file in named})
         except (OSError, KeyError, TypeError, AttributeError) as error:
-            raise ConfigError(
-                f"{self.folder / INDEX} is damaged: {one_line(error)}; fetch it again"
-            ) from None
+            raise ConfigError(f"{self.folder / INDEX} is damaged: {one_line(error)}; fetch it again") from None
         missing = [file for file in files if not (self.folder / file).is_file()]
         if missing:
             raise ConfigError(f"{self.folder} lacks {missing[0]}, which {INDEX} names; fetch the encoder again")
