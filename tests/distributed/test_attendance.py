@@ -136,6 +136,26 @@ def test_an_inner_wait_does_not_begin_the_outer_one_again(ranks):
     assert "rank 1 does not answer; rank 2 does not answer" in lines[0]
 
 
+def test_what_another_thread_waits_for_is_not_taken_for_the_rank(ranks):
+    _, watched, lines = ranks
+    watched[0].start()
+    ended = threading.Event()
+
+    def save():
+        with watched[0].waiting:
+            ended.wait(5)
+
+    saving = threading.Thread(target=save)
+    saving.start()
+    with watched[0].waiting:
+        time.sleep(0.05)
+    assert watched[0]._waiting_since is None
+    time.sleep(0.4)
+    ended.set()
+    saving.join()
+    assert lines == {} and watched[0]._waiting_since is None
+
+
 def test_a_rank_that_leaves_by_itself_is_watched_no_more(ranks):
     _, watched, lines = ranks
     watched[0].start()

@@ -70,6 +70,7 @@ class Attendance:
         self.step = 0
         self._doing = AT_WORK
         self._waiting_since: float | None = None
+        self._main = threading.get_ident()  # the one thread that is watched
         self._connect, self._end = connect, end or self._end_process
         self._changed = time.monotonic()  # when the main thread last began or ended something
         self._poll_s, self._still_s = min(POLL_S, timeout_s / 4), min(STILL_S, timeout_s / 4)
@@ -95,12 +96,16 @@ class Attendance:
 
     @property
     def waiting(self) -> AbstractContextManager[None]:
-        """Inside, the main thread may wait for other ranks."""
-        return _Marked(self, "_waiting_since", time.monotonic())
+        """Inside, the main thread may wait for other ranks. Other threads, such as one that saves, do not count."""
+        return self._marked("_waiting_since", time.monotonic())
 
     def doing(self, what: str) -> AbstractContextManager[None]:
         """Inside, the main thread is busy with `what`, and waits for nobody."""
-        return _Marked(self, "_doing", what)
+        return self._marked("_doing", what)
+
+    def _marked(self, name: str, value: Any) -> AbstractContextManager[None]:
+        in_main = threading.get_ident() == self._main
+        return _Marked(self, name, value) if in_main else contextlib.nullcontext()
 
     def _now(self) -> Answer:
         return Answer(self.step, self._waiting_since is not None, self._doing)
