@@ -143,6 +143,9 @@ class RunConfig:
     )
     checkpoint_every_minutes: float = setting(0.0, "minutes between checkpoints; 0: none by time")
     keep_checkpoints: int = setting(3, "newest checkpoints that are kept", low=1)
+    background_saving: bool = setting(
+        True, "write checkpoints while training goes on, from a copy in main memory; off: training waits"
+    )
     resume: str = setting(
         "never",
         "'auto': newest valid checkpoint of the output folder, else start; 'never'; or a checkpoint's folder",

@@ -14,7 +14,6 @@ import hashlib
 import json
 import re
 import shutil
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -41,7 +40,6 @@ class Checkpoints:
         self.keep = keep
         self.context = context
         self.fence = fence  # ends the writing of a start that another has taken over from
-        self.last_save_s = 0.0
 
     def check_owner(self) -> None:
         """Raises CheckpointError on all ranks where another start has taken over the run's output folder."""
@@ -53,7 +51,6 @@ class Checkpoints:
         Returns the final folder. Raises CheckpointError where the disk is full or not shared; what stood there before
         is untouched then.
         """
-        began = time.monotonic()
         token = self.context.broadcast_object(self.fence.owner["token"] if self.fence else "")
         temporary, final = self.folder / f".partial_step_{step:08d}{token}", self.folder / f"step_{step:08d}"
         self.context.run_on_main(lambda: self._prepare(temporary))
@@ -71,7 +68,6 @@ class Checkpoints:
         except Exception as error:
             self._explain(error)
             raise
-        self.last_save_s = time.monotonic() - began
         return final
 
     def newest_valid(self) -> tuple[Path | None, list[str]]:

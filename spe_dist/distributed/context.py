@@ -12,7 +12,7 @@ import pickle
 import resource
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -84,6 +84,13 @@ class RankContext:
     @property
     def is_main(self) -> bool:
         return self.rank == 0
+
+    def with_own_control(self, timeout_s: float) -> RankContext:
+        """The same for another thread, whose control messages go over a process group of their own. A collective."""
+        if self.control is None:
+            return self
+        control = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_s))
+        return replace(self, control=control, attendance=None)  # which tells of one thread
 
     def all_gather_rows(self, tensor: Tensor) -> Tensor:
         """[n, ...] of every rank, n equal, as [ranks * n, ...] in rank order."""
@@ -187,7 +194,7 @@ class RankContext:
             try:
                 outcome = (function(), None)
             except Exception as error:
-                outcome = (None, _sendable(error))
+                outcome = (None, sendable(error))
         value, problem = self.broadcast_object(outcome)
         if problem is not None:
             raise problem
@@ -200,7 +207,7 @@ def _without_padding(rows: Tensor, sizes: Sequence[int]) -> Tensor:
     return torch.cat([row[:size] for row, size in zip(rows, sizes, strict=True)])
 
 
-def _sendable(error: Exception) -> Exception:
+def sendable(error: Exception) -> Exception:
     """The error, or one of its text where it cannot be pickled: else the other ranks would wait for it."""
     try:
         pickle.loads(pickle.dumps(error))

@@ -24,6 +24,7 @@ from spe_dist.training.footprint import (
     engine_memory,
     memory_line,
     rank_memory,
+    saving_lines,
 )
 from spe_dist.training.resume import settle_stage
 from spe_dist.utils.memory import resident_bytes
@@ -73,6 +74,7 @@ def describe_finetuning(
         f"steps at most, from {at}",
         f"engine: ZeRO stage {stage}, {precision}",
         memory_line(memory, device_type),
+        *saving_lines(engine, plan.ranks, config.train.background_saving),
         disk_line(engine + 4 * parameters, config.train.keep_checkpoints, config.train.output),
         *point.notes,
     ]

@@ -104,8 +104,9 @@ class Finetuner:
         self.journal.flush()
         if self._ended():
             self.journal.check_end()
+            self.journal.end_save()
         else:
-            self._save()
+            self._save(wait=True)
 
     @property
     def epoch(self) -> int:
@@ -175,8 +176,8 @@ class Finetuner:
             figures = evaluation_figures(epoch, scores, time.monotonic() - began)
             self.journal.write_evaluation(figures, f"{text}{', best so far' if is_best else ''}")
 
-    def _save(self) -> None:
-        self.journal.save(best=asdict(self.best))
+    def _save(self, wait: bool = False) -> None:
+        self.journal.save(wait, best=asdict(self.best))
 
 
 def finish_row(row: dict[str, Any], sums: Mapping[str, Sequence[float]], ranks: int) -> dict[str, Any]:

@@ -71,11 +71,11 @@ def choose_start(
 
 def checkpoint_capture(
     config: FinetuneConfig, context: RankContext, engine: TrainingEngine, model_folder: Path, description: Description
-) -> Callable[[], WriteCheckpoint]:
+) -> Callable[[bool], WriteCheckpoint]:
     """What takes hold of the state for a checkpoint, and gives the function that fills its folder."""
 
-    def capture() -> WriteCheckpoint:
-        captured = Captured([engine])
+    def capture(copy: bool) -> WriteCheckpoint:
+        captured = Captured([engine], copy)
         best = _hold(model_folder) if context.is_main and model_folder.is_dir() else None
 
         def write(folder: Path, group: Any) -> None:

@@ -211,12 +211,12 @@ def checkpoint_capture(
     moco: MomentumContrast | None,
     loaded: LoadedEncoder,
     tokenizer: Any,
-) -> Callable[[], WriteCheckpoint]:
+) -> Callable[[bool], WriteCheckpoint]:
     """What takes hold of the state for a checkpoint, and gives the function that fills its folder."""
     states: list[Fragmented] = [engine, *([moco] if moco is not None else [])]
 
-    def capture() -> WriteCheckpoint:
-        captured = Captured(states)
+    def capture(copy: bool) -> WriteCheckpoint:
+        captured = Captured(states, copy)
 
         def write(folder: Path, group: Any) -> None:
             captured.write(folder, group)

@@ -18,7 +18,7 @@ from spe_dist.model.spe import PretrainingModel, build_key_encoder, build_pretra
 from spe_dist.pretraining import build, resume
 from spe_dist.pretraining.build_engine import shards_keys
 from spe_dist.pretraining.sharded_contrast import FIGURES
-from spe_dist.training.footprint import activations, disk_line, engine_memory, memory_line, rank_memory
+from spe_dist.training.footprint import activations, disk_line, engine_memory, memory_line, rank_memory, saving_lines
 from spe_dist.training.resume import settle_stage
 from spe_dist.utils.memory import resident_bytes
 from spe_dist.utils.run_files import CHECKPOINTS_FOLDER
@@ -59,6 +59,7 @@ def describe_pretraining(
     held_out = data.held_out.n_sentences if data.held_out else 0
     epochs = steps * plan.global_batch / data.order.sentences_per_epoch
     at = f"step {start.position.step:,}" if start.checkpoint else "step 0"
+    checkpoint = build.checkpoint_bytes(config, parameters)
     return [
         f"data: {data.train.n_sentences:,} training and {held_out:,} held-out sentences, vocabulary "
         f"{data.train.manifest.vocabulary_size:,}, in {config.data.shards}",
@@ -68,7 +69,8 @@ def describe_pretraining(
         f"length: {steps:,} steps = {epochs:.2f} epochs, from {at}",
         f"engine: ZeRO stage {stage}, {precision}",
         memory_line(memory, device_type),
-        disk_line(build.checkpoint_bytes(config, parameters), config.train.keep_checkpoints, config.train.output),
+        *saving_lines(checkpoint, plan.ranks, config.train.background_saving),
+        disk_line(checkpoint, config.train.keep_checkpoints, config.train.output),
         *start.notes,
     ]
 

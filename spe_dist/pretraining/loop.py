@@ -105,7 +105,7 @@ class Trainer:
             if outcome is not None:
                 self._record(batch, outcome, rate, waited_s, time.monotonic() - began)
                 self._between_steps()
-        self._save()
+        self._save(wait=True)
 
     @property
     def _steps_left(self) -> int:
@@ -136,6 +136,7 @@ class Trainer:
         first = self.journal.saved_step is None
         if self.journal.agreement.stop:  # whoever asked waits for a checkpoint only
             return
+        self._check_grace_time()
         if train.check_every_steps and step % train.check_every_steps == 0 and self.step.moco is not None:
             self.step.moco.check_equal()
         self._evaluate()
@@ -161,21 +162,28 @@ class Trainer:
         self._evaluated_step = step
         self.journal.write_evaluation(figures, f"held out, step {step:,}: {describe_evaluation(figures)}")
 
-    def _save(self) -> None:
+    def _save(self, wait: bool = False) -> None:
         if self._steps_left == 0:
             self.journal.check_end()
-        saved = self.journal.save(data=self.data_state(self.journal.position.step))
-        if saved and self.journal.position.step and not self._grace_time_checked:
-            self._grace_time_checked = True
-            self._warn_about_grace_time()
+        self.journal.save(wait, data=self.data_state(self.journal.position.step))
+        self._check_grace_time()
 
-    def _warn_about_grace_time(self) -> None:
-        """After the first checkpoint of this start: is there time to save between a request to stop and the kill?"""
-        position, save_s = self.journal.position, self.journal.saving.checkpoints.last_save_s
+    def _check_grace_time(self) -> None:
+        """After the first checkpoint of this start: is there time to save between a request to stop and the kill?
+
+        With saving in the background, the checkpoint of another step may be under way when the request comes.
+        """
+        position, save = self.journal.position, self.journal.last_save
+        if self._grace_time_checked or save is None or not position.step:
+            return
+        self._grace_time_checked = True
         micro_batch_s = position.trained_s / position.step / self.accumulation
+        checkpoints, save_s = "a checkpoint", save.total_s
+        if self.journal.saving.background is not None:
+            checkpoints, save_s = "two checkpoints, one of them perhaps under way", 2 * save_s
         if micro_batch_s + save_s > self.config.train.grace_time_s:
             self.journal.say(
-                f"warning: a micro-batch ({micro_batch_s:.1f} s) and a checkpoint ({save_s:.1f} s) take longer than "
+                f"warning: a micro-batch ({micro_batch_s:.1f} s) and {checkpoints} ({save_s:.1f} s) take longer than "
                 f"grace_time_s={self.config.train.grace_time_s:g}: a run that is asked to stop may be killed before it "
                 "is saved. Lower micro_batch_sentences, write to a faster disk, or have the job signalled earlier "
                 "(sbatch --signal=B:USR1@SECONDS) and raise grace_time_s"

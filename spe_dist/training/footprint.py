@@ -125,6 +125,14 @@ def memory_line(parts: Mapping[str, int], device_type: str) -> str:
     return f"memory: about {_size(total)} a rank {where}: {listed}"
 
 
+def saving_lines(checkpoint: int, ranks: int, background: bool) -> list[str]:
+    """What saving in the background takes of main memory, on any device: a copy of a rank's share."""
+    if not background:
+        return []
+    copy = _size(-(-checkpoint // ranks))
+    return [f"saving: a copy of about {copy} a rank in main memory while a checkpoint is written (background_saving)"]
+
+
 def disk_line(checkpoint: int, keep: int, output: str) -> str:
     """What the checkpoints of a run take, beside what is free where they go."""
     folder = Path(output).absolute()

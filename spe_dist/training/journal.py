@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from spe_dist.distributed.engine import TrainingEngine
 from spe_dist.distributed.launch import node_name
 from spe_dist.errors import UnstableTraining
 from spe_dist.training.agreement import Agreement
+from spe_dist.training.background_save import BackgroundSave, Save
 from spe_dist.training.health.failures import FailureLog, RecentBatches
 from spe_dist.training.health.finite import Named, first_non_finite
 from spe_dist.training.health.left_out import LeftOut
@@ -55,11 +57,15 @@ class Position:
 
 @dataclass(frozen=True)
 class Saving:
-    """How a checkpoint comes about: `capture` takes hold of what it keeps, what it gives fills a folder with that."""
+    """How a checkpoint comes about: `capture` takes hold of what it keeps, what it gives fills a folder with that.
+
+    `capture(True)` copies it, so that training may go on before it is written.
+    """
 
     checkpoints: Checkpoints
-    capture: Callable[[], WriteCheckpoint]  # all ranks call both together
+    capture: Callable[[bool], WriteCheckpoint]  # all ranks call both together
     run_state: Mapping[str, Any]  # what it and a run that resumes it have in common
+    background: BackgroundSave | None = None  # None: training waits for each checkpoint
 
 
 class Journal:
@@ -99,6 +105,8 @@ class Journal:
         self.failures = FailureLog(log.path.parent, log.context)
         self._finite_step = -1  # the state of this step is known to be finite
         self.saved_step = position.step or None  # None: nothing is saved yet
+        self.last_save: Save | None = None  # of this start
+        self._save_times: dict[str, float] = {}  # of a checkpoint that the next row will tell of
         self._pace = Pace()
         self.stragglers = Stragglers(settings.slow_rank_factor)
         self.spikes = self._watch_for_spikes()
@@ -151,12 +159,16 @@ class Journal:
             "sentences_per_s": row["sentences"] / step_s,
         }
         memory = {"peak_memory_gib": peak_memory_gib(self.log.context.device)}
-        self.log.add({**shared, **row}, outcome.sums, {**local, **memory}, outcome.own_s)
+        self.log.add({**shared, **row, **self._save_times}, outcome.sums, {**local, **memory}, outcome.own_s)
+        self._save_times = {}
         hopeless = self.position.skipped_in_a_row >= self.settings.max_skipped_steps
         if hopeless or self.position.step % self.settings.log_every_steps == 0:
             self.flush()
         if hopeless:
             raise self._skips()
+        background = self.saving.background
+        if background is not None and background.step is not None and self.agreement.save_ended:
+            self._note_save(background.end())
 
     def flush(self) -> None:
         """Write the waiting rows and show the last.
@@ -214,26 +226,49 @@ class Journal:
         bad = first_non_finite(self.state_pieces(), self.log.context)
         return self.failures.write(failure, self.batches.of(failure.step), bad, **done)
 
-    def save(self, **state: Any) -> bool:
+    def save(self, wait: bool = False, **state: Any) -> bool:
         """Write a checkpoint, unless this position has one; returns whether it did.
+
+        Where saving is in the background, it is written while training goes on: not the first of a run, which shows
+        whether and how fast it can be written, nor where `wait` says that nothing goes on. One is written at a time.
 
         None is written while steps are skipped: weights that only give infinities may be finite themselves, and would
         take the place of good ones.
 
         `state`: what the run resumes from, beside the position. Raises UnstableTraining: see `check_finite`.
         """
+        self.end_save()
         if self.saved_step == self.position.step:
             return False
         self.flush()
         if self.is_skipping():
             return False
         self.check_finite()
+        began, step = time.monotonic(), self.position.step
         state = {**asdict(self.position), **self.saving.run_state, **self.left_out.state(), **state}
-        checkpoints, write = self.saving.checkpoints, self.saving.capture()
-        checkpoints.save(self.position.step, state, lambda folder: write(folder, checkpoints.context.control))
-        self.saved_step = self.position.step
+        background = None if wait or self.saved_step is None else self.saving.background
+        write = self.saving.capture(background is not None)
+        if background is not None:
+            background.start(step, state, write, began)
+        else:
+            checkpoints = self.saving.checkpoints
+            checkpoints.save(step, state, lambda folder: write(folder, checkpoints.context.control))
+            seconds = time.monotonic() - began
+            self._note_save(Save(step, seconds, seconds, in_background=False))
         self.agreement.saved()
         return True
+
+    def end_save(self) -> None:
+        """Wait for a checkpoint that is being written. Raises CheckpointError where it cannot be."""
+        save = None if self.saving.background is None else self.saving.background.wait()
+        if save is not None:
+            self._note_save(save)
+
+    def _note_save(self, save: Save) -> None:
+        self.saved_step, self.last_save = save.step, save
+        self._save_times = {"save_s": save.total_s, "save_wait_s": save.waited_s}
+        waited = f", training waited {save.waited_s:.1f} s" if save.in_background else ""
+        self.say(f"saved step {save.step:,} in {save.total_s:.1f} s{waited}")
 
     def write_evaluation(self, figures: Mapping[str, Any], text: str) -> None:
         """Write the row of an evaluation at this position, and print what it found."""
@@ -266,6 +301,7 @@ class Journal:
         return UnstableTraining("skipped", last - row + 1, why, self._remedy() + or_else)
 
     def _remedy(self) -> str:
+        self.end_save()
         saved = f"Step {self.saved_step} is saved" if self.saved_step else "Nothing was saved yet"
         return (
             f"{saved}; {self.failures.path} has the step's sentences. Lower {self.rates}, lengthen the warm-up or "

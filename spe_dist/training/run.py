@@ -17,6 +17,7 @@ from spe_dist.distributed.fence import Fence
 from spe_dist.distributed.launch import node_name, placement_table
 from spe_dist.distributed.stop import StopRequest
 from spe_dist.training.agreement import Agreement
+from spe_dist.training.background_save import BackgroundSave
 from spe_dist.training.health.finite import Named
 from spe_dist.training.health.left_out import LeftOut
 from spe_dist.training.health.recovery import Recovery
@@ -87,21 +88,23 @@ class Run:
         total_steps: int,
         log: MetricLog,
         terms: Iterable[str],
-        capture: Callable[[], WriteCheckpoint],
+        capture: Callable[[bool], WriteCheckpoint],
         state_pieces: Callable[[], Iterable[Named]],
         left_out: LeftOut,
         run_state: Mapping[str, Any],
         rates: str = "learning_rate",
     ) -> Journal:
         """The journal of this start. `run_state` goes into each checkpoint; the rest as `Journal` takes it."""
+        train = self.config.train
+        background = BackgroundSave(self.checkpoints, train.timeout_s) if train.background_saving else None
         return Journal(
             settings=self.config.train,
             engine=engine,
             position=start.position,
             log=log,
             progress=ProgressLine(total_steps, enabled=self.context.is_main, terms=tuple(terms)),
-            saving=Saving(self.checkpoints, capture, run_state),
-            agreement=Agreement(self.context, self.stop, self.config.train.checkpoint_every_minutes),
+            saving=Saving(self.checkpoints, capture, run_state, background),
+            agreement=Agreement(self.context, self.stop, train.checkpoint_every_minutes, background),
             state_pieces=state_pieces,
             left_out=left_out,
             rates=rates,

@@ -76,7 +76,7 @@ def run(tmp_path):
             progress=ProgressLine(epochs * STEPS_PER_EPOCH),
             saving=Saving(
                 Checkpoints(tmp_path / "checkpoints", 10, CONTEXT),
-                lambda: lambda folder, group: (folder / "weights").write_text("w"),
+                lambda copy: lambda folder, group: (folder / "weights").write_text("w"),
                 {},
             ),
             agreement=agreement,

@@ -51,7 +51,7 @@ def run(tmp_path):
     checkpoints = Checkpoints(output / "checkpoints", 1, CONTEXT)
     position = {"applied_steps": 8, "skipped_steps": 0, "skipped_in_a_row": 0, "trained_s": 1.0}
     description = SimpleNamespace(write=lambda folder: (folder / "extractor").mkdir())
-    write = checkpoint_capture(config, CONTEXT, engine, model, description)()
+    write = checkpoint_capture(config, CONTEXT, engine, model, description)(True)
     (model / "weights").unlink()  # a model is replaced while its checkpoint is being written
     (model / "weights").write_text("of a later epoch")
     path = checkpoints.save(

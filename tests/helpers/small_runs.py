@@ -48,6 +48,8 @@ FINETUNING = {
 # What the clock and the machine decide of a row.
 MEASURED = {
     "step_s",
+    "save_s",
+    "save_wait_s",
     "sentences_per_s",
     "pieces_per_s",
     "data_wait_share",

@@ -101,7 +101,7 @@ def run(tmp_path):
             progress=ProgressLine(steps),
             saving=Saving(
                 Checkpoints(tmp_path / "checkpoints", 10, context),
-                lambda: lambda folder, group: (folder / "weights").write_text("w"),
+                lambda copy: lambda folder, group: (folder / "weights").write_text("w"),
                 {"ranks": 1},
             ),
             agreement=agreement,

@@ -26,7 +26,9 @@ def make_journal(tmp_path, fence, context=CONTEXT):
         position=Position(),
         log=MetricLog(tmp_path, context, lambda row, sums, ranks: {**row, "loss": 1.0}),
         progress=ProgressLine(10, enabled=False),
-        saving=Saving(Checkpoints(tmp_path / "checkpoints", 2, context, fence), lambda: lambda folder, group: None, {}),
+        saving=Saving(
+            Checkpoints(tmp_path / "checkpoints", 2, context, fence), lambda copy: lambda folder, group: None, {}
+        ),
         agreement=Agreement(context, SimpleNamespace(requested=False, reason=""), 0),
         state_pieces=lambda: [],
         left_out=LeftOut(),
