@@ -93,6 +93,7 @@ class ShardedKeys:
                 whole[start : start + s.length] = received[position : position + s.length]
                 position += s.length
         part.place(whole)
+        del gathering, received_F, received  # before the next part arrives
         if number + 1 < len(self._parts):
             self._start(number + 1)
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spe_dist.distributed.deepspeed_config import DTYPES, Precision
+from spe_dist.distributed.deepspeed_config import DEFAULT_BUCKET_ELEMENTS, DTYPES, Precision
 from spe_dist.model.encoder import Layers
 
 GIB = 2**30
@@ -30,31 +30,61 @@ BACKWARD_FACTOR = {"cpu": 1.75, "cuda": 1.35}
 ENGINE_PROCESS_BYTES = 90 << 20  # DeepSpeed and TensorBoard, which a dry run does not load
 
 
-def engine_memory(parameters: int, ds_config: Mapping[str, Any], precision: Precision, ranks: int) -> dict[str, int]:
-    """What ZeRO keeps on one rank, by what it is.
+def engine_memory(
+    parameters: int, ds_config: Mapping[str, Any], precision: Precision, ranks: int, device_type: str = "cuda"
+) -> dict[str, int]:
+    """What ZeRO takes on one rank at the peak of a step, by what it is.
+
+    The terms are those that DeepSpeed 0.19 allocates on CPU ranks (tests/distributed/test_memory_formula.py).
 
     Args:
         parameters: of the trained model.
-        ds_config: a complete DeepSpeed config; its stage says what is sharded over the ranks.
+        ds_config: a complete DeepSpeed config, fitted to the model; its stage says what is sharded over the ranks.
         precision: of the working weights.
         ranks: of the run.
+        device_type: whose memory is asked for: of "cuda" what is offloaded takes none.
     """
     zero = ds_config["zero_optimization"]
     stage, width = zero["stage"], DTYPES[precision].itemsize
     if stage == 0:  # the masters are the weights
-        held = {"weights": width, "gradients": GRADIENT_BYTES, "Adam": ADAM_BYTES}
+        held = {"weights": width, "gradients": GRADIENT_BYTES, "moments": ADAM_BYTES}
         return {name: size * parameters for name, size in held.items()}
     shard = -(-parameters // ranks)
+    bucket = min(parameters, zero.get("reduce_bucket_size", parameters)) if ranks > 1 else 0
     offloaded = (zero.get("offload_optimizer") or {}).get("device", "none") != "none"
+    there = not offloaded or device_type == "cpu"
     memory = {
         "weights": width * (parameters if stage < 3 else shard),
-        "gradients": GRADIENT_BYTES * shard + (width * parameters if stage == 1 or ranks == 1 else 0),
-        "buckets": width * min(parameters, zero.get("reduce_bucket_size", parameters)) * (ranks > 1),
-        "masters and Adam": 0 if offloaded else (MASTER_BYTES + ADAM_BYTES) * shard,
+        "gradients": _gradient_bytes(parameters, shard, stage, precision, ranks),
+        "masters": MASTER_BYTES * shard * there,
+        "moments": ADAM_BYTES * shard * there,
+        "bucket": width * bucket,
+        "gradients being sent": _sent_bytes(parameters, bucket, stage, precision, ranks),
     }
+    if offloaded and device_type == "cpu":  # gradients wait beside the masters, at stage 2 the new weights too
+        memory["copies for the offloaded optimizer"] = (GRADIENT_BYTES + (width if stage < 3 else 0)) * shard
     if stage == 3:
         memory["gathered weights"] = width * min(parameters, int(zero.get("stage3_max_live_parameters", 10**9)))
     return memory
+
+
+def _gradient_bytes(parameters: int, shard: int, stage: int, precision: Precision, ranks: int) -> int:
+    width = DTYPES[precision].itemsize
+    if stage > 1:
+        return GRADIENT_BYTES * shard + (width * parameters if ranks == 1 else 0)
+    if precision == "bfloat16":  # each rank sums all of them up in float32
+        return (GRADIENT_BYTES + width) * parameters
+    return width * parameters + (GRADIENT_BYTES * shard if width < GRADIENT_BYTES else 0)
+
+
+def _sent_bytes(parameters: int, bucket: int, stage: int, precision: Precision, ranks: int) -> int:
+    """Of the copies that gradients are sent from, beside the bucket that they are collected in."""
+    width = DTYPES[precision].itemsize
+    if stage == 1:  # in bfloat16 all at once, in both types and without a bucket
+        both = (GRADIENT_BYTES + width) * min(parameters, DEFAULT_BUCKET_ELEMENTS) - width * bucket
+        return both if precision == "bfloat16" and ranks > 1 else 0
+    cast = GRADIENT_BYTES * -(-bucket // ranks) if stage == 3 and width < GRADIENT_BYTES else 0
+    return width * bucket + cast
 
 
 def saved_activations(model: nn.Module, forward: Callable[[], Any]) -> int:

@@ -103,10 +103,11 @@ def test_a_dry_run_of_the_demo_makes_its_corpus_elsewhere(tmp_path, capsys, monk
     ("stage", "ranks", "precision", "expected"),
     [
         (0, 1, "float32", 16),  # weights, gradients, two moments
-        (1, 4, "bfloat16", 2 + (2 + 4 / 4) + 2 + 12 / 4),
-        (2, 4, "bfloat16", 2 + 4 / 4 + 2 + 12 / 4),
-        (2, 4, "float16", 2 + 4 / 4 + 2 + 12 / 4),
-        (3, 4, "bfloat16", 2 / 4 + 4 / 4 + 2 + 12 / 4 + 2),
+        (1, 4, "bfloat16", 2 + (2 + 4) + (2 + 4) + 12 / 4),
+        (1, 4, "float16", 2 + (2 + 4 / 4) + 2 + 12 / 4),
+        (2, 4, "bfloat16", 2 + 4 / 4 + 2 * 2 + 12 / 4),
+        (2, 4, "float16", 2 + 4 / 4 + 2 * 2 + 12 / 4),
+        (3, 4, "bfloat16", 2 / 4 + 4 / 4 + (2 * 2 + 4 / 4) + 12 / 4 + 2),
     ],
 )
 def test_bytes_a_parameter_follow_the_stage(stage, ranks, precision, expected):
@@ -117,7 +118,9 @@ def test_bytes_a_parameter_follow_the_stage(stage, ranks, precision, expected):
 
 def test_offloaded_moments_take_no_memory_of_the_device():
     config = {"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}}}
-    assert engine_memory(1_000, config, "float16", 2)["masters and Adam"] == 0
+    on_gpu, on_cpu = (engine_memory(1_000, config, "float16", 2, device) for device in ("cuda", "cpu"))
+    assert on_gpu["masters"] == on_gpu["moments"] == 0
+    assert on_cpu["masters"] == 2_000 and on_cpu["moments"] == 4_000 and sum(on_cpu.values()) > sum(on_gpu.values())
 
 
 def test_activations_are_what_autograd_saves_without_the_weights():
