@@ -113,6 +113,7 @@ def run_training(program: Callable[[], int]) -> int:
     except OSError as error:
         if error.filename is None and error.errno not in DISK_FAULTS:
             raise
+        _stop_watching()
         what = f"{error.filename}: {error.strerror}" if error.filename is not None else str(error.strerror)
         _report(f"{what}; correct that, then continue with --resume auto from the newest checkpoint, if there is one")
         return USER_ERROR
@@ -168,6 +169,9 @@ def _stop_watching() -> None:
     attendance = sys.modules.get("spe_dist.distributed.joining.attendance")
     if attendance is not None:
         attendance.close_all()
+    watch = sys.modules.get("spe_dist.distributed.joining.watch")
+    if watch is not None:
+        watch.stop_watching()
 
 
 def _connection_lost(error: RuntimeError) -> bool:

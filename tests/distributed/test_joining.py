@@ -173,6 +173,16 @@ def test_the_rank_that_died_is_named_to_all_others(watches):
     assert told[0] == told[2] == f"rank 1 (process {os.getpid()} on node1) has ended"
 
 
+def test_a_rank_that_ends_for_a_reason_of_its_own_looks_away(watches):
+    made, told = watches
+    made[2].look_away()
+    (connection,) = made[1]._sockets
+    connection.shutdown(socket.SHUT_RDWR)
+    wait_until(lambda: 0 in told)
+    time.sleep(0.2)
+    assert 2 not in told
+
+
 def test_a_rank_that_says_goodbye_has_not_died(watches):
     made, told = watches
     made[1].close()

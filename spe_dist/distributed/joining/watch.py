@@ -53,6 +53,10 @@ class Watch:
             connection.close()
         self._sockets.clear()
 
+    def look_away(self) -> None:
+        """Do nothing any more where another rank ends; the connections stay."""
+        self._leaving.set()
+
     def forget(self) -> None:
         """In a forked process: its copies of the connections would keep them open when the rank has died."""
         self._leaving.set()
@@ -187,6 +191,12 @@ def _keep_alive(connection: socket.socket) -> None:
 
 
 _watches: weakref.WeakSet[Watch] = weakref.WeakSet()
+
+
+def stop_watching() -> None:
+    """This process leaves for a reason of its own: it looks for no deaths any more, and says no goodbye."""
+    for watch in list(_watches):
+        watch.look_away()
 
 
 def _forget_in_child() -> None:
