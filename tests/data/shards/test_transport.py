@@ -168,3 +168,20 @@ def test_a_pipe_that_fails_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(transport, "FIRST_PAUSE_S", 0.005)
     with pytest.raises(DataError, match=r"manifest\.json"):
         read_url(f"pipe:cat {tmp_path}/nowhere/manifest.json 2>/dev/null")
+
+
+def test_a_server_whose_answer_never_begins_is_left_though_it_keeps_sending(endless, monkeypatch):
+    """The head comes byte by byte, each in time for the socket's own limit."""
+
+    def drip(self):
+        with suppress(OSError):
+            for byte in b"HTTP/1.0 200 OK\r\nX-Long: " + 1_000 * b"x":
+                self.wfile.write(bytes([byte]))
+                self.wfile.flush()
+                time.sleep(0.02)
+
+    monkeypatch.setattr(Endless, "do_GET", drip)
+    began = time.monotonic()
+    with pytest.raises(DataError, match=r"cannot be fetched \(4 attempts\): no answer in"):
+        read_url(f"{endless}/manifest.json", timeout_s=0.3)
+    assert time.monotonic() - began < 10

@@ -18,3 +18,11 @@ def predecessor_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("predecessor") / "checkpoint.pt"
     torch.save(random_checkpoint(Sizes()), path)
     return path
+
+
+@pytest.fixture(scope="session")
+def made_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pre-training run with one small checkpoint."""
+    from checkpoint_maker import make_checkpoint
+
+    return make_checkpoint(tmp_path_factory.mktemp("made") / "run").run

@@ -17,17 +17,24 @@ from hypothesis import strategies as st
 from old_shards import make_old
 
 from tests.faults.fuzz.engine import Fuzz, Reader
-from tests.faults.fuzz.readers import model_readers, run_readers, setting_readers, shard_readers, text_readers
+from tests.faults.fuzz.readers import (
+    checkpoint_readers,
+    model_readers,
+    run_readers,
+    setting_readers,
+    shard_readers,
+    text_readers,
+)
 
 SECONDS = float(os.environ.get("SPE_FUZZ_SECONDS", "0"))
 SEED = os.environ.get("SPE_FUZZ_SEED")
 EXAMPLES = 12
-KINDS = ("text", "shards", "settings", "models", "runs")
+KINDS = ("text", "shards", "settings", "models", "runs", "checkpoints")
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 @pytest.fixture(scope="module")
-def readers(random_shards, extractor_folder, predecessor_file, tmp_path_factory) -> dict[str, list[Reader]]:
+def readers(random_shards, extractor_folder, predecessor_file, made_run, tmp_path_factory) -> dict[str, list[Reader]]:
     old = tmp_path_factory.mktemp("old") / "shards"
     shutil.copytree(random_shards, old)
     make_old(old)
@@ -37,6 +44,7 @@ def readers(random_shards, extractor_folder, predecessor_file, tmp_path_factory)
         "settings": setting_readers(),
         "models": model_readers(extractor_folder, predecessor_file),
         "runs": run_readers(),
+        "checkpoints": checkpoint_readers(made_run),
     }
 
 
