@@ -106,6 +106,43 @@ def test_requeued_and_timed_out_in_the_middle_it_ends_with_the_losses_of_an_undi
 
 
 @pytest.mark.slow
+@pytest.mark.long
+def test_a_job_that_loses_a_node_trains_on_with_one_and_then_with_both_to_the_losses_of_an_undisturbed_run(
+    cluster, demo_shards, tmp_path
+):
+    given = {**SETTINGS, "shards": demo_shards, "precision": "float32", "steps": 150, "checkpoint_every_steps": 4}
+    words = [word for name, value in given.items() for word in (f"--{name}", str(value))]
+    options = ["--nodes=1-2", "--mincpus=2", str(ROOT / "slurm" / "pretrain.sh"), *words]
+    variables = {"SPE_PYTHON": sys.executable, "SPE_TASKS_PER_NODE": "1"}
+    undisturbed = cluster.submit(tmp_path, *options, **variables)
+    assert undisturbed.wait_for_state("COMPLETED", "FAILED", timeout_s=400) == "COMPLETED", undisturbed.text
+
+    job = cluster.submit(tmp_path, *options, **variables)
+    wait_for_step(job, 9)
+    cluster.lose("vn2")
+    job.start_again()
+    alone_from = saved_step(job)
+    job.wait_for(lambda: "1 node(s) vn1" in job.text, 240)
+    wait_for_step(job, alone_from + 9)
+    cluster.bring_back("vn2")
+    cluster.run("scontrol", "requeue", job.number)
+    job.start_again()
+    assert job.wait_for_state("COMPLETED", "FAILED", timeout_s=400) == "COMPLETED", job.text
+    assert job.field("Restarts") == "2"
+    assert [line for line in ("start 1,", "start 2,", "start 3,") if line in job.text] == [
+        "start 1,",
+        "start 2,",
+        "start 3,",
+    ]
+    assert [row["step"] for row in rows(job)] == list(range(1, 151))
+    for mine, expected in zip(rows(job), rows(undisturbed), strict=True):
+        for name in ("learning_rate", "sentences", "masked_pieces", "permuted_spans", "queue_fill"):
+            assert mine[name] == expected[name], (name, mine["step"])
+        for name in ("tbo_loss", "spo_loss", "cspo_loss"):
+            assert mine[name] == pytest.approx(expected[name], rel=1e-3), (name, mine["step"])
+
+
+@pytest.mark.slow
 def test_a_killed_rank_ends_the_job_with_an_error_and_no_requeue(cluster, demo_shards, tmp_path):
     job = submit(cluster, tmp_path, demo_shards, steps=100_000)
     wait_for_step(job, 2)
