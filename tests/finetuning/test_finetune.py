@@ -245,7 +245,6 @@ def test_another_run_and_another_setting_are_refused(run_ranks, run, corpus, tmp
         (1, ["--resume=auto", "--train_share=0.5"], "other training sentences"),
         (1, ["--resume=auto", f"--dev={corpus / 'train.json'}"], "other dev sentences"),
         (1, ["--resume=auto", "--pair_activation=gelu"], "pair_activation=tanh, this run has gelu"),
-        (2, ["--resume=auto"], "with ranks=1"),
         (3, ["--resume=auto"], "batch_sentences=8 is not divisible by 3 ranks"),
         (1, [f"--start={tmp_path / 'run'}", f"--output={tmp_path / 'other'}"], "not finished"),
     ]
