@@ -193,6 +193,7 @@ class Ours(Contender):
             moco.start()
             fill_queues(moco, config)
         engine.train()
+        self.engine, self.moco = engine, moco
         self.n_parameters = engine.n_parameters()
         self.title = f"{how_many(context.ranks, 'rank')}, ZeRO stage {engine.zero_stage}, {self.precision}"
         if config.train.compile:
@@ -206,6 +207,12 @@ class Ours(Contender):
 
     def parameters(self) -> int:
         return self.n_parameters
+
+    def checkpoints(self, folder: str, rounds: int) -> list[Any]:
+        """Times of checkpoints, see `measure_checkpoints`."""
+        from spe_dist.benchmark.checkpoints import measure_checkpoints
+
+        return measure_checkpoints(self, folder, rounds)
 
 
 class Plain(Contender):

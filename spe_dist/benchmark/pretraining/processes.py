@@ -93,6 +93,19 @@ def measure(
             team.end()
 
 
+def measure_checkpoints_of(work: Work, entry: Entry, folder: str, rounds: int) -> tuple[Facts, list[Any]]:
+    """Facts of a contender that has trained a little, and the times of its checkpoints as rank 0 has them.
+
+    Raises:
+        LaunchError: a process ended before it had measured; its own message stands above.
+    """
+    team = _Team(work, entry)
+    try:
+        return team.facts, team.ask("checkpoints", folder, rounds)[0]
+    finally:
+        team.end()
+
+
 class _Team:
     """The processes of one contender."""
 
