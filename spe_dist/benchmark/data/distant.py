@@ -42,6 +42,7 @@ class Demand:
     sentences_per_s: float
     steps: int
     by_shards: bool = False
+    only_reads: bool = False  # sentences are neither corrupted nor packed: the cores then hold up higher rates
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,9 @@ def _rank(source: str, cache: Path, demand: Demand, rank: int, results: Any) -> 
     store.has_ranges()
     began = time.monotonic()
     share = demand.global_batch // demand.ranks
+    if demand.only_reads:
+        results.put(_paced(_read_steps(store, demand, rank), began, demand))
+        return
     steps = step_loader(
         store,
         CorruptionConfig(),
@@ -126,6 +130,25 @@ def _rank(source: str, cache: Path, demand: Demand, rank: int, results: Any) -> 
         loader_workers=1,
         prefetch_steps=8,
     )
+    results.put(_paced(steps, began, demand))
+    steps.close()
+
+
+def _read_steps(store: ShardStore, demand: Demand, rank: int) -> Iterator[object]:
+    """The sentences of a rank's steps as they lie in their blocks, read in this process, not a step ahead."""
+    from spe_dist.data.batches.order import Order
+    from spe_dist.data.batches.stream import StepBuilder
+
+    shard_blocks = store.shard_blocks if demand.by_shards else None
+    order = Order(store.block_sentences, 0, 0, demand.global_batch, shard_blocks=shard_blocks)
+    share = demand.global_batch // demand.ranks
+    builder = StepBuilder(store, CorruptionConfig(), order, share, rank, demand.ranks)
+    for step in range(demand.steps):
+        yield builder.read(step)
+
+
+def _paced(steps: Iterator[object], began: float, demand: Demand) -> tuple[float, list[float], float]:
+    """(seconds to the first step, waits for the others, seconds of all others) at the demanded pace."""
     next(steps)
     first_s, started = time.monotonic() - began, time.monotonic()
     waits, busy_s = [], demand.global_batch / demand.sentences_per_s
@@ -136,8 +159,7 @@ def _rank(source: str, cache: Path, demand: Demand, rank: int, results: Any) -> 
         next(steps)
         waits.append(time.monotonic() - asked)
         due = max(due + waits[-1], asked) + busy_s
-    results.put((first_s, waits, time.monotonic() - started))
-    steps.close()
+    return first_s, waits, time.monotonic() - started
 
 
 def _used_bytes(store: ShardStore, demand: Demand) -> int:

@@ -30,6 +30,7 @@ def parser() -> Parser:
     add("--sentences", type=whole_number(1), default=512_000, metavar="N", help="in the shards; each is read once")
     add("--latency_ms", type=number(0), default=50.0, metavar="X", help="before the server answers")
     add("--mb_per_s", type=number(0.001), default=20.0, metavar="X", help="that the server sends, altogether")
+    add("--only_read", action="store_true", help="sentences are neither corrupted nor packed: for higher rates")
     return command
 
 
@@ -86,12 +87,21 @@ def _print_waiting(scratch: Path, options: argparse.Namespace) -> None:
     blocks = max(1, options.sentences // BLOCK_SENTENCES)
     write_shards(folder, shards=max(1, blocks // 32), blocks=min(32, blocks))
     sentences = max(1, blocks // 32) * min(32, blocks) * BLOCK_SENTENCES
-    demand = Demand(options.ranks, options.batch, options.rate, sentences // options.batch)
+    demand = Demand(
+        options.ranks, options.batch, options.rate, sentences // options.batch, only_reads=options.only_read
+    )
     found: dict[str, Waiting] = {"folder": measure_waiting(str(folder), scratch, demand)}
     for name, has_ranges in (("server, by range", True), ("server, whole shards", False)):
         line = Line(options.latency_ms / 1e3, options.mb_per_s * 1e6, has_ranges)
         with served(folder, line) as url:
-            asked = Demand(demand.ranks, demand.global_batch, demand.sentences_per_s, demand.steps, not has_ranges)
+            asked = Demand(
+                demand.ranks,
+                demand.global_batch,
+                demand.sentences_per_s,
+                demand.steps,
+                not has_ranges,
+                options.only_read,
+            )
             found[name] = measure_waiting(url, scratch / name.replace(" ", "_"), asked)
     header = ["source", "sentences/s", "first step, s", "waited after it", "longest wait, s", "bytes read / used"]
     rows = [header]

@@ -21,7 +21,7 @@ from spe_dist.data.batches.order import Order, SlotPositions
 from spe_dist.data.batches.packed import PackedBatch
 from spe_dist.data.batches.packing import SpecialPieces, pack
 from spe_dist.data.shards.manifest import Manifest
-from spe_dist.data.shards.reader import BlockSource, SentenceReader
+from spe_dist.data.shards.reader import BlockSource, SentenceBatch, SentenceReader
 
 _SPARE_BLOCKS = 8
 _LOOKS_AHEAD = 8  # times that the order is asked over the length of the look ahead
@@ -102,6 +102,12 @@ class StepBuilder:
             corrupted = corrupt(sentences, ids_N[part], places.epochs_N[part], self.order.seed, self.corruption)
             micro_batches.append(pack(corrupted, self.special, self.corruption.view_masks))
         return StepBatch(step, self.order.epoch_of(step), micro_batches, places.replaced)
+
+    def read(self, step: int) -> SentenceBatch:
+        """The rank's sentences of a step as they lie in their blocks, neither corrupted nor packed."""
+        places = self.order.slots(step, self.first_slot, self.n_slots)
+        self._fetch_ahead(step, places)
+        return self.reader.read(places.blocks_N, places.index_in_block_N)
 
     def _fetch_ahead(self, step: int, places: SlotPositions) -> None:
         """Have the store fetch the blocks of this step, and some that its streams come to within the look ahead."""

@@ -34,9 +34,9 @@ def test_the_server_is_as_slow_as_it_is_asked_to_be_and_counts(folder):
     server.stop()
 
 
-@pytest.mark.parametrize("has_ranges", [True, False])
-def test_ranks_share_what_is_fetched_and_read_each_byte_once(folder, tmp_path, has_ranges):
-    demand = Demand(2, 32, 20_000, 8_000 // 32, by_shards=not has_ranges)
+@pytest.mark.parametrize(("has_ranges", "only_reads"), [(True, False), (False, False), (True, True)])
+def test_ranks_share_what_is_fetched_and_read_each_byte_once(folder, tmp_path, has_ranges, only_reads):
+    demand = Demand(2, 32, 20_000, 8_000 // 32, not has_ranges, only_reads)
     with served(folder, Line(0.005, 50e6, has_ranges)) as url:
         found = measure_waiting(url, tmp_path, demand)
         assert found.read_bytes <= traffic(url)
