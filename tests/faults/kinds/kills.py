@@ -68,7 +68,7 @@ def kill_twice(case: Case) -> None:
     case.expect_end(attempt, ENDED_BY_KILL)
     case.fired(attempt)
     for _ in range(5):
-        trap = draw_trap(case, case.rng.choice(["start-up", "files", "step"]))
+        trap = draw_trap(case, case.rng.choice(list(MOMENTS[case.setup.program])))
         trap = replace(trap, count=1 + trap.count % 4)  # soon: less is left of a resumed run
         if case.rng.random() < 0.4:
             trap = Trap(case.rng.randrange(case.setup.ranks), case.rng.choice(RESTORING))
