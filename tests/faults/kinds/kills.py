@@ -62,7 +62,7 @@ def kill_at_random_time(case: Case) -> None:
 
 
 @kind("killed again and again while it resumes")
-def kill_twice(case: Case) -> None:
+def kill_again(case: Case) -> None:
     case.setup = any_setup(case.rng)
     attempt = case.start(draw_trap(case, case.rng.choice(["step", "saving", "rows"])))
     case.expect_end(attempt, ENDED_BY_KILL)
