@@ -158,8 +158,11 @@ def _spoil(injector: Injector, *args: Any) -> tuple:
 def _spoil_weights(injector: Injector, *args: Any) -> tuple:
     """The largest tensor of weights is NaN from now on, on this rank."""
     engine = args[0]
-    held = [getattr(parameter, "ds_tensor", parameter) for parameter in engine.module.parameters()]
-    max(held, key=lambda tensor: tensor.numel()).data.fill_(float("nan"))
+    parameters = list(engine.module.parameters())
+    largest = max(parameters, key=lambda parameter: getattr(parameter, "ds_numel", parameter.numel()))
+    largest.data.fill_(float("nan"))  # at stage 3 small ones stay gathered
+    if hasattr(largest, "ds_tensor"):
+        largest.ds_tensor.data.fill_(float("nan"))
     return args
 
 

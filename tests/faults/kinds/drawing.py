@@ -32,6 +32,8 @@ def any_setup(rng: random.Random) -> Setup:
     given: tuple = ()
     if program == "pretrain":
         given = rng.choice([(), (), (), (("loader_workers", 1),), (("queue", "sharded"),)])
+    if rng.random() < 0.2:
+        given = (*given, ("background_saving", "false"))
     return Setup(program, stage=stage, given=given)
 
 
