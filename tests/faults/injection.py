@@ -156,13 +156,12 @@ def _spoil(injector: Injector, *args: Any) -> tuple:
 
 
 def _spoil_weights(injector: Injector, *args: Any) -> tuple:
-    """The largest tensor of weights is NaN from now on, on this rank."""
+    """The weights that this rank computes with are NaN from now on."""
     engine = args[0]
-    parameters = list(engine.module.parameters())
-    largest = max(parameters, key=lambda parameter: getattr(parameter, "ds_numel", parameter.numel()))
-    largest.data.fill_(float("nan"))  # at stage 3 small ones stay gathered
-    if hasattr(largest, "ds_tensor"):
-        largest.ds_tensor.data.fill_(float("nan"))
+    for parameter in engine.module.parameters():
+        parameter.data.fill_(float("nan"))  # at stage 3 small ones stay gathered
+        if hasattr(parameter, "ds_tensor"):
+            parameter.ds_tensor.data.fill_(float("nan"))
     return args
 
 
