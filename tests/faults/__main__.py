@@ -16,6 +16,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -104,6 +105,7 @@ def case_ids(seed: int, kinds: Sequence[str]) -> Iterator[CaseId]:
 def run(options: argparse.Namespace) -> int:
     options.results.mkdir(parents=True, exist_ok=True)
     file = options.results / "results.jsonl"
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # nodes and Slurm's daemons end with the harness
     import_for_ranks()
     adopt_orphans()
     with tempfile.TemporaryDirectory(prefix="spe-faults-") as folder:

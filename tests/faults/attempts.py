@@ -148,6 +148,7 @@ def _be_rank(
         sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
         sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
         os.environ.update(place)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         injector = injection.install(plan, rank)
         main = _main_of(program)
         status = main(list(arguments))
