@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from project import ROOT
 
-from spe_dist.distributed.context import _sendable, choose_device, start_ranks
+from spe_dist.distributed.context import sendable, choose_device, start_ranks
 from spe_dist.distributed.launch import LaunchEnvironment
 from spe_dist.errors import ConfigError, LaunchError
 
@@ -66,10 +66,10 @@ def test_an_error_that_cannot_be_pickled_is_told_by_its_text():
         def __init__(self, one, two):
             super().__init__(f"{one} and {two}")
 
-    sent = _sendable(Odd("this", "that"))
+    sent = sendable(Odd("this", "that"))
     assert isinstance(sent, RuntimeError) and "Odd: this and that" in str(sent)
     kept = ConfigError("told as it is")
-    assert _sendable(kept) is kept
+    assert sendable(kept) is kept
 
 
 def test_a_port_that_another_run_listens_on_is_a_launch_error():
