@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from project import ROOT
 
-from spe_dist.distributed.context import sendable, choose_device, start_ranks
+from spe_dist.distributed.context import choose_device, sendable, start_ranks
 from spe_dist.distributed.launch import LaunchEnvironment
 from spe_dist.errors import ConfigError, LaunchError
 
