@@ -37,7 +37,7 @@ def test_what_training_needs_is_taken_along_or_is_on_the_machine():
     }
     # spaCy only splits text into words, and the check's text is split.
     there = set(
-        "filelock huggingface-hub jinja2 matplotlib numpy packaging pyyaml safetensors spacy tensorboard".split()
+        "filelock fsspec huggingface-hub jinja2 matplotlib numpy packaging pyyaml safetensors spacy tensorboard".split()
     )
     there |= {"tokenizers", "torch", "tqdm", "transformers"}
     assert needed - there <= taken() | {"deepspeed"}

@@ -29,6 +29,8 @@ META = torch.device("meta")
 class CountedEngine:
     """The calls of a `TrainingEngine` that a step makes, without an optimizer."""
 
+    zero_stage = 0
+
     def __init__(self, module: nn.Module, counter: LaunchCounter) -> None:
         self.module, self.counter = module, counter
 

@@ -57,8 +57,7 @@ class TrainingStep:
         self.context = context
         self.stop_agreed = stop_agreed
         self.own_work = OwnWork(context.device)
-        forward_waits = isinstance(engine, TrainingEngine) and engine.zero_stage == 3
-        self._forward_clock = nullcontext() if forward_waits else self.own_work
+        self._forward_clock = nullcontext() if engine.zero_stage == 3 else self.own_work  # it waits for others' weights
         objectives = config.objectives
         self._cross_entropy: CrossEntropy = compiled(cross_entropy) if config.train.compile else cross_entropy
         self.weights = {"tbo": objectives.tbo_weight, "spo": objectives.spo_weight, "cspo": objectives.cspo_weight}

@@ -43,8 +43,13 @@ def state_of(step):
     found = [getattr(parameter, "ds_tensor", parameter) for parameter in step.engine.module.parameters()]
     found += [fragment.tensor for fragment in step.engine.fragments()]
     found.append(torch.tensor(step.engine.values()["adam_step"]))
-    found += [*step.moco.key_module.parameters(), *(fragment.tensor for fragment in step.moco.fragments())]
+    found += [*held_key_weights(step), *(fragment.tensor for fragment in step.moco.fragments())]
     return [value.detach().clone() for value in found]
+
+
+def held_key_weights(step):
+    """Those of the key encoder; at stage 3 no rank holds them whole, and its averages say what they are."""
+    return [parameter for parameter in step.moco.key_module.parameters() if not parameter.is_meta]
 
 
 def equal(one, other):

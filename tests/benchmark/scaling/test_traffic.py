@@ -98,7 +98,7 @@ def test_megabytes_of_bert_base_on_many_gpus(stage, expected):
     sent = {m.purpose: sent_bytes(m.kind, m.handed, 1024) / 1e6 for m in messages(base(1024, stage))}
     for purpose, size in expected.items():
         assert sent[purpose] == pytest.approx(size, rel=0.002)
-    assert sum(size for purpose, size in sent.items() if purpose in ("norm", "counts", "stop", "metrics")) < 0.002
+    assert sum(size for purpose, size in sent.items() if purpose in ("norm", "counts", "stop", "metrics")) < 0.02
 
 
 def test_what_accumulation_sends_again():
