@@ -7,7 +7,7 @@ from spe_dist.benchmark.pretraining.work import Work
 
 
 @pytest.mark.distributed
-@pytest.mark.slow
+@pytest.mark.long
 def test_both_kinds_of_checkpoints_are_timed_in_turn(tmp_path):
     given = {"global_batch_sentences": 8, "queue_keys": 64, "precision": "float32"}
     facts, times = measure_checkpoints_of(Work("2x128", given, 2, vocabulary=500), Entry(2), str(tmp_path), 2)

@@ -24,6 +24,7 @@ def test_one_thread_has_nothing_to_compare_with():
     assert [way.threads for way in ways(4)] == [4, 4, 4, 1]
 
 
+@pytest.mark.long
 def test_every_way_is_measured_with_every_number_of_neighbours(extractor_folder, corpus):
     before = dict(os.environ)
     compared = [Way("two", 2), Way("passive", 2, one_batch=True, environment=PASSIVE)]

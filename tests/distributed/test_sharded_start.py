@@ -170,7 +170,7 @@ def train_deep(stage, key_weights):
     return watch.most, live.most, step.engine.n_parameters(), queues, step.engine.master_weights()
 
 
-@pytest.mark.parametrize("stage", [1, 3])
+@pytest.mark.parametrize("stage", [pytest.param(1, marks=pytest.mark.long), 3])
 def test_sharded_key_weights_give_the_same_keys_and_are_never_whole(run_ranks, stage):
     whole, sharded = (run_ranks(train_deep, 3, stage, kind) for kind in ("whole", "sharded"))
     for (most, _, _, queues, _), (fewest, live, parameters, same_queues, _) in zip(whole, sharded, strict=True):

@@ -255,7 +255,7 @@ def test_another_run_and_another_setting_are_refused(run_ranks, run, corpus, tmp
 
 @pytest.mark.slow
 @pytest.mark.distributed
-@pytest.mark.parametrize("stage", [2, 3])
+@pytest.mark.parametrize("stage", [2, pytest.param(3, marks=pytest.mark.long)])
 def test_activation_checkpointing_changes_nothing(run, corpus, tmp_path, stage):
     for recompute in ("false", "true"):
         given = {"epochs": 2, "activation_checkpointing": recompute, "output": tmp_path / recompute}

@@ -49,7 +49,7 @@ def test_recomputed_layers_change_no_bit_at_any_stage(run_ranks, ranks, stage, p
         assert all(torch.equal(plain[1][name], recomputed[1][name]) for name in plain[1])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.distributed
 def test_recomputed_layers_change_no_bit_of_compiled_ones(run_ranks):
     """Compiled by autograd's own tracer, whose kernels draw dropout by other means than the uncompiled ones."""

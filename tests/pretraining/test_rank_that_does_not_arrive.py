@@ -32,7 +32,7 @@ def resume(argv):
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("stopped", [0, 1])
+@pytest.mark.parametrize("stopped", [pytest.param(0, marks=pytest.mark.long), 1])
 def test_a_stopped_rank_is_named_with_the_step_and_the_run_resumes(run_ranks, demo_shards, tmp_path, stopped):
     output = tmp_path / "run"
     argv = command_line({**SETTINGS, "shards": demo_shards, "output": output})

@@ -19,7 +19,11 @@ def train(argv, stop_after=None):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("first", "then"),
-    [((2, "sharded"), (1, "replicated")), ((1, "replicated"), (2, "sharded")), ((2, "sharded"), (4, "sharded"))],
+    [
+        ((2, "sharded"), (1, "replicated")),
+        pytest.param((1, "replicated"), (2, "sharded"), marks=pytest.mark.long),
+        pytest.param((2, "sharded"), (4, "sharded"), marks=pytest.mark.long),
+    ],
 )
 def test_a_run_goes_on_with_other_queues_and_ranks_as_if_nothing_had_been(
     run_ranks, demo_shards, tmp_path, first, then
