@@ -79,7 +79,7 @@ def table(results: Sequence[Result]) -> list[str]:
 def _row(name: str, results: Sequence[Result]) -> str:
     tried = [result for result in results if result.outcome != SKIPPED]
     if not tried:
-        return f"| {name} | 0 | 0 | skipped: {results[0].why} | | | |"
+        return f"| {name} | 0 | 0 | skipped: {_first_line(results[0].why)} | | | |"
     survived = [result for result in tried if result.outcome == SURVIVED]
     share = f"{len(survived)} of {len(tried)}"
     faults = sum(result.faults for result in tried)
@@ -87,6 +87,11 @@ def _row(name: str, results: Sequence[Result]) -> str:
     ended = _middle((value for result in survived for value in result.ended_s), 2)
     resumed = _middle((value for result in survived for value in result.resume_s), 2)
     return f"| {name} | {len(tried)} | {faults} | {share} | {lost} | {ended} | {resumed} |"
+
+
+def _first_line(why: str) -> str:
+    """As a cell of a table."""
+    return (why.splitlines() or [""])[0].replace("|", "/")
 
 
 def _middle(values: Iterable[float], digits: int) -> str:
@@ -113,5 +118,5 @@ def summary(results: Sequence[Result]) -> list[str]:
                 f"{launcher}: a fault costs {mean:.1f} s on the average; at one every five minutes "
                 f"{training_share(mean):.1%} of the time trains"
             )
-    lines += [f"FAILED {r.case}: {r.why.splitlines()[0] if r.why else ''}" for r in tried if r.outcome == FAILED]
+    lines += [f"FAILED {r.case}: {_first_line(r.why)}" for r in tried if r.outcome == FAILED]
     return lines

@@ -42,7 +42,7 @@ def test_results_are_read_as_written_and_a_line_that_is_cut_short_is_left_out(tm
 
 def test_the_table_has_a_line_for_each_kind_and_one_for_all():
     failed = replace(GOOD, outcome=FAILED, why="another loss")
-    skipped = replace(GOOD, kind="the disk is full", outcome=SKIPPED, why="needs root", faults=0)
+    skipped = replace(GOOD, kind="the disk is full", outcome=SKIPPED, why="needs root\nand more | lines", faults=0)
     lines = table([GOOD, failed, replace(GOOD, steps_lost=4), skipped])
     assert lines[2] == (
         "| a rank is killed: saving | 3 | 3 | 2 of 3 | 3.0 (at most 4.0) | 1.00 (at most 1.00) | 4.00 (at most 4.00) |"
