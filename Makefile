@@ -46,8 +46,8 @@ table: $(INSTALLED)  ## the paper's rows in small on the demo corpus: pre-traini
 test: $(INSTALLED)  ## the tests, at most 10 minutes on 2 cores
 	@$(RUN) python -m pytest -n $(WORKERS) -m "not slurm and not nodes and not long" $(ARGS)
 
-test-slurm: $(INSTALLED)  ## the Slurm tests: root on a Debian machine, installs Slurm there
-	@$(RUN) python -m pytest -m slurm $(ARGS)
+test-slurm: $(INSTALLED)  ## the Slurm tests: root on a Debian machine, installs Slurm there; ARGS="-m slurm": the long ones too
+	@$(RUN) python -m pytest -m "slurm and not long" $(ARGS)
 
 test-nodes: $(INSTALLED)  ## torchrun and deepspeed on two nodes without Slurm: root, network namespaces, SSH
 	@$(RUN) python -m pytest -m nodes tests/faults $(ARGS)

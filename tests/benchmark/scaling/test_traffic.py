@@ -62,7 +62,7 @@ CASES = [
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize("ranks", [2, pytest.param(4, marks=pytest.mark.long)])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"zero{case[0]}-{case[1]}-{case[2]}")
 def test_ranks_exchange_what_the_formulas_say(run_ranks, ranks, case):
     results = run_ranks(counted, ranks, *case)
