@@ -6,7 +6,8 @@ from pathlib import Path
 
 from spe_dist.errors import ConfigError
 from spe_dist.export.folder import CARD, SPE_CONFIG
-from spe_dist.utils.hub import TIMEOUT_S, Explained, api, endpoint, within
+from spe_dist.utils.hub import TIMEOUT_S, Explained, api, endpoint
+from spe_dist.utils.reading.bounded import within
 
 NEW_REPOSITORY = {".gitattributes", CARD}  # what may lie in one that holds no model yet
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from spe_dist.errors import ConfigError
+from spe_dist.utils.reading.bounded import within
 
 TIMEOUT_S = 5.0  # for the first answer of the hub
 NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -24,8 +24,6 @@ WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 PICKLED_WEIGHTS = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
 OUR_CONFIG = "spe_config.json"  # a folder that has it is one of ours: every file of it is wanted
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
-
-Result = TypeVar("Result")
 
 
 def model_folder(source: str) -> Path:
@@ -140,27 +138,6 @@ def api() -> Any:
     from huggingface_hub import HfApi
 
     return HfApi(endpoint=endpoint(), library_name="spe-dist")
-
-
-def within(seconds: float, function: Callable[[], Result]) -> Result:
-    """`function()`; looking up a host's name knows no limit of its own. Raises TimeoutError after so many seconds."""
-    outcome: list[Result] = []
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            outcome.append(function())
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if errors:
-        raise errors[0]
-    if not outcome:
-        raise TimeoutError(f"no answer within {seconds:g} s")
-    return outcome[0]
 
 
 class Explained:

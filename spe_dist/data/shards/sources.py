@@ -16,7 +16,7 @@ from spe_dist.data.shards.manifest import MANIFEST_NAME, ShardEntry
 from spe_dist.data.shards.prefetch import Prefetcher
 from spe_dist.data.shards.remote import file_url
 from spe_dist.errors import DataError
-from spe_dist.utils.reading.bounded import chunks
+from spe_dist.utils.reading.bounded import TooSlow, chunks
 
 FETCH_THREADS = 8  # of a process: blocks that are on their way at the same time
 SHARD_THREADS = 2
@@ -167,7 +167,7 @@ class UrlSource:
         def fetch() -> Path:
             if self._fill_shard(shard, url, wait_s=self._longest_s(shard.bytes)):
                 return self.cache.path(shard.sha256)
-            raise transport.TooSlow(f"another process has been fetching it for {self._longest_s(shard.bytes):.0f} s")
+            raise TooSlow(f"another process has been fetching it for {self._longest_s(shard.bytes):.0f} s")
 
         return transport.with_attempts(url, fetch)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import http.client
 import subprocess
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -23,9 +22,9 @@ from spe_dist.utils.reading.bounded import (
     TIMEOUT_S,
     Readable,
     TooLarge,
-    TooSlow,
     chunks,
     open_pipe,
+    within,
 )
 
 ATTEMPTS = 4  # of a manifest or another small file, about 4 s: a URL that is mistyped is said soon
@@ -188,30 +187,16 @@ def _file_system(url: str) -> tuple[Any, str]:
 
 
 def _within(seconds: float, action: Callable[[], Result]) -> Result:
-    """What `action` gives, in a thread that is left behind where it takes longer.
+    """`within`, with errors of other kinds, which libraries of object stores have, turned into OSError.
 
     Raises:
-        TooSlow: it does.
-        OSError: it failed; errors of other kinds, which libraries of object stores have, are turned into this one.
+        TooSlow: it takes longer.
+        OSError: it failed.
         ValueError, HTTPException: of urllib, as they are.
     """
-    found: list[Result] = []
-    failed: list[Exception] = []
-
-    def run() -> None:
-        try:
-            found.append(action())
-        except Exception as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if failed:
-        error = failed[0]
-        if isinstance(error, OSError | ValueError | http.client.HTTPException):
-            raise error
-        raise OSError(f"{type(error).__name__}: {error}")
-    if not found:
-        raise TooSlow(f"no answer in {seconds:.0f} s")
-    return found[0]
+    try:
+        return within(seconds, action)
+    except (OSError, ValueError, http.client.HTTPException):
+        raise
+    except Exception as error:
+        raise OSError(f"{type(error).__name__}: {error}") from error

@@ -9,10 +9,13 @@ import os
 import selectors
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import IO, Protocol
+from typing import IO, Protocol, TypeVar
+
+Result = TypeVar("Result")
 
 TIMEOUT_S = 30.0  # how long less than SLOWEST_BYTES_PER_S may arrive, or nothing
 SLOWEST_BYTES_PER_S = 1024
@@ -116,3 +119,28 @@ class Pipe:
         data = os.read(self._descriptor, size)
         self.ended = not data
         return data
+
+
+def within(seconds: float, function: Callable[[], Result]) -> Result:
+    """`function()`, in a thread that is left behind where it takes longer: looking up a host's name knows no limit.
+
+    Raises:
+        TooSlow: it does.
+    """
+    outcome: list[Result] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            outcome.append(function())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if errors:
+        raise errors[0]
+    if not outcome:
+        raise TooSlow(f"no answer within {seconds:g} s")
+    return outcome[0]

@@ -182,6 +182,6 @@ def test_a_server_whose_answer_never_begins_is_left_though_it_keeps_sending(endl
 
     monkeypatch.setattr(Endless, "do_GET", drip)
     began = time.monotonic()
-    with pytest.raises(DataError, match=r"cannot be fetched \(4 attempts\): no answer in"):
+    with pytest.raises(DataError, match=r"cannot be fetched \(4 attempts\): no answer within"):
         read_url(f"{endless}/manifest.json", timeout_s=0.3)
     assert time.monotonic() - began < 10
