@@ -1,0 +1,34 @@
+"""How annotations by character become sentences of words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from spe_dist.errors import ConfigError
+
+CutWords = Literal["widen", "drop"]
+ConceptPairs = Literal["all", "nearest"]
+
+
+@dataclass(frozen=True)
+class AnnotationSettings:
+    """Where the file leaves a choice.
+
+    Attributes:
+        cut_words: what becomes of a span that covers a part of a word: "widen" it to whole words, or "drop" it.
+        concept_pairs: between which mentions a relation of two concepts holds (PubTator): "all" pairs in a sentence,
+            or the "nearest" one.
+
+    Raises:
+        ConfigError: a choice is unknown.
+    """
+
+    cut_words: CutWords = "widen"
+    concept_pairs: ConceptPairs = "all"
+
+    def __post_init__(self) -> None:
+        for name, choices in (("cut_words", ("widen", "drop")), ("concept_pairs", ("all", "nearest"))):
+            value = getattr(self, name)
+            if value not in choices:
+                raise ConfigError(f"{name}={value!r} is unknown; choose one of {', '.join(choices)}")
