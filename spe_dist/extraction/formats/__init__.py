@@ -16,10 +16,10 @@ from pathlib import Path
 from spe_dist.errors import ConfigError, DataError
 from spe_dist.extraction.corpora.corpus import Corpus, Document
 from spe_dist.extraction.formats import distant, dygie, pspe, spert
-from spe_dist.extraction.formats.detect import FORMATS, detect
+from spe_dist.extraction.formats.detect import FORMATS, detect, format_of_lines
 from spe_dist.extraction.formats.distant import NOT_FOUND, NOT_PLACED
 from spe_dist.extraction.formats.notices import Losses
-from spe_dist.extraction.formats.records import read_records
+from spe_dist.extraction.formats.records import lines_of, read_text, records_of
 from spe_dist.extraction.formats.saving import save_records
 
 __all__ = ["FORMATS", "Losses", "read_corpus", "write_corpus"]
@@ -53,7 +53,12 @@ def read_corpus(path: str | Path, format: str = "auto", predictions: bool = Fals
     """
     _check(format, ("auto", *FORMATS))
     notices: Counter[str] = Counter()
-    name, records = detect(read_records(path, notices), format)
+    text, source = read_text(path), str(path)
+    of_lines = format_of_lines(text, source, format)
+    if of_lines:
+        name, records = of_lines, lines_of(text, source)
+    else:
+        name, records = detect(records_of(text, source, notices), format)
     documents = tuple(_READERS[name](records, notices, predictions))
     if name != "nyt":  # which counts them itself
         _note_unplaced(documents, notices)

@@ -1,7 +1,8 @@
-"""Which format a record has: by its fields, never by the file's name."""
+"""Which format a file has: by the fields of its records or by its first line, never by the file's name."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -21,7 +22,24 @@ WHOLE = {  # fields that together leave no doubt; a record may have telling fiel
     "dygie": ({"sentences", "ner"}, {"sentences", "predicted_ner"}),
 }
 TELLING = {"pspe": "sentText", "spert": "tokens", "dygie": "sentences"}  # pspe: or nyt, which has the same fields
+LINE_FORMATS: dict[str, re.Pattern[str]] = {}  # formats that are not JSON, and what their first line with text begins with
 REMEDY = "formats and their fields are: " + "; ".join(f"{name}: {fields}" for name, fields in FIELDS.items())
+
+
+def format_of_lines(text: str, source: str, wanted: str) -> str | None:
+    """The format of a file that is not JSON; None where it is not one of `LINE_FORMATS`.
+
+    Raises:
+        DataError: it is not `wanted`, where that is not "auto".
+    """
+    first = text.lstrip().partition("\n")[0]
+    name = next((name for name, pattern in LINE_FORMATS.items() if pattern.match(first)), None)
+    if wanted != "auto" and name != wanted and (name or wanted in LINE_FORMATS):
+        raise DataError(
+            f"{source} has {f'the format {name}' if name else 'another format'}, not {wanted} as asked; "
+            f"leave the format out to have it recognised by content, or give the right file"
+        )
+    return name
 
 
 def formats_of(record: Node) -> tuple[str, ...]:

@@ -1,5 +1,5 @@
 """From a file to its JSON records, each with its place, whatever the layout: JSON lines, one list, or objects that go
-over several lines.
+over several lines; or to its lines, for formats that are not JSON.
 
 Plain, gzip, xz, zstandard and bzip2 files are told apart by their first bytes. Every fault becomes a DataError that
 names the file, the line or item, the field, the value, the reason and the remedy.
@@ -29,28 +29,31 @@ _SPACE = re.compile(r"\s*")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-def read_records(path: str | Path, notices: Counter[str]) -> Iterator[Node]:
-    """The records of a file in order. Blank lines are skipped and counted in `notices`.
+def records_of(text: str, source: str, notices: Counter[str]) -> Iterator[Node]:
+    """The JSON records of a file's text in order. Blank lines are skipped and counted in `notices`.
 
     Raises:
-        DataError: the file cannot be read, is not UTF-8, is empty, or holds damaged JSON.
+        DataError: it holds damaged JSON, or no JSON.
     """
-    text = _read_text(Path(path))
     first = _behind_space(text, 0)
-    if first == len(text):
-        raise DataError(f"{path} is empty; give a file that holds at least one sentence")
     if text[first] == "[":
-        yield from _of_list(text, first, str(path))
+        yield from _of_list(text, first, source)
     elif text[first] != "{":
         begin = shown(text[first : first + 40].split("\n")[0])
         raise DataError(
-            f"{path}, line {_line(text, first)} begins with {begin}, which is not JSON; give JSON lines (one object a "
-            f"line) or one JSON list of objects"
+            f"{source}, line {_line(text, first)} begins with {begin}, which is neither JSON nor another known format; "
+            f"give JSON lines (one object a line) or one JSON list of objects"
         )
     elif _is_over_several_lines(text):
-        yield from _of_objects(text, first, str(path))
+        yield from _of_objects(text, first, source)
     else:
-        yield from _of_lines(text, str(path), notices)
+        yield from _of_lines(text, source, notices)
+
+
+def lines_of(text: str, source: str) -> Iterator[Node]:
+    """All lines of a file's text, blank ones too, as strings without their line breaks."""
+    for number, line in enumerate(text.removesuffix("\n").split("\n"), 1):
+        yield Node(line, f"{source}, line {number}")
 
 
 def _of_lines(text: str, source: str, notices: Counter[str]) -> Iterator[Node]:
@@ -202,10 +205,15 @@ def _check_encodable(value: Any, place: str) -> None:
         raise DataError(f"{place} has too many brackets in brackets; remove the field that holds them") from None
 
 
-def _read_text(path: Path) -> str:
-    data = _read_bytes(path)
+def read_text(path: str | Path) -> str:
+    """What a file holds, unpacked, with "\\n" for every line break.
+
+    Raises:
+        DataError: the file cannot be read, is not UTF-8 or is empty.
+    """
+    data = _read_bytes(Path(path))
     if b"\0" in data[: 1 << 16]:
-        raise DataError(f"{path} holds zero bytes: it is binary, or UTF-16; give JSON text in UTF-8")
+        raise DataError(f"{path} holds zero bytes: it is binary, or UTF-16; give text in UTF-8")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -213,6 +221,8 @@ def _read_text(path: Path) -> str:
         raise DataError(
             f"{path}, line {line} is not UTF-8 (byte 0x{data[error.start]:02x}); save the file as UTF-8"
         ) from None
+    if not text.strip():
+        raise DataError(f"{path} is empty; give a file that holds at least one sentence")
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 

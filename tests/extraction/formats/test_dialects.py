@@ -72,7 +72,7 @@ def test_a_fault_in_a_list_names_the_line_where_the_item_begins(tmp_path: Path, 
 
 def test_utf16_without_a_mark_is_named_as_a_possibility(tmp_path: Path) -> None:
     (tmp_path / "file.json").write_bytes(json.dumps(SPERT).encode("utf-16-le"))
-    with pytest.raises(DataError, match=r"file\.json.* UTF-16; give JSON text in UTF-8"):
+    with pytest.raises(DataError, match=r"file\.json.* UTF-16; give text in UTF-8"):
         read_corpus(tmp_path / "file.json")
 
 
