@@ -22,7 +22,9 @@ WHOLE = {  # fields that together leave no doubt; a record may have telling fiel
     "dygie": ({"sentences", "ner"}, {"sentences", "predicted_ner"}),
 }
 TELLING = {"pspe": "sentText", "spert": "tokens", "dygie": "sentences"}  # pspe: or nyt, which has the same fields
-LINE_FORMATS: dict[str, re.Pattern[str]] = {}  # formats that are not JSON, and what their first line with text begins with
+LINE_FORMATS: dict[
+    str, re.Pattern[str]
+] = {}  # formats that are not JSON, and what their first line with text begins with
 REMEDY = "formats and their fields are: " + "; ".join(f"{name}: {fields}" for name, fields in FIELDS.items())
 
 
