@@ -33,11 +33,13 @@ class CheckpointTimes:
     bytes: int
 
 
-def measure_checkpoints(contender: Ours, folder: str, rounds: int) -> list[CheckpointTimes]:
+def measure_checkpoints(contender: Ours, folder: str, rounds: int, fragments_only: bool) -> list[CheckpointTimes]:
     """Both kinds in turn, `rounds` times; a collective. `folder`: on the disk that is measured."""
     context = contender.context
     root = Path(context.run_on_main(lambda: tempfile.mkdtemp(prefix="spe_checkpoints_", dir=folder)))
-    kinds = {"fragments": _Fragments(contender), "DeepSpeed's": _DeepSpeeds(contender)}
+    kinds: dict[str, Any] = {"fragments": _Fragments(contender)}
+    if not fragments_only:
+        kinds["DeepSpeed's"] = _DeepSpeeds(contender)
     try:
         return [_once(kind, root / kind, work, contender) for _ in range(rounds) for kind, work in kinds.items()]
     finally:

@@ -25,6 +25,7 @@ Precision = Literal["float16", "bfloat16", "mixed", "float32"]
 DEFAULT_BUCKET_ELEMENTS = 500_000_000  # DeepSpeed's reduce_bucket_size
 LARGE_MODEL = 500_000_000  # parameters from which stage 3 does not keep what it has gathered
 STAGE3_LIVE = 100_000_000  # gathered parameters that it keeps then
+STAGE3_SUB_GROUP = 50_000_000  # parameters of a rank's share that it updates at once then
 MAX_FILE_BYTES = 1 << 20
 BATCH_KEYS = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "steps_per_print")
 NUMBERS = ("gradient_clipping", "bucket_size", "live_parameters", "reuse_distance", "persistence_threshold")
@@ -216,13 +217,15 @@ def fit_to_model(ds_config: dict[str, Any], parameters: int) -> dict[str, Any]:
     DeepSpeed allocates its bucket for gradients whole in every micro-batch, by default 500 million elements (2 GB in
     float32), twice with overlap_comm: it is no larger than all of the model's. By default stage 3 keeps up to a billion
     gathered weights, so that none is gathered again for the backward pass; for a large model, where that would be most
-    of it or all, `STAGE3_LIVE`.
+    of it or all, `STAGE3_LIVE`. Stage 3 also copies the gradients of as much of a rank's share as it updates at once,
+    by default up to a billion: `STAGE3_SUB_GROUP`.
     """
     zero = dict(ds_config["zero_optimization"])
     zero["reduce_bucket_size"] = min(zero.get("reduce_bucket_size", DEFAULT_BUCKET_ELEMENTS), max(parameters, 1))
     if zero["stage"] == 3 and parameters >= LARGE_MODEL:
         for limit in ("stage3_max_live_parameters", "stage3_max_reuse_distance"):
             zero.setdefault(limit, STAGE3_LIVE)
+        zero.setdefault("sub_group_size", STAGE3_SUB_GROUP)
     return {**ds_config, "zero_optimization": zero}
 
 

@@ -23,6 +23,7 @@ from spe_dist.distributed.fragments.engine import EngineFragments
 from spe_dist.distributed.fused_checks import fuse_checks
 from spe_dist.distributed.local_gradients import LocalGradients
 from spe_dist.moco.fragments import Fragment, FragmentSource
+from spe_dist.utils.memory import map_tensors_of_stage_3, release_free_memory
 
 
 def import_deepspeed(device_type: str) -> Any:
@@ -59,12 +60,16 @@ class TrainingEngine:
         self.dtype = DTYPES[precision]
         self.zero_stage: int = ds_config["zero_optimization"]["stage"]
         self._deepspeed = import_deepspeed(context.device.type)
+        if self.zero_stage == 3 and context.device.type == "cpu":
+            map_tensors_of_stage_3()
         model = model.to(context.device)
         ds_config = fit_to_model(ds_config, sum(_numel(p) for p in model.parameters() if p.requires_grad))
         engine_config = ds_config if self.zero_stage else {**ds_config, "gradient_clipping": 0.0}
         self._engine, *_ = self._deepspeed.initialize(
             model=model, optimizer=make_optimizer(model), config=engine_config, dist_init_required=False
         )
+        if context.device.type == "cpu":
+            release_free_memory()  # the weights were copied
         self.module: nn.Module = self._engine.module
         self._local: LocalGradients | None = None
         if self.zero_stage == 0:

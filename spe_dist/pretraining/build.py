@@ -42,7 +42,8 @@ from spe_dist.utils.wording import how_many
 
 ENOUGH_HELD_OUT = 200  # a share is then within 7 points with 95% confidence
 # Bytes a parameter in a checkpoint, all in float32: masters, two moments of Adam, key average and its compensation.
-CHECKPOINT_BYTES_PER_PARAMETER = 4 + 8 + 8
+MASTER_AND_MOMENTS_BYTES = 4 + 8
+AVERAGE_BYTES = 4 + 4
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,9 @@ def queue_bytes(config: Config, ranks: int = 1) -> int:
 
 def checkpoint_bytes(config: Config, parameters: int) -> int:
     """What a checkpoint of a model of so many parameters takes, at most."""
-    return parameters * CHECKPOINT_BYTES_PER_PARAMETER + queue_bytes(config)
+    if not config.objectives.cspo:
+        return parameters * MASTER_AND_MOMENTS_BYTES
+    return parameters * (MASTER_AND_MOMENTS_BYTES + AVERAGE_BYTES) + queue_bytes(config)
 
 
 def check_disk(config: Config, parameters: int) -> str | None:

@@ -65,6 +65,8 @@ def engine_memory(
         memory["copies for the offloaded optimizer"] = (GRADIENT_BYTES + (width if stage < 3 else 0)) * shard
     if stage == 3:
         memory["gathered weights"] = width * min(parameters, int(zero.get("stage3_max_live_parameters", 10**9)))
+        copied = GRADIENT_BYTES * min(shard, int(zero.get("sub_group_size", 10**9)))  # once those two are freed
+        memory["gradients being applied"] = max(0, copied - memory["gathered weights"] - memory["gradients being sent"])
     return memory
 
 

@@ -54,16 +54,16 @@ def test_the_bucket_of_gradients_is_no_larger_than_the_model(given, parameters, 
     assert ds_config["zero_optimization"] == {"stage": 2, **given}
 
 
-def test_stage_3_keeps_few_gathered_weights_of_a_large_model():
-    names = ("stage3_max_live_parameters", "stage3_max_reuse_distance")
+def test_stage_3_keeps_few_gathered_weights_of_a_large_model_and_copies_few_of_its_gradients():
+    names = ("stage3_max_live_parameters", "stage3_max_reuse_distance", "sub_group_size")
 
     def limits(stage, parameters, **given):
         fitted = fit_to_model({"zero_optimization": {"stage": stage, **given}}, parameters)["zero_optimization"]
         return [fitted.get(name) for name in names]
 
-    assert limits(3, 10**9) == [100_000_000] * 2
-    assert limits(3, 10**8) == limits(2, 10**9) == [None] * 2
-    assert limits(3, 10**9, stage3_max_live_parameters=7) == [7, 100_000_000]
+    assert limits(3, 10**9) == [100_000_000, 100_000_000, 50_000_000]
+    assert limits(3, 10**8) == limits(2, 10**9) == [None] * 3
+    assert limits(3, 10**9, stage3_max_live_parameters=7) == [7, 100_000_000, 50_000_000]
 
 
 @pytest.mark.parametrize(

@@ -29,9 +29,11 @@ class EngineKind:
     offload: bool = False
     precision: Precision = "float32"
     average: str = "sharded"
+    sub_group: int | None = None  # parameters that stage 3 updates at once
 
     def __str__(self) -> str:
-        return f"{self.ranks}x{self.stage}{'o' if self.offload else ''}-{self.precision}-{self.average}"
+        stage = f"{self.stage}{'o' if self.offload else ''}{self.sub_group or ''}"
+        return f"{self.ranks}x{stage}-{self.precision}-{self.average}"
 
 
 def build(kind: EngineKind, context: RankContext, **given: Any) -> tuple[Any, TrainingStep, int]:
@@ -40,6 +42,8 @@ def build(kind: EngineKind, context: RankContext, **given: Any) -> tuple[Any, Tr
         allow_float16()
     config = small_config(average=kind.average, queue_keys=30, **given)
     zero: dict[str, Any] = {"stage3_param_persistence_threshold": 40} if kind.stage == 3 else {}
+    if kind.sub_group:
+        zero["sub_group_size"] = kind.sub_group
     if kind.offload:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": False}
     accumulation = 4 // kind.ranks

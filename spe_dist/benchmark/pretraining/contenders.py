@@ -208,11 +208,11 @@ class Ours(Contender):
     def parameters(self) -> int:
         return self.n_parameters
 
-    def checkpoints(self, folder: str, rounds: int) -> list[Any]:
+    def checkpoints(self, folder: str, rounds: int, fragments_only: bool) -> list[Any]:
         """Times of checkpoints, see `measure_checkpoints`."""
         from spe_dist.benchmark.checkpoints import measure_checkpoints
 
-        return measure_checkpoints(self, folder, rounds)
+        return measure_checkpoints(self, folder, rounds, fragments_only)
 
 
 class Plain(Contender):

@@ -93,7 +93,9 @@ def measure(
             team.end()
 
 
-def measure_checkpoints_of(work: Work, entry: Entry, folder: str, rounds: int) -> tuple[Facts, list[Any]]:
+def measure_checkpoints_of(
+    work: Work, entry: Entry, folder: str, rounds: int, fragments_only: bool = False
+) -> tuple[Facts, list[Any]]:
     """Facts of a contender that has trained a little, and the times of its checkpoints as rank 0 has them.
 
     Raises:
@@ -101,7 +103,7 @@ def measure_checkpoints_of(work: Work, entry: Entry, folder: str, rounds: int) -
     """
     team = _Team(work, entry)
     try:
-        return team.facts, team.ask("checkpoints", folder, rounds)[0]
+        return team.facts, team.ask("checkpoints", folder, rounds, fragments_only)[0]
     finally:
         team.end()
 

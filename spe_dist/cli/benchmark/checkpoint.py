@@ -28,6 +28,7 @@ def parser() -> Parser:
     add("--keys", type=whole_number(1), default=65_536, metavar="N", help="keys in each queue")
     set_option(command)
     add("--rounds", type=whole_number(1), default=3, metavar="N", help="checkpoints of each kind")
+    add("--fragments_only", action="store_true", help="without DeepSpeed's, which need the whole model in rank 0")
     add("--folder", default=".", metavar="DIR", help="on the disk that is measured")
     return command
 
@@ -47,7 +48,8 @@ def run(options: argparse.Namespace) -> None:
     }
     start = Start.now()
     work = Work(options.size, given, options.stage)
-    facts, times = measure_checkpoints_of(work, Entry(options.ranks), options.folder, options.rounds)
+    entry = Entry(options.ranks)
+    facts, times = measure_checkpoints_of(work, entry, options.folder, options.rounds, options.fragments_only)
     print(machine_line(start))
     print(f"{facts.title}, {facts.parameters:,} parameters, {options.keys:,} keys in each queue")
     rows = [("checkpoint", "save, s", "resume, s", "MB")]

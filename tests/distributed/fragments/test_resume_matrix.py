@@ -22,9 +22,9 @@ FEW = [
     (EngineKind(1, 3, True), EngineKind(2, 2, True, average="replicated")),
     (EngineKind(2, 2), EngineKind(1, 0)),
     (EngineKind(2, 3), EngineKind(1, 2, True)),
-    (EngineKind(2, 1, average="replicated"), EngineKind(2, 3)),
+    (EngineKind(2, 1, average="replicated"), EngineKind(2, 3, sub_group=2_000)),
     (EngineKind(2, 2, True), EngineKind(2, 2, True)),
-    (EngineKind(2, 3), EngineKind(2, 3)),
+    (EngineKind(2, 3, sub_group=2_000), EngineKind(2, 3, sub_group=2_000)),
     (EngineKind(1, 0), EngineKind(1, 0)),
 ]
 LOW = [
