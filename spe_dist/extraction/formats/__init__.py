@@ -18,6 +18,7 @@ from spe_dist.extraction.corpora.corpus import Corpus, Document
 from spe_dist.extraction.formats import distant, dygie, pspe, spert
 from spe_dist.extraction.formats.detect import FORMATS, detect, format_of_lines
 from spe_dist.extraction.formats.distant import NOT_FOUND, NOT_PLACED
+from spe_dist.extraction.formats.no_label import note_no_labels, without_no_labels
 from spe_dist.extraction.formats.notices import Losses
 from spe_dist.extraction.formats.records import lines_of, read_text, records_of
 from spe_dist.extraction.formats.saving import save_records
@@ -59,7 +60,7 @@ def read_corpus(path: str | Path, format: str = "auto", predictions: bool = Fals
         name, records = of_lines, lines_of(text, source)
     else:
         name, records = detect(records_of(text, source, notices), format)
-    documents = tuple(_READERS[name](records, notices, predictions))
+    documents = without_no_labels(_READERS[name](records, notices, predictions), notices, predictions)
     if name != "nyt":  # which counts them itself
         _note_unplaced(documents, notices)
     return Corpus(documents, source=str(path), format=name, notices=+notices)
@@ -95,6 +96,7 @@ def write_corpus(corpus: Corpus, path: str | Path, format: str, overwrite: bool 
     if format != "dygie" and not corpus.n_sentences:  # only dygie has documents that hold none
         raise DataError(f"{corpus.source or 'the corpus'} holds no sentence to write as {format}; give one that does")
     losses: Losses = Counter()
+    note_no_labels(corpus.documents, losses)
     save_records(_WRITERS[format](corpus.documents, losses), Path(path), as_list=format == "spert", overwrite=overwrite)
     return +losses
 

@@ -6,8 +6,8 @@
 
 Mentions are found by their words. `start` is believed where the words stand there, but not where it numbers the
 sentence's mentions, as in released files; else the n-th entry of a text and label is its n-th occurrence, or the first.
-em1 is the head. The labels "None" and "NA" mean no relation, and so does `is_noise` (ARNOR's test data: a label that a
-person refused).
+em1 is the head. The labels "None" and "NA" mean no relation here as in all formats (see `no_label`), and so does
+`is_noise` (ARNOR's test data: a label that a person refused).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from spe_dist.extraction.formats.grouping import (
     keyed,
     ungroup,
 )
+from spe_dist.extraction.formats.no_label import NO_RELATION, means_nothing
 from spe_dist.extraction.formats.node import Node
 from spe_dist.extraction.formats.notices import (
     OTHER_TYPE,
@@ -42,10 +43,7 @@ OWN_FIELDS = ("sentText", "entityMentions", "relationMentions", "tokens", UNPLAC
 ENTITY_FIELDS = ("start", "label", "text", "probability")
 RELATION_FIELDS = ("em1Text", "em2Text", "em1Start", "em2Start", "label", "probability", "is_noise")
 UNTYPED = "entity"  # type of all entities where the file lists none
-NO_RELATION = ("None", "NA")
 
-NONE = "relation mentions labelled None or NA (no relation)"
-NO_PLACE = f"relations of the types {' and '.join(NO_RELATION)}, which read back as no relations"
 NOISE = "relation mentions marked as noise (no relation)"
 ASIDE = "not trained on; scores compare them by text"
 NOT_FOUND = f"entity mentions whose text is not in the sentence ({ASIDE})"
@@ -135,8 +133,8 @@ class _SentenceReader:
         name = node.child("label").label()
         note_further_fields(node, RELATION_FIELDS, "relations", self.notices)
         is_noise = node.has("is_noise") and node.child("is_noise").boolean()
-        if name in NO_RELATION or is_noise:
-            self.notices[NONE if name in NO_RELATION else NOISE] += 1
+        if means_nothing(name) or is_noise:
+            self.notices[NO_RELATION.format(name) if means_nothing(name) else NOISE] += 1
             return None
         if not all(map(self._occurrences, texts)):
             self.notices[NOT_PLACED] += 1
@@ -270,7 +268,6 @@ def _relations(
             if first[text] != argument:
                 mention[f"{role}Start"] = argument.start
             losses[OTHER_TYPE] += first_at[text, argument.start] != argument
-        losses[NO_PLACE] += relation.type in NO_RELATION
         mention["label"] = relation.type
         mentions.append(with_probability(mention, relation))
     return mentions

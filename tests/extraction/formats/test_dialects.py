@@ -10,7 +10,8 @@ import pytest
 
 from spe_dist.errors import DataError
 from spe_dist.extraction.corpora.corpus import Corpus, Document, Entity, Relation, Sentence
-from spe_dist.extraction.formats import read_corpus, write_corpus
+from spe_dist.extraction.formats import FORMATS, read_corpus, write_corpus
+from spe_dist.extraction.formats.no_label import NO_RELATION
 
 WORDS = ["Ada", "wrote", "code"]
 SPERT = {
@@ -96,15 +97,16 @@ def test_na_and_none_are_no_relations_of_distant_supervision(tmp_path: Path) -> 
     mentions = [{**NYT["relationMentions"][0], "label": label} for label in ("None", "NA", "Made")]
     corpus = read(tmp_path, {**NYT, "relationMentions": mentions})
     assert [relation.type for relation in corpus.sentences[0].relations] == ["Made"]
-    assert corpus.notices == {"relation mentions labelled None or NA (no relation)": 2}
+    assert corpus.notices == {NO_RELATION.format("None"): 1, NO_RELATION.format("NA"): 1}
 
 
 def test_a_relation_type_that_means_none_elsewhere_is_counted_as_lost(tmp_path: Path) -> None:
     head, tail = Entity(0, 1, "P"), Entity(2, 3, "W")
     corpus = Corpus((Document("d", (Sentence(tuple(WORDS), (head, tail), (Relation("NA", head, tail),)),)),))
-    losses = write_corpus(corpus, tmp_path / "out.json", "nyt")
-    assert list(losses.values()) == [1] and "read back as no relations" in next(iter(losses))
-    assert not read_corpus(tmp_path / "out.json").sentences[0].relations
+    for name in FORMATS:
+        losses = write_corpus(corpus, tmp_path / "out.json", name)
+        assert losses["relations of the type 'NA', which read back as none"] == 1
+        assert not read_corpus(tmp_path / "out.json").sentences[0].relations
 
 
 def test_unicode_forms_of_one_text_are_one_text(tmp_path: Path) -> None:
