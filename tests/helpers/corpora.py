@@ -47,6 +47,7 @@ NYT = {
     ],
 }
 EXAMPLES: dict[str, dict[str, Any]] = {"dygie": DYGIE, "spert": SPERT, "pspe": PSPE, "nyt": NYT}
+WORD_FORMATS = tuple(EXAMPLES)
 
 
 def put(folder: Path, *records: Any, name: str = "file.json") -> Path:

@@ -32,3 +32,6 @@ class AnnotationSettings:
             value = getattr(self, name)
             if value not in choices:
                 raise ConfigError(f"{name}={value!r} is unknown; choose one of {', '.join(choices)}")
+
+
+DEFAULTS = AnnotationSettings()

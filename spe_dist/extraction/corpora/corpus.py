@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeGuard
 
+from spe_dist.extraction.annotations.document import AnnotatedDocument
+
 Span = tuple[int, int]
 
 UNPLACED = "unplaced"  # further field of a sentence: annotations whose words are not in it
@@ -131,13 +133,23 @@ class CrossRelation:
 
 @dataclass(frozen=True)
 class Document:
-    """Sentences in reading order, and the gold that lies in no single one of them."""
+    """Sentences in reading order, and the gold that lies in no single one of them.
+
+    Attributes:
+        text: the whole text, where the file has it; that of a sentence is a part of it.
+        starts: the first character of each sentence in `text`; empty where there is no text.
+        annotated: what the document was read from, where that was annotated by character; None where the annotations
+            of the sentences are others, as when predictions replace the gold.
+    """
 
     id: str
     sentences: tuple[Sentence, ...]
     cross_entities: tuple[CrossEntity, ...] = ()
     cross_relations: tuple[CrossRelation, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    text: str | None = None
+    starts: tuple[int, ...] = ()
+    annotated: AnnotatedDocument | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -176,6 +188,7 @@ class Corpus:
                 sentences=tuple(_without_unplaced(next(rest)) for _ in document.sentences),
                 cross_entities=(),
                 cross_relations=(),
+                annotated=None,
             )
             for document in self.documents
         )

@@ -10,26 +10,36 @@ The modules of those names say what each looks like.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from spe_dist.errors import ConfigError, DataError
+from spe_dist.extraction.annotations import plain
+from spe_dist.extraction.annotations.align import align
+from spe_dist.extraction.annotations.settings import DEFAULTS, AnnotationSettings
 from spe_dist.extraction.corpora.corpus import Corpus, Document
 from spe_dist.extraction.formats import distant, dygie, pspe, spert
 from spe_dist.extraction.formats.detect import FORMATS, detect, format_of_lines
 from spe_dist.extraction.formats.distant import NOT_FOUND, NOT_PLACED
 from spe_dist.extraction.formats.no_label import note_no_labels, without_no_labels
-from spe_dist.extraction.formats.notices import Losses
+from spe_dist.extraction.formats.node import Node
+from spe_dist.extraction.formats.notices import Losses, Notices
 from spe_dist.extraction.formats.records import lines_of, read_text, records_of
 from spe_dist.extraction.formats.saving import save_records
 
 __all__ = ["FORMATS", "Losses", "read_corpus", "write_corpus"]
 
 _READERS = {"dygie": dygie.read, "spert": spert.read, "pspe": pspe.read, "nyt": distant.read}
+_ANNOTATED = {"plain": plain}  # by character: modules whose `read` gives AnnotatedDocuments
 _WRITERS = {"dygie": dygie.write, "spert": spert.write, "pspe": pspe.write, "nyt": distant.write}
 
 
-def read_corpus(path: str | Path, format: str = "auto", predictions: bool = False) -> Corpus:
+def read_corpus(
+    path: str | Path,
+    format: str = "auto",
+    predictions: bool = False,
+    settings: AnnotationSettings = DEFAULTS,
+) -> Corpus:
     """Read a corpus of sentences with entities and relations.
 
         corpus = read_corpus("scierc/dev.json")
@@ -42,6 +52,7 @@ def read_corpus(path: str | Path, format: str = "auto", predictions: bool = Fals
         format: a name of FORMATS, or "auto" to recognise it by content.
         predictions: read `predicted_ner` and `predicted_relations` of `dygie` documents in place of the gold, where
             they have them.
+        settings: how annotations by character become words.
 
     Returns:
         The documents in the order of the file. Spans are half-open and count words of their sentence. `notices` counts
@@ -53,17 +64,27 @@ def read_corpus(path: str | Path, format: str = "auto", predictions: bool = Fals
         ConfigError: `format` is unknown.
     """
     _check(format, ("auto", *FORMATS))
-    notices: Counter[str] = Counter()
+    notices = Notices()
     text, source = read_text(path), str(path)
     of_lines = format_of_lines(text, source, format)
     if of_lines:
         name, records = of_lines, lines_of(text, source)
     else:
         name, records = detect(records_of(text, source, notices), format)
-    documents = without_no_labels(_READERS[name](records, notices, predictions), notices, predictions)
+    read = _documents(name, records, notices, predictions, settings)
+    documents = without_no_labels(read, notices, predictions)
     if name != "nyt":  # which counts them itself
         _note_unplaced(documents, notices)
-    return Corpus(documents, source=str(path), format=name, notices=+notices)
+    return Corpus(documents, source=str(path), format=name, notices=notices.named())
+
+
+def _documents(
+    name: str, records: Iterator[Node], notices: Counter[str], predictions: bool, settings: AnnotationSettings
+) -> Iterator[Document]:
+    if name in _ANNOTATED:
+        annotated = _ANNOTATED[name].read(records, notices, settings)
+        return (align(document, settings, notices) for document in annotated)
+    return _READERS[name](records, notices, predictions)
 
 
 def _note_unplaced(documents: Iterable[Document], notices: Counter[str]) -> None:

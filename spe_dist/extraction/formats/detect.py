@@ -9,12 +9,13 @@ from typing import Any
 from spe_dist.errors import DataError
 from spe_dist.extraction.formats.node import Node, shown
 
-FORMATS = ("dygie", "spert", "pspe", "nyt")
+FORMATS = ("dygie", "spert", "pspe", "nyt", "plain")
 FIELDS = {
     "dygie": "'sentences', 'ner', 'relations'",
     "spert": "'tokens', 'entities', 'relations'",
     "pspe": "'sentText', 'entityMentions' with 'emId' and 'offset', 'relationMentions' with 'em1Id' and 'em2Id'",
     "nyt": "'sentText', 'relationMentions' with 'em1Text' and 'em2Text'",
+    "plain": "'text', 'entities' with 'start' and 'end', 'relations'",
 }
 WHOLE = {  # fields that together leave no doubt; a record may have telling fields of another format besides
     "pspe": ({"sentText", "entityMentions"}, {"sentText", "relationMentions"}),
@@ -45,7 +46,7 @@ def format_of_lines(text: str, source: str, wanted: str) -> str | None:
 
 
 def formats_of(record: Node) -> tuple[str, ...]:
-    """The formats that a record can be read as: one; or `pspe` and `nyt`, where a sentence has no annotation.
+    """The formats that a record can be read as: one; or several, where it has no annotation.
 
     Raises:
         DataError: the record has no known format.
@@ -54,6 +55,8 @@ def formats_of(record: Node) -> tuple[str, ...]:
         record.fail("each record must be an object with named fields", REMEDY)
     fields = record.value
     named = [name for name, wholes in WHOLE.items() if any(fields.keys() >= whole for whole in wholes)]
+    if not named and isinstance(fields.get("text"), str) and (annotated := _of_text(fields)):
+        return annotated
     named = named or [name for name, field in TELLING.items() if field in fields]
     if named:
         return _of_sent_text(fields) if named[0] == "pspe" else (named[0],)
@@ -62,6 +65,13 @@ def formats_of(record: Node) -> tuple[str, ...]:
             f"{record.place} is a record as spe predict writes it, not a corpus; predict with --format corpus to score"
         )
     raise DataError(f"{record.place} has the fields {shown(sorted(fields))} and so no known format; {REMEDY}")
+
+
+def _of_text(fields: dict[str, Any]) -> tuple[str, ...]:
+    """The formats of a text with labelled characters that a record can have; none where it has no labels."""
+    if isinstance(fields.get("entities"), list) and not {"tokens", "words"} & fields.keys():
+        return ("plain",)
+    return ()
 
 
 def _of_sent_text(fields: dict[str, Any]) -> tuple[str, ...]:
@@ -84,8 +94,8 @@ def detect(records: Iterable[Node], wanted: str) -> tuple[str, Iterator[Node]]:
     """The format of a stream of records, and the stream again from its start.
 
     Args:
-        wanted: a name of FORMATS, or "auto". Sentences without annotations can be `pspe` or `nyt`; then the first one
-            with annotations decides, and `pspe` is taken where there is none.
+        wanted: a name of FORMATS, or "auto". Records without annotations can have several formats; then the first one
+            with annotations decides, and where there is none the first of these formats is taken.
 
     Raises:
         DataError: also later from the stream, where a record has another format than the first.
@@ -99,7 +109,7 @@ def detect(records: Iterable[Node], wanted: str) -> tuple[str, Iterator[Node]]:
         if len(possible) == 1 or wanted in possible:
             decided, decided_at = (wanted if wanted in possible else possible[0]), record.place
             break
-    decided = decided or ("pspe" if held else wanted)
+    decided = decided or (formats_of(held[0])[0] if held else wanted)
     if wanted not in ("auto", decided):
         raise DataError(
             f"{decided_at or held[0].place} has the format {decided}, not {wanted} as asked; "

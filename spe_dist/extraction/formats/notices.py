@@ -19,6 +19,28 @@ BLANK_WORDS = "words that are empty or white space (the encoder reads them as un
 TEXTS = "sentences whose original text and character offsets are not kept"
 
 
+class Notices(Counter[str]):
+    """Counts by reason, and for some reasons the first place where it occurred."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first: dict[str, str] = {}
+
+    def named(self) -> Counter[str]:
+        """The counts above 0, their reasons with the first place."""
+        return Counter({f"{reason}{self._place(reason)}": count for reason, count in self.items() if count > 0})
+
+    def _place(self, reason: str) -> str:
+        return f" (first: {self.first[reason]})" if reason in self.first else ""
+
+
+def note(notices: Counter[str], reason: str, place: str) -> None:
+    """Count a reason, and keep the first place where `notices` are `Notices`."""
+    notices[reason] += 1
+    if isinstance(notices, Notices):
+        notices.first.setdefault(reason, place)
+
+
 def note_words(words: Sequence[str], notices: Counter[str]) -> None:
     """Count a sentence that has no words, and words that hold nothing."""
     notices[NO_WORDS] += not words

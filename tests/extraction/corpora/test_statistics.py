@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from corpora import put
+from corpora import WORD_FORMATS, put
 from project import SHARED
 
 from spe_dist.extraction.corpora.corpus import Corpus, CrossEntity, CrossRelation, Document, Entity, Relation, Sentence
@@ -24,7 +24,7 @@ from spe_dist.extraction.corpora.statistics import (
     most_flat,
     relation_counts,
 )
-from spe_dist.extraction.formats import FORMATS, read_corpus, write_corpus
+from spe_dist.extraction.formats import read_corpus, write_corpus
 from spe_dist.extraction.scoring.scores import score
 
 DATA = SHARED / "data/extraction"
@@ -154,7 +154,7 @@ def test_known_corpora_agree_with_their_published_counts(folder: str, known: obj
 
 
 @needs_shared
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", WORD_FORMATS)
 def test_a_corpus_is_recognised_in_every_format(tmp_path: Path, name: str) -> None:
     path = tmp_path / "scierc_dev.json"
     write_corpus(read_corpus(DATA / "scierc/dev.json"), path, name)

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import zstandard
-from corpora import DYGIE, EXAMPLES, SPERT, changed, put
+from corpora import DYGIE, EXAMPLES, SPERT, WORD_FORMATS, changed, put
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spe_dist.errors import ConfigError, DataError
-from spe_dist.extraction.formats import FORMATS, read_corpus, write_corpus
+from spe_dist.extraction.formats import read_corpus, write_corpus
 
 DAMAGED_FILES = {
     "empty": (b"", "is empty"),
@@ -138,7 +138,7 @@ JSON = st.recursive(
 def test_no_change_of_a_value_leads_to_anything_but_a_corpus_or_a_data_error(
     tmp_path: Path, data: st.DataObject
 ) -> None:
-    record = EXAMPLES[data.draw(st.sampled_from(FORMATS))]
+    record = EXAMPLES[data.draw(st.sampled_from(WORD_FORMATS))]
     keys = data.draw(st.sampled_from([path for path in _paths(record) if path]))
     path = put(tmp_path, changed(record, keys, data.draw(JSON | st.just(KeyError))))
     try:
@@ -146,7 +146,7 @@ def test_no_change_of_a_value_leads_to_anything_but_a_corpus_or_a_data_error(
     except DataError as error:
         assert str(path) in str(error)
     else:
-        for name in FORMATS:
+        for name in WORD_FORMATS:
             write_corpus(corpus, tmp_path / "out.json", name)
             read_corpus(tmp_path / "out.json", format=name)
 

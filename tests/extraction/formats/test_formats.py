@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 import zstandard
-from corpora import ADA, CODE, EXAMPLES, NYT, PSPE, SPERT, put
+from corpora import ADA, CODE, EXAMPLES, NYT, PSPE, SPERT, WORD_FORMATS, put
 
 from spe_dist.extraction.corpora.corpus import Relation
-from spe_dist.extraction.formats import FORMATS, read_corpus
+from spe_dist.extraction.formats import read_corpus
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", WORD_FORMATS)
 def test_each_format_is_told_by_content_and_means_the_same(tmp_path: Path, name: str) -> None:
     corpus = read_corpus(put(tmp_path, EXAMPLES[name], name="no_telling_name"))
     sentence = corpus.sentences[0]
@@ -75,7 +75,7 @@ def test_compressed_files_that_were_joined_are_read_to_their_end(tmp_path: Path,
     assert read_corpus(tmp_path / "joined").n_sentences == 3
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", WORD_FORMATS)
 def test_telling_fields_of_other_formats_do_not_hide_a_whole_record(tmp_path: Path, name: str) -> None:
     words = ["Ada", "Lovelace", "wrote", "code"]
     corpus = read_corpus(

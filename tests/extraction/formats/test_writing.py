@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from corpora import DYGIE, SPERT, changed, plain, put
+from corpora import DYGIE, SPERT, WORD_FORMATS, changed, plain, put
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from project import SHARED
 
 from spe_dist.errors import DataError
 from spe_dist.extraction.corpora.corpus import Corpus, Document, Entity, Relation, Sentence
-from spe_dist.extraction.formats import FORMATS, read_corpus, write_corpus
+from spe_dist.extraction.formats import read_corpus, write_corpus
 
 DATA = SHARED / "data/extraction"
 REAL = ["scierc/dev.json", "scierc/test.json", "conll04/dev.json"]
@@ -105,7 +105,7 @@ def test_a_link_is_written_through_and_stays_a_link(tmp_path: Path) -> None:
         assert link.is_symlink() and json.loads(target.read_text()) == [SPERT]
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", WORD_FORMATS)
 def test_a_corpus_without_sentences_is_refused_where_the_file_would_be_empty(tmp_path: Path, name: str) -> None:
     corpus = read_corpus(put(tmp_path, {"doc_key": "d", "sentences": [], "ner": [], "relations": []}))
     path = tmp_path / "out.json"
@@ -126,7 +126,7 @@ def test_what_json_has_no_form_for_is_refused_when_written(tmp_path: Path, value
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", WORD_FORMATS)
 def test_probabilities_of_predictions_are_written_and_read(tmp_path: Path, name: str) -> None:
     head, tail = Entity(0, 1, "A", probability=0.5), Entity(2, 3, "B", probability=0.25)
     sentence = Sentence(("a", "b", "c"), (head, tail), (Relation("R", head, tail, probability=0.125),))
@@ -140,7 +140,7 @@ def test_probabilities_of_predictions_are_written_and_read(tmp_path: Path, name:
 @pytest.mark.parametrize("file", REAL)
 def test_real_corpora_come_back_from_every_format(tmp_path: Path, file: str) -> None:
     corpus = read_corpus(DATA / file)
-    for name in FORMATS:
+    for name in WORD_FORMATS:
         write_corpus(corpus, tmp_path / "other.json", name)
         other = read_corpus(tmp_path / "other.json")
         assert other.format == name and plain(other) == plain(corpus)
@@ -179,7 +179,7 @@ def test_what_is_written_without_a_loss_is_read_as_it_was(
     tmp_path: Path, documents: list[tuple[str, list[Sentence]]]
 ) -> None:
     corpus = Corpus(tuple(Document(name, tuple(parts)) for name, parts in documents))
-    for name in FORMATS:
+    for name in WORD_FORMATS:
         losses = write_corpus(corpus, tmp_path / "out.json", name)
         again = read_corpus(tmp_path / "out.json", format=name)
         assert [sentence.words for sentence in again.sentences] == [sentence.words for sentence in corpus.sentences]

@@ -1,0 +1,105 @@
+"""The plain form of texts that are annotated by character: for people who write their own.
+
+    {"text": "Ada wrote code. It ran.", "entities": [{"start": 0, "end": 3, "type": "Person"},
+     {"start": 10, "end": 14, "type": "Work"}], "relations": [{"head": 0, "tail": 1, "type": "made"}]}
+
+One text a record, of any number of sentences, as JSON lines or as one JSON list. Offsets count characters (Unicode code
+points), ends are exclusive. A relation names its arguments by their positions in `entities`, or by their `id`. All
+else is optional: `relations`; `id` of the text; `pieces` of an entity in place of `start` and `end` where it is
+discontinuous; `probability` of a prediction; `word_offsets` and `sentence_offsets`, which are found in the text where
+they are not given. Entities of the form [0, 3, "Person"], and `label` in place of `type`, are read too.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+
+from spe_dist.extraction.annotations.document import (
+    AnnotatedDocument,
+    AnnotatedRelation,
+    AnnotatedSpan,
+    Characters,
+)
+from spe_dist.extraction.annotations.settings import AnnotationSettings
+from spe_dist.extraction.formats.grouping import document_key
+from spe_dist.extraction.formats.node import Node
+from spe_dist.extraction.formats.notices import note_further_fields, read_probability
+
+OWN_FIELDS = ("id", "text", "entities", "relations", "word_offsets", "sentence_offsets")
+ENTITY_FIELDS = ("id", "start", "end", "pieces", "type", "label", "text", "probability")
+RELATION_FIELDS = ("id", "head", "tail", "type", "label", "probability")
+
+
+def read(records: Iterable[Node], notices: Counter[str], settings: AnnotationSettings) -> Iterator[AnnotatedDocument]:
+    """The texts of records with their annotations. Raises DataError for a record that is damaged."""
+    for record in records:
+        yield _document(record, notices)
+
+
+def _document(record: Node, notices: Counter[str]) -> AnnotatedDocument:
+    text = record.child("text").string()
+    spans = tuple(_span(node, text, notices) for node in record.child("entities").items())
+    keys = {span.key: position for position, span in enumerate(spans) if span.key is not None}
+    relations = record.child("relations").items() if record.has("relations") else []
+    return AnnotatedDocument(
+        document_key(record, "id"),
+        text,
+        spans,
+        tuple(_relation(node, len(spans), keys, notices) for node in relations),
+        tokens=_places(record, "word_offsets"),
+        sentences=_places(record, "sentence_offsets"),
+        origin=record.place,
+        extra={name: value for name, value in record.fields().items() if name not in OWN_FIELDS},
+    )
+
+
+def _span(node: Node, text: str, notices: Counter[str]) -> AnnotatedSpan:
+    if isinstance(node.value, list):
+        parts = node.items()
+        if len(parts) != 3:
+            node.fail("an entity in brackets has three values", 'write [start, end, "type"]')
+        return AnnotatedSpan(((parts[0].integer(), parts[1].integer()),), parts[2].label())
+    note_further_fields(node, ENTITY_FIELDS, "entities", notices)
+    if node.has("pieces"):
+        pieces = tuple(sorted(_place(piece) for piece in node.child("pieces").items()))
+        if not pieces:
+            node.child("pieces").fail("an entity has at least one piece", "write [[start, end], ...]")
+    else:
+        pieces = ((node.child("start").integer(), node.child("end").integer()),)
+    key = str(node.child("id").identity()) if node.has("id") else None
+    return AnnotatedSpan(pieces, _type(node).label_or_none(), key, read_probability(node))
+
+
+def _relation(node: Node, n_spans: int, keys: Mapping[str, int], notices: Counter[str]) -> AnnotatedRelation:
+    note_further_fields(node, RELATION_FIELDS, "relations", notices)
+    head, tail = (_argument(node.child(role), n_spans, keys) for role in ("head", "tail"))
+    return AnnotatedRelation(head, tail, _type(node).label(), read_probability(node))
+
+
+def _argument(node: Node, n_spans: int, keys: Mapping[str, int]) -> int:
+    """The position of an entity, given by itself or by the entity's id."""
+    if isinstance(node.value, str):
+        if node.value not in keys:
+            node.fail("no entity of the record has this id", "give an entity's `id`, or its position from 0")
+        return keys[node.value]
+    if not 0 <= node.integer() < n_spans:
+        node.fail(f"the record has {n_spans} entities", "give the argument's position in `entities`, from 0")
+    return node.integer()
+
+
+def _type(node: Node) -> Node:
+    return node.child("label" if node.has("label") and not node.has("type") else "type")
+
+
+def _places(record: Node, name: str) -> tuple[Characters, ...] | None:
+    if not record.has(name) or record.child(name).value is None:
+        return None
+    return tuple(_place(node) for node in record.child(name).items())
+
+
+def _place(node: Node) -> Characters:
+    parts = node.items()
+    if len(parts) != 2:
+        node.fail("a place in the text is a pair of offsets", "write [start, end]")
+    return parts[0].integer(), parts[1].integer()
