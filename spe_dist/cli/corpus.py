@@ -26,7 +26,7 @@ from spe_dist.extraction.corpora.statistics import (
     CorpusStatistics,
     count_corpus,
 )
-from spe_dist.extraction.formats import FORMATS, read_corpus, write_corpus
+from spe_dist.extraction.formats import FORMATS, WRITTEN_FORMATS, read_corpus, write_corpus
 from spe_dist.utils.files import goes_to_stream
 from spe_dist.utils.tables import aligned
 from spe_dist.utils.wording import counted, how_many
@@ -167,7 +167,7 @@ def convert_parser() -> Parser:
     parser = Parser("spe corpus convert", "INPUT OUTPUT --to FORMAT [options]", convert.__doc__)
     parser.add_argument("input", metavar="INPUT", help="the corpus")
     parser.add_argument("output", metavar="OUTPUT", help="ends in .gz, .xz, .zst or .bz2 to be compressed")
-    parser.add_argument("--to", required=True, choices=FORMATS, help="format of the output")
+    parser.add_argument("--to", required=True, choices=WRITTEN_FORMATS, help="format of the output")
     parser.add_argument("--overwrite", action="store_true", help="replace the output where it exists")
     _add_input_options(parser)
     return parser

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from spe_dist.extraction.annotations.document import (
     AnnotatedDocument,
@@ -24,7 +25,13 @@ from spe_dist.extraction.annotations.document import (
 from spe_dist.extraction.annotations.settings import AnnotationSettings
 from spe_dist.extraction.formats.grouping import document_key
 from spe_dist.extraction.formats.node import Node
-from spe_dist.extraction.formats.notices import note_further_fields, read_probability
+from spe_dist.extraction.formats.notices import (
+    Losses,
+    add_extra,
+    note_further_fields,
+    read_probability,
+    with_probability,
+)
 
 OWN_FIELDS = ("id", "text", "entities", "relations", "word_offsets", "sentence_offsets")
 ENTITY_FIELDS = ("id", "start", "end", "pieces", "type", "label", "text", "probability")
@@ -103,3 +110,30 @@ def _place(node: Node) -> Characters:
     if len(parts) != 2:
         node.fail("a place in the text is a pair of offsets", "write [start, end]")
     return parts[0].integer(), parts[1].integer()
+
+
+def write(documents: Iterable[AnnotatedDocument], losses: Losses) -> Iterator[dict[str, Any]]:
+    """One record for each text."""
+    for document in documents:
+        record: dict[str, Any] = {"id": document.key} if document.key else {}
+        record |= {
+            "text": document.text,
+            "entities": [_written_span(span) for span in document.spans],
+            "relations": [
+                with_probability({"head": relation.head, "tail": relation.tail, "type": relation.type}, relation)
+                for relation in document.relations
+            ],
+        }
+        if document.tokens is not None:
+            record["word_offsets"] = [list(place) for place in document.tokens]
+        if document.sentences is not None:
+            record["sentence_offsets"] = [list(place) for place in document.sentences]
+        yield add_extra(record, document.extra, losses)
+
+
+def _written_span(span: AnnotatedSpan) -> dict[str, Any]:
+    place: dict[str, Any] = {"start": span.start, "end": span.end}
+    if len(span.pieces) > 1:
+        place = {"pieces": [list(piece) for piece in span.pieces]}
+    name = {"id": span.key} if span.key is not None else {}
+    return with_probability({**name, **place, "type": span.type}, span)

@@ -1,10 +1,11 @@
-"""Annotated corpora in four file formats: read, recognised by content, and written.
+"""Annotated corpora: read in many formats, which are recognised by content, and written.
 
     corpus = read_corpus("train.json")
     write_corpus(corpus, "train_spert.json", "spert")
 
-`dygie` (DyGIE, SciERC, PURE), `spert` (SpERT), `pspe` (the released code of the paper) and `nyt` (distant supervision).
-The modules of those names say what each looks like.
+`dygie` (DyGIE, SciERC, PURE), `spert` (SpERT), `pspe` (the released code of the paper) and `nyt` (distant supervision)
+have words; `plain` has texts with offsets in characters. The modules of those names, there and in `annotations`, say
+what each looks like.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from spe_dist.errors import ConfigError, DataError
 from spe_dist.extraction.annotations import plain
 from spe_dist.extraction.annotations.align import align
+from spe_dist.extraction.annotations.back import characters_of
 from spe_dist.extraction.annotations.settings import DEFAULTS, AnnotationSettings
 from spe_dist.extraction.corpora.corpus import Corpus, Document
 from spe_dist.extraction.formats import distant, dygie, pspe, spert
@@ -27,11 +29,14 @@ from spe_dist.extraction.formats.notices import Losses, Notices
 from spe_dist.extraction.formats.records import lines_of, read_text, records_of
 from spe_dist.extraction.formats.saving import save_records
 
-__all__ = ["FORMATS", "Losses", "read_corpus", "write_corpus"]
+__all__ = ["FORMATS", "WRITTEN_FORMATS", "Losses", "read_corpus", "write_corpus"]
 
 _READERS = {"dygie": dygie.read, "spert": spert.read, "pspe": pspe.read, "nyt": distant.read}
 _ANNOTATED = {"plain": plain}  # by character: modules whose `read` gives AnnotatedDocuments
 _WRITERS = {"dygie": dygie.write, "spert": spert.write, "pspe": pspe.write, "nyt": distant.write}
+
+_ANNOTATED_WRITERS = {"plain": plain}
+WRITTEN_FORMATS = (*_WRITERS, *_ANNOTATED_WRITERS)
 
 
 def read_corpus(
@@ -103,7 +108,7 @@ def write_corpus(corpus: Corpus, path: str | Path, format: str, overwrite: bool 
         corpus: of any format.
         path: `spert` becomes one JSON list, or JSON lines where the name ends in .jsonl; the other formats are JSON
             lines. A name that ends in .gz, .xz, .zst or .bz2 is compressed.
-        format: a name of FORMATS.
+        format: a name of WRITTEN_FORMATS.
         overwrite: whether an existing file is replaced.
 
     Returns:
@@ -113,12 +118,17 @@ def write_corpus(corpus: Corpus, path: str | Path, format: str, overwrite: bool 
         DataError: the file cannot be written, exists without `overwrite`, or would hold no sentence.
         ConfigError: `format` is unknown.
     """
-    _check(format, FORMATS)
+    _check(format, WRITTEN_FORMATS)
     if format != "dygie" and not corpus.n_sentences:  # only dygie has documents that hold none
         raise DataError(f"{corpus.source or 'the corpus'} holds no sentence to write as {format}; give one that does")
     losses: Losses = Counter()
     note_no_labels(corpus.documents, losses)
-    save_records(_WRITERS[format](corpus.documents, losses), Path(path), as_list=format == "spert", overwrite=overwrite)
+    if format in _WRITERS:
+        records = _WRITERS[format](corpus.documents, losses)
+    else:
+        annotated = (characters_of(document, losses) for document in corpus.documents)
+        records = _ANNOTATED_WRITERS[format].write(annotated, losses)
+    save_records(records, Path(path), as_list=format == "spert", overwrite=overwrite)
     return +losses
 
 

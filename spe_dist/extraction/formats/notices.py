@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from spe_dist.extraction.annotations.document import AnnotatedRelation, AnnotatedSpan
 from spe_dist.extraction.corpora.corpus import Entity, Relation, Sentence
 from spe_dist.extraction.formats.node import Node
 
@@ -112,7 +113,9 @@ def read_probability(node: Node) -> float | None:
     return node.child("probability").probability() if node.has("probability") else None
 
 
-def with_probability(entry: dict[str, Any], item: Entity | Relation) -> dict[str, Any]:
+def with_probability(
+    entry: dict[str, Any], item: Entity | Relation | AnnotatedSpan | AnnotatedRelation
+) -> dict[str, Any]:
     """An entry to write, with the probability of its entity or relation if there is one."""
     return entry if item.probability is None else {**entry, "probability": item.probability}
 
