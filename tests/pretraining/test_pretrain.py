@@ -1,6 +1,7 @@
 """Whole runs of the entry point: stop and resume, what is written, and the errors that users make."""
 
 import shutil
+from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from safetensors.torch import load_file
 from small_runs import PRETRAINING, ask_to_stop, command_line, comparable_rows, zero_stage
 
 from spe_dist import pretrain
+from spe_dist.benchmark.data.server import FileServer
 from spe_dist.cli.exits import STOPPED
 from spe_dist.cli.pretrain import demo_output
 from spe_dist.config.loading import resolve
@@ -28,6 +30,14 @@ def arguments(shards, output, **given):
     return command_line({**SETTINGS, "shards": shards, "output": output, **given})
 
 
+@contextmanager
+def served(folder):
+    server = FileServer(folder, latency_s=0.01)
+    server.start()
+    yield server
+    server.stop()
+
+
 def train(argv, stop_after=None):
     """Run the entry point in this rank; `stop_after`: the last rank is asked to stop at the end of that micro-batch."""
     if stop_after is not None:
@@ -39,20 +49,25 @@ def train(argv, stop_after=None):
 @pytest.mark.parametrize(
     ("stage", "stop_after", "given"),
     [
-        (2, 11, {"loader_workers": 2}),  # 2 ranks x accumulation 2: in the middle of step 6
+        (2, 11, {"loader_workers": 2, "distant": True}),  # 2 ranks x accumulation 2: in the middle of step 6
         (3, 13, {"normalize": False, "view_masks": "each", "queue_dtype": "bfloat16"}),
         pytest.param(1, 10, {"average": "replicated"}, marks=pytest.mark.long),
     ],
 )
 def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(run_ranks, demo_shards, tmp_path, stage, stop_after, given):
+    """And where `distant`, it reads behind a URL what the whole run reads in a folder."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
+    distant, given = given.get("distant"), {name: value for name, value in given.items() if name != "distant"}
     zero = zero_stage(tmp_path, stage)
     assert run_ranks(train, 2, [*arguments(demo_shards, whole, **given), zero]) == [0, 0]
-    argv = [*arguments(demo_shards, parts, **given), zero]
-    assert run_ranks(train, 2, argv, stop_after) == [STOPPED, 0]
-    stopped_at = len(read_rows(parts / "metrics.jsonl", "train"))
-    assert stopped_at == stop_after // 2
-    assert run_ranks(train, 2, [*argv, "--resume=auto"]) == [0, 0]
+    with served(demo_shards) if distant else nullcontext() as server:
+        where = {"shards": server.url, "cache_dir": tmp_path / "cache"} if server else {"shards": demo_shards}
+        argv = [*arguments(output=parts, **where, **given), zero]
+        assert run_ranks(train, 2, argv, stop_after) == [STOPPED, 0]
+        stopped_at = len(read_rows(parts / "metrics.jsonl", "train"))
+        assert stopped_at == stop_after // 2
+        assert run_ranks(train, 2, [*argv, "--resume=auto"]) == [0, 0]
+        assert not server or "blocks.npy" in server.requests
 
     expected, found = comparable_rows(whole), comparable_rows(parts)
     assert [row["step"] for row in expected if row["kind"] == "train"] == list(range(1, 11))

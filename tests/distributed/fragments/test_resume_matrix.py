@@ -37,11 +37,17 @@ LOW = [
 
 
 def run(run_ranks, pairs, folder):
-    """(saved, resumed, rows of the run that was not interrupted, rows of the one that was) for each pair."""
+    """(saved, resumed, rows of the run that was not interrupted, rows of the one that was) for each pair.
+
+    Stage 3 comes last in each process: DeepSpeed's stage 3 replaces `torch.nn.functional.linear` for good by one that
+    rounds otherwise, which no run of a single engine sees.
+    """
+    pairs = sorted(pairs, key=lambda pair: (pair[1].stage == 3, pair[0].stage == 3))
     rows = {}
     for ranks in sorted({saved.ranks for saved, _ in pairs}):
         kinds = dict.fromkeys(saved for saved, _ in pairs if saved.ranks == ranks)
-        by_rank = run_ranks(save_all, ranks, list(kinds), folder, timeout_s=1_200)
+        kinds = sorted(kinds, key=lambda kind: kind.stage == 3)
+        by_rank = run_ranks(save_all, ranks, kinds, folder, timeout_s=1_200)
         rows |= by_rank[0]
     for ranks in sorted({kind.ranks for _, kind in pairs}):
         mine = [pair for pair in pairs if pair[1].ranks == ranks]
@@ -53,7 +59,7 @@ def run(run_ranks, pairs, folder):
 
 def check(saved, kind, expected, found):
     where = f"{saved} -> {kind}"
-    if saved == kind and kind.ranks < 4:
+    if saved == kind:
         assert found == expected, where
     for number, limit in ((0, FIRST), (-1, LAST)):
         assert found[number][0] == pytest.approx(expected[number][0], rel=limit), where
