@@ -3,13 +3,15 @@
 import contextlib
 import io
 import json
+import threading
+import time
 
 import pytest
 from small_runs import FINETUNING, PRETRAINING, ask_to_stop, command_line, comparable_rows, small_corpus, zero_stage
 
 from spe_dist import finetune, pretrain
 from spe_dist.cli.exits import STOPPED, UNSTABLE
-from spe_dist.distributed.checkpoint import find_checkpoint, read_state
+from spe_dist.distributed.checkpoint import Checkpoints, find_checkpoint, read_state
 from spe_dist.finetuning.step import FinetuneStep
 from spe_dist.pretraining.step import TrainingStep
 from spe_dist.training.metrics import read_rows
@@ -30,8 +32,22 @@ def blow_up(steps):
     TrainingStep.__call__, FinetuneStep.__call__ = of_pretraining, of_finetuning
 
 
-def run(main, argv, steps=(), stop_after=None):
+def save_slowly():
+    """Have saves in the background take a second longer; only in this process."""
+    save = Checkpoints.save
+
+    def slowly(self, *arguments):
+        if threading.current_thread() is not threading.main_thread():
+            time.sleep(1.0)
+        return save(self, *arguments)
+
+    Checkpoints.save = slowly
+
+
+def run(main, argv, steps=(), stop_after=None, slowly=False):
     blow_up(steps)
+    if slowly:
+        save_slowly()
     if stop_after is not None:
         ask_to_stop(stop_after)
     stream = io.StringIO()
@@ -76,6 +92,18 @@ def test_pretraining_goes_back_and_trains_on_without_the_steps_that_caused_a_spi
         assert run_ranks(run, 1, pretrain.main, parts, {20}, 22 * 4 + 2)[0][0] == STOPPED
         ((status, _),) = run_ranks(run, 1, pretrain.main, [*parts, "--resume=auto"], {20})
         assert status == 0 and comparable_rows(tmp_path / "parts") == comparable_rows(tmp_path / "run")
+
+
+@pytest.mark.distributed
+def test_a_checkpoint_that_is_still_being_written_is_what_a_run_goes_back_to(run_ranks, demo_shards, tmp_path):
+    argv = pretraining(demo_shards, tmp_path, "run", steps=24, log_every_steps=1)
+    results = run_ranks(run, 2, pretrain.main, argv, {19}, None, True)
+    assert [status for status, _ in results] == [0, 0], results
+    printed, (row,) = results[0][1], failures(tmp_path / "run")
+    assert row["kind"] == "spike" and row["step"] == 20 and row["to_step"] == 18
+    assert printed.index("saved step 18 in") < printed.index("roll-back 1 of at most 3")
+    steps = [row["step"] for row in read_rows(tmp_path / "run" / "metrics.jsonl") if row["kind"] != "evaluation"]
+    assert steps == list(range(1, 25))
 
 
 @pytest.mark.distributed
