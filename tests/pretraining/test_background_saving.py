@@ -97,7 +97,9 @@ MOMENTS = {
 }
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(
+    "moment", [pytest.param(m, marks=() if n in (0, 3) else pytest.mark.long) for n, m in enumerate(MOMENTS)]
+)
 def test_a_rank_killed_while_it_saves_in_the_background_leaves_the_last_whole_checkpoint(
     run_ranks, demo_shards, tmp_path, undisturbed, moment
 ):

@@ -16,6 +16,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 
 
 # Writes where it runs, then does what --act says. As in training, signals only set a flag.
+PROGRAMS = ["pretrain", pytest.param("finetune", marks=pytest.mark.long)]  # both scripts hand over to job.sh
 STAND_IN = """
 import argparse, json, os, signal, time
 from dataclasses import asdict
@@ -177,7 +178,7 @@ def test_a_batch_that_does_not_divide_is_trained_on_the_most_ranks_that_fit(
     assert (line in job.text) if line else ("does not divide" not in job.text)
 
 
-@pytest.mark.parametrize("program", ["pretrain", "finetune"])
+@pytest.mark.parametrize("program", PROGRAMS)
 def test_a_job_that_loses_a_node_goes_on_with_the_other_and_with_both_once_it_is_back(
     cluster, checkout, tmp_path, program
 ):
@@ -290,7 +291,7 @@ def test_cancelling_lets_the_ranks_save_and_does_not_requeue(cluster, checkout, 
     assert job.field("Restarts") == "0"
 
 
-@pytest.mark.parametrize("program", ["pretrain", "finetune"])
+@pytest.mark.parametrize("program", PROGRAMS)
 @pytest.mark.parametrize("way", ["time limit", "requeue", "preemption"])
 def test_a_stopped_job_saves_and_goes_on_by_itself(cluster, checkout, tmp_path, way, program):
     given = ["--act=wait", "--resume=never", f"--output={tmp_path}"]

@@ -31,7 +31,9 @@ def failures(output):
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize(("ranks", "stage", "precision"), [(1, 1, "bfloat16"), (2, 2, "float32")])
+@pytest.mark.parametrize(
+    ("ranks", "stage", "precision"), [pytest.param(1, 1, "bfloat16", marks=pytest.mark.long), (2, 2, "float32")]
+)
 def test_pretraining_saves_nothing_that_is_not_finite(run_ranks, demo_shards, tmp_path, ranks, stage, precision):
     output = tmp_path / "run"
     settings = {**PRETRAINING, "steps": 12, "checkpoint_every_steps": 3, "evaluate_sentences": 0}
@@ -53,7 +55,7 @@ def test_pretraining_saves_nothing_that_is_not_finite(run_ranks, demo_shards, tm
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize(("ranks", "precision"), [(1, "bfloat16"), (2, "float32")])
+@pytest.mark.parametrize(("ranks", "precision"), [(1, "bfloat16"), pytest.param(2, "float32", marks=pytest.mark.long)])
 def test_fine_tuning_keeps_no_model_that_is_not_finite(run_ranks, demo_corpus, tmp_path, ranks, precision):
     files, output = small_corpus(demo_corpus, tmp_path), tmp_path / "run"
     argv = command_line({**FINETUNING, **files, "output": output, "precision": precision, "epochs": 2})
