@@ -3,11 +3,15 @@
     spe predict runs/conll04/model notes.txt --output notes.jsonl --html notes.html
     zcat news.txt.gz | spe predict runs/conll04/model > news.jsonl
     spe predict runs/conll04/model test.json --format corpus --output predicted.json
+    spe predict runs/conll04/model marked.json --entities given --output related.jsonl
 
 MODEL is the folder that fine-tuning writes (OUTPUT/model). An INPUT is a text file (UTF-8; blank lines part documents),
 JSON lines or a JSON list of texts, or of objects with text ("text") or words ("tokens", "words", "sentences"), a corpus
 of any format that fine-tuning reads, a folder or glob of such files, plain, .gz, .xz, .zst or .bz2; "-" or none is
 standard input. JSON is recognised by its name or content, but a bare string a line by its name alone.
+
+With --entities given, every INPUT is a corpus, and its entities stay as they are, of any types: the model finds the
+relations between them alone. An entity without a probability of its own has 1.
 
 Output: {"file", "document", "line", "sentence", "text", "start", "end", "words", "word_offsets", "entities":
 [{"type", "text", "start", "end", "words", "probability"}], "relations": [{"type", "head", "tail", "probability"}]}.
@@ -43,6 +47,12 @@ def build_parser() -> Parser:
         choices=("jsonl", "corpus"),
         default="jsonl",
         help="jsonl, or corpus: the input's own corpus format, gold replaced, for spe score",
+    )
+    add(
+        "--entities",
+        choices=("found", "given"),
+        default="found",
+        help="given: those of the input, which is a corpus; relations between them alone are found",
     )
     add("--min_probability", type=number(0, 1), default=0.0, metavar="X", help="leave out what is less probable")
     rest(

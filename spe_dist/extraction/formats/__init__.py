@@ -10,9 +10,11 @@ what each looks like.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from spe_dist.errors import ConfigError, DataError
 from spe_dist.extraction.annotations import plain
@@ -29,7 +31,7 @@ from spe_dist.extraction.formats.notices import Losses, Notices
 from spe_dist.extraction.formats.records import lines_of, read_text, records_of
 from spe_dist.extraction.formats.saving import save_records
 
-__all__ = ["FORMATS", "WRITTEN_FORMATS", "Losses", "read_corpus", "write_corpus"]
+__all__ = ["FORMATS", "WRITTEN_FORMATS", "Losses", "read_corpus", "read_record", "write_corpus"]
 
 _READERS = {"dygie": dygie.read, "spert": spert.read, "pspe": pspe.read, "nyt": distant.read}
 _ANNOTATED = {"plain": plain}  # by character: modules whose `read` gives AnnotatedDocuments
@@ -90,6 +92,27 @@ def _documents(
         annotated = _ANNOTATED[name].read(records, notices, settings)
         return (align(document, settings, notices) for document in annotated)
     return _READERS[name](records, notices, predictions)
+
+
+def read_record(record: Mapping[str, Any], place: str, settings: AnnotationSettings = DEFAULTS) -> Corpus:
+    """The corpus of one JSON object in memory, as `read_corpus` gives that of a file with this object.
+
+    Args:
+        record: of any format whose files are JSON.
+        place: what messages call it.
+        settings: as for `read_corpus`.
+
+    Raises:
+        DataError: it is damaged or has no known format.
+    """
+    notices = Notices()
+    try:
+        value = json.loads(json.dumps(record))  # tuples become lists
+    except (TypeError, ValueError, RecursionError) as error:
+        raise DataError(f"{place} is no JSON object ({error}); give numbers, strings, lists and dicts") from None
+    name, records = detect([Node(value, place)], "auto")
+    documents = without_no_labels(_documents(name, records, notices, False, settings), notices, False)
+    return Corpus(documents, source=place, format=name, notices=notices.named())
 
 
 def _note_unplaced(documents: Iterable[Document], notices: Counter[str]) -> None:

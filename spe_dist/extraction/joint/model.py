@@ -64,7 +64,7 @@ class BatchPrediction:
     entity_sentence_E: Tensor  # int64: sentence of the batch
     entity_start_E: Tensor  # int64: word of the sentence
     entity_end_E: Tensor
-    entity_class_E: Tensor  # int64, 1 or more: see `Labels`
+    entity_class_E: Tensor  # int64, 1 or more: see `Labels`; 0 of entities that were given
     entity_probability_E: Tensor  # float32
     relation_first_R: Tensor  # int64: index into E of the entity that stands first
     relation_second_R: Tensor
@@ -72,6 +72,7 @@ class BatchPrediction:
     relation_probability_R: Tensor  # float32
     overlong_spans: int  # spans left out because no window holds them
     apart_pairs: int  # pairs left out because no window holds both entities
+    overlapping_pairs: int  # pairs left out because their entities overlap, as only given ones do
 
 
 @dataclass(frozen=True)
@@ -150,18 +151,28 @@ class JointModel(nn.Module):
         return JointOutputs(terms, read.anchor + typing_anchor + relation_anchor)
 
     @torch.no_grad()
-    def predict(self, batch: ExtractionBatch) -> BatchPrediction:
-        """Entities and relations of a batch; call in eval mode. Gold in the batch is not looked at."""
+    def predict(self, batch: ExtractionBatch, given_entities: bool = False) -> BatchPrediction:
+        """Entities and relations of a batch; call in eval mode.
+
+        Gold in the batch is not looked at, unless `given_entities`: then its spans are the entities, whatever the model
+        would find, and relations are those between them. They have no class, and the probability 1.
+        """
         read = self._read(batch)
-        log_probs_G5, tags_G = _decode(batch, read.tag_logits_G5)
-        spans = predicted_spans(batch, *spans_of_tags(tags_G))
-        vectors_SH, type_logits_SY, _ = self._type(batch, read, spans)
-        type_probability_S, class_S = torch.softmax(type_logits_SY.float(), dim=1).cpu().max(dim=1)
-        is_entity_S = class_S > 0
+        if given_entities:
+            spans = predicted_spans(batch, batch.entity_start_E, batch.entity_end_E)
+            vectors_SH, _, _ = self._type(batch, read, spans)
+            class_S, probability_S = torch.zeros(spans.count, dtype=torch.int64), torch.ones(spans.count)
+            is_entity_S = torch.ones(spans.count, dtype=torch.bool)
+        else:
+            log_probs_G5, tags_G = _decode(batch, read.tag_logits_G5)
+            spans = predicted_spans(batch, *spans_of_tags(tags_G))
+            vectors_SH, type_logits_SY, _ = self._type(batch, read, spans)
+            type_probability_S, class_S = torch.softmax(type_logits_SY.float(), dim=1).cpu().max(dim=1)
+            probability_S = type_probability_S * span_scores(log_probs_G5, tags_G, spans.start_S, spans.end_S).exp()
+            is_entity_S = class_S > 0
         pairs = all_pairs(batch, spans, is_entity_S)
         relation_class_P, relation_probability_P = self._relations(batch, read, spans, vectors_SH, pairs)
 
-        span_probability_S = span_scores(log_probs_G5, tags_G, spans.start_S, spans.end_S).exp()
         entity_of_S = torch.cumsum(is_entity_S, 0) - 1
         entities, relations = (torch.nonzero(found).squeeze(1) for found in (is_entity_S, relation_class_P > 0))
         sentence_E = spans.sentence_S[entities]
@@ -171,13 +182,14 @@ class JointModel(nn.Module):
             spans.start_S[entities] - before_E,
             spans.end_S[entities] - before_E,
             class_S[entities],
-            (type_probability_S * span_probability_S)[entities],
+            probability_S[entities],
             entity_of_S[pairs.first_P[relations]],
             entity_of_S[pairs.second_P[relations]],
             relation_class_P[relations],
             relation_probability_P[relations],
             spans.overlong,
             pairs.apart,
+            pairs.overlapping,
         )
 
     def _read(self, batch: ExtractionBatch) -> _Read:

@@ -17,11 +17,11 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict, TypeVar, Unpack, cast, overload
+from typing import Any, NamedTuple, TypeVar, Unpack, cast, overload
 
 import torch
 
-from spe_dist.data.text.lines import Skips, encodable
+from spe_dist.data.text.lines import Skips
 from spe_dist.errors import ConfigError, DataError
 from spe_dist.extraction.corpora import corpus
 from spe_dist.extraction.corpora.corpus import Corpus
@@ -29,26 +29,18 @@ from spe_dist.extraction.joint.card import SCORES
 from spe_dist.extraction.joint.examples import ExampleMaker
 from spe_dist.extraction.joint.folder import LoadedExtractor, load_extractor
 from spe_dist.extraction.predicting.device import choose_device, fast_bfloat16
-from spe_dist.extraction.predicting.inputs import read_inputs
-from spe_dist.extraction.predicting.json_input import place_words
-from spe_dist.extraction.predicting.results import MinProbability, Sentence, result_of
+from spe_dist.extraction.predicting.given import EntitiesChoice
+from spe_dist.extraction.predicting.inputs import read_corpora, read_inputs
+from spe_dist.extraction.predicting.items import CARRIERS, Item, read_given, read_item
+from spe_dist.extraction.predicting.options import Chosen, PredictOptions, chosen_options
+from spe_dist.extraction.predicting.results import Sentence, result_of
 from spe_dist.extraction.predicting.stream import BATCH_PIECES, predict_sentences
-from spe_dist.extraction.predicting.text_input import InputSettings, sentences_of_text
+from spe_dist.extraction.predicting.text_input import InputSettings
 from spe_dist.extraction.predicting.workers import BatchWorkers
 from spe_dist.model.prepacked import prepack
 from spe_dist.utils.wording import how_many
 
 Tag = TypeVar("Tag")
-Item = str | Sequence[str]
-
-
-class PredictOptions(TypedDict, total=False):
-    """What can be chosen for each call, see `Extractor.predict`."""
-
-    batch_size: int | None
-    min_probability: float
-    min_probability_entities: float | None
-    min_probability_relations: float | None
 
 
 class Extractor:
@@ -134,21 +126,28 @@ class Extractor:
         return None
 
     @overload
-    def predict(self, inputs: str, **options: Unpack[PredictOptions]) -> list[Sentence]: ...
+    def predict(
+        self, inputs: str | Mapping[str, Any] | Sentence | corpus.Sentence, **options: Unpack[PredictOptions]
+    ) -> list[Sentence]: ...
     @overload
     def predict(
         self, inputs: list[str] | tuple[str, ...], **options: Unpack[PredictOptions]
     ) -> list[list[Sentence]]: ...
     @overload
     def predict(
-        self, inputs: Sequence[list[str] | tuple[str, ...]], **options: Unpack[PredictOptions]
+        self,
+        inputs: Sequence[list[str] | tuple[str, ...]] | Sequence[Sentence] | Sequence[corpus.Sentence],
+        **options: Unpack[PredictOptions],
     ) -> list[Sentence]: ...
+    @overload
+    def predict(self, inputs: Sequence[Mapping[str, Any]], **options: Unpack[PredictOptions]) -> list[Any]: ...
 
     def predict(
         self,
         inputs: Item | Sequence[Item],
         *,
         batch_size: int | None = None,
+        entities: EntitiesChoice = "found",
         min_probability: float = 0.0,
         min_probability_entities: float | None = None,
         min_probability_relations: float | None = None,
@@ -157,31 +156,39 @@ class Extractor:
 
         Args:
             inputs: a text, which is split into sentences and words; a list of texts; or a list of sentences that are
-                split already, each a list of words (`[["John", "works", "for", "IBM", "."]]`).
+                split already, each a list of words (`[["John", "works", "for", "IBM", "."]]`). Where entities are
+                given, what carries them: results of `predict`, sentences of a corpus, or objects as `read_corpus` knows
+                them from files (`[{"tokens": [...], "entities": [...], "relations": []}]`), one or a list.
             batch_size: sentences of a batch at most; None: as many as `batch_pieces` allows, which is fastest.
-            min_probability: what is less probable is left out, and relations of entities that are left out.
+            entities: "found": those that the model finds; "given": those that the inputs carry, of any types, with the
+                relations between them.
+            min_probability: what is less probable is left out, and relations of entities that are left out. An entity
+                that is given without a probability has 1.
             min_probability_entities: the same for entities alone; None: `min_probability`.
             min_probability_relations: the same for relations alone; None: `min_probability`.
 
         Returns:
             For a text the list of its sentences, for a list of texts a list of such lists, one for each text, for a
-            list of word lists one sentence for each. Offsets count characters of the text they belong to; those of
+            list of word lists one sentence for each, as for sentences that carry entities; an object has a list, unless
+            it is a sentence by its format (`tokens`). Offsets count characters of the text they belong to; those of
             word lists count in the words joined by spaces.
 
         Raises:
-            DataError: the input is neither.
-            ConfigError: a limit is not from 0 to 1, or `batch_size` is below 1.
+            DataError: the input is none of these.
+            ConfigError: a limit is not from 0 to 1, `batch_size` is below 1, or `entities` is unknown.
         """
-        if isinstance(inputs, Mapping) or not isinstance(inputs, Iterable):
+        is_one = isinstance(inputs, (str, *CARRIERS))
+        if not is_one and not isinstance(inputs, Iterable):
             raise DataError(f"predict was given {type(inputs).__name__}; give a text, or a list of texts or word lists")
         results = self.predict_stream(
-            [inputs] if isinstance(inputs, str) else cast(Iterable[Item], inputs),
+            [cast(Item, inputs)] if is_one else cast(Iterable[Item], inputs),
             batch_size=batch_size,
+            entities=entities,
             min_probability=min_probability,
             min_probability_entities=min_probability_entities,
             min_probability_relations=min_probability_relations,
         )
-        return next(results) if isinstance(inputs, str) else list(results)
+        return next(results) if is_one else list(results)
 
     def predict_stream(self, inputs: Iterable[Item], **options: Unpack[PredictOptions]) -> Iterator[Any]:
         """`predict` for any number of texts or word lists: an iterator with one result for each, in order.
@@ -189,27 +196,28 @@ class Extractor:
         A result is a list of sentences for a text, a sentence for a list of words. Inputs are read as they are needed;
         some thousand sentences are held at a time. Options and errors are those of `predict`.
         """
-        return self._stream(inputs, *_chosen(**options))
+        return self._stream(inputs, chosen_options(**options))
 
-    def _stream(self, inputs: Iterable[Item], batch_size: int | None, limits: MinProbability) -> Iterator[Any]:
-        waiting: deque[tuple[int, bool]] = deque()  # (sentences of an input, whether it is a text)
+    def _stream(self, inputs: Iterable[Item], chosen: Chosen) -> Iterator[Any]:
+        waiting: deque[tuple[int, bool]] = deque()  # (sentences of an input, whether its result is a list)
+        read = read_given if chosen.given_entities else read_item
 
         def feed() -> Iterator[tuple[_Start, corpus.Sentence]]:
             for number, item in enumerate(inputs):
-                sentences = _sentences(item, number)
-                waiting.append((len(sentences), isinstance(item, str)))
+                sentences, is_list = read(item, number)
+                waiting.append((len(sentences), is_list))
                 yield from ((_Start(number, start), sentence) for start, sentence in sentences)
 
         done: list[Sentence] = []
-        for (_, start), predicted in self.predict_tagged(feed(), lambda tag: tag.document, batch_size):
+        for (_, start), predicted in self._tagged(feed(), lambda tag: tag.document, chosen):
             while waiting[0] == (0, True):
                 waiting.popleft()
                 yield []
-            done.append(result_of(limits.apply(predicted), start))
-            n_sentences, is_text = waiting[0]
+            done.append(result_of(chosen.limits.apply(predicted), start))
+            n_sentences, is_list = waiting[0]
             if len(done) == n_sentences:
                 waiting.popleft()
-                yield done if is_text else done[0]
+                yield done if is_list else done[0]
                 done = []
         yield from ([] for _ in waiting)
 
@@ -230,21 +238,32 @@ class Extractor:
             DataError: a file does not exist or cannot be read, with file and line.
             ConfigError: as for `predict`.
         """
-        batch_size, limits = _chosen(**options)
-        paths = [inputs] if isinstance(inputs, str | Path) else inputs
-        located = read_inputs([str(path) for path in paths], settings or InputSettings(), Skips())
-        tagged = self.predict_tagged(located, lambda place: (place.file, place.document), batch_size)
-        return (result_of(limits.apply(predicted), place.start, place) for place, predicted in tagged)
+        chosen = chosen_options(**options)
+        paths = [str(path) for path in ([inputs] if isinstance(inputs, str | Path) else inputs)]
+        if chosen.given_entities:
+            located = read_corpora(paths, Skips())
+        else:
+            located = read_inputs(paths, settings or InputSettings(), Skips())
+        tagged = self._tagged(located, lambda place: (place.file, place.document), chosen)
+        return (result_of(chosen.limits.apply(predicted), place.start, place) for place, predicted in tagged)
 
     def predict_corpus(self, gold: Corpus, **options: Unpack[PredictOptions]) -> Corpus:
         """The corpus with what was found in place of its gold: `score(gold, extractor.predict_corpus(gold))`.
 
         Options and errors are those of `predict`.
         """
-        batch_size, limits = _chosen(**options)
+        chosen = chosen_options(**options)
         tagged = ((number, s) for number, document in enumerate(gold.documents) for s in document.sentences)
-        predicted = self.predict_tagged(tagged, lambda number: number, batch_size)
-        return gold.with_sentences([limits.apply(sentence) for _, sentence in predicted])
+        predicted = self._tagged(tagged, lambda number: number, chosen)
+        return gold.with_sentences([chosen.limits.apply(sentence) for _, sentence in predicted])
+
+    def _tagged(
+        self,
+        items: Iterable[tuple[Tag, corpus.Sentence]],
+        document_of: Callable[[Tag], Hashable],
+        chosen: Chosen,
+    ) -> Iterator[tuple[Tag, corpus.Sentence]]:
+        return self.predict_tagged(items, document_of, chosen.batch_size, given_entities=chosen.given_entities)
 
     def predict_tagged(
         self,
@@ -253,16 +272,18 @@ class Extractor:
         batch_size: int | None = None,
         workers: bool = True,
         progress: Callable[[int], None] = lambda _: None,
+        given_entities: bool = False,
     ) -> Iterator[tuple[Tag, corpus.Sentence]]:
         """Each sentence with its tag and what was predicted, spans in words, in order.
 
         Args:
-            items: (tag, sentence) pairs; what is marked in the sentences is not looked at.
+            items: (tag, sentence) pairs; what is marked in the sentences is not looked at, unless `given_entities`.
             document_of: the document of a sentence by its tag; context, where the model was trained with it, does not
                 leave that.
             batch_size: as for `predict`.
             workers: False: one batch at a time, which torch splits over its threads.
             progress: is given the number of sentences of each batch that is done.
+            given_entities: relations are those between the entities of the sentences, which stay.
         """
         tags: deque[Tag] = deque()
         documents: deque[Hashable] = deque()
@@ -286,6 +307,7 @@ class Extractor:
             notices=self.notices,
             workers=self._batch_workers() if workers else None,
             progress=progress,
+            given_entities=given_entities,
         )
         for sentence in predicted:
             yield tags.popleft(), sentence
@@ -308,24 +330,3 @@ class _Start(NamedTuple):
 
 
 _NEVER = object()
-
-
-def _chosen(
-    batch_size: int | None = None,
-    min_probability: float = 0.0,
-    min_probability_entities: float | None = None,
-    min_probability_relations: float | None = None,
-) -> tuple[int | None, MinProbability]:
-    """The options of a call, checked. Raises ConfigError."""
-    if batch_size is not None and batch_size < 1:
-        raise ConfigError(f"batch_size={batch_size} must be 1 or more, or None for as many as fit")
-    return batch_size, MinProbability.of(min_probability, min_probability_entities, min_probability_relations)
-
-
-def _sentences(item: Item, number: int) -> list[tuple[int, corpus.Sentence]]:
-    if isinstance(item, str):
-        return list(sentences_of_text(encodable(item)))
-    if not isinstance(item, Sequence) or not all(isinstance(word, str) for word in item):
-        raise DataError(f"input {number} is {type(item).__name__}; give a text or a list of words")
-    [(_, sentence)] = place_words([[encodable(word) for word in item]])
-    return [(0, sentence)]

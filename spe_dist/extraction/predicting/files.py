@@ -18,7 +18,7 @@ from spe_dist.errors import ConfigError, DataError, SpeError
 from spe_dist.extraction.drawing.pages import predictions_page
 from spe_dist.extraction.formats import read_corpus, write_corpus
 from spe_dist.extraction.predicting.extractor import Extractor
-from spe_dist.extraction.predicting.inputs import find_inputs, read_inputs
+from spe_dist.extraction.predicting.inputs import find_inputs, read_corpora, read_inputs
 from spe_dist.extraction.predicting.report import Report
 from spe_dist.extraction.predicting.results import MinProbability, result_of
 from spe_dist.extraction.predicting.text_input import InputSettings, Located, Place
@@ -45,7 +45,7 @@ def predict_files(options: argparse.Namespace) -> None:
     limits = MinProbability.of(
         options.min_probability, options.min_probability_entities, options.min_probability_relations
     )
-    report = Report(options.quiet, options.html_sentences if options.html else 0)
+    report = Report(options.quiet, options.html_sentences if options.html else 0, options.entities == "given")
     predict = _predict_corpus if options.format == "corpus" else _predict_lines
     predict(options, extractor, limits, report)
     if options.html:
@@ -62,13 +62,20 @@ def _predict_lines(options: argparse.Namespace, extractor: Extractor, limits: Mi
     def located() -> Iterator[Located]:
         """Up to the first fault, so that what stands before it is predicted and written."""
         try:
-            yield from read_inputs(options.inputs, settings, report.skips, report.tell)
+            if options.entities == "given":
+                yield from read_corpora(options.inputs, report.skips, report.tell)
+            else:
+                yield from read_inputs(options.inputs, settings, report.skips, report.tell)
         except SpeError as error:
             failure.append(error)
 
     with _opened(options.output, report) as file:
         for place, predicted in extractor.predict_tagged(
-            located(), lambda place: (place.file, place.document), options.batch_size, progress=report.progress
+            located(),
+            lambda place: (place.file, place.document),
+            options.batch_size,
+            progress=report.progress,
+            given_entities=options.entities == "given",
         ):
             sentence = limits.apply(predicted)
             file.write(result_of(sentence, place.start, place).to_json().encode() + b"\n")
@@ -86,7 +93,11 @@ def _predict_corpus(options: argparse.Namespace, extractor: Extractor, limits: M
     tagged = ((number, sentence) for number, document in enumerate(corpus.documents) for sentence in document.sentences)
     found = []
     for number, predicted in extractor.predict_tagged(
-        tagged, lambda number: number, options.batch_size, progress=report.progress
+        tagged,
+        lambda number: number,
+        options.batch_size,
+        progress=report.progress,
+        given_entities=options.entities == "given",
     ):
         sentence = limits.apply(predicted)
         found.append(sentence)
@@ -105,8 +116,9 @@ def _check_outputs(options: argparse.Namespace, files: Sequence[Path]) -> None:
     if not options.output and sys.stdout is None:
         raise ConfigError("standard output is closed, so there is no place for predictions; give --output FILE")
     ignored = [f"--{name}" for name, default in _TEXT_OPTIONS.items() if getattr(options, name) != default]
-    if options.format == "corpus" and ignored:
-        raise ConfigError(f"--format corpus reads a corpus as it is, without {', '.join(ignored)}; leave that away")
+    if ignored and (options.format == "corpus" or options.entities == "given"):
+        reading = "--format corpus" if options.format == "corpus" else "--entities given"
+        raise ConfigError(f"{reading} reads a corpus as it is, without {', '.join(ignored)}; leave that away")
     if options.format != "corpus" and options.output and Path(options.output).suffix in COMPRESSED_SUFFIXES:
         suffix = Path(options.output).suffix
         raise ConfigError(f"--output {options.output}: JSON lines are written plain; leave {suffix} away, or pipe")

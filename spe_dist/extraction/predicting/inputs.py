@@ -1,4 +1,4 @@
-"""What users give to predict on: files, folders, globs and standard input, each read as text or as JSON."""
+"""What users give to predict on: files, folders, globs and standard input, read as text, as JSON or as a corpus."""
 
 from __future__ import annotations
 
@@ -11,9 +11,15 @@ from spe_dist.data.text.files import find_files
 from spe_dist.data.text.lines import STANDARD_INPUT, Line, Skips, read_lines, shown_name, take_sample
 from spe_dist.data.text.paragraphs import full_line_characters
 from spe_dist.errors import DataError
-from spe_dist.extraction.predicting.json_input import JsonReader
-from spe_dist.extraction.predicting.text_input import FormatChoice, InputSettings, Located, read_text
+from spe_dist.extraction.formats import read_corpus
+from spe_dist.extraction.predicting.given import ACROSS_GIVEN
+from spe_dist.extraction.predicting.items import placed
+from spe_dist.extraction.predicting.json_input import ID_FIELDS, JsonReader
+from spe_dist.extraction.predicting.text_input import FormatChoice, InputSettings, Located, Place, read_text
 
+STANDARD_INPUT_FILE = "/dev/stdin"
+
+_ORIGIN = re.compile(r"(?:line|item) (\d+)")
 _JSON = re.compile(r'(?:\[\s*)?\{\s*(?:"|$)|\[\s*\]?$')
 _JSON_STRINGS = re.compile(r'\[\s*"(?:[^"\\\n]|\\.)*"\s*(?:,\s*(?:["{\[\d-]|true|false|null)|\]\s*\Z)')
 
@@ -44,6 +50,31 @@ def read_inputs(
         full_line, reason = _choose_lines(sample, settings)
         tell(f"{shown_name(path)}: {reason}")
         yield from read_text(str(path), chain(sample, lines), settings.tokenised, full_line, documents)
+
+
+def read_corpora(
+    inputs: Sequence[str], skips: Skips | None = None, tell: Callable[[str], None] = lambda _: None
+) -> Iterator[Located]:
+    """All sentences of corpora of any format that `read_corpus` knows, with their entities, in order.
+
+    A corpus is read whole. skips: counts what reading decided or left out. tell: is given the format of each input.
+
+    Raises:
+        DataError: something cannot be read or is no corpus; the message names file and line.
+    """
+    skips = Skips() if skips is None else skips
+    documents = count()
+    for path in find_inputs(inputs):
+        corpus = read_corpus(STANDARD_INPUT_FILE if str(path) == STANDARD_INPUT else path)
+        tell(f"{shown_name(path)}: a corpus in the format {corpus.format}, whose entities are taken as they are")
+        skips.counts.update(corpus.notices)
+        for document in corpus.documents:
+            skips.counts[ACROSS_GIVEN] += len(document.cross_entities)
+            number = next(documents)
+            for position, (start, sentence) in enumerate(placed(document)):
+                identity = next((sentence.extra[k] for k in ID_FIELDS if k in sentence.extra), document.id or None)
+                line = int((_ORIGIN.findall(sentence.origin) or ["0"])[-1])
+                yield Located(Place(str(path), number, identity, line, position, start), sentence)
 
 
 def _choose_lines(sample: Sequence[Line], settings: InputSettings) -> tuple[int | None, str]:

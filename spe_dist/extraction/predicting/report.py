@@ -22,6 +22,7 @@ class Report:
 
     quiet: bool
     drawn_sentences: int
+    given_entities: bool = False
     computed: int = 0  # sentences whose batch is done; they are written in order, some later
     sentences: int = 0
     words: int = 0
@@ -65,10 +66,14 @@ class Report:
             f"{seconds:.1f} s: {rate(self.sentences, seconds)} sentences/s; "
             f"{how_many(left_out, 'line')} left out"
         )
-        if self.sentences and not self.entities:
+        if self.sentences and not self.entities and not self.given_entities:
             self.tell(f"{NOTHING_FOUND}: {_why_nothing(extractor, limits)}")
 
     def found(self) -> str:
+        if self.given_entities:
+            return (
+                f"{how_many(self.entities, 'given entity', 'given entities')}, {how_many(self.relations, 'relation')}"
+            )
         if not self.entities:
             return NOTHING_FOUND
         return f"{how_many(self.entities, 'entity', 'entities')}, {how_many(self.relations, 'relation')}"

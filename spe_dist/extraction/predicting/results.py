@@ -107,7 +107,7 @@ class Sentence:
         end_char: the character behind the last one.
         words: what the model read.
         word_offsets: (first character, end) of each word, in the input.
-        entities: in reading order.
+        entities: in reading order; those that were given, in their own.
         relations: between two of `entities`.
         place: file and line, of a sentence that was read from a file.
     """
@@ -130,7 +130,7 @@ class Sentence:
     def _marked_text(self) -> str:
         """`John Smith [Peop 0.98] works for IBM [Org 0.97].`, in one line."""
         parts, position = [], 0
-        for entity in self.entities:
+        for entity in sorted(self.entities, key=lambda entity: entity.end_char):  # given ones may overlap
             end = entity.end_char - self.start_char
             parts.append(f"{self.text[position:end]} {entity._mark()}")
             position = end

@@ -20,6 +20,14 @@ from spe_dist.extraction.corpora.corpus import Entity, Labels, Relation, Sentenc
 from spe_dist.extraction.joint.batch import collate
 from spe_dist.extraction.joint.examples import Example, ExampleMaker
 from spe_dist.extraction.joint.model import BatchPrediction, JointModel
+from spe_dist.extraction.predicting.given import (
+    APART_GIVEN,
+    OVERLAPPING_GIVEN,
+    OVERLONG_GIVEN,
+    certain,
+    entity_of_span,
+    with_given,
+)
 from spe_dist.extraction.predicting.workers import BatchWorkers
 from spe_dist.model.devices import autocast
 
@@ -53,6 +61,7 @@ def predict_sentences(
     buffered_sentences: int = BUFFERED_SENTENCES,
     workers: BatchWorkers | None = None,
     progress: Callable[[int], None] = lambda _: None,
+    given_entities: bool = False,
 ) -> Iterator[Sentence]:
     """Each sentence with what was predicted in place of its entities and relations, in the order of `sentences`.
 
@@ -67,6 +76,7 @@ def predict_sentences(
         notices: takes counts of what windows cut off.
         workers: compute several batches at a time; None: one at a time, in this thread.
         progress: is given the number of sentences of each batch that is done.
+        given_entities: the entities of the sentences stay, and relations are those between them.
 
     Raises:
         ConfigError: the maker's windows are longer than the encoder reads.
@@ -83,11 +93,13 @@ def predict_sentences(
     try:
         for chunk in _chunks(sentences, documents, buffered_sentences, context_words):
             examples = maker.examples(chunk.sentences, counts, chunk.documents)[chunk.first : chunk.end]
+            if given_entities:
+                examples = with_given(examples, chunk.sentences, counts)
             pieces = batch_pieces
             if workers is not None:
                 pieces = workers.batch_pieces(batch_pieces, sum(example.n_pieces for example in examples))
             batches = list(_batches(examples, pieces, batch_sentences or len(examples)))
-            predict = partial(_predict_batch, model, bfloat16, chunk.sentences)
+            predict = partial(_predict_batch, model, bfloat16, given_entities, chunk.sentences)
             found: dict[int, Sentence] = {}
             for predicted, cut_off in map(predict, batches) if workers is None else workers.map(predict, batches):
                 found |= predicted
@@ -102,36 +114,34 @@ def predict_sentences(
 
 
 def _predict_batch(
-    model: JointModel, bfloat16: bool, sentences: Sequence[Sentence], examples: Sequence[Example]
+    model: JointModel, bfloat16: bool, given_entities: bool, sentences: Sequence[Sentence], examples: Sequence[Example]
 ) -> tuple[dict[int, Sentence], Counter[str]]:
     """(predictions by the number of their sentence, counts of what windows cut off)."""
     device = next(model.parameters()).device
     context = autocast(device, torch.bfloat16) if bfloat16 else contextlib.nullcontext()
     with torch.inference_mode(), context:
-        prediction = model.predict(collate(examples).to(device))
+        prediction = model.predict(collate(examples).to(device), given_entities)
     numbers = [example.sentence for example in examples]
-    predicted = as_sentences(prediction, model.labels, [sentences[number] for number in numbers])
-    cut_off = Counter({OVERLONG_SPANS: prediction.overlong_spans, APART_PAIRS: prediction.apart_pairs})
+    predicted = as_sentences(prediction, model.labels, [sentences[number] for number in numbers], given_entities)
+    overlong, apart = (OVERLONG_GIVEN, APART_GIVEN) if given_entities else (OVERLONG_SPANS, APART_PAIRS)
+    cut_off = Counter({overlong: prediction.overlong_spans, apart: prediction.apart_pairs})
+    cut_off[OVERLAPPING_GIVEN] = prediction.overlapping_pairs
     return dict(zip(numbers, predicted, strict=True)), cut_off
 
 
-def as_sentences(prediction: BatchPrediction, labels: Labels, originals: Sequence[Sentence]) -> list[Sentence]:
-    """The sentences of a batch with the predicted entities and relations; all else stays as it was."""
-    entities: list[list[Entity]] = [[] for _ in originals]
+def as_sentences(
+    prediction: BatchPrediction, labels: Labels, originals: Sequence[Sentence], given_entities: bool = False
+) -> list[Sentence]:
+    """The sentences of a batch with the predicted entities and relations; all else stays as it was.
+
+    given_entities: the entities stay, in their order, as those between which the prediction has relations.
+    """
+    if given_entities:
+        all_entities, entities = _given(prediction, originals)
+    else:
+        all_entities, entities = _found(prediction, labels, len(originals))
     relations: list[list[Relation]] = [[] for _ in originals]
-    all_entities = []
     sentence_of = prediction.entity_sentence_E.tolist()
-    for sentence, start, end, entity_class, probability in zip(
-        sentence_of,
-        prediction.entity_start_E.tolist(),
-        prediction.entity_end_E.tolist(),
-        prediction.entity_class_E.tolist(),
-        prediction.entity_probability_E.tolist(),
-        strict=True,
-    ):
-        entity = Entity(start, end, labels.entity_types[entity_class - 1], probability=probability)
-        entities[sentence].append(entity)
-        all_entities.append(entity)
     for first, second, relation_class, probability in zip(
         prediction.relation_first_R.tolist(),
         prediction.relation_second_R.tolist(),
@@ -147,6 +157,39 @@ def as_sentences(prediction: BatchPrediction, labels: Labels, originals: Sequenc
         replace(original, entities=tuple(found), relations=tuple(related))
         for original, found, related in zip(originals, entities, relations, strict=True)
     ]
+
+
+def _found(
+    prediction: BatchPrediction, labels: Labels, n_sentences: int
+) -> tuple[list[Entity], list[Sequence[Entity]]]:
+    """(all entities, those of each sentence)."""
+    entities: list[list[Entity]] = [[] for _ in range(n_sentences)]
+    all_entities = []
+    for sentence, start, end, entity_class, probability in zip(
+        prediction.entity_sentence_E.tolist(),
+        prediction.entity_start_E.tolist(),
+        prediction.entity_end_E.tolist(),
+        prediction.entity_class_E.tolist(),
+        prediction.entity_probability_E.tolist(),
+        strict=True,
+    ):
+        entity = Entity(start, end, labels.entity_types[entity_class - 1], probability=probability)
+        entities[sentence].append(entity)
+        all_entities.append(entity)
+    return all_entities, list(entities)
+
+
+def _given(prediction: BatchPrediction, originals: Sequence[Sentence]) -> tuple[list[Entity], list[Sequence[Entity]]]:
+    """(the entities that take part in relations, as the prediction counts them; all those of each sentence)."""
+    entities = [certain(original.entities) for original in originals]
+    by_span = [entity_of_span(of_sentence) for of_sentence in entities]
+    spans = zip(
+        prediction.entity_sentence_E.tolist(),
+        prediction.entity_start_E.tolist(),
+        prediction.entity_end_E.tolist(),
+        strict=True,
+    )
+    return [by_span[sentence][start, end] for sentence, start, end in spans], list(entities)
 
 
 def _batches(examples: Sequence[Example], batch_pieces: int, batch_sentences: int) -> Iterator[list[Example]]:

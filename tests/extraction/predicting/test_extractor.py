@@ -120,7 +120,7 @@ def test_limits_leave_out_the_less_probable_and_relations_without_their_entities
 def test_a_batch_size_bounds_the_sentences_of_a_batch(extractor, monkeypatch):
     sizes = []
     predict = extractor.model.predict
-    monkeypatch.setattr(extractor.model, "predict", lambda batch: sizes.append(batch.n_examples) or predict(batch))
+    monkeypatch.setattr(extractor.model, "predict", lambda batch, *_: sizes.append(batch.n_examples) or predict(batch))
     few = list(extractor.predict_stream([TEXT] * 5, batch_size=3))
     assert sizes == [3, 3, 3, 1]
     assert few == extractor.predict([TEXT] * 5) and sizes[4:] == [10]
@@ -175,7 +175,7 @@ def test_what_is_no_text_and_what_is_no_model_are_errors(extractor, tmp_path):
         extractor.predict(["a", 3])
     with pytest.raises(DataError, match="input 0 is list"):
         extractor.predict([["a", None]])
-    with pytest.raises(DataError, match="was given dict"):
+    with pytest.raises(DataError, match="input 0 is dict, which carries entities"):
         extractor.predict({"text": "a"})
     with pytest.raises(DataError, match="was given int"):
         extractor.predict(5)

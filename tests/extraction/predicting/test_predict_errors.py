@@ -65,7 +65,7 @@ def test_closed_standard_streams_are_said_to_be(run, text_file, monkeypatch):
         (["text.txt", "--output", "a", "--html", "a"], "name two files"),
         (["text.txt", "--format", "corpus"], "needs --output"),
         (["--format", "corpus", "--output", "a"], "takes one input file"),
-        (["text.txt", "--format", "corpus", "--output", "a"], "which is not JSON"),
+        (["text.txt", "--format", "corpus", "--output", "a"], "which is neither JSON nor"),
         (["text.txt", "--outptu", "a"], "did you mean '--output'"),
         (["text.txt", "--format", "corpus", "--output", "a", "--skip_bad"], "without --skip_bad"),
         ([".", "--output", "text.txt"], "is an input"),
