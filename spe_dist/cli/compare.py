@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spe_dist.cli.exits import run_command
+from spe_dist.cli.options.corpora import annotation_settings
 from spe_dist.cli.options.numbers import whole_number
 from spe_dist.cli.options.parser import Parser
 from spe_dist.cli.options.scoring import scoring_parser
@@ -56,8 +57,9 @@ def _run(argv: Sequence[str]) -> None:
     from spe_dist.extraction.scoring.comparison import compare_systems
     from spe_dist.extraction.scoring.matching import check_symmetric
 
-    gold = read_corpus(options.gold)
-    a, b = (read_corpus(path, predictions=True) for path in (options.a, options.b))
+    settings = annotation_settings(options)
+    gold = read_corpus(options.gold, settings=settings)
+    a, b = (read_corpus(path, predictions=True, settings=settings) for path in (options.a, options.b))
     check_symmetric(options.symmetric, gold, a, b)
     both = compare_systems(gold, a, b, names, options.symmetric, options.bootstrap, seed=options.seed)
     title = options.title or f"{names[0]} and {names[1]}"

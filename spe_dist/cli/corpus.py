@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from spe_dist.cli.exits import run_command
+from spe_dist.cli.options.corpora import add_corpus_options, annotation_settings
 from spe_dist.cli.options.parser import Parser, choose_command, help_on_commands
 from spe_dist.extraction.corpora.known import Check, check, plain, recognise
 from spe_dist.extraction.corpora.statistics import (
@@ -36,7 +37,8 @@ Row = tuple[str, list[str]]
 
 def inspect(options: argparse.Namespace) -> int:
     """Count documents, sentences, entities and relations, by type and by what makes them hard to find."""
-    files = [count_corpus(read_corpus(path, options.format, options.predictions)) for path in options.files]
+    settings = annotation_settings(options)
+    files = [count_corpus(read_corpus(path, options.format, options.predictions, settings)) for path in options.files]
     known = recognise(files)
     checks = [check(statistics, known) for statistics in files] if known else []
     if options.json:
@@ -124,7 +126,7 @@ def convert(options: argparse.Namespace) -> int:
 
     Where the corpus goes to standard output, a device or a pipe, that is said on standard error.
     """
-    corpus = read_corpus(options.input, options.format, options.predictions)
+    corpus = read_corpus(options.input, options.format, options.predictions, annotation_settings(options))
     losses = write_corpus(corpus, options.output, options.to, overwrite=options.overwrite)
     counts = count_corpus(corpus).counts
     said = [
@@ -180,3 +182,4 @@ def _add_input_options(parser: Parser) -> None:
     parser.add_argument(
         "--predictions", action="store_true", help="dygie: read predicted_ner and predicted_relations, not the gold"
     )
+    add_corpus_options(parser)

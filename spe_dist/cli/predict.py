@@ -26,6 +26,7 @@ import sys
 from collections.abc import Sequence
 
 from spe_dist.cli.exits import run_command
+from spe_dist.cli.options.corpora import add_corpus_options
 from spe_dist.cli.options.numbers import number, whole_number
 from spe_dist.cli.options.parser import Parser
 from spe_dist.utils.hub import check_names
@@ -92,6 +93,7 @@ def build_parser() -> Parser:
         action=argparse.BooleanOptionalAction,
         help="matrix products in bfloat16 [where the device has instructions for it]",
     )
+    add_corpus_options(parser)
     return parser
 
 

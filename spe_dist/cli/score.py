@@ -21,9 +21,11 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from spe_dist.cli.exits import run_command
+from spe_dist.cli.options.corpora import annotation_settings
 from spe_dist.cli.options.parser import Parser
 from spe_dist.cli.options.scoring import scoring_parser
 from spe_dist.utils.wording import counted
@@ -64,9 +66,10 @@ def _run(argv: Sequence[str]) -> None:
     from spe_dist.extraction.scoring.scores import score
     from spe_dist.extraction.scoring.significance import compare, confidence_intervals
 
-    gold = read_corpus(options.gold)
-    predicted = read_corpus(options.predictions, predictions=True)
-    baseline = read_corpus(options.baseline, predictions=True) if options.baseline else None
+    read = partial(read_corpus, settings=annotation_settings(options))
+    gold = read(options.gold)
+    predicted = read(options.predictions, predictions=True)
+    baseline = read(options.baseline, predictions=True) if options.baseline else None
     check_symmetric(options.symmetric, *filter(None, (gold, predicted, baseline)))
     scores = score(gold, predicted, options.symmetric)
     intervals = confidence_intervals(scores, options.bootstrap, options.seed) if options.bootstrap else None

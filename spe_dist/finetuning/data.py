@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spe_dist.config.finetuning import FinetuneConfig
+from spe_dist.config.finetuning import DataConfig, FinetuneConfig
 from spe_dist.data.batches.replacing import Replacements
 from spe_dist.errors import ConfigError, DataError
+from spe_dist.extraction.annotations.settings import AnnotationSettings
 from spe_dist.extraction.corpora.corpus import Corpus, Labels, Sentence
 from spe_dist.extraction.formats import read_corpus
 from spe_dist.extraction.joint.batch import ExtractionBatch, collate
@@ -62,10 +63,9 @@ def read_corpora(config: FinetuneConfig) -> Corpora:
     """All corpora of the run. Raises DataError naming the file, or ConfigError for a share without a sentence."""
     data = config.data
     assert data.train is not None
-    train = _read("train", data.train, data.format)
+    train = _read("train", data.train, data)
     dev, test = (
-        None if path is None else _read(name, path, data.format)
-        for name, path in (("dev", data.dev), ("test", data.test))
+        None if path is None else _read(name, path, data) for name, path in (("dev", data.dev), ("test", data.test))
     )
     check_symmetric(data.symmetric, *filter(None, (train, dev, test)))
     chosen_N = choose_share(train.n_sentences, data.train_share, config.train.seed)
@@ -85,14 +85,14 @@ def read_corpora(config: FinetuneConfig) -> Corpora:
     return Corpora(train, dev, test, chosen_N, labels)
 
 
-def _read(name: str, path: str, format: str) -> Corpus:
+def _read(name: str, path: str, data: DataConfig) -> Corpus:
     if not Path(path).is_file():
         what = "does not exist"
         if Path(path).exists():
             other = "is a pipe or device, which ranks and resumed runs cannot read again"
             what = "is a folder" if Path(path).is_dir() else other
         raise DataError(f"{name}={path} {what}; give a file of sentences with --{name}")
-    corpus = read_corpus(path, format)
+    corpus = read_corpus(path, data.format, settings=AnnotationSettings(data.cut_words, data.concept_pairs))
     if corpus.n_sentences == 0:
         raise DataError(f"{name}={path} holds no sentences; give another file with --{name}")
     if name == "dev" and not any(sentence.entities for sentence in corpus.sentences):

@@ -9,10 +9,11 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from corpora import WORD_FORMATS
 from project import ROOT, SHARED
 
 from spe_dist.cli import corpus
-from spe_dist.extraction.formats import FORMATS, read_corpus
+from spe_dist.extraction.formats import read_corpus
 
 DATA = SHARED / "data/extraction"
 DOCUMENT = {
@@ -63,7 +64,7 @@ def test_inspect_json_is_json_with_all_counts(tool: ModuleType, file: Path, caps
     assert report["files"][0]["entity_types"] == {"Name": 1, "Person": 1, "Place": 1, "Work": 1}
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", WORD_FORMATS)
 def test_convert_writes_each_format_and_says_what_it_has_no_place_for(
     tool: ModuleType, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from spe_dist.cli.options.corpora import add_corpus_options
 from spe_dist.cli.options.numbers import whole_number
 from spe_dist.cli.options.parser import Parser
 
@@ -28,6 +29,7 @@ def scoring_parser(program: str, usage: str, doc: str | None, min_draws: int) ->
         help=f"draws for the 95%% intervals{'' if min_draws else '; 0: no intervals'}",
     )
     scores.add_argument("--seed", type=whole_number(), default=0, metavar="N", help="of all draws")
+    add_corpus_options(parser)
     return parser
 
 

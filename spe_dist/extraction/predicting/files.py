@@ -15,6 +15,7 @@ import torch
 from spe_dist.data.text.files import COMPRESSED_SUFFIXES, warn_of_left_out_files
 from spe_dist.data.text.lines import STANDARD_INPUT, shown_name
 from spe_dist.errors import ConfigError, DataError, SpeError
+from spe_dist.extraction.annotations.settings import AnnotationSettings
 from spe_dist.extraction.drawing.pages import predictions_page
 from spe_dist.extraction.formats import read_corpus, write_corpus
 from spe_dist.extraction.predicting.extractor import Extractor
@@ -87,7 +88,7 @@ def _predict_lines(options: argparse.Namespace, extractor: Extractor, limits: Mi
 def _predict_corpus(options: argparse.Namespace, extractor: Extractor, limits: MinProbability, report: Report) -> None:
     """The input as a corpus of its own format, gold replaced by predictions."""
     [path] = find_inputs(options.inputs)
-    corpus = read_corpus(path)
+    corpus = read_corpus(path, settings=AnnotationSettings(options.cut_words, options.concept_pairs))
     for notice in counted(corpus.notices):
         report.tell(f"{path}: {notice}")
     tagged = ((number, sentence) for number, document in enumerate(corpus.documents) for sentence in document.sentences)

@@ -1,0 +1,33 @@
+"""What the commands that read annotated corpora have in common: how annotations by character become words."""
+
+from __future__ import annotations
+
+import argparse
+
+from spe_dist.cli.options.parser import Parser
+from spe_dist.extraction.annotations.settings import AnnotationSettings
+
+
+def add_corpus_options(parser: Parser) -> None:
+    """Add `--cut_words` and `--concept_pairs`, which `--help-all` shows."""
+    group = parser.add_argument_group("annotations of texts by character")
+    parser.less_used(
+        group.add_argument(
+            "--cut_words",
+            choices=("widen", "drop"),
+            default="widen",
+            help="entities that cover a part of a word: widen them to whole words, or drop them",
+        ),
+        group.add_argument(
+            "--concept_pairs",
+            choices=("all", "nearest"),
+            default="all",
+            help="a relation of concepts with several mentions (PubTator, DocRED): all pairs in a sentence, or the "
+            "nearest",
+        ),
+    )
+
+
+def annotation_settings(options: argparse.Namespace) -> AnnotationSettings:
+    """The settings that were chosen."""
+    return AnnotationSettings(options.cut_words, options.concept_pairs)
