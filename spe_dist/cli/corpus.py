@@ -28,6 +28,7 @@ from spe_dist.extraction.corpora.statistics import (
     count_corpus,
 )
 from spe_dist.extraction.formats import FORMATS, WRITTEN_FORMATS, read_corpus, write_corpus
+from spe_dist.extraction.scoring.ceiling import REASONS, lost_type_lines
 from spe_dist.utils.files import goes_to_stream
 from spe_dist.utils.tables import aligned
 from spe_dist.utils.wording import counted, how_many
@@ -71,12 +72,14 @@ def report_lines(files: Sequence[CorpusStatistics], checks: Sequence[Check]) -> 
     rows += _section("relations by type", [statistics.relation_types for statistics in files])
     rows += _special("of the entities", ENTITY_COUNTS, files)
     rows += _special("of the relations", RELATION_COUNTS, files)
+    rows += _ceilings(files)
     lines = aligned([name, *cells] for name, cells in rows)
     for statistics in files:
         if statistics.longest_at:
             lines.append(f"longest sentence: {statistics.longest_at}")
     for statistics in files:
         lines += [f"{statistics.source}: {text}" for text in counted(statistics.notices)]
+        lines += [f"{statistics.source}: {text}" for text in lost_type_lines(statistics.ceiling)]
     lines += [f"types that look alike: {', '.join(names)}" for names in alike_types(files)]
     for result in checks:
         if result.agreed and not result.warnings:
@@ -114,6 +117,22 @@ def _special(title: str, names: Mapping[str, str], files: Sequence[CorpusStatist
     occurring = {name: text for name, text in names.items() if any(statistics.counts[name] for statistics in files)}
     rows = _count_rows(occurring, files, indent="  ") or [("  none overlaps, repeats or leaves its sentence", [])]
     return [("", []), (title, []), *rows]
+
+
+def _ceilings(files: Sequence[CorpusStatistics]) -> list[Row]:
+    """The highest recall that the model can have, and what lowers it."""
+    from spe_dist.extraction.scoring.table import METRIC_NAMES, percent  # takes numpy, which --help does without
+
+    rows: list[Row] = [("", []), ("highest recall of the model", [])]
+    for metric, name in METRIC_NAMES.items():
+        reaches = [statistics.ceiling.of(metric) for statistics in files]
+        rows.append((f"  {name}", [percent(reach.recall, not reach.gold) for reach in reaches]))
+        said = metric == "ent_rel" and all(s.ceiling.ent_rel == s.ceiling.relation for s in files)
+        for reason in () if said else REASONS:
+            numbers = [reach.lost.get(reason, 0) for reach in reaches]
+            if any(numbers):
+                rows.append((f"    lost: {reason}", [f"{number:,}" for number in numbers]))
+    return rows
 
 
 def _section(title: str, types: Sequence[Counter[str]]) -> list[Row]:

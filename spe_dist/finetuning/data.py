@@ -25,6 +25,7 @@ from spe_dist.extraction.corpora.corpus import Corpus, Labels, Sentence
 from spe_dist.extraction.formats import read_corpus
 from spe_dist.extraction.joint.batch import ExtractionBatch, collate
 from spe_dist.extraction.joint.examples import Example, document_ids, make_examples
+from spe_dist.extraction.scoring.ceiling import ACROSS, NOT_THERE, REASONS, ceiling_lines, gold_ceiling
 from spe_dist.extraction.scoring.matching import check_symmetric
 from spe_dist.finetuning.sampling import (
     choose_share,
@@ -37,6 +38,7 @@ from spe_dist.finetuning.sampling import (
 from spe_dist.utils.wording import counted, how_many
 
 ENOUGH_DEV_SENTENCES = 100
+NOT_TRAINED = (ACROSS, NOT_THERE)  # gold that is in no example
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Corpora:
     test: Corpus | None
     chosen_N: np.ndarray
     labels: Labels  # of the chosen sentences
+    symmetric: tuple[str, ...] = ()
 
     @property
     def sentences(self) -> list[Sentence]:
@@ -82,7 +85,7 @@ def read_corpora(config: FinetuneConfig) -> Corpora:
             f"the {len(chosen_N):,} training sentences of {data.train} have no entities, so there is nothing to learn; "
             "check the file with spe corpus inspect, or its --format"
         )
-    return Corpora(train, dev, test, chosen_N, labels)
+    return Corpora(train, dev, test, chosen_N, labels, tuple(data.symmetric))
 
 
 def _read(name: str, path: str, data: DataConfig) -> Corpus:
@@ -104,10 +107,12 @@ def _read(name: str, path: str, data: DataConfig) -> Corpus:
 
 
 def warnings_of(corpora: Corpora) -> list[str]:
-    """What reading passed over, and gold of dev and test whose types training does not have."""
+    """What reading passed over, gold that is not trained or cannot be found, and types that training does not have."""
     lines = []
     for name, corpus in {"train": corpora.train, **corpora.evaluated()}.items():
         lines += [f"{name}: {notice}" for notice in counted(corpus.notices)]
+        reasons = NOT_TRAINED if name == "train" else REASONS  # what else is not trained, the examples count
+        lines += [f"{name}: {line}" for line in ceiling_lines(gold_ceiling(corpus, corpora.symmetric), reasons)]
     if corpora.dev is not None and corpora.dev.n_sentences < ENOUGH_DEV_SENTENCES:
         few = how_many(corpora.dev.n_sentences, "sentence")
         lines.append(f"warning: dev has only {few}: which epoch is the best is partly chance; give a larger --dev")

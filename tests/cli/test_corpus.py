@@ -53,7 +53,8 @@ def test_inspect_prints_one_column_a_file(
     assert next(iter(rows.values())) == ["train", "dev"]
     assert rows["sentences"] == ["2", "2"] and rows["words"] == ["7", "7"]
     assert rows["Person"] == ["1", "1"] and rows["pairs, one inside the other"] == ["1", "1"]
-    assert rows["across sentences"] == ["1", "1"]
+    assert rows["across sentences"] == rows["lost: across sentences"] == ["1", "1"]
+    assert rows["Relation"] == ["50.0%", "50.0%"] and rows["Entity"] == ["75.0%", "75.0%"]
 
 
 def test_inspect_json_is_json_with_all_counts(tool: ModuleType, file: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,7 @@
 """What a corpus holds, counted: sizes, types, and all that makes gold hard or impossible to find for a joint model.
 
 Everything is counted as the file has it, gold across sentences and marks whose words the sentence does not hold
-included; only what says "least" is over distinct marks, as the scores are. Two entities overlap where they have a word
+included; the ceiling of recall is over distinct marks, as the scores are. Two entities overlap where they have a word
 in common: SciERC's training part has 114 of 5,598 that overlap with another one of their sentence, in 51 of its 1,861
 sentences (all are nested; 61 pairs).
 """
@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from spe_dist.extraction.corpora.corpus import Corpus, Document, Entity, Relation, Sentence, Span, single_spaced
+from spe_dist.extraction.scoring.ceiling import Ceiling, gold_ceiling
 
 SIZES = {
     "documents": "documents",
@@ -34,7 +35,6 @@ ENTITY_COUNTS = {
     "duplicate_entities": "duplicates (same words and type again)",
     "cross_entities": "across sentences",
     "unplaced_entities": "whose words are not in the sentence",
-    "unreachable_entities": "least number that flat tags with one type each miss",
 }
 RELATION_COUNTS = {
     "self_relations": "of an entity with itself",
@@ -46,13 +46,15 @@ RELATION_COUNTS = {
     "contested_arguments": "with an argument that overlaps another entity",
     "cross_relations": "across sentences",
     "unplaced_relations": "with an argument whose words are not in the sentence",
-    "unreachable_relations": "least number that one class for each pair misses",
 }
 
 
 @dataclass
 class CorpusStatistics:
-    """Counts of one file; the names of `counts` are the keys of SIZES, ENTITY_COUNTS and RELATION_COUNTS."""
+    """Counts of one file; the names of `counts` are the keys of SIZES, ENTITY_COUNTS and RELATION_COUNTS.
+
+    `ceiling`: the highest recall that the model can have on it.
+    """
 
     source: str
     format: str
@@ -62,6 +64,7 @@ class CorpusStatistics:
     longest_at: str = ""
     has_documents: bool = True
     notices: Counter[str] = field(default_factory=Counter)
+    ceiling: Ceiling = field(default_factory=Ceiling)
 
     def to_json(self) -> dict[str, Any]:
         names = (*SIZES, *ENTITY_COUNTS, *RELATION_COUNTS)
@@ -74,12 +77,13 @@ class CorpusStatistics:
             "longest_at": self.longest_at,
             "has_documents": self.has_documents,
             "notices": dict(self.notices),
+            "ceiling": self.ceiling.to_json(),
         }
 
 
 def count_corpus(corpus: Corpus) -> CorpusStatistics:
     """All counts of a corpus."""
-    statistics = CorpusStatistics(corpus.source, corpus.format, notices=corpus.notices)
+    statistics = CorpusStatistics(corpus.source, corpus.format, notices=corpus.notices, ceiling=gold_ceiling(corpus))
     counts = statistics.counts
     counts["documents"] = len(corpus.documents)
     statistics.has_documents = corpus.format == "dygie" or any(
@@ -115,8 +119,6 @@ def _cross_counts(document: Document) -> Counter[str]:
         relations=relations,
         cross_entities=entities,
         cross_relations=relations,
-        unreachable_entities=len(set(document.cross_entities)),
-        unreachable_relations=len(set(document.cross_relations)),
         untyped_arguments=untyped,
     )
 
@@ -152,8 +154,6 @@ def _unplaced_counts(
         duplicate_entities=len(entities) - len(distinct_entities),
         duplicate_relations=len(relations) - len(distinct_relations),
         untyped_arguments=sum(not {head, tail} <= typed for _, head, tail in relations),
-        unreachable_entities=len(distinct_entities),
-        unreachable_relations=len(distinct_relations),
     )
 
 
@@ -169,7 +169,6 @@ def entity_counts(entities: Sequence[Entity]) -> Counter[str]:
     overlapping = _overlapping(distinct)
     counts["overlapping"] = sum(entity in overlapping for entity in entities)
     counts["overlapping_sentences"] = bool(overlapping)
-    counts["unreachable_entities"] = len(distinct) - most_flat(e.span for e in distinct if not e.fragments)
     return counts
 
 
@@ -199,25 +198,12 @@ def _overlap(first: set[int], second: set[int]) -> str:
     return "crossing_pairs"
 
 
-def most_flat(spans: Iterable[Span]) -> int:
-    """The largest number of spans without common words: always the one that ends first."""
-    chosen, last_end = 0, 0
-    for start, end in sorted(set(spans), key=lambda span: span[1]):
-        if start >= last_end:
-            chosen, last_end = chosen + 1, end
-    return chosen
-
-
 def relation_counts(sentence: Sentence) -> Counter[str]:
-    """The counts of RELATION_COUNTS in one sentence.
-
-    The model gives each pair of spans one class of {type x direction}; its spans do not overlap and have no gaps.
-    """
+    """The counts of RELATION_COUNTS in one sentence."""
     entities = set(sentence.entities)
     contested = _overlapping(list(entities))
-    distinct = {_key(relation): relation for relation in reversed(sentence.relations)}
+    distinct = {_key(relation) for relation in sentence.relations}
     pairs = Counter(frozenset((head, tail)) for _, head, tail in distinct)
-    reachable = {frozenset((r.head.span, r.tail.span)) for r in distinct.values() if _is_separable(r)}
     return Counter(
         duplicate_relations=len(sentence.relations) - len(distinct),
         self_relations=_count(sentence.relations, lambda r: r.head.span == r.tail.span),
@@ -228,17 +214,11 @@ def relation_counts(sentence: Sentence) -> Counter[str]:
         contested_arguments=_count(sentence.relations, lambda r: bool({r.head, r.tail} & contested)),
         further_on_pair=sum(pairs.values()) - len(pairs),
         opposite_directions=sum((name, tail, head) in distinct for name, head, tail in distinct if head < tail),
-        unreachable_relations=len(distinct) - len(reachable),
     )
 
 
 def _key(relation: Relation) -> tuple[str, Span, Span]:
     return relation.type, relation.head.span, relation.tail.span
-
-
-def _is_separable(relation: Relation) -> bool:
-    head, tail = relation.head, relation.tail
-    return not (head.fragments or tail.fragments) and (head.end <= tail.start or tail.end <= head.start)
 
 
 def _count(relations: Iterable[Relation], holds: Callable[[Relation], bool]) -> int:

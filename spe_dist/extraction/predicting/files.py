@@ -23,6 +23,7 @@ from spe_dist.extraction.predicting.inputs import find_inputs, read_corpora, rea
 from spe_dist.extraction.predicting.report import Report
 from spe_dist.extraction.predicting.results import MinProbability, result_of
 from spe_dist.extraction.predicting.text_input import InputSettings, Located, Place
+from spe_dist.extraction.scoring.ceiling import ceiling_lines, gold_ceiling
 from spe_dist.utils.files import atomic_file
 from spe_dist.utils.memory import freeze_garbage_collector, tune_memory
 from spe_dist.utils.wording import counted, how_many
@@ -91,6 +92,8 @@ def _predict_corpus(options: argparse.Namespace, extractor: Extractor, limits: M
     corpus = read_corpus(path, settings=AnnotationSettings(options.cut_words, options.concept_pairs))
     for notice in counted(corpus.notices):
         report.tell(f"{path}: {notice}")
+    for line in ceiling_lines(gold_ceiling(corpus, extractor.settings["symmetric"], extractor.labels)):
+        report.tell(f"{path}: {line}")
     tagged = ((number, sentence) for number, document in enumerate(corpus.documents) for sentence in document.sentences)
     found = []
     for number, predicted in extractor.predict_tagged(

@@ -22,12 +22,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from spe_dist.extraction.corpora.corpus import Corpus
+from spe_dist.extraction.scoring.ceiling import Ceiling, CeilingTally
 from spe_dist.extraction.scoring.counts import (
     ACROSS,
     ENTITY_GROUPS,
@@ -67,6 +68,7 @@ class Scores:
         symmetric: relation types that were scored without direction.
         with_direction: where there are such types, the scores of all relations with their direction.
         notices: what did not count as it stands in the files, by reason.
+        ceiling: the highest recall that the model can have on this gold, and what lowers it.
         units: counts by document or sentence, for `significance`.
     """
 
@@ -83,6 +85,7 @@ class Scores:
     symmetric: tuple[str, ...] = ()
     with_direction: Scores | None = None
     notices: dict[str, int] = field(default_factory=dict)
+    ceiling: Ceiling = field(default_factory=Ceiling)
     units: UnitCounts = field(default_factory=lambda: unit_counts([], "nothing"), compare=False)
 
     @property
@@ -125,6 +128,7 @@ class Scores:
             "by_entities": {name: group.to_json() for name, group in self.by_entities.items()},
             "by_length": {name: group.to_json() for name, group in self.by_length.items()},
             "notices": dict(self.notices),
+            "ceiling": self.ceiling.to_json(),
             "with_direction": None if self.with_direction is None else self.with_direction.to_json(),
         }
 
@@ -159,12 +163,13 @@ def _score(gold: Corpus, predicted: Corpus, symmetric: tuple[str, ...], with_dir
     predicted_sentences = iter(predicted.sentences)
     is_one_document = len(gold.documents) == 1
     units: list[Tally] = []
-    by_entities, by_length = GroupTally(), GroupTally()
+    by_entities, by_length, ceiling = GroupTally(), GroupTally(), CeilingTally()
     for number, document in enumerate(gold.documents):
         unit = Tally()
         for sentence in document.sentences:
             marked = mark_gold(sentence, symmetric)
             found = mark_predicted(next(predicted_sentences), symmetric, notices)
+            ceiling.add(marked)
             unit.add(marked, found)
             by_entities.add(entities_group(len(marked.entity)), marked, found)
             by_length.add(length_group(len(sentence.words)), marked, found)
@@ -175,6 +180,7 @@ def _score(gold: Corpus, predicted: Corpus, symmetric: tuple[str, ...], with_dir
             if is_one_document and number not in across.gold:  # units follow from gold alone, or no two systems pair
                 unit = units.pop()
             marked, found = across.gold.get(number, Marked()), across.predicted.get(number, Marked())
+            ceiling.add_across(marked)
             for tally in (unit, by_entities.tallies[ACROSS], by_length.tallies[ACROSS]):
                 tally.add(marked, found)
         if not is_one_document or unit.counts:
@@ -186,7 +192,8 @@ def _score(gold: Corpus, predicted: Corpus, symmetric: tuple[str, ...], with_dir
     if is_one_document and len(units) > gold.n_sentences:
         described += " and what lies across them"
     counts = unit_counts(units, described)
-    return _collect(gold, counts, by_entities, by_length, symmetric, with_direction, notices)
+    scores = _collect(gold, counts, by_entities, by_length, symmetric, with_direction, notices)
+    return replace(scores, ceiling=ceiling.ceiling())
 
 
 def _count_duplicates(corpus: Corpus, whose: str, notices: Counter[str]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from spe_dist.extraction.scoring.ceiling import ceiling_lines
 from spe_dist.extraction.scoring.counts import Counts, Group, Name
 from spe_dist.extraction.scoring.matching import METRICS
 from spe_dist.extraction.scoring.scores import Scores
@@ -74,6 +75,8 @@ def scores_table(
     if by_group:
         parts.append(_groups("entities in the sentence", scores.by_entities))
         parts.append(_groups("words in the sentence", scores.by_length))
+    if not scores.ceiling.is_complete:
+        parts.append("\n".join(ceiling_lines(scores.ceiling)))
     if scores.notices:
         parts.append("\n".join(f"note: {notice}" for notice in counted(scores.notices)))
     return "\n\n".join(parts)
