@@ -1,0 +1,124 @@
+"""doccano: one text a line, spans by character, relations between the spans' ids.
+
+    {"id": 7, "text": "Ada wrote code.", "entities": [{"id": 41, "label": "Person", "start_offset": 0, "end_offset": 3},
+     {"id": 45, "label": "Work", "start_offset": 10, "end_offset": 14}],
+     "relations": [{"id": 3, "from_id": 41, "to_id": 45, "type": "wrote"}], "Comments": []}
+    {"id": 8, "text": "Ada wrote code.", "label": [[0, 3, "Person"], [10, 14, "Work"]]}
+
+The second form is that of projects without relations; older versions call its fields `labels` or `annotations`, and the
+text `data`. Offsets are half-open and count code points. Ids number all spans of a project, so they may be any.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from spe_dist.extraction.annotations.document import AnnotatedDocument, AnnotatedRelation, AnnotatedSpan
+from spe_dist.extraction.annotations.settings import AnnotationSettings
+from spe_dist.extraction.formats.grouping import document_key
+from spe_dist.extraction.formats.node import Node
+from spe_dist.extraction.formats.notices import note, note_further_fields, read_probability
+
+TEXT_FIELDS = ("text", "data")
+SPAN_FIELDS = ("label", "labels", "annotations")  # of projects without relations
+OWN_FIELDS = {"id", "entities", "relations", *TEXT_FIELDS, *SPAN_FIELDS}
+ENTITY_FIELDS = ("id", "label", "start_offset", "end_offset", "probability")
+RELATION_FIELDS = ("id", "from_id", "to_id", "type", "probability")
+ACCOUNTS = ("user", "created_at", "updated_at")  # of older exports: who annotated and when
+NUMBERED_LABELS = "labels that are numbers, as exports without the labels' names have them (taken as types)"
+EXAMPLE = 'write [first character, character behind the last, "TYPE"]; export a project of sequence labelling'
+
+
+def recognises(fields: dict[str, Any]) -> bool:
+    """Whether a record is one of doccano. Where it has no entities, it may also be one of the plain form."""
+    if not any(isinstance(fields.get(name), str) for name in TEXT_FIELDS):
+        return False
+    if "entities" in fields:
+        return isinstance(fields["entities"], list) and all(
+            isinstance(entity, dict) and "start_offset" in entity for entity in fields["entities"]
+        )
+    return any(isinstance(fields.get(name), list) for name in SPAN_FIELDS)
+
+
+def read(
+    records: Iterable[Node], notices: Counter[str], settings: AnnotationSettings | None = None
+) -> Iterator[AnnotatedDocument]:
+    """The texts of an export, in order.
+
+    Raises:
+        DataError: a field is missing or has another kind of value, or a relation names an unknown entity.
+    """
+    for record in records:
+        yield _document(record, notices)
+
+
+def _document(record: Node, notices: Counter[str]) -> AnnotatedDocument:
+    text = record.child("text" if record.has("text") or not record.has("data") else "data").string()
+    relations: list[AnnotatedRelation] = []
+    if record.has("entities"):
+        nodes = record.child("entities").items()
+        spans = [_entity(node, notices) for node in nodes]
+        positions = _positions(nodes)
+        if record.has("relations"):
+            relations = [_relation(node, positions, notices) for node in record.child("relations").items()]
+    else:
+        name = next(name for name in SPAN_FIELDS if record.has(name))
+        spans = [_span(node, notices) for node in record.child(name).items()]
+    return AnnotatedDocument(
+        document_key(record, "id"),
+        text,
+        tuple(spans),
+        tuple(relations),
+        origin=record.place,
+        extra={key: value for key, value in record.fields().items() if key not in OWN_FIELDS and value not in ([], {})},
+    )
+
+
+def _positions(nodes: list[Node]) -> dict[str | int, int]:
+    """The position of each entity by its id."""
+    positions: dict[str | int, int] = {}
+    for position, node in enumerate(nodes):
+        if not node.has("id"):
+            continue
+        identity = node.child("id").identity()
+        if identity in positions:
+            node.child("id").fail("another entity of the text has this id", "give each entity an id of its own")
+        positions[identity] = position
+    return positions
+
+
+def _entity(node: Node, notices: Counter[str]) -> AnnotatedSpan:
+    start, end = node.child("start_offset").integer(), node.child("end_offset").integer()
+    note_further_fields(node, (*ENTITY_FIELDS, *ACCOUNTS), "entities", notices)
+    key = str(node.child("id").identity()) if node.has("id") else None
+    return AnnotatedSpan(((start, end),), _label(node.child("label"), notices), key, read_probability(node))
+
+
+def _span(node: Node, notices: Counter[str]) -> AnnotatedSpan:
+    """A span of a project without relations: a list, or an object in the oldest versions."""
+    if isinstance(node.value, dict):
+        return _entity(node, notices)
+    if not isinstance(node.value, list) or len(node.value) != 3:
+        node.fail("a labelled span is expected", EXAMPLE)
+    start, end, label = node.items()
+    return AnnotatedSpan(((start.integer(), end.integer()),), _label(label, notices))
+
+
+def _label(node: Node, notices: Counter[str]) -> str:
+    if isinstance(node.value, int) and not isinstance(node.value, bool):
+        note(notices, NUMBERED_LABELS, node.place)
+        return str(node.value)
+    return node.label()
+
+
+def _relation(node: Node, positions: dict[str | int, int], notices: Counter[str]) -> AnnotatedRelation:
+    arguments = []
+    for role in ("from_id", "to_id"):
+        identity = node.child(role)
+        if identity.identity() not in positions:
+            identity.fail("no entity of the text has this id", "give the id of an entity, or remove the relation")
+        arguments.append(positions[identity.identity()])
+    note_further_fields(node, (*RELATION_FIELDS, *ACCOUNTS), "relations", notices)
+    return AnnotatedRelation(arguments[0], arguments[1], node.child("type").label(), read_probability(node))
