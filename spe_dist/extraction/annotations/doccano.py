@@ -33,7 +33,7 @@ EXAMPLE = 'write [first character, character behind the last, "TYPE"]; export a 
 
 def recognises(fields: dict[str, Any]) -> bool:
     """Whether a record is one of doccano. Where it has no entities, it may also be one of the plain form."""
-    if not any(isinstance(fields.get(name), str) for name in TEXT_FIELDS):
+    if not any(isinstance(fields.get(name), str) for name in TEXT_FIELDS) or {"tokens", "words"} & fields.keys():
         return False
     if "entities" in fields:
         return isinstance(fields["entities"], list) and all(

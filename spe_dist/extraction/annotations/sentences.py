@@ -38,6 +38,11 @@ def find_words(
     return _grouped(tokens, borders)
 
 
+def sentence_borders(text: str) -> list[Characters]:
+    """Where the sentences of a text are, from their first word to their last."""
+    return [(words[0][0], words[-1][1]) for words in _words_of_text(text) if words]
+
+
 def _words_of_text(text: str) -> Iterator[list[Characters]]:
     for start, sentence in sentences_of_text(text):
         yield [(start + a, start + b) for a, b in sentence.char_spans or ()]

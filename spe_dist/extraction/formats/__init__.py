@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from spe_dist.errors import ConfigError, DataError
-from spe_dist.extraction.annotations import plain
+from spe_dist.extraction.annotations import doccano, label_studio, plain, prodigy, pubtator
 from spe_dist.extraction.annotations.align import align
 from spe_dist.extraction.annotations.back import characters_of
 from spe_dist.extraction.annotations.settings import DEFAULTS, AnnotationSettings
@@ -34,7 +34,13 @@ from spe_dist.extraction.formats.saving import save_records
 __all__ = ["FORMATS", "WRITTEN_FORMATS", "Losses", "read_corpus", "read_record", "write_corpus"]
 
 _READERS = {"dygie": dygie.read, "spert": spert.read, "pspe": pspe.read, "nyt": distant.read}
-_ANNOTATED = {"plain": plain}  # by character: modules whose `read` gives AnnotatedDocuments
+_ANNOTATED = {  # by character: modules whose `read` gives AnnotatedDocuments
+    "plain": plain,
+    "doccano": doccano,
+    "label_studio": label_studio,
+    "prodigy": prodigy,
+    "pubtator": pubtator,
+}
 _WRITERS = {"dygie": dygie.write, "spert": spert.write, "pspe": pspe.write, "nyt": distant.write}
 
 _ANNOTATED_WRITERS = {"plain": plain}

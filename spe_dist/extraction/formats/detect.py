@@ -7,15 +7,19 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from spe_dist.errors import DataError
+from spe_dist.extraction.annotations import doccano, label_studio, prodigy, pubtator
 from spe_dist.extraction.formats.node import Node, shown
 
-FORMATS = ("dygie", "spert", "pspe", "nyt", "plain")
+FORMATS = ("dygie", "spert", "pspe", "nyt", "plain", "doccano", "label_studio", "prodigy", "pubtator")
 FIELDS = {
     "dygie": "'sentences', 'ner', 'relations'",
     "spert": "'tokens', 'entities', 'relations'",
     "pspe": "'sentText', 'entityMentions' with 'emId' and 'offset', 'relationMentions' with 'em1Id' and 'em2Id'",
     "nyt": "'sentText', 'relationMentions' with 'em1Text' and 'em2Text'",
     "plain": "'text', 'entities' with 'start' and 'end', 'relations'",
+    "doccano": "'text', 'entities' with 'start_offset', 'relations' with 'from_id'; or 'text', 'label'",
+    "label_studio": "'data', 'annotations' with 'result'",
+    "prodigy": "'text', 'spans', 'relations' with 'head' and 'child', 'answer'",
 }
 WHOLE = {  # fields that together leave no doubt; a record may have telling fields of another format besides
     "pspe": ({"sentText", "entityMentions"}, {"sentText", "relationMentions"}),
@@ -23,9 +27,8 @@ WHOLE = {  # fields that together leave no doubt; a record may have telling fiel
     "dygie": ({"sentences", "ner"}, {"sentences", "predicted_ner"}),
 }
 TELLING = {"pspe": "sentText", "spert": "tokens", "dygie": "sentences"}  # pspe: or nyt, which has the same fields
-LINE_FORMATS: dict[
-    str, re.Pattern[str]
-] = {}  # formats that are not JSON, and what their first line with text begins with
+TOOLS = {"label_studio": label_studio, "prodigy": prodigy, "doccano": doccano}  # told by their modules
+LINE_FORMATS: dict[str, re.Pattern[str]] = {"pubtator": pubtator.FIRST_LINE}  # not JSON: how the first line begins
 REMEDY = "formats and their fields are: " + "; ".join(f"{name}: {fields}" for name, fields in FIELDS.items())
 
 
@@ -55,7 +58,7 @@ def formats_of(record: Node) -> tuple[str, ...]:
         record.fail("each record must be an object with named fields", REMEDY)
     fields = record.value
     named = [name for name, wholes in WHOLE.items() if any(fields.keys() >= whole for whole in wholes)]
-    if not named and isinstance(fields.get("text"), str) and (annotated := _of_text(fields)):
+    if not named and (annotated := _of_text(fields)):
         return annotated
     named = named or [name for name, field in TELLING.items() if field in fields]
     if named:
@@ -68,9 +71,12 @@ def formats_of(record: Node) -> tuple[str, ...]:
 
 
 def _of_text(fields: dict[str, Any]) -> tuple[str, ...]:
-    """The formats of a text with labelled characters that a record can have; none where it has no labels."""
-    if isinstance(fields.get("entities"), list) and not {"tokens", "words"} & fields.keys():
-        return ("plain",)
+    """The formats of a text with labelled characters that a record can have: two, where it has no entities."""
+    tool = next((name for name, module in TOOLS.items() if module.recognises(fields)), None)
+    if tool:
+        return ("plain", tool) if tool == "doccano" and fields.get("entities") == [] else (tool,)
+    if isinstance(fields.get("text"), str) and isinstance(fields.get("entities"), list):
+        return ("plain",) if not {"tokens", "words"} & fields.keys() else ()
     return ()
 
 

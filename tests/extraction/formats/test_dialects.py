@@ -10,7 +10,7 @@ import pytest
 
 from spe_dist.errors import DataError
 from spe_dist.extraction.corpora.corpus import Corpus, Document, Entity, Relation, Sentence
-from spe_dist.extraction.formats import FORMATS, read_corpus, write_corpus
+from spe_dist.extraction.formats import WRITTEN_FORMATS, read_corpus, write_corpus
 from spe_dist.extraction.formats.no_label import NO_RELATION
 
 WORDS = ["Ada", "wrote", "code"]
@@ -103,7 +103,7 @@ def test_na_and_none_are_no_relations_of_distant_supervision(tmp_path: Path) -> 
 def test_a_relation_type_that_means_none_elsewhere_is_counted_as_lost(tmp_path: Path) -> None:
     head, tail = Entity(0, 1, "P"), Entity(2, 3, "W")
     corpus = Corpus((Document("d", (Sentence(tuple(WORDS), (head, tail), (Relation("NA", head, tail),)),)),))
-    for name in FORMATS:
+    for name in WRITTEN_FORMATS:
         losses = write_corpus(corpus, tmp_path / "out.json", name)
         assert losses["relations of the type 'NA', which read back as none"] == 1
         assert not read_corpus(tmp_path / "out.json").sentences[0].relations

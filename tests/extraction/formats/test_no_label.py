@@ -18,7 +18,7 @@ from spe_dist.extraction.corpora.corpus import (
     Relation,
     Sentence,
 )
-from spe_dist.extraction.formats import FORMATS, read_corpus, write_corpus
+from spe_dist.extraction.formats import WRITTEN_FORMATS, read_corpus, write_corpus
 from spe_dist.extraction.formats.no_label import NO_ENTITY, NO_RELATION, means_nothing, without_no_labels
 
 A, B = Entity(0, 1, "Person"), Entity(2, 3, "Place")
@@ -40,7 +40,7 @@ def test_names_that_only_look_like_nothing_are_types(name: str) -> None:
     assert not means_nothing(name)
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", WRITTEN_FORMATS)
 def test_no_relation_is_none_in_every_format_and_is_named(tmp_path: Path, name: str) -> None:
     relations = (Relation("lives", A, B), Relation("no_relation", B, A), Relation("None", A, B))
     write_corpus(Corpus(documents(relations=relations)), tmp_path / "file.json", name)
