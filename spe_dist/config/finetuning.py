@@ -22,9 +22,9 @@ class DataConfig:
         None, "corpus that chooses the best epoch; none: the last epoch is kept, nothing stops early", common=True
     )
     test: str | None = setting(None, "corpus that is scored once, at the end", common=True)
-    format: Literal["auto", "dygie", "spert", "pspe", "nyt", "plain"] = setting(
-        "auto", "format of the corpora; auto: by content"
-    )
+    format: Literal[
+        "auto", "dygie", "spert", "pspe", "nyt", "plain", "doccano", "label_studio", "prodigy", "pubtator"
+    ] = setting("auto", "format of the corpora; auto: by content")
     cut_words: Literal["widen", "drop"] = setting(
         "widen", "entities by character that cover a part of a word: widen them to whole words, or drop them"
     )

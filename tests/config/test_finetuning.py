@@ -1,11 +1,14 @@
 """Settings of fine-tuning: presets and checks."""
 
+from typing import get_args, get_type_hints
+
 import pytest
 
-from spe_dist.config.finetuning import FinetuneConfig
+from spe_dist.config.finetuning import DataConfig, FinetuneConfig
 from spe_dist.config.loading import leaves, load_config, load_yaml, resolve, to_yaml
 from spe_dist.config.presets import FINETUNING, PRETRAINING
 from spe_dist.errors import ConfigError
+from spe_dist.extraction.formats import FORMATS
 
 
 def load(preset=None, **given):
@@ -28,6 +31,10 @@ def test_defaults_and_presets_are_valid_and_what_would_not_be_is_refused(preset)
     for given in ({"train_share": 0}, {"layer_decay": 1.5}, {"cnn_kernels": (0,)}, {"train": None}):
         with pytest.raises(ConfigError, match=next(iter(given))):
             load(preset, **given)
+
+
+def test_the_format_of_corpora_can_be_any_that_is_read():
+    assert set(get_args(get_type_hints(DataConfig)["format"])) == {"auto", *FORMATS}
 
 
 def test_a_preset_with_an_unknown_setting_is_refused(monkeypatch):

@@ -33,7 +33,7 @@ CONCEPTS = {
     "all": "relations between concepts, placed between all pairs of their mentions in a sentence",
     "nearest": "relations between concepts, placed between their nearest mentions in a sentence",
 }
-NO_MENTION = "relations of concepts without a mention, left out"
+NO_MENTION = "relations of concepts that have no mention each, left out"
 NO_PAIR = "relations between concepts that share no sentence (each is one between sentences, of the nearest mentions)"
 FURTHER_COLUMNS = "relations with further columns, not kept"
 
