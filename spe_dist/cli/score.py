@@ -3,6 +3,7 @@
     spe score --gold FILE --predictions FILE
     spe score --gold FILE --predictions FILE --baseline FILE      two systems, with a paired test
     spe score --gold FILE --predictions FILE --symmetric SPOUSE,SIBLING
+    spe score --gold FILE --predictions FILE --gold_entities      relations alone, between gold entities
 
 All files may have any format that spe corpus knows, gold another one than predictions; they must hold the same
 sentences in the same order. No model takes part.
@@ -47,6 +48,11 @@ def build_parser() -> Parser:
         "--predictions", required=True, metavar="FILE", help="the same sentences with a system's predictions"
     )
     parser.add_argument("--baseline", metavar="FILE", help="another system's predictions, to test the difference")
+    parser.add_argument(
+        "--gold_entities",
+        action="store_true",
+        help="score relations between gold entities, which the predictions must have (spe predict --entities given)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON: fractions of 1 and counts, everything")
     parser.add_argument(
         "--by", action="store_true", help="also by number of entities and by sentence length (Figure 5)"
@@ -62,7 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str]) -> None:
     options = build_parser().parse(argv)
     from spe_dist.extraction.formats import read_corpus
-    from spe_dist.extraction.scoring.matching import check_symmetric
+    from spe_dist.extraction.scoring.gold_entities import RELATION_METRICS, check_gold_entities
+    from spe_dist.extraction.scoring.matching import METRICS, check_symmetric
     from spe_dist.extraction.scoring.scores import score
     from spe_dist.extraction.scoring.significance import compare, confidence_intervals
 
@@ -71,6 +78,9 @@ def _run(argv: Sequence[str]) -> None:
     predicted = read(options.predictions, predictions=True)
     baseline = read(options.baseline, predictions=True) if options.baseline else None
     check_symmetric(options.symmetric, *filter(None, (gold, predicted, baseline)))
+    if options.gold_entities:
+        for corpus in filter(None, (predicted, baseline)):
+            check_gold_entities(gold, corpus)
     scores = score(gold, predicted, options.symmetric)
     intervals = confidence_intervals(scores, options.bootstrap, options.seed) if options.bootstrap else None
     comparisons = None
@@ -79,9 +89,11 @@ def _run(argv: Sequence[str]) -> None:
         comparisons = compare(of_baseline, scores, options.bootstrap or 1000, seed=options.seed)
     files = {"gold": gold, "predictions": predicted} | ({"baseline": baseline} if baseline else {})
     if options.json:
-        print(json.dumps(to_json(files, scores, intervals, comparisons), indent=2, ensure_ascii=False))
+        numbers = {**to_json(files, scores, intervals, comparisons), "gold_entities": options.gold_entities}
+        print(json.dumps(numbers, indent=2, ensure_ascii=False))
     else:
-        print(to_text(files, scores, intervals, comparisons, options.by))
+        metrics = RELATION_METRICS if options.gold_entities else METRICS
+        print(to_text(files, scores, intervals, comparisons, options.by, metrics))
 
 
 def to_text(
@@ -90,14 +102,17 @@ def to_text(
     intervals: Intervals | None,
     comparisons: Mapping[Name, Comparison] | None,
     by_group: bool,
+    metrics: Sequence[str],
 ) -> str:
     """What a reader wants to see: the files, the tables, then what reading and scoring had to note."""
+    from spe_dist.extraction.scoring.gold_entities import GOLD_ENTITIES, RELATION_METRICS
     from spe_dist.extraction.scoring.table import comparison_table, scores_table
 
     notes = [f"note on {name}: {notice}" for name, corpus in files.items() for notice in counted(corpus.notices)]
     parts = [
         "\n".join(f"{name:<12} {corpus.source} ({corpus.format})" for name, corpus in files.items()),
-        scores_table(scores, by_group=by_group, intervals=intervals),
+        GOLD_ENTITIES if tuple(metrics) == RELATION_METRICS else "",
+        scores_table(scores, by_group=by_group, intervals=intervals, metrics=metrics),
         f"95% intervals over {scores.units.description}" if intervals else "",
         f"Paired test, over the same units\n{comparison_table(comparisons)}" if comparisons else "",
         "\n".join(notes),

@@ -44,6 +44,9 @@ class DataConfig:
     )
     context_pieces: int = setting(0, "pieces of the document read with a sentence, on each side of it; 0: none (paper)")
     symmetric: tuple[str, ...] = setting((), "relation types that are scored without direction", common=True)
+    gold_entities: bool = setting(
+        False, "score dev and test at the end a second time, relations between gold entities alone", common=True
+    )
 
 
 @dataclass(frozen=True)

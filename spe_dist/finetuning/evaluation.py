@@ -39,15 +39,21 @@ class Evaluation:
         self.symmetric = tuple(symmetric)
         self.product_dtype = product_dtype
 
-    def predict(self, model: JointModel, corpus: Corpus, stopped: Callable[[], bool] = lambda: False) -> Corpus | None:
+    def predict(
+        self,
+        model: JointModel,
+        corpus: Corpus,
+        stopped: Callable[[], bool] = lambda: False,
+        given_entities: bool = False,
+    ) -> Corpus | None:
         """The corpus with predictions in place of its gold, on every rank; None where `stopped` was true on any.
 
-        Rank r reads documents r, r + ranks, ...
+        Rank r reads documents r, r + ranks, ... `given_entities`: predicted are the relations between gold entities.
         """
         model.spe.encoder.product_dtype = self.product_dtype
         ranks = self.context.ranks
         parts = self.context.all_gather_object(
-            self._predict(model, corpus.documents[self.context.rank :: ranks], stopped)
+            self._predict(model, corpus.documents[self.context.rank :: ranks], stopped, given_entities)
         )
         if any(part is None for part in parts):
             return None
@@ -58,7 +64,7 @@ class Evaluation:
         return corpus.with_sentences(list(sentences))
 
     def _predict(
-        self, model: JointModel, documents: Sequence[Document], stopped: Callable[[], bool]
+        self, model: JointModel, documents: Sequence[Document], stopped: Callable[[], bool], given_entities: bool
     ) -> list[Sentence] | None:
         numbered = [(number, s) for number, document in enumerate(documents) for s in document.sentences]
         found: list[Sentence] = []
@@ -68,6 +74,7 @@ class Evaluation:
             [sentence for _, sentence in numbered],
             documents=[number for number, _ in numbered],
             buffered_sentences=SENTENCES_BETWEEN_LOOKS,
+            given_entities=given_entities,
         ):
             if len(found) % SENTENCES_BETWEEN_LOOKS == 0 and stopped():
                 return None
@@ -75,10 +82,14 @@ class Evaluation:
         return found
 
     def score(
-        self, model: JointModel, corpus: Corpus, stopped: Callable[[], bool] = lambda: False
+        self,
+        model: JointModel,
+        corpus: Corpus,
+        stopped: Callable[[], bool] = lambda: False,
+        given_entities: bool = False,
     ) -> tuple[Corpus, Scores] | None:
         """Predictions and their scores, on every rank alike; None where `stopped` was true on any."""
-        predicted = self.predict(model, corpus, stopped)
+        predicted = self.predict(model, corpus, stopped, given_entities)
         if predicted is None:
             return None
         return predicted, self.context.run_on_main(lambda: score(corpus, predicted, self.symmetric))

@@ -1,6 +1,6 @@
 """What a finished run leaves: scores.json, predictions, curves, and the lines that it prints.
 
-scores.json             best epoch, scores of dev and test, cost of the run
+scores.json             best epoch, scores of dev and test (where asked, with gold entities too), cost of the run
 predictions_dev.json    the corpora as the best model sees them, in the format of the input
 predictions_test.json
 """
@@ -20,6 +20,7 @@ from spe_dist.errors import DataError
 from spe_dist.extraction.formats import write_corpus
 from spe_dist.extraction.joint.card import card_scores
 from spe_dist.extraction.joint.folder import add_scores, load_extractor
+from spe_dist.extraction.scoring.gold_entities import GOLD_ENTITIES, RELATION_METRICS
 from spe_dist.extraction.scoring.matching import METRICS
 from spe_dist.extraction.scoring.table import f1_line, scores_table
 from spe_dist.finetuning.curves import draw_curves
@@ -71,6 +72,11 @@ def write_results(
         of_card[name] = card_scores(str(getattr(config.data, name)), scores)
         context.run_on_main(partial(write_corpus, predicted, output / f"predictions_{name}.json", predicted.format))
         lines += ["", f"{name}: {scores_table(scores)}"]
+        if config.data.gold_entities:
+            evaluated = evaluation.score(model, corpus, given_entities=True)
+            assert evaluated is not None, "nobody may stop it"
+            document[f"{name}_gold_entities"] = evaluated[1].to_json()
+            lines += ["", f"{name}, {GOLD_ENTITIES}: {scores_table(evaluated[1], metrics=RELATION_METRICS)}"]
     document |= {
         "epochs": training.epochs,
         "steps": training.position.step,

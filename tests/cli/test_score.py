@@ -9,6 +9,8 @@ import sys
 import pytest
 from project import ROOT
 
+from spe_dist.cli import score
+
 COMMAND = [sys.executable, "-m", "spe_dist", "score"]
 
 SPERT = [
@@ -99,3 +101,23 @@ def test_scoring_needs_neither_torch_nor_a_model():
     code = "import sys, spe_dist.cli.score; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "False"
+
+
+def test_with_gold_entities_relations_alone_are_scored_and_other_entities_are_refused(files, tmp_path, capsys):
+    gold, other = files
+    same = tmp_path / "same.json"
+    same.write_text(json.dumps([{**SPERT[0], "relations": SPERT[0]["relations"][:1]}, SPERT[1]]))
+    assert score.main(["--gold", str(gold), "--predictions", str(same), "--gold_entities", "--bootstrap", "0"]) == 0
+    printed = capsys.readouterr().out
+    assert "relations between gold entities" in printed and "Entity" not in printed
+    assert [line.split()[1:3] for line in printed.splitlines() if line.startswith("Ent+Rel  ")] == [["100.0%", "50.0%"]]
+    assert score.main(["--gold", str(gold), "--predictions", str(same), "--gold_entities", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["gold_entities"] is True
+    assert score.main(["--gold", str(gold), "--predictions", str(other), "--gold_entities"]) == 2
+    message = capsys.readouterr().err
+    assert "sentence 1 " in message and "entity 'Loc' at words 5 to 6 is missing from the predictions" in message
+    extra = tmp_path / "extra.json"
+    extra.write_text(json.dumps([SPERT[0], {**SPERT[1], "entities": [{"type": "X", "start": 0, "end": 1}]}]))
+    assert score.main(["--gold", str(gold), "--predictions", str(extra), "--gold_entities"]) == 2
+    assert "sentence 2 " in (message := capsys.readouterr().err) and "is none of the gold" in message
+    assert "spe predict --entities given --format corpus" in message

@@ -77,12 +77,18 @@ def test_a_small_corpus_is_learned_by_heart_and_the_run_leaves_what_it_promises(
         "epochs": 80,
         "dropout": 0,
         "patience": 20,
+        "gold_entities": True,
     }
     text = run(arguments(corpus, output, **given))
     scores = json.loads((output / "scores.json").read_text())
     assert scores["dev"]["entity"]["f1"] > 0.98 and scores["dev"]["ent_rel"]["f1"] > 0.95
     assert scores["finished"] and scores["best_epoch"] <= scores["epochs"] <= 80
     assert "start: nothing is loaded; random: sentence encoder" in text and "Ent+Rel" in text
+    with_gold = scores["test_gold_entities"]
+    assert with_gold["entity"]["f1"] == 1 and with_gold["relation"] == with_gold["ent_rel"]
+    assert with_gold["relation"]["gold"] == scores["test"]["relation"]["gold"]
+    assert scores["dev_gold_entities"]["relation"]["f1"] >= scores["dev"]["relation"]["f1"] > 0.95
+    assert "dev, relations between gold entities: " in text
 
     rows = read_rows(output / "metrics.jsonl", "train")
     assert len(rows) == scores["steps"] == 2 * scores["epochs"]

@@ -65,6 +65,8 @@ OTHER_NAMES: dict[str, tuple[str, ...]] = {
     "vocab_file": ("tokenizer",),
     "vocab_size": ("train_vocab",),
     "tokenizer_name": ("tokenizer",),
+    "eval_with_gold": ("gold_entities", "entities"),
+    "use_gold_entities": ("gold_entities", "entities"),
     "lower_case": ("do_lower_case",),
     "lowercase": ("do_lower_case",),
     "max_len": ("max_pieces",),

@@ -49,7 +49,11 @@ def f1_line(f1s: Mapping[str, float]) -> str:
 
 
 def scores_table(
-    scores: Scores, by_type: bool = True, by_group: bool = False, intervals: Intervals | None = None
+    scores: Scores,
+    by_type: bool = True,
+    by_group: bool = False,
+    intervals: Intervals | None = None,
+    metrics: Sequence[str] = METRICS,
 ) -> str:
     """Precision, recall and F1 in per cent, with counts, as in Tables 2, 8 and 9 of the paper.
 
@@ -57,20 +61,21 @@ def scores_table(
         by_type: also a table of each metric's types. A metric without a right prediction has a sentence in its place.
         by_group: also F1 by number of entities and by length of the sentences (Figure 5).
         intervals: of F1, by metric and type (`confidence_intervals`), for a column of their own.
+        metrics: those that are shown.
 
     Returns:
         Tables with blank lines between them. Where relation types are named as symmetric, the totals stand there
         twice: without their direction, then with it.
     """
-    parts = [_totals(scores, intervals)]
+    parts = [_totals(scores, intervals, metrics)]
     if scores.with_direction is not None:
-        parts.append(_totals(scores.with_direction, None))
-    said = _nothing_right(scores)
+        parts.append(_totals(scores.with_direction, None, metrics))
+    said = _nothing_right(scores, metrics)
     if said:
-        named = ((" and ".join(METRIC_NAMES[metric] for metric in metrics), what) for what, metrics in said.items())
+        named = ((" and ".join(METRIC_NAMES[metric] for metric in of_said), what) for what, of_said in said.items())
         parts.append("\n".join(f"{names}: {what}" for names, what in named))
     if by_type:
-        shown = [m for m in METRICS if scores.by_type(m) and not any(m in metrics for metrics in said.values())]
+        shown = [m for m in metrics if scores.by_type(m) and not any(m in of_said for of_said in said.values())]
         parts += [_types(scores, metric, intervals) for metric in shown]
     if by_group:
         parts.append(_groups("entities in the sentence", scores.by_entities))
@@ -82,10 +87,10 @@ def scores_table(
     return "\n\n".join(parts)
 
 
-def _nothing_right(scores: Scores) -> dict[str, list[str]]:
+def _nothing_right(scores: Scores, metrics: Sequence[str]) -> dict[str, list[str]]:
     """What to say of metrics that have gold or predictions but no right prediction, with the metrics it is true of."""
     said: dict[str, list[str]] = {}
-    for metric in METRICS:
+    for metric in metrics:
         counts, nouns = (
             scores.total(metric),
             ("entity", "entities") if metric == "entity" else ("relation", "relations"),
@@ -101,8 +106,8 @@ def _nothing_right(scores: Scores) -> dict[str, list[str]]:
     return said
 
 
-def _totals(scores: Scores, intervals: Intervals | None) -> str:
-    rows = [(METRIC_NAMES[metric], (metric, None), scores.total(metric)) for metric in METRICS]
+def _totals(scores: Scores, intervals: Intervals | None, metrics: Sequence[str]) -> str:
+    rows = [(METRIC_NAMES[metric], (metric, None), scores.total(metric)) for metric in metrics]
     return f"{scores.direction}; {how_many(scores.sentences, 'sentence')}\n{_counts_table('', rows, intervals)}"
 
 

@@ -73,6 +73,9 @@ def test_relations_between_given_entities_equal_the_plain_form(joint):
     assert [related(sentence) for sentence in found] == expected
     assert sum(map(len, expected)) > 5 and lost[given.OVERLAPPING_GIVEN] and lost[given.REPEATED_GIVEN]
     assert {name: notices[name] for name in lost} == dict(lost)
+    for sentence in found:
+        first = {entity.span: entity for entity in reversed(sentence.entities)}
+        assert all(argument == first[argument.span] for r in sentence.relations for argument in (r.head, r.tail))
 
 
 def test_given_entities_stay_as_they_are_and_have_the_probability_1(joint):
