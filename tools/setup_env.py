@@ -166,7 +166,7 @@ def pip_install(python: str, arguments: list[str]) -> None:
 
 def install_packages(python: str, pinned: bool) -> None:
     """The project (editable) and what it needs, at the pinned versions; without an index, at versions within bounds."""
-    project = f"{ROOT}[train,cluster,test,dev,docs]"
+    project = f"{ROOT}[train,cluster,arrow,test,dev,docs]"
     if not pinned:
         return pip_install(python, ["--editable", project])
     try:

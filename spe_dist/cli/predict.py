@@ -7,8 +7,9 @@
 
 MODEL is the folder that fine-tuning writes (OUTPUT/model). An INPUT is a text file (UTF-8; blank lines part documents),
 JSON lines or a JSON list of texts, or of objects with text ("text") or words ("tokens", "words", "sentences"), a corpus
-of any format that fine-tuning reads, a folder or glob of such files, plain, .gz, .xz, .zst or .bz2; "-" or none is
-standard input. JSON is recognised by its name or content, but a bare string a line by its name alone.
+of any format that fine-tuning reads, CSV or TSV, Parquet or Arrow, articles of WikiExtractor or WikiText, a folder or
+glob of such files, plain, .gz, .xz, .zst or .bz2; "-" or none is standard input. What a file is shows in its content;
+a bare string a line is JSON, and a table without a header one, by the file's name alone.
 
 With --entities given, every INPUT is a corpus, and its entities stay as they are, of any types: the model finds the
 relations between them alone. An entity without a probability of its own has 1.
@@ -16,7 +17,8 @@ relations between them alone. An entity without a probability of its own has 1.
 Output: {"file", "document", "line", "sentence", "text", "start", "end", "words", "word_offsets", "entities":
 [{"type", "text", "start", "end", "words", "probability"}], "relations": [{"type", "head", "tail", "probability"}]}.
 start, end: characters (Unicode code points), half-open: of the file where it is text, of the record's text where it is
-JSON. words of an entity: half-open range of "words". head, tail: positions in "entities".
+JSON or a table, of the article without markup where it is Wikipedia's. words of an entity: half-open range of "words".
+head, tail: positions in "entities".
 """
 
 from __future__ import annotations
@@ -24,11 +26,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import get_args
 
 from spe_dist.cli.exits import run_command
 from spe_dist.cli.options.corpora import add_corpus_options
 from spe_dist.cli.options.numbers import number, whole_number
 from spe_dist.cli.options.parser import Parser
+from spe_dist.data.text.formats.recognise import FormatChoice
 from spe_dist.utils.hub import check_names
 
 
@@ -63,7 +67,12 @@ def build_parser() -> Parser:
     add("--quiet", action="store_true", help="no progress and no summary")
 
     add = parser.add_argument_group("input").add_argument
-    add("--input_format", choices=("auto", "text", "json"), default="auto", help="auto: by name and content")
+    add(
+        "--input_format",
+        choices=get_args(FormatChoice),
+        default="auto",
+        help="auto: by content and name; csv: also TSV and the like; json: lines or a list",
+    )
     add(
         "--tokenised",
         "--tokenized",
@@ -77,7 +86,12 @@ def build_parser() -> Parser:
             default="auto",
             help="whether a sentence of a text may go on in the next line; auto: as the first 256 KiB look",
         ),
-        add("--text_field", default="text", metavar="NAME", help="field of JSON records that holds the text"),
+        add(
+            "--text_field",
+            default="text",
+            metavar="NAME",
+            help="field or column of the text; by its path in a record (body.paragraphs), in a table also by number",
+        ),
         add("--skip_bad", action="store_true", help="leave out lines that cannot be read, and count them"),
     )
 

@@ -20,7 +20,8 @@ from spe_dist.cli.options.extras import TO_DIVIDE_SHARDS, TO_MAKE_SHARDS, requir
 from spe_dist.cli.options.numbers import number, whole_number
 from spe_dist.cli.options.parser import Parser, choose_command, help_on_commands
 from spe_dist.config.pretraining import CorruptionConfig, DataConfig
-from spe_dist.data.build.settings import BuildSettings, FormatChoice
+from spe_dist.data.build.settings import BuildSettings
+from spe_dist.data.text.formats.recognise import FormatChoice
 from spe_dist.data.text.paragraphs import LinesChoice
 from spe_dist.errors import ConfigError, DataError
 from spe_dist.utils.wording import how_many
@@ -61,9 +62,9 @@ def _run(argv: Sequence[str]) -> int:
 def make(options: argparse.Namespace) -> int:
     """Make shards of raw text: words, pieces, blocks in WebDataset tars, and a manifest.
 
-    Input is plain, .gz, .xz or .zst text or JSON lines. Sentences are shuffled over the whole corpus, 0.5% are held
-    out. An interrupted run continues when the command is repeated. With --executor slurm the work is divided over a
-    cluster; the shards are the same, byte for byte.
+    Input is text, JSON, CSV, Parquet or Arrow, plain, .gz, .xz or .zst. Sentences are shuffled over the whole corpus,
+    0.5% are held out. An interrupted run continues when the command is repeated. With --executor slurm the work is
+    divided over a cluster; the shards are the same, byte for byte.
     """
     require(*TO_MAKE_SHARDS)
     settings = vars(options).copy()
@@ -193,10 +194,17 @@ def make_parser() -> Parser:
             "--format",
             choices=get_args(FormatChoice),
             default=defaults.format,
-            help="auto: by each file's first line; text: as it is",
+            help="auto: by each file's content; text: as it is; csv: also TSV and the like; json: lines or a list",
         )
     )
-    rest(add("--text_field", default=defaults.text_field, metavar="NAME", help="key of the text in JSON lines"))
+    rest(
+        add(
+            "--text_field",
+            default=defaults.text_field,
+            metavar="NAME",
+            help="field or column of the text; by its path in a record (body.paragraphs), in a table also by number",
+        )
+    )
     rest(add("--seed", type=whole_number(), default=defaults.seed, metavar="N", help="seed of the shuffle"))
     add("--held_out", type=number(), default=defaults.held_out, metavar="X", help="share of sentences held out")
     add(

@@ -11,6 +11,7 @@ from spe_dist.data.build.runs import RunsSummary
 from spe_dist.data.build.settings import BuildSettings
 from spe_dist.data.build.stages import ShardRecord
 from spe_dist.data.shards.manifest import TOKENIZER_FOLDER, Manifest, ShardEntry, TokenizerEntry
+from spe_dist.data.text.formats.recognise import described
 from spe_dist.errors import DataError
 from spe_dist.utils.files import file_sha256
 
@@ -31,7 +32,14 @@ def write_manifest(
     Raises:
         DataError: no sentence is left for training.
     """
-    source = {"request": request, "unit": reader.unit, "words": reader.words, "lines": runs.lines}
+    formats = Counter(described(file.format, file.table) for file in reader.files)
+    source = {
+        "request": request,
+        "formats": dict(formats),
+        "unit": reader.unit,
+        "words": reader.words,
+        "lines": runs.lines,
+    }
     manifest = _manifest(output, tokenizer, tokenizer_name, settings.max_pieces, runs, records, source)
     return manifest.save(output)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+from spe_dist.data.build.reading import TextReader
 from spe_dist.data.build.runs import PartSettings, RunsSummary, Tally, make_runs, merge_runs, record_path, run_path
 from spe_dist.data.build.settings import CONTINUE_REMEDY
 from spe_dist.data.shards.manifest import SPLITS
@@ -50,11 +51,14 @@ class Groups:
         return cls([PartStart(*start) for start in content["starts"]], content["group_parts"])
 
 
-def measure_files(paths: Sequence[Path], break_at: bytes, folder: Path, task: int, tasks: int) -> None:
+def measure_files(reader: TextReader, folder: Path, task: int, tasks: int) -> None:
     """Write the sizes of the slices of a task's share of the files, unless that was done before."""
     record = _sizes_path(folder, task, tasks)
     if not record.is_file():
-        sizes = {number: slice_sizes(paths[number], break_at) for number in range(task, len(paths), tasks)}
+        sizes = {
+            number: slice_sizes(reader.files[number].path, reader.break_at, chunks=reader.chunks)
+            for number in range(task, len(reader.files), tasks)
+        }
         folder.mkdir(exist_ok=True)
         write_atomically(record, json.dumps(sizes))
 
@@ -114,7 +118,8 @@ def _read(settings: PartSettings, groups: Groups, parts: Sequence[int]) -> Itera
         return
     paths = [file.path for file in settings.reader.files]
     wanted = set(parts)
-    for part in read_parts(paths, settings.reader.break_at, start=groups.starts[parts[0]]):
+    reader, start = settings.reader, groups.starts[parts[0]]
+    for part in read_parts(paths, reader.break_at, start=start, chunks=reader.chunks):
         if part.index in wanted:
             yield part
         if part.index == parts[-1]:

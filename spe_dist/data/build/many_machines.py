@@ -89,8 +89,7 @@ class DividedBuild:
 
     def measure(self, task: int) -> None:
         """Measure this task's files, which tells where the parts of the text begin."""
-        paths = [file.path for file in self.reader.files]
-        measure_files(paths, self.reader.break_at, self._sizes, task, self.tasks)
+        measure_files(self.reader, self._sizes, task, self.tasks)
 
     def plan(self, _task: int) -> None:
         """Cut the text into parts and these into groups."""

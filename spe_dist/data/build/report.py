@@ -8,6 +8,7 @@ from typing import Any
 
 from spe_dist.data.build.settings import MIN_WORDS
 from spe_dist.data.shards.manifest import SPLITS, Manifest
+from spe_dist.data.text.markup import OTHER_MARKUP
 from spe_dist.utils.tables import aligned
 from spe_dist.utils.wording import counted, how_many, rate
 
@@ -17,6 +18,7 @@ WITHOUT_PIECES = "words without pieces (control characters), dropped"
 UNKNOWN_WORDS = "words with [UNK] pieces, kept"
 SPECIAL_WRITTEN = "sentences in which a special token is written, taken as text"
 MANY_UNKNOWN_WORDS = 0.05  # share of all words
+MUCH_MARKUP = 0.02  # share of the lines
 
 
 class Progress:
@@ -78,6 +80,12 @@ def warnings_of(manifest: Manifest) -> list[str]:
         warnings.append(
             f"{unknown:,} of {words:,} words are unknown to the vocabulary of {manifest.tokenizer.name}; "
             "does it belong to this text (language, casing)?"
+        )
+    markup, lines = manifest.noticed.get(OTHER_MARKUP, 0), manifest.source.get("lines", 0)
+    if markup > MUCH_MARKUP * lines:
+        warnings.append(
+            f"{markup:,} of {lines:,} lines look like markup (HTML, wiki, TeX), which was kept as text; take it out "
+            "before, with trafilatura or WikiExtractor, for example"
         )
     if not manifest.n_sentences("held_out"):
         warnings.append(

@@ -130,7 +130,7 @@ def _records(settings: PartSettings, processes: int) -> Iterator[tuple[int, dict
 
     def tasks() -> Iterator[tuple[Part, PartSettings]]:
         paths = [file.path for file in settings.reader.files]
-        for part in read_parts(paths, settings.reader.break_at):
+        for part in read_parts(paths, settings.reader.break_at, chunks=settings.reader.chunks):
             path = record_path(settings.folder, part.index)
             record = read_object(path, CONTINUE_REMEDY) if path.is_file() else None
             waiting.append((part.read_bytes, record))

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from spe_dist.data.text.formats.recognise import FormatChoice
 from spe_dist.data.text.paragraphs import LinesChoice
 from spe_dist.data.text.words import WordsChoice
 from spe_dist.errors import ConfigError
 
 UnitChoice = Literal["auto", "sentences", "documents"]
-FormatChoice = Literal["auto", "text", "jsonl", "wikiextractor", "wikitext"]
 
 MIN_WORDS = 3  # of a sentence
 MIN_MAX_PIECES = 5  # [CLS], three words, [SEP]

@@ -20,7 +20,10 @@ from typing import Any, BinaryIO, NamedTuple
 from spe_dist.errors import DataError
 from spe_dist.utils.wording import how_many
 
-TEXT_SUFFIXES = (".txt", ".text", ".tok", ".jsonl", ".ndjson", ".json")
+TEXT_SUFFIXES = (
+    *(".txt", ".text", ".tok", ".jsonl", ".ndjson", ".json"),
+    *(".csv", ".tsv", ".parquet", ".arrow"),
+)
 COMPRESSED_SUFFIXES = (".gz", ".xz", ".zst", ".bz2")
 PART_BYTES = 2 << 20
 MAX_LINE_BYTES = 32 << 20
@@ -55,6 +58,7 @@ class PartStart(NamedTuple):
 
 
 FIRST_PART = PartStart(0, 0, 0)
+ChunksOf = Callable[[Path], Iterator[tuple[bytes, int]]]
 
 
 def find_files(inputs: Sequence[str], leave_out: Path | None = None) -> list[Path]:
@@ -237,11 +241,16 @@ def _pieces(stream: Any, data: bytes, damage: type[Exception]) -> Iterator[bytes
 
 
 def read_parts(
-    files: Sequence[Path], break_at: bytes = b"\n", part_bytes: int | None = None, start: PartStart = FIRST_PART
+    files: Sequence[Path],
+    break_at: bytes = b"\n",
+    part_bytes: int | None = None,
+    start: PartStart = FIRST_PART,
+    chunks: ChunksOf = read_chunks,
 ) -> Iterator[Part]:
     """All lines of all files as parts of about `part_bytes` (none: PART_BYTES), cut behind `break_at`.
 
-    `start`: of the first part to read, as `part_starts` gives it; the same parts follow it as in a reading of all.
+    `chunks`: what gives the bytes of a file in lines. `start`: of the first part to read, as `part_starts` gives it;
+    the same parts follow it as in a reading of all.
     """
     part_bytes = part_bytes or PART_BYTES
     slices: list[FileSlice] = []
@@ -249,7 +258,7 @@ def read_parts(
     done_bytes = sum(path.stat().st_size for path in files[: start.file])
     for number in range(start.file, len(files)):
         line, position = 1, 0
-        for i, (data, position) in enumerate(_cut(files[number], break_at, part_bytes)):
+        for i, (data, position) in enumerate(_cut(files[number], break_at, part_bytes, chunks)):
             first_line, line = line, line + data.count(b"\n")
             if number == start.file and i < start.slice:
                 continue
@@ -263,9 +272,11 @@ def read_parts(
         yield Part(index, tuple(slices), done_bytes)
 
 
-def slice_sizes(path: Path, break_at: bytes = b"\n", part_bytes: int | None = None) -> list[int]:
+def slice_sizes(
+    path: Path, break_at: bytes = b"\n", part_bytes: int | None = None, chunks: ChunksOf = read_chunks
+) -> list[int]:
     """Bytes of the slices that `read_parts` cuts a file into."""
-    return [len(data) for data, _ in _cut(path, break_at, part_bytes or PART_BYTES)]
+    return [len(data) for data, _ in _cut(path, break_at, part_bytes or PART_BYTES, chunks)]
 
 
 def part_starts(sizes: Iterable[Sequence[int]], part_bytes: int | None = None) -> list[PartStart]:
@@ -297,10 +308,10 @@ def _unified_line_ends(chunks: Iterator[tuple[bytes, int]]) -> Iterator[tuple[by
         yield b"\n", position
 
 
-def _cut(path: Path, break_at: bytes, part_bytes: int) -> Iterator[tuple[bytes, int]]:
+def _cut(path: Path, break_at: bytes, part_bytes: int, chunks: ChunksOf) -> Iterator[tuple[bytes, int]]:
     """One file as (whole lines of about `part_bytes`, bytes of the file read so far)."""
     held, position, is_first = bytearray(), 0, True
-    for chunk, position in _unified_line_ends(read_chunks(path)):
+    for chunk, position in _unified_line_ends(chunks(path)):
         held += chunk.removeprefix(b"\xef\xbb\xbf") if is_first else chunk
         is_first = False
         while len(held) >= part_bytes:

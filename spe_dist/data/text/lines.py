@@ -47,10 +47,10 @@ class Skips:
     def bad_lines(self) -> int:
         return sum(self.counts[reason] for reason in BAD_LINES)
 
-    def add_bad(self, reason: str, path: Path, line: int, detail: str) -> None:
+    def add_bad(self, reason: str, path: Path, line: int, detail: str, unit: str = "line") -> None:
         self.counts[reason] += 1
         if self.first_bad is None:
-            self.first_bad = f"{path}, line {line}: {detail}"
+            self.first_bad = f"{path}, {unit} {line}: {detail}"
 
 
 def check_bad_lines(skips: Skips, max_bad_share: float, at_least: int = 5) -> None:
@@ -87,28 +87,45 @@ def decode_line(data: bytes) -> tuple[str, str]:
     return text, "is UTF-16 (every other byte is zero)" if "\0" in text and _is_utf16(data) else ""
 
 
-def read_lines(path: Path, skips: Skips, skip_bad: bool = False) -> Iterator[Line]:
+def open_chunks(path: Path) -> Iterator[tuple[bytes, int]]:
+    """(decompressed bytes, bytes read so far) of a file or of standard input ("-").
+
+    Raises:
+        DataError: standard input is closed; the file is damaged or cannot be read.
+    """
+    if str(path) != STANDARD_INPUT:
+        return read_chunks(path)
+    if sys.stdin is None:
+        raise DataError("standard input is closed; name a file, or pipe text in")
+    return read_chunks(Path(shown_name(path)), sys.stdin.buffer)
+
+
+def read_lines(
+    path: Path,
+    skips: Skips,
+    skip_bad: bool = False,
+    chunks: Iterable[tuple[bytes, int]] | None = None,
+    unit: str = "line",
+) -> Iterator[Line]:
     """The decoded lines of a file or of standard input ("-"), plain or compressed.
+
+    `chunks`: those of the file, where they were opened before. `unit`: what a line of them is in the file.
 
     Raises:
         DataError: a line is no UTF-8 text and `skip_bad` is not set; the file is damaged or cannot be read.
     """
-    stream = None
-    if str(path) == STANDARD_INPUT:
-        if sys.stdin is None:
-            raise DataError("standard input is closed; name a file, or pipe text in")
-        stream = sys.stdin.buffer
+    chunks = open_chunks(path) if chunks is None else chunks
     path = Path(shown_name(path))
     start = 0
-    for number, (data, end) in enumerate(_byte_lines(path, read_chunks(path, stream)), start=1):
+    for number, (data, end) in enumerate(_byte_lines(path, chunks), start=1):
         skips.lines += 1
         text, fault = decode_line(data)
         if fault and not skip_bad:
             raise DataError(
-                f"{path}, line {number} {fault}; convert the file to UTF-8, or leave such lines out with --skip_bad"
+                f"{path}, {unit} {number} {fault}; convert the file to UTF-8, or leave such lines out with --skip_bad"
             )
         if fault:
-            skips.add_bad(UNDECODABLE, path, number, fault)
+            skips.add_bad(UNDECODABLE, path, number, fault, unit)
         yield Line(number, start, text, bool(fault), end)
         start += len(text) + len(end)
 

@@ -16,12 +16,17 @@ Markup = Literal["wikiextractor", "wikitext"]
 
 MARKUP = "lines of markup (tags, titles, headings)"
 UNKNOWN_MARKS = "words that the text has replaced by <unk>, kept"
+OTHER_MARKUP = "lines that look like markup of another kind (HTML, wiki, TeX), kept as text"
 
 _DOCUMENT = re.compile(r'<doc id="[^"]*"[^>]*>\s*$')
 _TITLE = re.compile(r'\btitle="([^"]*)"')
 _TAG = re.compile(r"</?[A-Za-z][^<>]*>")
 _HEADING = re.compile(r"(?:= )+[^=].* =$")
 _MARK = re.compile(r" @([-,.])@ ")
+_OTHER = re.compile(
+    r"</?[A-Za-z][A-Za-z0-9]*(?:\s[^<>]*)?/?>|&(?:[a-z]{2,8}|#\d{1,6}|#x[0-9a-f]{1,5});|\[\[[^\[\]]+\]\]|\{\{[^{}]+\}\}"
+    r"|\\[a-z]{3,}\{"
+)
 _WIKITEXT = re.compile(r" @[-,.]@ |<unk>")
 
 
@@ -57,6 +62,13 @@ def markup_remover(form: Markup, skipped: Counter[str], noticed: Counter[str]) -
         return _MARK.sub(r"\1", line) if "@" in line else line
 
     return of_wikiextractor if form == "wikiextractor" else of_wikitext
+
+
+def looks_like_markup(text: str) -> bool:
+    """Whether a text has tags, entities, links or commands of a markup that nothing here takes out."""
+    if "<" not in text and "&" not in text and "[[" not in text and "{" not in text:
+        return False
+    return _OTHER.search(text) is not None
 
 
 def without_markup(form: Markup, lines: Sequence[str]) -> list[str]:

@@ -8,20 +8,30 @@ from itertools import chain, count
 from pathlib import Path
 
 from spe_dist.data.text.files import find_files
-from spe_dist.data.text.lines import STANDARD_INPUT, Line, Skips, read_lines, shown_name, take_sample
+from spe_dist.data.text.formats.recognise import (
+    RECORD_UNITS,
+    Format,
+    Head,
+    described,
+    json_format,
+    recognise,
+    record_lines,
+    table_of,
+    take_head,
+)
+from spe_dist.data.text.lines import STANDARD_INPUT, Line, Skips, open_chunks, read_lines, shown_name, take_sample
 from spe_dist.data.text.paragraphs import full_line_characters
 from spe_dist.errors import DataError
 from spe_dist.extraction.formats import read_corpus
+from spe_dist.extraction.predicting.article_input import read_articles
 from spe_dist.extraction.predicting.given import ACROSS_GIVEN
 from spe_dist.extraction.predicting.items import placed
-from spe_dist.extraction.predicting.json_input import ID_FIELDS, JsonReader
-from spe_dist.extraction.predicting.text_input import FormatChoice, InputSettings, Located, Place, read_text
+from spe_dist.extraction.predicting.json_input import DAMAGE_REMEDY, ID_FIELDS, JsonReader
+from spe_dist.extraction.predicting.text_input import InputSettings, Located, Place, read_text
 
 STANDARD_INPUT_FILE = "/dev/stdin"
 
 _ORIGIN = re.compile(r"(?:line|item) (\d+)")
-_JSON = re.compile(r'(?:\[\s*)?\{\s*(?:"|$)|\[\s*\]?$')
-_JSON_STRINGS = re.compile(r'\[\s*"(?:[^"\\\n]|\\.)*"\s*(?:,\s*(?:["{\[\d-]|true|false|null)|\]\s*\Z)')
 
 
 def read_inputs(
@@ -41,15 +51,35 @@ def read_inputs(
     skips = Skips() if skips is None else skips
     documents = count()
     for path in find_inputs(inputs):
-        lines = read_lines(path, skips, settings.skip_bad)
-        sample, lines = take_sample(lines)
-        if _is_json(sample, settings.format, path):
-            reader = JsonReader(str(path), settings, skips, documents)
-            yield from reader.read(chain(sample, lines))
+        head, chunks = take_head(open_chunks(path))
+        form = _format(head, settings, path)
+        table = table_of(form, head, settings.text_field, shown_name(path))
+        if form in RECORD_UNITS:
+            tell(f"{shown_name(path)}: {described(form, table)}")
+            chunks = record_lines(form, table, settings.text_field, chunks, path, DAMAGE_REMEDY)
+            unit = RECORD_UNITS[form]
+            lines = read_lines(path, skips, settings.skip_bad, chunks, unit)
+            yield from JsonReader(str(path), settings, skips, documents, unit).read(lines)
+            continue
+        sample, lines = take_sample(read_lines(path, skips, settings.skip_bad, chunks))
+        lines = chain(sample, lines)
+        if form == "wikiextractor" or form == "wikitext":
+            tell(f"{shown_name(path)}: {described(form, None)}, without its markup")
+            yield from read_articles(str(path), lines, form, skips.counts, documents)
             continue
         full_line, reason = _choose_lines(sample, settings)
         tell(f"{shown_name(path)}: {reason}")
-        yield from read_text(str(path), chain(sample, lines), settings.tokenised, full_line, documents)
+        yield from read_text(str(path), lines, settings.tokenised, full_line, documents)
+
+
+def _format(head: Head, settings: InputSettings, path: Path) -> Format:
+    """As chosen, or what the first bytes show; text that is split into words already is read as it is."""
+    if settings.format == "json":
+        return json_format(head)
+    if settings.format != "auto":
+        return settings.format
+    form = recognise(head, path.name, settings.text_field)
+    return "text" if settings.tokenised and form == "wikitext" else form
 
 
 def read_corpora(
@@ -98,12 +128,3 @@ def find_inputs(inputs: Sequence[str]) -> list[Path]:
     if list(inputs).count(STANDARD_INPUT) > 1:
         raise DataError("standard input (-) is given twice; it can be read once")
     return [p for name in inputs for p in ([Path(name)] if name == STANDARD_INPUT else find_files([name]))]
-
-
-def _is_json(sample: Sequence[Line], format: FormatChoice, path: Path) -> bool:
-    if format != "auto":
-        return format == "json"
-    if any(suffix in (".jsonl", ".ndjson", ".json") for suffix in path.suffixes):
-        return True
-    text = "\n".join(line.text for line in sample).lstrip()
-    return bool(_JSON.match(text.partition("\n")[0].rstrip()) or _JSON_STRINGS.match(text))

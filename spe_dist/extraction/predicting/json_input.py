@@ -1,4 +1,4 @@
-"""Sentences of JSON records: JSON lines, a file that is one JSON list, or objects over several lines.
+"""Sentences of JSON records: JSON lines, and what is read as such (JSON lists, tables, Parquet).
 
 A record is a text (a string) or an object. Of an object the first of these fields counts that it has: `sentences` (a
 list of lists of words, or of strings), `tokens` or `words` (a list of words), the text field (split into sentences and
@@ -10,11 +10,11 @@ without words gives one sentence without words.
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from spe_dist.data.text.formats.fields import text_at, value_at
 from spe_dist.data.text.lines import BAD_JSON, BLANK, Line, Skips, encodable, shown_name
 from spe_dist.data.text.sentences import cut_words
 from spe_dist.errors import DataError
@@ -33,11 +33,11 @@ NO_TEXT = "JSON records without text or words"
 OTHER_TEXT = "JSON records whose text does not hold their words in order (offsets are in the words joined by spaces)"
 ID_FIELDS = ("id", "doc_key", "doc_id", "orig_id", "articleId")
 WORD_FIELDS = ("tokens", "words")
+_WORD_LISTS = ("sentences", *WORD_FIELDS)  # fields whose lists are words, also where the text field is called so
 NO_SENTENCE = (0, Sentence((), text="", char_spans=()))  # of a record without words: each record has an output line
 
 _DECODER = json.JSONDecoder(object_pairs_hook=unique_fields)
-_DAMAGE_REMEDY = "repair it, get the file again, or give --input_format text if this is no JSON"
-_SPACE = re.compile(r"\s*")
+DAMAGE_REMEDY = "repair it, get the file again, or give --input_format text if this is no JSON"
 
 
 class RecordError(DataError):
@@ -51,25 +51,21 @@ class JsonReader:
         DataError: a record cannot be used and `skip_bad` is not set; the message names file and line (or item).
     """
 
-    def __init__(self, file: str, settings: InputSettings, skips: Skips, documents: Iterator[int]) -> None:
+    def __init__(
+        self, file: str, settings: InputSettings, skips: Skips, documents: Iterator[int], unit: str = "line"
+    ) -> None:
         self.file, self.settings, self.skips, self.documents = file, settings, skips, documents
-        self.name = shown_name(file)
+        self.name, self.unit = shown_name(file), unit
 
     def read(self, lines: Iterable[Line]) -> Iterator[Located]:
-        rest = iter(lines)
-        is_first = True
-        for line in rest:
-            text = line.text.strip()
+        """The sentences of records, one a line."""
+        for line in lines:
             if line.is_bad:
                 continue
-            if not text:
-                self.skips.counts[BLANK] += 1
-                continue
-            if is_first and (text.startswith("[") or (text[-1] in "{[," and not _ends_with_comma(text))):
-                yield from self._read_whole(line, rest)
-            else:
+            if line.text.strip():
                 yield from self._read_record(line)
-            is_first = False
+            else:
+                self.skips.counts[BLANK] += 1
 
     def _read_record(self, line: Line) -> Iterator[Located]:
         try:
@@ -78,39 +74,15 @@ class JsonReader:
             detail = f"is not JSON: {error}"
             if _ends_with_comma(line.text):
                 detail = "is a record with a comma behind it; take the commas away, or make the file one list in [ ]"
-            self._fail(BAD_JSON, f"line {line.number}", detail)
+            self._fail(BAD_JSON, f"{self.unit} {line.number}", detail)
             return
-        yield from self._sentences(record, "line", line.number)
+        yield from self._sentences(record, line.number)
 
-    def _read_whole(self, first: Line, rest: Iterator[Line]) -> Iterator[Located]:
-        """The file as one list, or objects over several lines; held whole."""
-        text = "\n".join(line.text for line in self._decoded([first, *rest])).strip()
-        try:
-            records = _values(text)
-        except json.JSONDecodeError as error:
-            number = first.number + error.lineno - 1
-            raise DataError(
-                f"{self.name}, line {number}, column {error.colno}: damaged JSON ({error.msg}); {_DAMAGE_REMEDY}"
-            ) from None
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{self.name} holds damaged JSON ({error}); {_DAMAGE_REMEDY}") from None
-        for number, record in enumerate(records, start=1):
-            yield from self._sentences(record, "item", number)
-
-    def _decoded(self, lines: Iterable[Line]) -> Iterator[Line]:
-        for line in lines:
-            if line.is_bad:
-                raise DataError(
-                    f"{self.name}, line {line.number} is no UTF-8, and a list or an object over several lines cannot "
-                    "go without one of them; convert the file to UTF-8"
-                )
-            yield line
-
-    def _sentences(self, record: Any, unit: str, number: int) -> Iterator[Located]:
+    def _sentences(self, record: Any, number: int) -> Iterator[Located]:
         try:
             found = list(sentences_of_record(record, self.settings, self.skips.counts)) or [NO_SENTENCE]
         except RecordError as error:
-            self._fail(NO_TEXT, f"{unit} {number}", str(error))
+            self._fail(NO_TEXT, f"{self.unit} {number}", str(error))
             return
         document = next(self.documents)
         fields = record if isinstance(record, dict) else {}
@@ -138,23 +110,6 @@ def _ends_with_comma(text: str) -> bool:
     return isinstance(value, dict) and text.strip()[end:].strip() == ","
 
 
-def _values(text: str) -> list[Any]:
-    """The items of a list, or objects one behind another.
-
-    Raises:
-        ValueError: the text is no JSON.
-        RecursionError: it is nested too deep.
-    """
-    if text.startswith("["):
-        return _DECODER.decode(text)
-    values, position = [], 0
-    while position < len(text):
-        value, end = _DECODER.raw_decode(text, position)
-        values.append(value)
-        position = _SPACE.match(text, end).end()  # type: ignore[union-attr]
-    return values
-
-
 def sentences_of_record(record: Any, settings: InputSettings, notices: Counter[str]) -> Iterator[tuple[int, Sentence]]:
     """(first character, sentence) for each sentence of a record.
 
@@ -165,7 +120,10 @@ def sentences_of_record(record: Any, settings: InputSettings, notices: Counter[s
         return sentences_of_text(encodable(record), settings.tokenised)
     if not isinstance(record, dict):
         raise RecordError(f"is {_shown(record)}, no text and no object with {settings.text_field!r} or 'tokens'")
-    text = record.get(settings.text_field)
+    text = value_at(record, settings.text_field)
+    if isinstance(text, list) and settings.text_field not in _WORD_LISTS:
+        joined = text_at(record, settings.text_field)
+        text = text if joined is None else joined
     has_text = isinstance(text, str)  # beside it, what is no list is a count
     given = [name for name in ("sentences", *WORD_FIELDS) if name in record]
     field = next((name for name in given if isinstance(record[name], list) or not has_text), None)
@@ -175,7 +133,7 @@ def sentences_of_record(record: Any, settings: InputSettings, notices: Counter[s
         return _of_list(words if is_nested or field == "sentences" else [words], field, text, notices)
     if isinstance(text, str):
         return sentences_of_text(encodable(text), settings.tokenised)
-    if settings.text_field in record:
+    if text is not None or settings.text_field in record:
         raise RecordError(f"has {_shown(text)} under {settings.text_field!r}, no text")
     if isinstance(record.get("sentText"), str):
         return sentences_of(encodable(record["sentText"]), tokenised=True)

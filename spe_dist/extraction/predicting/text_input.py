@@ -13,15 +13,14 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
+from spe_dist.data.text.formats.recognise import FormatChoice
 from spe_dist.data.text.lines import Line
 from spe_dist.data.text.paragraphs import LinesChoice, joined, paragraphs, text_paragraphs
 from spe_dist.data.text.sentences import cut_words, split_sentences
 from spe_dist.data.text.words import SpaceSplitter, Word
 from spe_dist.extraction.corpora.corpus import Sentence
-
-FormatChoice = Literal["auto", "text", "json"]
 
 
 @dataclass(frozen=True)

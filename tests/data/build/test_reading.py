@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
 import json
 from collections import Counter
 from pathlib import Path
@@ -13,7 +15,7 @@ from spe_dist.data.build.reading import choose_reader, choose_unit
 from spe_dist.data.build.settings import BuildSettings
 from spe_dist.data.text.files import read_parts
 from spe_dist.data.text.lines import BAD_JSON, BLANK, NO_TEXT_FIELD, UNDECODABLE, Skips, check_bad_lines
-from spe_dist.data.text.markup import MARKUP, UNKNOWN_MARKS
+from spe_dist.data.text.markup import MARKUP, OTHER_MARKUP, UNKNOWN_MARKS
 from spe_dist.errors import ConfigError, DataError
 
 pytest.importorskip("spacy")
@@ -26,7 +28,7 @@ def read(files: list[Path], part_bytes: int = 1 << 20, **choices: str) -> tuple[
     """(the sentences, with single spaces; what was skipped; what was noticed)."""
     reader, _ = choose_reader(files, BuildSettings(**choices))
     skips, noticed = Skips(), Counter[str]()
-    parts = read_parts(files, reader.break_at, part_bytes)
+    parts = read_parts(files, reader.break_at, part_bytes, chunks=reader.chunks)
     found = [" ".join(text.split()) for part in parts for text, _ in reader.sentences(part, skips, noticed)]
     return found, skips, noticed
 
@@ -187,3 +189,78 @@ def test_markup_is_kept_where_a_file_is_called_plain_text(name, form):
     assert choose_reader([CASES / name], BuildSettings())[0].files[0].format == form
     found, skips, _ = read([CASES / name], format="text")
     assert not skips.counts[MARKUP] and any("doc" in sentence or "@" in sentence for sentence in found)
+
+
+@needs_cases
+@pytest.mark.parametrize(
+    ("name", "field", "described", "sentences"),
+    [
+        ("array.json", "text", "JSON (a list, or objects over several lines)", 2),
+        ("array_indented.json", "text", "JSON (a list, or objects over several lines)", 2),
+        ("strings.jsonl", "text", "JSON lines", 2),
+        ("nested.jsonl", "body.paragraphs", "JSON lines", 3),
+        ("table.csv", "text", "table with commas between cells, a header, text in column 2", 2),
+    ],
+)
+def test_records_of_every_form_give_their_text(name, field, described, sentences):
+    _, decisions = choose_reader([CASES / name], BuildSettings(text_field=field))
+    assert decisions[0] == f"format: {described} (1 file)"
+    found, skips, noticed = read([CASES / name], text_field=field)
+    assert len(found) == 280 * sentences and skips.lines == 280 and not skips.counts and not noticed
+    assert found[:2] == [
+        "The bridge over the river Tarn was opened in 1600, and the storm was broken.",
+        "The poet met a quiet friend.",
+    ]
+    assert found[-1] == ("A second paragraph stands here." if sentences == 3 else "The poet met a quiet friend.")
+
+
+@pytest.mark.parametrize("part_bytes", [300, 1 << 20])
+@pytest.mark.parametrize("name", ["a.json", "a.csv", "a.parquet", "a.json.gz"])
+def test_records_are_the_same_in_parts_of_any_size(tmp_path, name, part_bytes):
+    rows = [{"id": i, "text": f'Line {i} of "it"\nis over. It was {i}.'} for i in range(60)]
+    path = tmp_path / name
+    if name == "a.parquet":
+        pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    elif name == "a.csv":
+        with open(path, "w", newline="") as file:
+            csv.writer(file).writerows([("id", "text"), *((row["id"], row["text"]) for row in rows)])
+    else:
+        data = json.dumps(rows, indent=1).encode()
+        path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    found, skips, _ = read([path], part_bytes, unit="documents")
+    assert len(found) == 60 * 2 and skips.lines == 60
+    assert found[:2] == ['Line 0 of "it" is over.', "It was 0."]
+
+
+def test_a_record_without_text_is_counted_by_its_place_in_the_file(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("id,text\n1,One two three.\n2\n3,Four five six.\n")
+    found, skips, _ = read([path])
+    assert found == ["One two three.", "Four five six."] and skips.counts[NO_TEXT_FIELD] == 1
+    assert skips.first_bad is not None and "a.csv, row 2: no text under 'text'" in skips.first_bad
+
+
+def test_a_damaged_list_is_an_error_that_names_the_way_out(tmp_path):
+    (tmp_path / "a.json").write_text('[{"text": "One two three."},\n{"text": "Fou')
+    with pytest.raises(DataError, match=r"a\.json, line 2, .*damaged JSON.*--format text"):
+        read([tmp_path / "a.json"])
+
+
+def test_files_of_several_formats_are_named_by_format(tmp_path):
+    (tmp_path / "a.csv").write_text("id,text\n1,One two three.\n")
+    (tmp_path / "b.txt").write_text("One two three.\n")
+    (tmp_path / "c.txt").write_text("One two three.\n")
+    _, decisions = choose_reader([tmp_path / name for name in ("a.csv", "b.txt", "c.txt")], BuildSettings())
+    assert decisions[0] == (
+        "format: table with commas between cells, a header, text in column 2 (1 file: a.csv); "
+        "plain text (2 files: b.txt, c.txt)"
+    )
+
+
+def test_what_looks_like_other_markup_is_kept_and_counted(tmp_path):
+    kept = ["<p>One two three.</p>", "One &amp; two.", "See [[Berlin]] and {{cite}} here.", "A \\textbf{bold} word."]
+    plain = ["I <3 you & 3 < 4 > 2.", "A {set} of [1] things.", "AT&T; and so on."]
+    (tmp_path / "a.html").write_text("\n".join([*kept, *plain]) + "\n")
+    found, _, noticed = read([tmp_path / "a.html"], unit="sentences")
+    assert found == [*kept, *plain] and noticed == {OTHER_MARKUP: len(kept)}

@@ -6,7 +6,7 @@ import json
 import lzma
 import textwrap
 from collections import Counter
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from spe_dist.data.build.reading import choose_reader
 from spe_dist.data.build.settings import BuildSettings
 from spe_dist.data.text.files import read_parts
 from spe_dist.data.text.lines import Skips
+from spe_dist.data.text.markup import markup_remover
 
 CASES = SHARED / "cases" / "text"
 WIKIPEDIA = SHARED / "data" / "text" / "wiki_good_featured.txt.xz"
@@ -26,7 +27,7 @@ WIKIPEDIA = SHARED / "data" / "text" / "wiki_good_featured.txt.xz"
 
 def words_of_shards(path: Path, **choices: str) -> list[list[str]]:
     reader, _ = choose_reader([path], BuildSettings(**choices))
-    parts = read_parts([path], reader.break_at, 100_000)
+    parts = read_parts([path], reader.break_at, 100_000, chunks=reader.chunks)
     return [words for part in parts for _, words in reader.sentences(part, Skips(), Counter())]
 
 
@@ -44,6 +45,42 @@ def check_same(path: Path) -> list[list[str]]:
 @pytest.mark.parametrize("path", sorted(CASES.glob("*.txt")) or [None], ids=lambda path: path and path.stem)
 def test_shards_and_prediction_agree_on_every_shared_case(path):
     assert check_same(path)
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason="the shared cases are not here")
+@pytest.mark.parametrize(
+    ("name", "field", "documents"),
+    [
+        ("array.json", "text", 280),
+        ("array_indented.json", "text", 280),
+        ("strings.jsonl", "text", 280),
+        ("nested.jsonl", "body.paragraphs", 280),
+        ("table.csv", "text", 280),
+        ("wiki_00", "text", 60),
+    ],
+)
+def test_shards_and_prediction_agree_on_records_and_articles(name, field, documents):
+    located = read(CASES / name, text_field=field)
+    assert [place.document for place, _ in located][:: len(located) // documents] == list(range(documents))
+    found = [list(sentence.words) for _, sentence in located]
+    assert words_of_shards(CASES / name, unit="documents", words="tokenizer", text_field=field) == found
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason="the shared cases are not here")
+@pytest.mark.parametrize(("name", "form"), [("wiki_00", "wikiextractor"), ("wikitext.txt", "wikitext")])
+def test_offsets_in_articles_count_in_their_text_without_markup(name, form):
+    located = read(CASES / name)
+    lines = [line.strip() for line in (CASES / name).read_text().split("\n")]
+    begins = [i for i, line in enumerate(lines) if line.startswith("<doc" if form == "wikiextractor" else "= R")]
+    remove = markup_remover(form, Counter(), Counter())
+    cleaned = [remove(line) or "" if line else "" for line in lines]
+    texts = ["\n".join(cleaned[a:b]) for a, b in pairwise([*begins, len(lines)])]
+    for place, sentence in located:
+        assert texts[place.document][place.start :].startswith(sentence.text)
+        assert sentence.text in cleaned[place.line - 1]
+        assert place.id == (str(place.document) if form == "wikiextractor" else None)
+    per_article = len(located) // len(texts)
+    assert [place.sentence for place, _ in located] == [*range(per_article)] * len(texts) and len(texts) > 50
 
 
 def test_abbreviations_end_no_sentence_in_shards_and_prediction(tmp_path):

@@ -35,12 +35,14 @@ def test_a_list_of_texts_and_other_values_is_json_by_its_content(tmp_path: Path)
         read(path)
 
 
-@pytest.mark.parametrize("text", ['["One.",\n"Z\xf6e.",\n"Two."]', '{\n"text": "Z\xf6e."}'])
-def test_a_list_or_an_object_goes_without_no_line(tmp_path: Path, text: str) -> None:
+def test_an_item_that_is_no_utf_8_is_named_or_left_out(tmp_path: Path) -> None:
     path = tmp_path / "latin.json"
-    path.write_bytes(text.encode("latin-1"))
-    with pytest.raises(DataError, match=r"latin\.json, line 2 is no UTF-8, and a list or an object over several lines"):
-        read(path, skip_bad=True)
+    path.write_bytes('["One.",\n"Z\xf6e.",\n"Two."]'.encode("latin-1"))
+    with pytest.raises(DataError, match=r"latin\.json, item 2 is not UTF-8 \(byte 0xf6\)"):
+        read(path)
+    skips = Skips()
+    assert [sentence.text for _, sentence in read(path, skips, skip_bad=True)] == ["One.", "Two."]
+    assert skips.bad_lines == 1
 
 
 def test_a_comma_behind_a_record_is_named(tmp_path: Path) -> None:

@@ -1,0 +1,61 @@
+"""Parquet and Arrow are read by column, nested ones by path."""
+
+from __future__ import annotations
+
+import builtins
+import json
+
+import pytest
+
+from spe_dist.data.text.formats.columnar import columnar_lines
+from spe_dist.errors import DataError
+
+ROWS = [{"id": i, "body": {"paragraphs": [f"Text {i}.", "é 😀"]}, "n": 1.5} for i in range(3_000)]
+
+
+def written(path, form):
+    pyarrow = pytest.importorskip("pyarrow")
+    for module in ("feather", "ipc", "parquet"):
+        pytest.importorskip(f"pyarrow.{module}")
+    table = pyarrow.Table.from_pylist(ROWS)
+    if form == "parquet":
+        pyarrow.parquet.write_table(table, path, row_group_size=500)
+    elif form == "feather":
+        pyarrow.feather.write_feather(table, str(path))
+    else:
+        with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_stream(file, table.schema) as writer:
+            writer.write_table(table, max_chunksize=1_300)
+    return path
+
+
+@pytest.mark.parametrize("form", ["parquet", "feather", "stream"])
+def test_rows_come_in_order_with_their_text_and_id(tmp_path, form):
+    path = written(tmp_path / "a", form)
+    batches = list(columnar_lines(path, "parquet" if form == "parquet" else "arrow", "body.paragraphs"))
+    rows = [json.loads(line) for data, _ in batches for line in data.splitlines()]
+    assert rows == [{"body": row["body"], "id": row["id"]} for row in ROWS] and len(batches) > 2
+
+
+@pytest.mark.parametrize("form", ["parquet", "stream"])
+def test_a_missing_column_and_damage_are_errors(tmp_path, form):
+    path = written(tmp_path / "a", form)
+    kind = "parquet" if form == "parquet" else "arrow"
+    with pytest.raises(DataError, match=r"no text under 'text'; its fields: 'id', 'body', 'n'"):
+        list(columnar_lines(path, kind, "text"))
+    path.write_bytes(path.read_bytes()[:1_000])
+    with pytest.raises(DataError, match=rf"a is a damaged {kind} file"):
+        list(columnar_lines(path, kind, "body.paragraphs"))
+
+
+def test_a_missing_package_is_named(tmp_path, monkeypatch):
+    (tmp_path / "a").write_bytes(b"PAR1")
+    real = builtins.__import__
+
+    def without_pyarrow(name, *arguments, **named):
+        if name.partition(".")[0] == "pyarrow":
+            raise ImportError(name)
+        return real(name, *arguments, **named)
+
+    monkeypatch.setattr(builtins, "__import__", without_pyarrow)
+    with pytest.raises(DataError, match=r"needs the package pyarrow; pip install 'spe-dist\[arrow\]'"):
+        list(columnar_lines(tmp_path / "a", "parquet", "text"))
