@@ -9,6 +9,7 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 from project import ROOT, SHARED
@@ -188,7 +189,9 @@ def test_the_labelled_example_is_a_corpus(page, tmp_path):
 def test_the_same_sentence_is_read_from_the_example_of_every_format(tmp_path):
     text = (ROOT / "docs" / "formats.md").read_text()
     labelled = text[text.index("## Labelled corpora") : text.index("## Predictions")]
-    examples = re.findall(r'=== "(\w+)".*?```json\n\s*(.*?)\n', labelled, flags=re.DOTALL)
+    tabs = re.findall(r'=== "(\w+)"(.*?)(?=\n\S|\Z)', labelled, flags=re.DOTALL)
+    json_examples = [(name, re.findall(r"```json\n\s*(.*?)\n", tab)) for name, tab in tabs]
+    examples = [(name, line) for name, lines in json_examples for line in lines[:1]]
     names = [name for name, _ in examples]
     assert {"spert", "dygie", "pspe", "nyt", "doccano", "label_studio", "prodigy"} <= set(names) <= set(FORMATS)
     read = []
@@ -201,6 +204,15 @@ def test_the_same_sentence_is_read_from_the_example_of_every_format(tmp_path):
         (sentence,) = document.sentences
         read.append((sentence.words, sentence.entities, sentence.relations))
     assert read == [read[0]] * len(set(names))
+    columns = {
+        name: dedent(re.findall(r"```text\n(.*?)```", tab, re.DOTALL)[0]) for name, tab in tabs if "```text" in tab
+    }
+    for name in ("conll", "multihead"):
+        file = tmp_path / f"{name}.txt"
+        file.write_text(columns[name])
+        (sentence,) = read_corpus(file).sentences
+        assert (sentence.words, sentence.entities) == read[0][:2]
+        assert sentence.relations == (() if name == "conll" else read[0][2])
 
 
 def test_json_in_pages_is_valid():

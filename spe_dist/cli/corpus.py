@@ -137,6 +137,8 @@ def _ceilings(files: Sequence[CorpusStatistics]) -> list[Row]:
 
 def _section(title: str, types: Sequence[Counter[str]]) -> list[Row]:
     names = sorted({name for counts in types for name in counts})
+    if not names:
+        return [("", []), (title, []), ("  none", [])]
     return [("", []), (title, []), *((f"  {name}", [f"{counts[name]:,}" for counts in types]) for name in names)]
 
 

@@ -1,7 +1,7 @@
 """What a finished run leaves: scores.json, predictions, curves, and the lines that it prints.
 
 scores.json             best epoch, scores of dev and test (where asked, with gold entities too), cost of the run
-predictions_dev.json    the corpora as the best model sees them, in the format of the input
+predictions_dev.json    the corpora as the best model sees them, in the format of the input, or spert
 predictions_test.json
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 
 from spe_dist.config.finetuning import FinetuneConfig
 from spe_dist.errors import DataError
-from spe_dist.extraction.formats import write_corpus
+from spe_dist.extraction.formats import write_corpus, written_format
 from spe_dist.extraction.joint.card import card_scores
 from spe_dist.extraction.joint.folder import add_scores, load_extractor
 from spe_dist.extraction.scoring.gold_entities import GOLD_ENTITIES, RELATION_METRICS
@@ -70,7 +70,8 @@ def write_results(
         predicted, scores = evaluated
         document[name] = scores.to_json()
         of_card[name] = card_scores(str(getattr(config.data, name)), scores)
-        context.run_on_main(partial(write_corpus, predicted, output / f"predictions_{name}.json", predicted.format))
+        path = output / f"predictions_{name}.json"
+        context.run_on_main(partial(write_corpus, predicted, path, written_format(predicted.format)))
         lines += ["", f"{name}: {scores_table(scores)}"]
         if config.data.gold_entities:
             evaluated = evaluation.score(model, corpus, given_entities=True)

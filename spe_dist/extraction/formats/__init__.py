@@ -4,8 +4,8 @@
     write_corpus(corpus, "train_spert.json", "spert")
 
 `dygie` (DyGIE, SciERC, PURE), `spert` (SpERT), `pspe` (the released code of the paper) and `nyt` (distant supervision)
-have words; `plain` has texts with offsets in characters. The modules of those names, there and in `annotations`, say
-what each looks like.
+have words; `plain` has texts with offsets in characters. `conll` (CoNLL columns) and `multihead` (Bekoulis) are read
+and not written. The modules of those names, there and in `annotations`, say what each looks like.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from spe_dist.extraction.annotations.back import characters_of
 from spe_dist.extraction.annotations.settings import DEFAULTS, AnnotationSettings
 from spe_dist.extraction.corpora.corpus import Corpus, Document
 from spe_dist.extraction.formats import distant, dygie, pspe, spert
+from spe_dist.extraction.formats.columns import conll, multihead
 from spe_dist.extraction.formats.detect import FORMATS, detect, format_of_lines
 from spe_dist.extraction.formats.distant import NOT_FOUND, NOT_PLACED
 from spe_dist.extraction.formats.no_label import note_no_labels, without_no_labels
@@ -31,9 +32,16 @@ from spe_dist.extraction.formats.notices import Losses, Notices
 from spe_dist.extraction.formats.records import lines_of, read_text, records_of
 from spe_dist.extraction.formats.saving import save_records
 
-__all__ = ["FORMATS", "WRITTEN_FORMATS", "Losses", "read_corpus", "read_record", "write_corpus"]
+__all__ = ["FORMATS", "WRITTEN_FORMATS", "Losses", "read_corpus", "read_record", "write_corpus", "written_format"]
 
-_READERS = {"dygie": dygie.read, "spert": spert.read, "pspe": pspe.read, "nyt": distant.read}
+_READERS = {
+    "dygie": dygie.read,
+    "spert": spert.read,
+    "pspe": pspe.read,
+    "nyt": distant.read,
+    "conll": conll.read,
+    "multihead": multihead.read,
+}
 _ANNOTATED = {  # by character: modules whose `read` gives AnnotatedDocuments
     "plain": plain,
     "doccano": doccano,
@@ -145,7 +153,7 @@ def write_corpus(corpus: Corpus, path: str | Path, format: str, overwrite: bool 
 
     Raises:
         DataError: the file cannot be written, exists without `overwrite`, or would hold no sentence.
-        ConfigError: `format` is unknown.
+        ConfigError: `format` is unknown, or only read.
     """
     _check(format, WRITTEN_FORMATS)
     if format != "dygie" and not corpus.n_sentences:  # only dygie has documents that hold none
@@ -161,6 +169,12 @@ def write_corpus(corpus: Corpus, path: str | Path, format: str, overwrite: bool 
     return +losses
 
 
+def written_format(format: str) -> str:
+    """The format in which a corpus with predictions is written: its own, or `spert` where that is only read."""
+    return format if format in WRITTEN_FORMATS else "spert"
+
+
 def _check(name: str, names: tuple[str, ...]) -> None:
     if name not in names:
-        raise ConfigError(f"format={name!r} is unknown; choose one of {', '.join(names)}")
+        fault = "is read and not written" if name in FORMATS else "is unknown"
+        raise ConfigError(f"format={name!r} {fault}; choose one of {', '.join(names)}")

@@ -8,9 +8,14 @@ from typing import Any
 
 from spe_dist.errors import DataError
 from spe_dist.extraction.annotations import doccano, label_studio, prodigy, pubtator
+from spe_dist.extraction.formats.columns import format_of_columns
 from spe_dist.extraction.formats.node import Node, shown
 
-FORMATS = ("dygie", "spert", "pspe", "nyt", "plain", "doccano", "label_studio", "prodigy", "pubtator")
+COLUMN_FORMATS = ("conll", "multihead")
+FORMATS = (
+    *("dygie", "spert", "pspe", "nyt", "plain", "doccano", "label_studio", "prodigy", "pubtator"),
+    *COLUMN_FORMATS,
+)
 FIELDS = {
     "dygie": "'sentences', 'ner', 'relations'",
     "spert": "'tokens', 'entities', 'relations'",
@@ -20,6 +25,8 @@ FIELDS = {
     "doccano": "'text', 'entities' with 'start_offset', 'relations' with 'from_id'; or 'text', 'label'",
     "label_studio": "'data', 'annotations' with 'result'",
     "prodigy": "'text', 'spans', 'relations' with 'head' and 'child', 'answer'",
+    "conll": "no JSON: one word a line and its tag (B-TYPE, I-TYPE, O) in columns",
+    "multihead": "no JSON: number, word, tag, ['relation', ...] and [other word, ...] in columns",
 }
 WHOLE = {  # fields that together leave no doubt; a record may have telling fields of another format besides
     "pspe": ({"sentText", "entityMentions"}, {"sentText", "relationMentions"}),
@@ -33,14 +40,25 @@ REMEDY = "formats and their fields are: " + "; ".join(f"{name}: {fields}" for na
 
 
 def format_of_lines(text: str, source: str, wanted: str) -> str | None:
-    """The format of a file that is not JSON; None where it is not one of `LINE_FORMATS`.
+    """The format of a file that is not JSON; None where it may be JSON.
 
     Raises:
-        DataError: it is not `wanted`, where that is not "auto".
+        DataError: it has no known format, or is not `wanted`, where that is not "auto".
     """
-    first = text.lstrip().partition("\n")[0]
+    start = text.lstrip()
+    first = start.partition("\n")[0]
     name = next((name for name, pattern in LINE_FORMATS.items() if pattern.match(first)), None)
-    if wanted != "auto" and name != wanted and (name or wanted in LINE_FORMATS):
+    name = name or format_of_columns(text)
+    may_be_json = start.startswith(("{", "["))
+    if name is None and not may_be_json:
+        if wanted in COLUMN_FORMATS:
+            return wanted  # whose reader says what is wrong
+        line = text.count("\n", 0, len(text) - len(start)) + 1
+        raise DataError(
+            f"{source}, line {line} begins with {shown(first[:40])}, which is neither JSON nor another known format: "
+            f"spe predict and spe shards make take text without labels, training and scores need labels; {REMEDY}"
+        )
+    if wanted != "auto" and name != wanted and (name or wanted in LINE_FORMATS or wanted in COLUMN_FORMATS):
         raise DataError(
             f"{source} has {f'the format {name}' if name else 'another format'}, not {wanted} as asked; "
             f"leave the format out to have it recognised by content, or give the right file"

@@ -28,6 +28,7 @@ from spe_dist.extraction.formats.no_label import NO_RELATION, means_nothing
 from spe_dist.extraction.formats.node import Node
 from spe_dist.extraction.formats.notices import (
     OTHER_TYPE,
+    UNTYPED,
     Losses,
     add_extra,
     argument_positions,
@@ -42,7 +43,6 @@ from spe_dist.extraction.formats.texts import is_unusual, read_words, text_field
 OWN_FIELDS = ("sentText", "entityMentions", "relationMentions", "tokens", UNPLACED)
 ENTITY_FIELDS = ("start", "label", "text", "probability")
 RELATION_FIELDS = ("em1Text", "em2Text", "em1Start", "em2Start", "label", "probability", "is_noise")
-UNTYPED = "entity"  # type of all entities where the file lists none
 
 NOISE = "relation mentions marked as noise (no relation)"
 ASIDE = "not trained on; scores compare them by text"

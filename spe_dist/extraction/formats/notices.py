@@ -17,6 +17,7 @@ FRAGMENTS = "discontinuous entities, written as one span with the words between 
 OTHER_TYPE = "relation arguments that read back with another type (a span has one type for relations)"
 NO_WORDS = "sentences without words"
 BLANK_WORDS = "words that are empty or white space (the encoder reads them as unknown ones)"
+UNTYPED = "entity"  # type of entities in a file that gives none
 TEXTS = "sentences whose original text and character offsets are not kept"
 
 

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 from spe_dist.data.text.files import read_chunks
 from spe_dist.errors import DataError
-from spe_dist.extraction.formats.node import SHOWN_CHARACTERS, Node, shown
+from spe_dist.extraction.formats.node import SHOWN_CHARACTERS, Node
 
 MAX_UNPACKED_BYTES = 256 << 20
 MAX_UNPACKED_RATIO = 200  # of what a compressed file holds to its size
@@ -33,17 +33,11 @@ def records_of(text: str, source: str, notices: Counter[str]) -> Iterator[Node]:
     """The JSON records of a file's text in order. Blank lines are skipped and counted in `notices`.
 
     Raises:
-        DataError: it holds damaged JSON, or no JSON.
+        DataError: it holds damaged JSON.
     """
     first = _behind_space(text, 0)
     if text[first] == "[":
         yield from _of_list(text, first, source)
-    elif text[first] != "{":
-        begin = shown(text[first : first + 40].split("\n")[0])
-        raise DataError(
-            f"{source}, line {_line(text, first)} begins with {begin}, which is neither JSON nor another known format; "
-            f"give JSON lines (one object a line) or one JSON list of objects"
-        )
     elif _is_over_several_lines(text):
         yield from _of_objects(text, first, source)
     else:

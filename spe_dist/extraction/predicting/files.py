@@ -17,7 +17,7 @@ from spe_dist.data.text.lines import STANDARD_INPUT, shown_name
 from spe_dist.errors import ConfigError, DataError, SpeError
 from spe_dist.extraction.annotations.settings import AnnotationSettings
 from spe_dist.extraction.drawing.pages import predictions_page
-from spe_dist.extraction.formats import read_corpus, write_corpus
+from spe_dist.extraction.formats import read_corpus, write_corpus, written_format
 from spe_dist.extraction.predicting.extractor import Extractor
 from spe_dist.extraction.predicting.inputs import find_inputs, read_corpora, read_inputs
 from spe_dist.extraction.predicting.report import Report
@@ -87,7 +87,7 @@ def _predict_lines(options: argparse.Namespace, extractor: Extractor, limits: Mi
 
 
 def _predict_corpus(options: argparse.Namespace, extractor: Extractor, limits: MinProbability, report: Report) -> None:
-    """The input as a corpus of its own format, gold replaced by predictions."""
+    """The input as a corpus of its own format, or `spert` where that is only read; gold replaced by predictions."""
     [path] = find_inputs(options.inputs)
     corpus = read_corpus(path, settings=AnnotationSettings(options.cut_words, options.concept_pairs))
     for notice in counted(corpus.notices):
@@ -106,9 +106,12 @@ def _predict_corpus(options: argparse.Namespace, extractor: Extractor, limits: M
         sentence = limits.apply(predicted)
         found.append(sentence)
         report.add(sentence, sentence.origin or f"document {number}")
-    losses = write_corpus(corpus.with_sentences(found), options.output, corpus.format)
+    written = written_format(corpus.format)
+    if written != corpus.format:
+        report.tell(f"{options.output} has the format {written}, since {corpus.format} is read and not written")
+    losses = write_corpus(corpus.with_sentences(found), options.output, written)
     for loss in counted(losses):
-        report.tell(f"not written, since the format {corpus.format} has no place for it: {loss}")
+        report.tell(f"not written, since the format {written} has no place for it: {loss}")
 
 
 def _check_outputs(options: argparse.Namespace, files: Sequence[Path]) -> None:

@@ -24,7 +24,7 @@ DAMAGED_FILES = {
     "latin-1": ('{"tokens": ["caf\xe9"]}'.encode("latin-1"), "line 1 is not UTF-8"),
     "utf-16": (json.dumps(SPERT).encode("utf-16"), "UTF-16"),
     "utf-32": (json.dumps(SPERT).encode("utf-32"), "iconv -f UTF-32 -t UTF-8"),
-    "columns": (b"EU B-ORG\nrejects O\n", "line 1 begins with"),
+    "plain text": (b"EU rejects\nGerman call .\n", "line 1 begins with"),
     "cut gzip": (gzip.compress(json.dumps(SPERT).encode())[:-9], "damaged"),
     "cut zstandard": (zstandard.compress(f"{json.dumps(SPERT)}\n".encode() * 3)[:-1], "cut short"),
     "more than zstandard": (zstandard.compress(json.dumps(SPERT).encode()) + b"junk", "damaged"),
@@ -117,8 +117,8 @@ def test_faults_name_line_field_value_and_remedy(
 def test_another_format_than_asked_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has the format dygie, not spert as asked"):
         read_corpus(put(tmp_path, DYGIE), format="spert")
-    with pytest.raises(ConfigError, match="'conll' is unknown"):
-        read_corpus(put(tmp_path, DYGIE), format="conll")
+    with pytest.raises(ConfigError, match="'connll' is unknown"):
+        read_corpus(put(tmp_path, DYGIE), format="connll")
 
 
 def _paths(value: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
