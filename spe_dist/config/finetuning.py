@@ -11,6 +11,10 @@ from typing import Literal
 from spe_dist.config import shared as config_shared
 from spe_dist.config.shared import NetworkConfig, RunConfig, check_bounds, check_network, check_rollback, setting
 from spe_dist.errors import ConfigError
+from spe_dist.utils.reading.json_file import shown
+
+TYPING_FEATURES = ("width", "cls")
+PAIR_FEATURES = ("entities", "between", "types", "widths")
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,15 @@ class ModelConfig(NetworkConfig):
         "(the authors' released code), or 'shared' with the entities",
     )
     relation_size: int = setting(128, "width of the last layer before the relation classes", low=1)
+    typing_features: tuple[str, ...] = setting(
+        (), "what the typing head reads beside the span vector: width (an embedding of it), cls; none: the paper's"
+    )
+    pair_features: tuple[str, ...] = setting(
+        (),
+        "what the relation head reads beside the span pair vector: entities (their span vectors), between (that of the "
+        "words between them), types and widths (embeddings, of both entities); none: the paper's",
+    )
+    feature_size: int = setting(25, "size of an embedding of a width or type", low=1)
 
 
 @dataclass(frozen=True)
@@ -81,6 +94,10 @@ class OptimizerConfig(config_shared.OptimizerConfig):
     learning_rate: float = setting(2.5e-5, "peak learning rate of the encoder's top layer", above=0, common=True)
     head_learning_rate: float = setting(
         2.5e-5, "peak learning rate of all that is not the encoder", above=0, common=True
+    )
+    span_learning_rate: float = setting(
+        0.0,
+        "peak learning rate of span and span pair encoder; 0: that of the heads",
     )
     layer_decay: float = setting(
         0.9, "factor from the rate of a layer to that of the one below; embeddings lie lowest", above=0, high=1
@@ -97,12 +114,16 @@ class OptimizerConfig(config_shared.OptimizerConfig):
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """Scheduled sampling of the entities between which relations are trained."""
+    """Scheduled sampling of the entities between which relations are trained, and spans that are none."""
 
     gold_epochs: int = setting(5, "epochs in which all sentences take their gold entities")
     gold_decay: float = setting(
         3.0, "k of P(gold) = k / (k + exp((e - gold_epochs) / k)) in later epochs, e counted from 0", above=0
     )
+    negative_spans: int = setting(
+        0, "spans of a sentence that typing learns as well in each epoch, drawn at random; 0: predicted and gold alone"
+    )
+    negative_width: int = setting(10, "words of the widest of them", low=1)
 
 
 @dataclass(frozen=True)
@@ -158,6 +179,10 @@ class FinetuneConfig:
         check_bounds(self)
         check_rollback(self.train.rollback_on_spike)
         check_network(self.model, self.model.start)
+        for name, known in (("typing_features", TYPING_FEATURES), ("pair_features", PAIR_FEATURES)):
+            for feature in getattr(self.model, name):
+                if feature not in known:
+                    raise ConfigError(f"{name}: {shown(feature)} is none; choose from {', '.join(known)}")
 
     def require_inputs(self) -> None:
         """Check that there is something to train on, and a vocabulary.

@@ -16,7 +16,7 @@ from spe_dist.export.card import BASE_MODEL
 from spe_dist.extraction.corpora.corpus import Labels
 from spe_dist.extraction.joint.card import SCORES, card_scores
 from spe_dist.extraction.joint.checkpoint import Description
-from spe_dist.extraction.joint.folder import EXTRACTION_SETTINGS
+from spe_dist.extraction.joint.folder import EXTRACTION_SETTINGS, joint_model
 from spe_dist.extraction.joint.model import JointModel
 from spe_dist.extraction.scoring.scores import Scores
 from spe_dist.finetuning.data import TrainingData
@@ -31,10 +31,8 @@ def build_model(config: FinetuneConfig, labels: Labels, start: StartNetwork) -> 
     """The joint model around the start; its heads are drawn from the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(config.train.seed, Purpose.HEAD_WEIGHTS))
-        settings, kernels = config.model, config.train.kernels
-        own = settings.context_encoder == "own"
         start.spe.encoder.encoder.recompute = config.train.activation_checkpointing
-        model = JointModel(start.spe, labels, settings.relation_size, settings.dropout, kernels, own)
+        model = joint_model(start.spe, labels, vars(config.model), config.model.dropout, config.train.kernels)
         if model.context_encoder is not None and SPAN_ENCODER in start.random:
             model.context_encoder.draw()
         return model

@@ -31,6 +31,7 @@ from spe_dist.finetuning.sampling import (
     choose_share,
     count_steps,
     draw_gold,
+    draw_spans,
     epoch_batches,
     gold_probability,
     part_of_rank,
@@ -172,6 +173,10 @@ class TrainingData:
         gold_B = draw_gold(self.numbers_N[mine_B], probability, seed, epoch)
         first_slot = sum(len(part_of_rank(whole_B, other, ranks)) for other in range(rank))
         batch = collate([self.examples[i] for i in mine_B])
+        if sampling.negative_spans:
+            words_B, numbers_B = batch.sentence_borders_B1.diff().numpy(), self.numbers_N[mine_B]
+            per_sentence, widest = sampling.negative_spans, sampling.negative_width
+            batch = batch.with_negative_spans(*draw_spans(words_B, numbers_B, per_sentence, widest, seed, epoch))
         batch = batch.with_dropout_keys(seed, step, first_slot, len(whole_B), self.most_windows)
         return batch, torch.from_numpy(gold_B), len(whole_B)
 

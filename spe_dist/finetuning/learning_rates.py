@@ -11,8 +11,10 @@ from typing import Any
 from torch import nn
 
 from spe_dist.config.finetuning import OptimizerConfig
-from spe_dist.export.parts import ENCODER
+from spe_dist.export.parts import ENCODER, SPE
 
+CONTEXT_ENCODER = "context_encoder."
+SPANS = -1  # in place of a layer: span and span pair encoder
 _LAYER = re.compile(rf"{re.escape(ENCODER)}encoder\.layer\.(\d+)\.")
 
 
@@ -32,8 +34,8 @@ def rate_groups(model: nn.Module, layers: int, settings: OptimizerConfig) -> Rat
     """Two groups for each depth: matrices and tables decay, biases and LayerNorm (one-dimensional) do not.
 
     The top layer and a pooler have `learning_rate`, each layer below `layer_decay` times that of the one above, the
-    embeddings as the lowest layer of all; everything that is not the encoder has `head_learning_rate`. Groups do not
-    depend on the rates, so that a run may resume with others.
+    embeddings as the lowest layer of all; span and span pair encoder have `span_learning_rate`, the heads
+    `head_learning_rate`. Groups do not depend on the rates, so that a run may resume with others.
     """
     found: dict[tuple[int | None, bool], list[nn.Parameter]] = defaultdict(list)
     for name, parameter in model.named_parameters():
@@ -48,9 +50,9 @@ def rate_groups(model: nn.Module, layers: int, settings: OptimizerConfig) -> Rat
 
 
 def layers_below_top(name: str, layers: int) -> int | None:
-    """How deep the parameter `name` of a JointModel lies whose encoder has so many layers; None: not in the encoder."""
+    """How deep the parameter `name` of a JointModel lies, whose encoder has so many layers; SPANS; None: in a head."""
     if not name.startswith(ENCODER):
-        return None
+        return SPANS if name.startswith((SPE, CONTEXT_ENCODER)) else None
     match = _LAYER.match(name)
     if match:
         return layers - 1 - int(match[1])
@@ -58,8 +60,10 @@ def layers_below_top(name: str, layers: int) -> int | None:
 
 
 def peak_rate(below_top: int | None, settings: OptimizerConfig) -> float:
-    """The peak learning rate of the encoder's layer `below_top`, or of all that is not the encoder (None)."""
-    if below_top is None:
+    """The peak learning rate of the encoder's layer `below_top`, of SPANS, or of the heads (None)."""
+    if below_top == SPANS and settings.span_learning_rate:
+        return settings.span_learning_rate
+    if below_top is None or below_top == SPANS:
         return settings.head_learning_rate
     return settings.learning_rate * settings.layer_decay**below_top
 

@@ -3,7 +3,7 @@
 Epochs count from 0 here, sentences by their number in the training file, so that a sentence's draws do not depend on
 batch, rank or share.
 
-Legend of the shape suffixes: N training sentences, B sentences of a batch
+Legend of the shape suffixes: N training sentences, B sentences of a batch, X spans
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from functools import lru_cache
 import numpy as np
 
 from spe_dist.utils import randomness
+from spe_dist.utils.ragged import borders, ranges
 from spe_dist.utils.randomness import Purpose
 
 _EPOCHS_KEPT = 2
@@ -64,6 +65,31 @@ def draw_gold(sentences_B: np.ndarray, probability: float, seed: int, epoch: int
     """bool [B]: whether each sentence takes its gold entities for relation candidates in this epoch."""
     keys_B = randomness.keys(seed, epoch, sentences_B)
     return randomness.uniform(randomness.draws(keys_B, Purpose.GOLD_ENTITIES)) < probability
+
+
+def draw_spans(
+    words_B: np.ndarray, sentences_B: np.ndarray, per_sentence: int, widest: int, seed: int, epoch: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(starts, ends) [X] of spans of up to `widest` words, in the words of the batch, `words_B` a sentence.
+
+    A sentence with no more than `per_sentence` such spans gives all of them, others as many draws, of which some may
+    be equal. With width w the spans of n words are n - w + 1, counted by width and then by start.
+    """
+    widest_B = np.minimum(words_B, widest)
+    spans_B = widest_B * words_B - widest_B * (widest_B - 1) // 2
+    taken_B = np.minimum(spans_B, per_sentence)
+    of_X = np.repeat(np.arange(len(words_B)), taken_B)
+    number_X = ranges(taken_B)
+    keys_B = randomness.keys(seed, epoch, sentences_B)
+    drawn_X = randomness.below(randomness.draws(keys_B[of_X], Purpose.NEGATIVE_SPANS, number_X), spans_B[of_X])
+    span_X = np.where(spans_B[of_X] > per_sentence, drawn_X, number_X)
+    width_X = np.ones(len(of_X), dtype=np.int64)
+    for width in range(1, widest):  # those behind all spans of this width are wider
+        of_width_X = words_B[of_X] - width + 1
+        behind_X = (width_X == width) & (span_X >= of_width_X)
+        span_X, width_X = span_X - np.where(behind_X, of_width_X, 0), width_X + behind_X
+    start_X = borders(words_B)[of_X] + span_X
+    return start_X, start_X + width_X
 
 
 def _order(n: int, seed: int, epoch: int, purpose: Purpose) -> np.ndarray:

@@ -33,6 +33,7 @@ class Purpose(IntEnum):
     HEAD_WEIGHTS = 11
     DROPOUT = 12
     SHARD_ORDER = 13
+    NEGATIVE_SPANS = 14
 
 
 def _mix(state: np.ndarray) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 import itertools
 import math
+from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from spe_dist.finetuning.learning_rates import layers_below_top, peak_rate, rate
 from spe_dist.finetuning.sampling import (
     choose_share,
     draw_gold,
+    draw_spans,
     epoch_batches,
     gold_probability,
     part_of_rank,
@@ -27,6 +30,7 @@ def test_rates_fall_from_layer_to_layer_and_heads_have_their_own(joint):
         "spe.encoder.encoder.layer.0.attention.self.query.bias": 0.5,
         "spe.encoder.embeddings.LayerNorm.weight": 0.25,
         "spe.span_encoder.mlp.linear.weight": 7.0,
+        "context_encoder.mlp.linear.weight": 7.0,
         "detection_head.weight": 7.0,
     }
     names = dict(model.named_parameters())
@@ -34,6 +38,14 @@ def test_rates_fall_from_layer_to_layer_and_heads_have_their_own(joint):
         assert name in names
         assert peak_rate(layers_below_top(name, 2), SETTINGS) == rate
     assert layers_below_top("spe.encoder.pooler.dense.weight", 2) == 0
+
+
+def test_span_and_pair_encoder_may_have_a_rate_of_their_own(joint):
+    settings = replace(SETTINGS, span_learning_rate=3.0)
+    for name, _ in joint.build_model().named_parameters():
+        rate = peak_rate(layers_below_top(name, 2), settings)
+        of_spans = name.startswith(("spe.span_encoder.", "spe.pair_encoder.", "context_encoder."))
+        assert (rate == 3.0) == of_spans and (rate == 7.0) == ("head" in name), name
 
 
 def test_each_parameter_is_in_one_group_and_vectors_do_not_decay(joint):
@@ -52,7 +64,7 @@ def test_groups_are_the_same_whatever_the_rates(joint):
     model = joint.build_model()
     alike = OptimizerConfig(learning_rate=1.0, head_learning_rate=1.0, layer_decay=1.0)
     different, same = (rate_groups(model, 2, settings).groups for settings in (SETTINGS, alike))
-    assert len(different) == 2 * 4
+    assert len(different) == 2 * 5
     for one, other in zip(different, same, strict=True):
         assert [id(parameter) for parameter in one["params"]] == [id(parameter) for parameter in other["params"]]
 
@@ -107,3 +119,26 @@ def test_the_draw_of_a_sentence_depends_on_its_number_and_epoch_alone():
     assert draw_gold(np.array([7, 1_000]), 0.75, 2, 6).tolist() == everyone[[7, 1_000]].tolist()
     assert (draw_gold(np.arange(2_000), 0.75, 2, 7) != everyone).any()
     assert draw_gold(np.arange(9), 1.0, 2, 0).all() and not draw_gold(np.arange(9), 0.0, 2, 0).any()
+
+
+def test_negative_spans_are_all_of_a_short_sentence_and_draws_of_a_long_one():
+    words_B, numbers_B, widest = np.array([3, 0, 40, 1]), np.array([7, 2, 5, 11]), 4
+
+    def drawn(epoch=0, words_B=words_B, numbers_B=numbers_B):
+        start_X, end_X = draw_spans(words_B, numbers_B, 30, widest, 1, epoch)
+        borders = np.concatenate([[0], np.cumsum(words_B)])
+        of_X = np.searchsorted(borders, start_X, side="right") - 1
+        assert (end_X <= borders[of_X + 1]).all() and (end_X > start_X).all()
+        return [
+            [(s - low, e - low) for s, e, of in zip(start_X, end_X, of_X, strict=True) if of == number]
+            for number, low in enumerate(borders[:-1])
+        ]
+
+    short, none, long, single = drawn()
+    assert sorted(short) == [(a, b) for a in range(3) for b in range(a + 1, 4)]
+    assert none == [] and single == [(0, 1)]
+    assert len(long) == 30 and {b - a for a, b in long} == {1, 2, 3, 4}
+    assert drawn()[2] == long != drawn(epoch=1)[2]
+    assert drawn(words_B=words_B[2:3], numbers_B=numbers_B[2:3])[0] == long
+    counts = Counter(span for epoch in range(400) for span in drawn(epoch, np.array([12]), np.array([3]))[0])
+    assert len(counts) == 12 + 11 + 10 + 9 and max(counts.values()) < 1.5 * min(counts.values())

@@ -23,7 +23,9 @@ def tokenizer():
     return tokenizer_from_pieces(PIECES, do_lower_case=True)
 
 
-def build_model(seed=0, dropout=0.0, cls_source="state", labels=LABELS, spread=8.0, own_context=True) -> JointModel:
+def build_model(
+    seed=0, dropout=0.0, cls_source="state", labels=LABELS, spread=8.0, own_context=True, features=None
+) -> JointModel:
     """A 2 x 16 model in float64 whose weights are far from their start, so that all classes are predicted."""
     torch.manual_seed(seed)
     bert = BertConfig(
@@ -38,7 +40,7 @@ def build_model(seed=0, dropout=0.0, cls_source="state", labels=LABELS, spread=8
     )
     config = Config(model=ModelConfig(dropout=dropout, cls_source=cls_source, **SIZES))
     spe = build_spe_model(config, PackedBertEncoder(bert))
-    model = JointModel(spe, labels, 8, dropout, own_context_encoder=own_context)
+    model = JointModel(spe, labels, 8, dropout, own_context_encoder=own_context, features=features)
     if model.context_encoder is not None:
         model.context_encoder.draw()
     with torch.no_grad():
@@ -110,13 +112,25 @@ class SlowReader:
         return (span_encoder or self.model.spe.span_encoder)(words, torch.tensor([0, len(words)]))[0]
 
     def type_logits(self, start, end):
-        return self.model.typing_head(self.span_vector(self.best_window(start, end), start, end))
+        number, features = self.best_window(start, end), self.model.span_features
+        parts = [self.span_vector(number, start, end)]
+        parts += [features.widths.weight[min(end - start, 10)]] if features.widths is not None else []
+        parts += [self.windows[number][1]] if features.has_cls else []
+        return self.model.typing_head(torch.cat(parts))
 
-    def relation_logits(self, first, second):
+    def relation_logits(self, first, second, classes=(0, 0)):
         number = self.best_window(first[0], second[1])
         window = self.example.windows[number]
         borders = [window.first_word, *first, *second, window.end_word]
         encoders = itertools.cycle([self.model.context_encoder, self.model.spe.span_encoder])
         spans = zip(itertools.pairwise(borders), encoders, strict=False)
         five = torch.stack([self.span_vector(number, a, b, encoder) for (a, b), encoder in spans])
-        return self.model.relation_head(self.model.spe.pair_encoder(five[None], self.windows[number][1][None]))[0]
+        pair, features = (
+            self.model.spe.pair_encoder(five[None], self.windows[number][1][None]),
+            self.model.pair_features,
+        )
+        parts = [pair[0], *(five[column] for column in features.columns)]
+        parts += [features.types.weight[i] for i in classes] if features.types is not None else []
+        if features.widths is not None:
+            parts += [features.widths.weight[min(end - start, 10)] for start, end in (first, second)]
+        return self.model.relation_head(torch.cat(parts)[None])[0]

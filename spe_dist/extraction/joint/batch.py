@@ -5,7 +5,7 @@ those of the sentences, each once. Where every sentence has one window they are 
 
 Legend of the shape suffixes:
     B sentences (examples), Q sequences (windows), T tokens (pieces with [CLS] and [SEP]), W words of the windows,
-    G words of the sentences, E gold spans, R gold pairs
+    G words of the sentences, E gold spans, R gold pairs, N negative spans
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ class ExtractionBatch(BatchTensors):
     pair_first_R: Tensor  # int64: index into E of the span that stands first
     pair_second_R: Tensor
     pair_class_R: Tensor  # int64: see `Labels`
+    negative_start_N: Tensor  # int64: index into G of spans that training types beside the predicted and gold ones
+    negative_end_N: Tensor
     max_seqlen: int  # longest sequence in tokens
     max_words: int  # longest sentence in words
     max_windows: int  # most windows of a sentence
@@ -90,6 +92,10 @@ class ExtractionBatch(BatchTensors):
         slot_Q = np.repeat(np.arange(first_slot, first_slot + self.n_examples), windows_B)
         place_Q = slot_Q * most_windows + ranges(windows_B)
         return replace(self, dropout_keys=DropoutKeys.of(seed, step, place_Q, batch_sentences * most_windows))
+
+    def with_negative_spans(self, start_N: np.ndarray, end_N: np.ndarray) -> ExtractionBatch:
+        """The same with spans, in G, that training types too: gold ones keep their class, others are none."""
+        return replace(self, negative_start_N=_tensor(start_N), negative_end_N=_tensor(end_N))
 
     @property
     def device(self) -> torch.device:
@@ -146,6 +152,8 @@ def collate(examples: Sequence[Example]) -> ExtractionBatch:
         pair_first_R=_tensor(pairs_R2[:, 0]),
         pair_second_R=_tensor(pairs_R2[:, 1]),
         pair_class_R=_tensor(np.concatenate([gold.pair_classes for gold in golds])),
+        negative_start_N=torch.zeros(0, dtype=torch.int64),
+        negative_end_N=torch.zeros(0, dtype=torch.int64),
         max_seqlen=int(tokens_Q.max()),
         max_words=int(words_B.max()),
         max_windows=int(windows_B.max()),

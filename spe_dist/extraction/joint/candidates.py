@@ -109,12 +109,13 @@ def _held(batch: ExtractionBatch, start_S: Tensor, end_S: Tensor) -> Spans:
 
 
 def typing_candidates(batch: ExtractionBatch, predicted: Spans) -> tuple[Spans, GoldSpans]:
-    """Predicted and gold spans together, each once, with their gold classes."""
+    """Predicted, gold and the batch's negative spans together, each once, with their gold classes."""
     size = batch.n_words + 1
-    keys = torch.cat([predicted.start_S, batch.entity_start_E]) * size
-    keys = keys + torch.cat([predicted.end_S, batch.entity_end_E])
+    negative = _held(batch, batch.negative_start_N, batch.negative_end_N)
+    keys = torch.cat([predicted.start_S, batch.entity_start_E, negative.start_S]) * size
+    keys = keys + torch.cat([predicted.end_S, batch.entity_end_E, negative.end_S])
     distinct_S, row = torch.unique(keys, return_inverse=True)
-    predicted_row, row_E = row[: predicted.count], row[predicted.count :]
+    predicted_row, row_E, _ = row.split([predicted.count, batch.entity_start_E.shape[0], negative.count])
     class_S = torch.zeros_like(distinct_S)
     class_S[row_E] = batch.entity_class_E
     is_predicted_S = torch.zeros_like(distinct_S, dtype=torch.bool)
@@ -122,6 +123,13 @@ def typing_candidates(batch: ExtractionBatch, predicted: Spans) -> tuple[Spans, 
     spans = _held(batch, distinct_S // size, distinct_S % size)
     assert spans.count == distinct_S.shape[0], "a gold span that no window holds"
     return spans, GoldSpans(class_S, is_predicted_S, row_E)
+
+
+def given_classes(batch: ExtractionBatch, spans: Spans) -> Tensor:
+    """[S]: the gold classes of spans that are all gold, 0 for one that is no entity."""
+    size = batch.n_words + 1
+    keys_E = batch.entity_start_E * size + batch.entity_end_E
+    return batch.entity_class_E[torch.searchsorted(keys_E, spans.start_S * size + spans.end_S)]
 
 
 def all_pairs(batch: ExtractionBatch, spans: Spans, is_entity_S: Tensor) -> Pairs:

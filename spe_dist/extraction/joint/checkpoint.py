@@ -5,7 +5,7 @@ What the weights do not tell (labels, settings, tokenizer) lies beside them in t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from spe_dist.export.folder import EXTRACTOR, LABELS, read_json, write_json
 from spe_dist.export.loading import spe_model_of
 from spe_dist.export.parts import SPE, on_cpu, parts_of
 from spe_dist.extraction.corpora.corpus import Labels
-from spe_dist.extraction.joint.folder import network_parts, read_labels, save_extractor, write_labels
+from spe_dist.extraction.joint.folder import joint_model, network_parts, read_labels, save_extractor, write_labels
 from spe_dist.extraction.joint.model import JointModel
 from spe_dist.utils.files import check_free_name
 from spe_dist.utils.run_files import DESCRIPTION_FOLDER
@@ -81,22 +81,16 @@ def export_extractor(source: Path, output: Path, overwrite: bool) -> tuple[str, 
     heads = {name: value for name, value in weights.items() if not name.startswith(SPE)}
     settings = description.settings
     parts = parts_of(of_spe, dict(description.bert_config), network_parts(settings), description.tokenizer)
-    own = settings["context_encoder"] == "own"
-
-    def build() -> JointModel:
-        spe, dropout = spe_model_of(parts), parts.config.model.dropout
-        return JointModel(spe, description.labels, settings["relation_size"], dropout, own_context_encoder=own)
-
-    model = _with_heads(build, heads)
+    model = joint_model(spe_model_of(parts), description.labels, settings, parts.config.model.dropout)
+    _fill_heads(model, heads)
     facts = {**description.facts, "epoch": state["step"] // description.steps_per_epoch, "checkpoint": folder.name}
     save_extractor(output, model, description.tokenizer, description.labels, settings, facts)
     return folder.name, sum(value.numel() for value in weights.values())
 
 
-def _with_heads(build: Callable[[], JointModel], heads: Mapping[str, Any]) -> JointModel:
-    model = build()
+def _fill_heads(model: JointModel, heads: Mapping[str, Any]) -> None:
     expected = {name for name in model.state_dict() if not name.startswith(SPE)}
     if expected != heads.keys():
         raise CheckpointError(f"the checkpoint's weights do not fit its labels and settings: {expected ^ heads.keys()}")
     model.load_state_dict(heads, strict=False)
-    return model.eval()
+    model.eval()

@@ -25,6 +25,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from spe_dist.config.finetuning import PAIR_FEATURES, TYPING_FEATURES
 from spe_dist.config.loading import leaves, resolve
 from spe_dist.data.text.vocabulary import load_tokenizer
 from spe_dist.errors import CheckpointError
@@ -46,6 +47,7 @@ from spe_dist.export.loading import NothingDrawn, empty_encoder, shapes_of, spe_
 from spe_dist.export.parts import EXPORTED_SECTIONS, SPE, Parts, differing, on_cpu, parts_of
 from spe_dist.extraction.corpora.corpus import Labels
 from spe_dist.extraction.joint.card import SCORES, extractor_card
+from spe_dist.extraction.joint.features import Features
 from spe_dist.extraction.joint.model import JointModel
 from spe_dist.model.spe import SpeModel, build_spe_model
 from spe_dist.utils.files import atomic_folder, check_free_name, check_space, link_or_copy
@@ -55,7 +57,18 @@ from spe_dist.utils.run_files import MODEL_FOLDER
 
 FORMAT_VERSION = 1
 # Settings of the extraction itself; those of the network stand in spe_config.json as in every exported folder.
-EXTRACTION_SETTINGS = ("max_pieces", "context_pieces", "context_encoder", "relation_size", "symmetric")
+EXTRACTION_SETTINGS = (
+    "max_pieces",
+    "context_pieces",
+    "context_encoder",
+    "relation_size",
+    "symmetric",
+    "typing_features",
+    "pair_features",
+    "feature_size",
+)
+# What folders have that were written before these settings.
+ADDED_LATER: dict[str, Any] = {"typing_features": [], "pair_features": [], "feature_size": 25}
 OBJECTIVES = {"tbo": False, "spo": False, "cspo": True, "contrastive_head": False}  # what gives span and pair encoder
 
 
@@ -91,7 +104,7 @@ def save_extractor(
     check_space(output, parts.bytes + sum(4 * tensor.numel() for tensor in heads.values()))
     document: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
-        "settings": {name: _json_value(settings[name]) for name in EXTRACTION_SETTINGS},
+        "settings": {name: _json_value({**ADDED_LATER, **settings}[name]) for name in EXTRACTION_SETTINGS},
         "facts": dict(facts),
     }
     try:
@@ -153,8 +166,7 @@ def _load(folder: Path, device: str | torch.device) -> LoadedExtractor:
     own = _own_settings(document, parts, folder / EXTRACTOR)
 
     def build(spe: SpeModel) -> JointModel:
-        is_own, dropout = own["context_encoder"] == "own", parts.config.model.dropout
-        return JointModel(spe, labels, own["relation_size"], dropout, own_context_encoder=is_own)
+        return joint_model(spe, labels, own, parts.config.model.dropout)
 
     spe = spe_model_of(parts)
     heads = load_tensors(folder / EXTRACTOR_HEADS)
@@ -167,11 +179,22 @@ def _load(folder: Path, device: str | torch.device) -> LoadedExtractor:
     return LoadedExtractor(model.to(device).eval(), load_tokenizer(folder), labels, settings, document["facts"])
 
 
+def joint_model(
+    spe: SpeModel, labels: Labels, settings: Mapping[str, Any], dropout: float, kernels: str = "auto"
+) -> JointModel:
+    """The joint model that EXTRACTION_SETTINGS describe; those that were added later may be missing."""
+    values = {**ADDED_LATER, **settings}
+    is_own = values["context_encoder"] == "own"
+    features = Features(tuple(values["typing_features"]), tuple(values["pair_features"]), values["feature_size"])
+    return JointModel(spe, labels, values["relation_size"], dropout, kernels, is_own, features)
+
+
 def _own_settings(document: Mapping[str, Any], parts: Parts, path: Path) -> dict[str, Any]:
     """EXTRACTION_SETTINGS of extractor.json, each one that can be. Raises CheckpointError."""
     settings = document.get("settings")
     if not isinstance(settings, dict) or not isinstance(document.get("facts"), dict):
         raise CheckpointError(f"{path} is incomplete (settings and facts must be objects); copy the folder again")
+    settings = {**ADDED_LATER, **settings}
     if missing := [name for name in EXTRACTION_SETTINGS if name not in settings]:
         raise CheckpointError(f"{path} is incomplete (no {missing[0]!r}); copy the folder again")
     positions = parts.bert_config["max_position_embeddings"]
@@ -181,11 +204,18 @@ def _own_settings(document: Mapping[str, Any], parts: Parts, path: Path) -> dict
         "context_encoder": settings["context_encoder"] in ("own", "shared"),
         "relation_size": is_whole(settings["relation_size"], 1, 1 << 20),
         "symmetric": is_names(settings["symmetric"]),
+        "typing_features": _are_some_of(settings["typing_features"], TYPING_FEATURES),
+        "pair_features": _are_some_of(settings["pair_features"], PAIR_FEATURES),
+        "feature_size": is_whole(settings["feature_size"], 1, 1 << 20),
     }
     for name, is_right in right.items():
         if not is_right:
             raise CheckpointError(f"{path}: {name} is {shown(settings[name])}, which cannot be; copy the folder again")
     return {name: settings[name] for name in EXTRACTION_SETTINGS}
+
+
+def _are_some_of(names: Any, known: tuple[str, ...]) -> bool:
+    return is_names(names) and set(names) <= set(known)
 
 
 def write_labels(labels: Labels, path: Path) -> None:

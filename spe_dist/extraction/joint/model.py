@@ -32,12 +32,14 @@ from spe_dist.extraction.joint.candidates import (
     Spans,
     all_pairs,
     cut_in_five,
+    given_classes,
     in_windows,
     predicted_spans,
     typing_candidates,
     with_gold_pairs,
 )
 from spe_dist.extraction.joint.dropout_keys import context_keys, pair_keys, span_keys
+from spe_dist.extraction.joint.features import Features, PairFeatures, SpanFeatures
 from spe_dist.extraction.joint.tags import TAGS, best_tags, span_scores, spans_of_tags
 from spe_dist.model.devices import send
 from spe_dist.model.dropout import Dropout, token_keys
@@ -97,11 +99,12 @@ class JointModel(nn.Module):
         dropout: float = 0.1,
         kernels: str = "auto",
         own_context_encoder: bool = True,
+        features: Features | None = None,
     ):
         """The parts of `spe` are used, not copied; a contrastive head is left out. Heads start as METHOD says.
 
         `own_context_encoder`: L, M and R of a pair have a span encoder of their own, as in the authors' released code;
-        it starts as a copy of that of the entities.
+        it starts as a copy of that of the entities. `features`: what the heads read beside the paper's vectors.
         `dropout` is that of the heads and, as in the authors' released code, of the encoder's states before all heads.
         """
         super().__init__()
@@ -115,9 +118,12 @@ class JointModel(nn.Module):
         span_size = spe.span_encoder.mlp.linear.out_features
         self.state_dropout = Dropout(dropout, site=1)  # 0 is the embeddings'
         self.detection_head = nn.Linear(spe.encoder.config.hidden_size, len(TAGS))
-        self.typing_head = nn.Linear(span_size, labels.entity_classes)
+        features = features or Features()
+        self.span_features = SpanFeatures(features, spe.encoder.config.hidden_size)
+        self.pair_features = PairFeatures(features, span_size, labels.entity_classes)
+        self.typing_head = nn.Linear(span_size + self.span_features.size, labels.entity_classes)
         self.relation_head = nn.Sequential(
-            Mlp(span_size, span_size, dropout, kernels, site=1),  # 0 is the span pair encoder's
+            Mlp(span_size + self.pair_features.size, span_size, dropout, kernels, site=1),  # 0 is the pair encoder's
             Mlp(span_size, relation_size, dropout, kernels, site=2),
             nn.Linear(relation_size, labels.relation_classes),
         )
@@ -135,13 +141,11 @@ class JointModel(nn.Module):
         spans, gold = typing_candidates(batch, predicted)
         vectors_SH, type_logits_SY, typing_anchor = self._type(batch, read, spans)
 
-        is_entity_S = torch.where(
-            gold_entities_B[spans.sentence_S],
-            gold.class_S > 0,
-            gold.is_predicted_S & (type_logits_SY.detach().argmax(1).cpu() > 0),
-        )
+        takes_gold_S, found_S = gold_entities_B[spans.sentence_S], type_logits_SY.detach().argmax(1).cpu()
+        is_entity_S = torch.where(takes_gold_S, gold.class_S > 0, gold.is_predicted_S & (found_S > 0))
         pairs, class_P = with_gold_pairs(batch, spans, gold, all_pairs(batch, spans, is_entity_S))
-        relation_logits_PZ, relation_anchor = self._classify(batch, read, spans, vectors_SH, pairs)
+        known_S = torch.where(takes_gold_S | (found_S == 0), gold.class_S, found_S)
+        relation_logits_PZ, relation_anchor = self._classify(batch, read, spans, vectors_SH, known_S, pairs)
         type_label_S, relation_label_P = send([gold.class_S, class_P], batch.device)
         terms = {
             "detection": classification(read.tag_logits_G5, batch.tags_G),
@@ -160,8 +164,10 @@ class JointModel(nn.Module):
         read = self._read(batch)
         if given_entities:
             spans = predicted_spans(batch, batch.entity_start_E, batch.entity_end_E)
-            vectors_SH, _, _ = self._type(batch, read, spans)
+            vectors_SH, type_logits_SY, _ = self._type(batch, read, spans)
             class_S, probability_S = torch.zeros(spans.count, dtype=torch.int64), torch.ones(spans.count)
+            given_S = given_classes(batch, spans)
+            known_S = torch.where(given_S > 0, given_S, type_logits_SY.argmax(1).cpu())
             is_entity_S = torch.ones(spans.count, dtype=torch.bool)
         else:
             log_probs_G5, tags_G = _decode(batch, read.tag_logits_G5)
@@ -169,9 +175,9 @@ class JointModel(nn.Module):
             vectors_SH, type_logits_SY, _ = self._type(batch, read, spans)
             type_probability_S, class_S = torch.softmax(type_logits_SY.float(), dim=1).cpu().max(dim=1)
             probability_S = type_probability_S * span_scores(log_probs_G5, tags_G, spans.start_S, spans.end_S).exp()
-            is_entity_S = class_S > 0
+            is_entity_S, known_S = class_S > 0, class_S
         pairs = all_pairs(batch, spans, is_entity_S)
-        relation_class_P, relation_probability_P = self._relations(batch, read, spans, vectors_SH, pairs)
+        relation_class_P, relation_probability_P = self._relations(batch, read, spans, vectors_SH, known_S, pairs)
 
         entity_of_S = torch.cumsum(is_entity_S, 0) - 1
         entities, relations = (torch.nonzero(found).squeeze(1) for found in (is_entity_S, relation_class_P > 0))
@@ -225,17 +231,18 @@ class JointModel(nn.Module):
         if spans.count == 0:
             none_1 = batch.word_borders_Q1[:1]
             vectors_1H = self.spe.span_encoder.free_spans(read.tables, none_1, none_1)
-            logits_1Y = self.typing_head(vectors_1H)
+            logits_1Y = self.typing_head(self.span_features(vectors_1H, read.cls_QD, none_1, none_1))
             return vectors_1H[:0], logits_1Y[:0], 0.0 * logits_1Y.float().sum()
         start_S, end_S = in_windows(batch, spans.window_S, spans.start_S, spans.end_S)
         vectors_SH = self.spe.span_encoder.free_spans(read.tables, start_S, end_S, span_keys(batch, start_S, end_S))
-        logits_SY = self.typing_head(vectors_SH)
+        widths_S = spans.end_S - spans.start_S
+        logits_SY = self.typing_head(self.span_features(vectors_SH, read.cls_QD, widths_S, spans.window_S))
         return vectors_SH, logits_SY, logits_SY.new_zeros(())
 
     def _classify(
-        self, batch: ExtractionBatch, read: _Read, spans: Spans, vectors_SH: Tensor, pairs: Pairs
+        self, batch: ExtractionBatch, read: _Read, spans: Spans, vectors_SH: Tensor, known_S: Tensor, pairs: Pairs
     ) -> tuple[Tensor, Tensor]:
-        """(scores [P, Z], anchor)."""
+        """(scores [P, Z], anchor). `known_S`: the classes that spans are known by, for `PairFeatures`."""
         assert self.spe.span_encoder is not None and self.spe.pair_encoder is not None
         context_encoder = self.spe.span_encoder if self.context_encoder is None else self.context_encoder
         five = cut_in_five(batch, spans, pairs)
@@ -244,11 +251,15 @@ class JointModel(nn.Module):
         vectors_UH = self.spe.span_encoder.free_spans(read.tables, *entities_U, span_keys(batch, *entities_U))
         vectors_VH = context_encoder.free_spans(read.context_tables, *contexts_V, context_keys(batch, *contexts_V))
         row_PF, window_P, keys_P = five.row_PF, pairs.window_P, pair_keys(batch, spans, pairs)
+        both_P2 = torch.stack([pairs.first_P, pairs.second_P], dim=1)
+        class_P2, width_P2 = known_S[both_P2], (spans.end_S - spans.start_S)[both_P2]
         if pairs.count == 0:  # a pair of five empty spans
             row_PF, window_P = row_PF.new_full((1, 5), spans.count), row_PF.new_zeros(1)
+            class_P2, width_P2 = row_PF.new_zeros(1, 2), row_PF.new_zeros(1, 2)
         row_PF, window_P = send([row_PF, window_P], batch.device)
         all_vectors = torch.cat([vectors_SH, vectors_UH, vectors_VH])
         vectors_PH = self.spe.pair_encoder.free_pairs(all_vectors, read.cls_QD, row_PF, window_P, keys_P)
+        vectors_PH = self.pair_features(vectors_PH, all_vectors, row_PF, class_P2, width_P2)
         first, second, scores = self.relation_head
         logits_PZ = scores(second(first(vectors_PH, keys_P), keys_P))
         if pairs.count == 0:
@@ -256,12 +267,12 @@ class JointModel(nn.Module):
         return logits_PZ, logits_PZ.new_zeros(())
 
     def _relations(
-        self, batch: ExtractionBatch, read: _Read, spans: Spans, vectors_SH: Tensor, pairs: Pairs
+        self, batch: ExtractionBatch, read: _Read, spans: Spans, vectors_SH: Tensor, known_S: Tensor, pairs: Pairs
     ) -> tuple[Tensor, Tensor]:
         """(class [P], probability [P]) on the CPU, classified some pairs at a time."""
         best = []
         for part in _parts(pairs):
-            logits_PZ, _ = self._classify(batch, read, spans, vectors_SH, part)
+            logits_PZ, _ = self._classify(batch, read, spans, vectors_SH, known_S, part)
             probability_P, class_P = torch.softmax(logits_PZ.float(), dim=1).max(dim=1)
             best.append(torch.stack([class_P.float(), probability_P]))
         class_P, probability_P = torch.cat(best, dim=1).cpu()

@@ -2,16 +2,20 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
+from spe_dist.config.finetuning import PAIR_FEATURES, TYPING_FEATURES
 from spe_dist.errors import ConfigError
 from spe_dist.extraction.corpora.corpus import Entity, Labels, Relation, Sentence
 from spe_dist.extraction.joint.batch import collate
 from spe_dist.extraction.joint.examples import make_examples
+from spe_dist.extraction.joint.features import Features
 from spe_dist.extraction.joint.model import JointModel
 from spe_dist.extraction.joint.tags import best_tags, spans_of_tags
+from spe_dist.finetuning.sampling import draw_spans
 from spe_dist.model.spe import SpeModel
 
 BATCHES = {
@@ -27,15 +31,15 @@ def decoded(logits):
     return list(zip(*(part.tolist() for part in spans_of_tags(tags)), strict=True))
 
 
-def slow_losses(joint, model, examples, gold_entities):
-    """Sums and counts of the three losses, by METHOD's words."""
+def slow_losses(joint, model, examples, gold_entities, negative):
+    """Sums and counts of the three losses, by METHOD's words; `negative`: spans of each sentence."""
     sums, counts = {"detection": 0.0, "typing": 0.0, "relation": 0.0}, {"detection": 0, "typing": 0, "relation": 0}
 
     def add(name, logits, label):
         sums[name] = sums[name] + F.cross_entropy(logits, torch.tensor(label))
         counts[name] += 1
 
-    for example, use_gold in zip(examples, gold_entities, strict=True):
+    for example, use_gold, further in zip(examples, gold_entities, negative, strict=True):
         reader, gold = joint.SlowReader(model, example), example.gold
         logits = reader.tag_logits()
         for row, tag in zip(logits, gold.tags.tolist(), strict=True):
@@ -43,11 +47,14 @@ def slow_losses(joint, model, examples, gold_entities):
         gold_spans = [tuple(span) for span in gold.spans.tolist()]
         gold_class = dict(zip(gold_spans, gold.classes.tolist(), strict=True))
         predicted = [span for span in decoded(logits) if reader.best_window(*span) is not None]
-        candidates = sorted({*predicted, *gold_spans})
-        entities = []
+        further = {span for span in further if reader.best_window(*span) is not None}
+        candidates = sorted({*predicted, *gold_spans, *further})
+        entities, known = [], {}
         for span in candidates:
             type_logits = reader.type_logits(*span)
             add("typing", type_logits, gold_class.get(span, 0))
+            found = int(type_logits.argmax())
+            known[span] = gold_class.get(span, 0) if use_gold or found == 0 else found
             if gold_class.get(span, 0) > 0 if use_gold else span in predicted and type_logits.argmax() > 0:
                 entities.append(span)
         pairs = {(a, b): 0 for a, b in itertools.combinations(entities, 2) if a[1] <= b[0]}
@@ -55,18 +62,34 @@ def slow_losses(joint, model, examples, gold_entities):
         for (first, second), label in zip(gold.pairs.tolist(), gold.pair_classes.tolist(), strict=True):
             pairs[gold_spans[first], gold_spans[second]] = label
         for (first, second), label in pairs.items():
-            add("relation", reader.relation_logits(first, second), label)
+            add("relation", reader.relation_logits(first, second, (known[first], known[second])), label)
     return sums, counts
 
 
-@pytest.mark.parametrize(("cls_source", "own_context"), [("state", True), ("pooler", False)])
+EVERYTHING = Features(TYPING_FEATURES, PAIR_FEATURES, 3)
+
+
+@pytest.mark.parametrize(
+    ("cls_source", "own_context", "features", "per_sentence"),
+    [("state", True, None, 0), ("pooler", False, None, 12), ("pooler", True, EVERYTHING, 12)],
+)
 @pytest.mark.parametrize(("lengths", "max_pieces"), BATCHES.values(), ids=BATCHES.keys())
-def test_losses_and_gradients_equal_the_plain_form(joint, lengths, max_pieces, cls_source, own_context):
-    model = joint.build_model(cls_source=cls_source, own_context=own_context)
+def test_losses_and_gradients_equal_the_plain_form(
+    joint, lengths, max_pieces, cls_source, own_context, features, per_sentence
+):
+    model = joint.build_model(cls_source=cls_source, own_context=own_context, features=features)
     examples = make_examples(joint.random_sentences(4, lengths), joint.tokenizer(), joint.LABELS, max_pieces)
     gold_entities = [number % 2 == 0 for number in range(len(lengths))]
-    outputs = model(collate(examples), torch.tensor(gold_entities))
-    sums, counts = slow_losses(joint, model, examples, gold_entities)
+    batch = collate(examples)
+    words_B, before_B = batch.sentence_borders_B1.diff().numpy(), batch.sentence_borders_B1[:-1].numpy()
+    start_N, end_N = draw_spans(words_B, before_B, per_sentence, 4, 1, 2)
+    of_N = np.searchsorted(before_B + words_B, start_N, side="right")
+    negative = [
+        [(int(a - before), int(b - before)) for a, b, of in zip(start_N, end_N, of_N, strict=True) if of == number]
+        for number, before in enumerate(before_B)
+    ]
+    outputs = model(batch.with_negative_spans(start_N, end_N), torch.tensor(gold_entities))
+    sums, counts = slow_losses(joint, model, examples, gold_entities, negative)
     assert {name: term.count for name, term in outputs.terms.items()} == counts
     for name, term in outputs.terms.items():
         torch.testing.assert_close(term.loss_sum.double(), torch.as_tensor(sums[name]).double(), rtol=1e-5, atol=1e-5)
@@ -85,16 +108,17 @@ def test_losses_and_gradients_equal_the_plain_form(joint, lengths, max_pieces, c
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
 
 
+@pytest.mark.parametrize("features", [None, EVERYTHING])
 @pytest.mark.parametrize(("lengths", "max_pieces"), BATCHES.values(), ids=BATCHES.keys())
-def test_predictions_equal_the_plain_form(joint, lengths, max_pieces):
-    model = joint.build_model(seed=1).eval()
+def test_predictions_equal_the_plain_form(joint, lengths, max_pieces, features):
+    model = joint.build_model(seed=1, features=features).eval()
     examples = make_examples(joint.random_sentences(5, lengths), joint.tokenizer(), None, max_pieces)
     found = model.predict(collate(examples))
     entities, relations = [], []
     overlong = apart = 0
     for number, example in enumerate(examples):
         reader = joint.SlowReader(model, example)
-        of_sentence = []
+        of_sentence, known = [], {}
         for span in decoded(reader.tag_logits()):
             if reader.best_window(*span) is None:
                 overlong += 1
@@ -102,12 +126,15 @@ def test_predictions_equal_the_plain_form(joint, lengths, max_pieces):
             entity_class = int(reader.type_logits(*span).argmax())
             if entity_class > 0:
                 of_sentence.append(span)
+                known[span] = entity_class
                 entities.append((number, *span, entity_class))
         for first, second in itertools.combinations(of_sentence, 2):
             if reader.best_window(first[0], second[1]) is None:
                 apart += 1
                 continue
-            probability, relation_class = reader.relation_logits(first, second).detach().softmax(0).max(0)
+            probability, relation_class = (
+                reader.relation_logits(first, second, (known[first], known[second])).detach().softmax(0).max(0)
+            )
             if relation_class > 0:
                 relations.append((number, *first, *second, int(relation_class), float(probability)))
     assert (found.overlong_spans, found.apart_pairs) == (overlong, apart)
