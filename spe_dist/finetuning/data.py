@@ -39,6 +39,10 @@ from spe_dist.finetuning.sampling import (
 from spe_dist.utils.wording import counted, how_many
 
 ENOUGH_DEV_SENTENCES = 100
+NO_RELATIONS = (
+    "the training sentences have no relations, so the model learns to find entities alone and its best epoch is that "
+    "of the best entity F1; train on a corpus with relations to find these too"
+)
 NOT_TRAINED = (ACROSS, NOT_THERE)  # gold that is in no example
 
 
@@ -114,6 +118,8 @@ def warnings_of(corpora: Corpora) -> list[str]:
         lines += [f"{name}: {notice}" for notice in counted(corpus.notices)]
         reasons = NOT_TRAINED if name == "train" else REASONS  # what else is not trained, the examples count
         lines += [f"{name}: {line}" for line in ceiling_lines(gold_ceiling(corpus, corpora.symmetric), reasons)]
+    if not corpora.labels.relation_types:
+        lines.append(f"warning: {NO_RELATIONS}")
     if corpora.dev is not None and corpora.dev.n_sentences < ENOUGH_DEV_SENTENCES:
         few = how_many(corpora.dev.n_sentences, "sentence")
         lines.append(f"warning: dev has only {few}: which epoch is the best is partly chance; give a larger --dev")

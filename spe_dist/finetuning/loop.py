@@ -172,7 +172,7 @@ class Finetuner:
         if is_best:
             self.keep_model(epoch, scores)
         if scores is not None:
-            text = f"epoch {epoch:,} of {self.data.epochs:,}: dev {f1_line(scores.f1s)}"
+            text = f"epoch {epoch:,} of {self.data.epochs:,}: dev {f1_line(scores.measured_f1s)}"
             figures = evaluation_figures(epoch, scores, time.monotonic() - began)
             self.journal.write_evaluation(figures, f"{text}{', best so far' if is_best else ''}")
 

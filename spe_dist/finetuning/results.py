@@ -121,7 +121,9 @@ def describe_finished(output: Path, document: dict[str, Any]) -> str:
         parts = [f"{output} is finished: best epoch {document['best_epoch']:d} of {document['epochs']:d}"]
         for name in ("dev", "test"):
             if document.get(name):
-                parts.append(f"{name} {f1_line({metric: document[name][metric]['f1'] for metric in METRICS})}")
+                scores = {metric: document[name][metric] for metric in METRICS}
+                measured = {m: of["f1"] for m, of in scores.items() if of.get("gold", 1) or of.get("predicted", 1)}
+                parts.append(f"{name} {f1_line(measured)}")
     except (KeyError, TypeError, ValueError, OverflowError):
         return f"{output} is finished; its {SCORES_FILE} was changed since"
     return "; ".join(parts)

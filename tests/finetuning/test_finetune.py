@@ -53,6 +53,15 @@ def run(run_ranks):
     return start
 
 
+def in_columns(sentence):
+    """A sentence of the format `spert` as CoNLL columns."""
+    tags = ["O"] * len(sentence["tokens"])
+    for entity in sentence["entities"]:
+        for index in range(entity["start"], entity["end"]):
+            tags[index] = f"{'B' if index == entity['start'] else 'I'}-{entity['type']}"
+    return "".join(f"{word} {tag}\n" for word, tag in zip(sentence["tokens"], tags, strict=True)) + "\n"
+
+
 def model_files(output):
     return {
         name: load_file(output / "model" / f"{name}.safetensors") for name in ("model", "spe_heads", "extractor_heads")
@@ -189,14 +198,17 @@ def test_mixed_precision_trains_float32_weights_and_scores_dev_with_the_same_pro
 
 
 @pytest.mark.distributed
-def test_corpora_without_relations_and_runs_without_dev_work(run, corpus, tmp_path):
-    sentences = json.loads((corpus / "train.json").read_text())
-    (tmp_path / "train.json").write_text(json.dumps([{**s, "relations": []} for s in sentences[:16]]))
+def test_columns_without_relations_train_a_model_of_entities_and_runs_without_dev_work(run, corpus, tmp_path):
+    columns = tmp_path / "train.conll"
+    columns.write_text("".join(map(in_columns, json.loads((corpus / "train.json").read_text())[:16])))
     output = tmp_path / "run"
-    text = run(arguments(corpus, output, train=tmp_path / "train.json", dev=None, epochs=2))
-    assert "no relations" in text
+    text = run(arguments(corpus, output, train=columns, dev=None, test=columns, epochs=2))
+    assert "(conll), 16 test; " in text and "no relations\n" in text
+    assert "warning: the training sentences have no relations, so the model learns to find entities alone" in text
     scores = json.loads((output / "scores.json").read_text())
-    assert scores["dev"] is None and scores["best_epoch"] == 2
+    assert scores["dev"] is None and scores["best_epoch"] == 2 and scores["test"]["relation"]["predicted"] == 0
+    assert read_corpus(output / "predictions_test.json").n_sentences == 16
+    assert "Relation F1" not in (output / "model" / "README.md").read_text()
     further = arguments(corpus, tmp_path / "further", start=output / "model", tokenizer=None, epochs=1, train_share=0.5)
     further = [word for word in further if not word.startswith(("--span", "--cnn", "--attention_size", "--position"))]
     text = run(further)

@@ -14,7 +14,7 @@ from spe_dist.extraction.scoring.matching import METRICS
 from spe_dist.extraction.scoring.scores import Scores
 from spe_dist.utils.files import shared_name
 
-SCORES = "scores"  # in the facts: {split: {"corpus": name, metric: F1 as a fraction}}
+SCORES = "scores"  # in the facts: {split: {"corpus": name, metric: F1 as a fraction}}; metrics without gold are missing
 SPLITS = {"dev": "validation", "test": "test"}  # the hub's names
 TITLES = {"entity": "Entity F1", "relation": "Relation F1", "ent_rel": "Entity and relation F1"}
 
@@ -37,7 +37,7 @@ def extractor_card(parts: Parts, labels: Labels, settings: Mapping[str, Any]) ->
     return render_card(
         "extractor.md",
         header=header(parts, **fields),
-        scores={f"{split} ({row['corpus']})": [f"{row[m]:.2%}" for m in METRICS] for split, row in scores.items()},
+        scores={f"{split} ({row['corpus']})": _percents(row) for split, row in scores.items()},
         facts=facts,
         entities=", ".join(f"`{name}`" for name in labels.entity_types),
         relations=", ".join(f"`{name}`" for name in labels.relation_types),
@@ -46,7 +46,11 @@ def extractor_card(parts: Parts, labels: Labels, settings: Mapping[str, Any]) ->
 
 def card_scores(corpus: str, scores: Scores) -> dict[str, Any]:
     """The scores of a corpus as a card has them; of its path the last part alone."""
-    return {"corpus": shared_name(corpus), **scores.f1s}
+    return {"corpus": shared_name(corpus), **scores.measured_f1s}
+
+
+def _percents(row: Mapping[str, Any]) -> list[str]:
+    return [f"{row[metric]:.2%}" if metric in row else "-" for metric in METRICS]
 
 
 def _results(scores: Mapping[str, Mapping[str, Any]]) -> list[Any]:
@@ -65,4 +69,5 @@ def _results(scores: Mapping[str, Mapping[str, Any]]) -> list[Any]:
         )
         for split, row in scores.items()
         for metric, title in TITLES.items()
+        if metric in row
     ]

@@ -99,6 +99,11 @@ class Scores:
         return {metric: self.total(metric).f1 for metric in METRICS}
 
     @property
+    def measured_f1s(self) -> dict[str, float]:
+        """The same without metrics of which there is nothing: those of relations in a corpus of entities alone."""
+        return {name: f1 for name, f1 in self.f1s.items() if not self.total(name).is_empty}
+
+    @property
     def direction(self) -> str:
         """The convention in words."""
         if not self.symmetric:

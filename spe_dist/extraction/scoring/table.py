@@ -44,8 +44,13 @@ def p_text(p_value: float) -> str:
 
 
 def f1_line(f1s: Mapping[str, float]) -> str:
-    """F1 by metric on one line, as logs have it: "F1: Entity 64.1%, Relation 40.0%, Ent+Rel 39.2%"."""
-    return "F1: " + ", ".join(f"{title} {percent(f1s[metric])}" for metric, title in METRIC_NAMES.items())
+    """F1 by metric on one line, as logs have it: "F1: Entity 64.1%, Relation 40.0%, Ent+Rel 39.2%".
+
+    Metrics that are not in `f1s` are left out.
+    """
+    return "F1: " + ", ".join(
+        f"{name} {percent(f1s[metric])}" for metric, name in METRIC_NAMES.items() if metric in f1s
+    )
 
 
 def scores_table(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from spe_dist.extraction.corpora.corpus import Corpus, Document, Entity, Relation, Sentence
@@ -28,7 +30,9 @@ def test_fractions_are_shown_with_a_per_cent_sign_and_differences_in_points() ->
 
 
 def test_the_line_of_a_log_names_the_three_scores() -> None:
-    assert f1_line(scored(GOLD).f1s) == "F1: Entity 100.0%, Relation 100.0%, Ent+Rel 100.0%"
+    assert f1_line(scored(GOLD).measured_f1s) == "F1: Entity 100.0%, Relation 100.0%, Ent+Rel 100.0%"
+    of_entities = replace(GOLD, relations=())
+    assert f1_line(scored(of_entities, of_entities).measured_f1s) == "F1: Entity 100.0%"
 
 
 def test_a_model_that_finds_nothing_gets_sentences_and_no_rows_of_zeros() -> None:
