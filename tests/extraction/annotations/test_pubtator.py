@@ -51,6 +51,14 @@ def test_a_relation_stands_between_the_nearest_mentions(tmp_path: Path) -> None:
     assert reasons(corpus) == ["relations between concepts, placed between their nearest mentions in a sentence"]
 
 
+def test_the_nearest_mentions_share_a_sentence_where_any_do(tmp_path: Path) -> None:
+    text = "1|t|Ada met a tall man called Bob. Ada left.\n"
+    lines = "1\t0\t3\tAda\tP\tC1\n1\t26\t29\tBob\tP\tC2\n1\t31\t34\tAda\tP\tC1\n"
+    corpus = read(tmp_path, f"{text}{lines}1\tmet\tC1\tC2\n", AnnotationSettings(concept_pairs="nearest"))
+    [relation] = corpus.sentences[0].relations
+    assert (relation.head.start, relation.tail.start) == (0, 6) and not corpus.documents[0].cross_relations
+
+
 def test_concepts_without_a_common_sentence_are_related_once_across_sentences(tmp_path: Path) -> None:
     text = "1|t|Ada met.\n1|a|Bob left. Then Ada. It was Bob.\n"  # Bob 9-12, Ada 24-27, Bob 36-39
     lines = "1\t0\t3\tAda\tP\tC1\n1\t24\t27\tAda\tP\tC1\n1\t9\t12\tBob\tP\tC2\n1\t36\t39\tBob\tP\tC2\n"

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from annotation_tools import DOCCANO, LABEL_STUDIO, PRODIGY, PUBTATOR
 from corpora import EXAMPLES
 
 from tests.faults.fuzz.damage import PACKED, compressed, flipped, json_damage, lines_damage
@@ -86,6 +87,29 @@ def read_corpus_whole(path: Path) -> None:
     write_corpus(corpus, path.with_name("written.json"), corpus.format)
 
 
+def read_annotations(path: Path) -> None:
+    from spe_dist.extraction.annotations.settings import AnnotationSettings
+    from spe_dist.extraction.corpora.statistics import count_corpus
+    from spe_dist.extraction.formats import read_corpus, write_corpus
+
+    nearest = len(path.read_bytes()) % 2
+    settings = AnnotationSettings("drop", "nearest") if nearest else AnnotationSettings("widen", "all")
+    corpus = read_corpus(path, settings=settings)
+    count_corpus(corpus)
+    write_corpus(corpus, path.with_name("written.json"), "plain" if nearest else "dygie")
+
+
+def annotation_readers() -> list[Reader]:
+    """Exports of annotation tools."""
+    records = {"doccano": [DOCCANO] * 2, "label_studio": [LABEL_STUDIO], "prodigy": [PRODIGY] * 2}
+    exports = {name: "".join(f"{json.dumps(record)}\n" for record in listed) for name, listed in records.items()}
+    readers = [
+        Reader(f"annotations, {name}", json_damage, file_of("a.json", lines), read_annotations)
+        for name, lines in exports.items()
+    ]
+    return [*readers, Reader("annotations, pubtator", lines_damage, file_of("a.txt", PUBTATOR), read_annotations)]
+
+
 def text_readers() -> list[Reader]:
     wiki = '<doc id="1" url="" title="A">\nA\n\nAda wrote code. She did.\n</doc>\n'
     readers = [
@@ -112,7 +136,7 @@ def text_readers() -> list[Reader]:
     readers.append(
         Reader("JSON to predict on", json_damage, file_of("a.json", json.dumps(inputs)), read_for_prediction)
     )
-    return readers
+    return readers + annotation_readers()
 
 
 # Shards
