@@ -27,7 +27,18 @@ class DataConfig:
     )
     test: str | None = setting(None, "corpus that is scored once, at the end", common=True)
     format: Literal[
-        "auto", "dygie", "spert", "pspe", "nyt", "plain", "doccano", "label_studio", "prodigy", "pubtator"
+        "auto",
+        "dygie",
+        "spert",
+        "pspe",
+        "nyt",
+        "plain",
+        "doccano",
+        "label_studio",
+        "prodigy",
+        "pubtator",
+        "conll",
+        "multihead",
     ] = setting("auto", "format of the corpora; auto: by content")
     cut_words: Literal["widen", "drop"] = setting(
         "widen", "entities by character that cover a part of a word: widen them to whole words, or drop them"

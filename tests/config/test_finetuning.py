@@ -69,7 +69,7 @@ def test_a_config_comes_back_from_its_yaml(tmp_path):
         ({"layer_decay": 0}, ["layer_decay"]),
         ({"epochs": 0}, ["epochs"]),
         ({"batch_sentences": 0}, ["batch_sentences"]),
-        ({"format": "conll"}, ["format='conll'", "spert"]),
+        ({"format": "spret"}, ["format='spret'", "spert"]),
         ({"start_encoder": "kye"}, ["start_encoder", "did you mean 'key'"]),
         ({"learning_rat": 1}, ["learning_rat", "did you mean 'learning_rate'"]),
         ({"start": None, "tokenizer": "x", "hidden_size": 30, "attention_heads": 4}, ["hidden_size=30"]),
