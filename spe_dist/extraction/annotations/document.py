@@ -6,8 +6,9 @@ found by `align`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from typing import Any
 
 Characters = tuple[int, int]  # half-open, in code points of the text
@@ -75,3 +76,19 @@ class AnnotatedDocument:
     sentences: tuple[Characters, ...] | None = None
     origin: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+
+def keeping(document: AnnotatedDocument, kept: Sequence[bool]) -> AnnotatedDocument:
+    """The document without some of its spans and their relations. `kept`: for each span whether it stays."""
+    if all(kept):
+        return document
+    positions = list(accumulate(kept, initial=0))
+    return replace(
+        document,
+        spans=tuple(span for span, stays in zip(document.spans, kept, strict=True) if stays),
+        relations=tuple(
+            replace(relation, head=positions[relation.head], tail=positions[relation.tail])
+            for relation in document.relations
+            if kept[relation.head] and kept[relation.tail]
+        ),
+    )

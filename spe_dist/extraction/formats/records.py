@@ -205,19 +205,28 @@ def read_text(path: str | Path) -> str:
     Raises:
         DataError: the file cannot be read, is not UTF-8 or is empty.
     """
+    text = read_exactly(path)
+    if not text.strip():
+        raise DataError(f"{path} is empty; give a file that holds at least one sentence")
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+
+
+def read_exactly(path: str | Path) -> str:
+    """What a file holds, unpacked, without a byte order mark and with its own line breaks; empty where it is empty.
+
+    Raises:
+        DataError: the file cannot be read or is not UTF-8.
+    """
     data = _read_bytes(Path(path))
     if b"\0" in data[: 1 << 16]:
         raise DataError(f"{path} holds zero bytes: it is binary, or UTF-16; give text in UTF-8")
     try:
-        text = data.decode("utf-8-sig")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise DataError(
             f"{path}, line {line} is not UTF-8 (byte 0x{data[error.start]:02x}); save the file as UTF-8"
         ) from None
-    if not text.strip():
-        raise DataError(f"{path} is empty; give a file that holds at least one sentence")
-    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 
 def _read_bytes(path: Path) -> bytes:
