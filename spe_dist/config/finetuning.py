@@ -39,6 +39,8 @@ class DataConfig:
         "pubtator",
         "conll",
         "multihead",
+        "brat",
+        "predicted",
     ] = setting("auto", "format of the corpora; auto: by content")
     cut_words: Literal["widen", "drop"] = setting(
         "widen", "entities by character that cover a part of a word: widen them to whole words, or drop them"

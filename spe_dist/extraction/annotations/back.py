@@ -8,17 +8,27 @@ spaces and sentences by line breaks.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 from spe_dist.extraction.annotations.document import (
     AnnotatedDocument,
     AnnotatedRelation,
     AnnotatedSpan,
     Characters,
+    keeping,
 )
+from spe_dist.extraction.annotations.sentences import find_words
+from spe_dist.extraction.annotations.settings import DEFAULTS
 from spe_dist.extraction.corpora.corpus import CrossEntity, Document, Sentence, Span
 from spe_dist.extraction.formats.notices import Losses, argument_positions, note_words
 
+FIELDS_OF_DOCUMENTS = "further fields of documents"
+UNTYPED = "entities without a type, which are only arguments"
+UNTYPED_ARGUMENTS = "relations of entities without a type"
+PROBABILITIES = "probabilities of entities and relations"
+OTHER_WORDS = "texts in which other words or sentences are found when they are read"
 FIELDS = "further fields of sentences"
 UNPLACED_MENTIONS = "mentions and relations whose words are not in their sentence"
 
@@ -54,6 +64,21 @@ def characters_of(document: Document, losses: Losses) -> AnnotatedDocument:
         origin=document.sentences[0].origin if document.sentences else "",
         extra=document.extra,
     )
+
+
+def for_tools(document: AnnotatedDocument, losses: Losses) -> AnnotatedDocument:
+    """The document for a tool that has no place for entities without a type, probabilities and given words."""
+    own = keeping(document, [bool(span.type) for span in document.spans])
+    losses[UNTYPED] += len(document.spans) - len(own.spans)
+    losses[UNTYPED_ARGUMENTS] += len(document.relations) - len(own.relations)
+    losses[PROBABILITIES] += sum(span.probability is not None for span in own.spans)
+    losses[PROBABILITIES] += sum(relation.probability is not None for relation in own.relations)
+    losses[FIELDS_OF_DOCUMENTS] += len(document.extra)
+    if own.tokens is None and own.sentences is None:
+        return own
+    bare = replace(own, tokens=None, sentences=None)
+    losses[OTHER_WORDS] += find_words(bare, DEFAULTS, Counter()) != find_words(own, DEFAULTS, Counter())
+    return bare
 
 
 class _Marks:

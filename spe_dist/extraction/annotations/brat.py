@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -70,11 +70,11 @@ def read(path: Path, notices: Counter[str]) -> Iterator[AnnotatedDocument]:
             f"{path} has {shown(path.name if path.is_file() else str(next(iter(files)).name) + '.ann')}, but no text "
             "beside it; put each text there under the same name, with .txt in place of .ann"
         )
-    for stem, annotations in files.items():
+    for stem, own in files.items():
         if texts[stem].is_file():
-            yield _document(stem.relative_to(root).as_posix(), texts[stem], annotations, notices)
+            yield _document(stem.relative_to(root).as_posix(), texts[stem], own, notices)
         else:
-            note(notices, NO_TEXT, str(annotations[0]))
+            note(notices, NO_TEXT, str(own[0]))
     if path.is_dir():
         for text in _visible(path, (".txt",)):
             if text.with_suffix("") not in files:

@@ -34,9 +34,7 @@ _UNITS: dict[str, Callable[[str, str], int]] = {
 _BYTE_ORDER_MARK = "a byte order mark"
 
 
-def check_words(
-    document: AnnotatedDocument, words: Sequence[str | None], notices: Counter[str]
-) -> AnnotatedDocument:
+def check_words(document: AnnotatedDocument, words: Sequence[str | None], notices: Counter[str]) -> AnnotatedDocument:
     """The document with offsets in characters, without entities whose words stand elsewhere.
 
     Args:
@@ -64,7 +62,11 @@ def check_words(
         if not agree[i]:
             there = shown(" ".join(document.text[start:end] for start, end in span.pieces))
             key = f" {span.key}" if span.key else ""
-            note(notices, OTHER_WORDS, f"{span.type}{key} {shown(words[i])}, where the text has {there}, {document.origin}")
+            note(
+                notices,
+                OTHER_WORDS,
+                f"{span.type}{key} {shown(words[i])}, where the text has {there}, {document.origin}",
+            )
     left = keeping(replace(document, spans=spans), agree)
     notices[LOST_ARGUMENTS] += len(document.relations) - len(left.relations)
     return left

@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from spe_dist.errors import ConfigError, DataError
-from spe_dist.extraction.annotations import doccano, label_studio, plain, prodigy, pubtator
+from spe_dist.extraction.annotations import brat, doccano, label_studio, plain, predicted, prodigy, pubtator
 from spe_dist.extraction.annotations.align import align
 from spe_dist.extraction.annotations.back import characters_of
+from spe_dist.extraction.annotations.brat_writing import write_folder
+from spe_dist.extraction.annotations.document import AnnotatedDocument
 from spe_dist.extraction.annotations.settings import DEFAULTS, AnnotationSettings
 from spe_dist.extraction.corpora.corpus import Corpus, Document
 from spe_dist.extraction.formats import distant, dygie, pspe, spert
@@ -48,11 +50,12 @@ _ANNOTATED = {  # by character: modules whose `read` gives AnnotatedDocuments
     "label_studio": label_studio,
     "prodigy": prodigy,
     "pubtator": pubtator,
+    "predicted": predicted,
 }
 _WRITERS = {"dygie": dygie.write, "spert": spert.write, "pspe": pspe.write, "nyt": distant.write}
 
 _ANNOTATED_WRITERS = {"plain": plain}
-WRITTEN_FORMATS = (*_WRITERS, *_ANNOTATED_WRITERS)
+WRITTEN_FORMATS = (*_WRITERS, *_ANNOTATED_WRITERS, "brat")
 
 
 def read_corpus(
@@ -69,7 +72,7 @@ def read_corpus(
 
     Args:
         path: a file of JSON lines, of one JSON list or of one object; plain or compressed by gzip, xz, zstandard or
-            bzip2.
+            bzip2. Or a folder of brat.
         format: a name of FORMATS, or "auto" to recognise it by content.
         predictions: read `predicted_ner` and `predicted_relations` of `dygie` documents in place of the gold, where
             they have them.
@@ -86,25 +89,39 @@ def read_corpus(
     """
     _check(format, ("auto", *FORMATS))
     notices = Notices()
-    text, source = read_text(path), str(path)
-    of_lines = format_of_lines(text, source, format)
-    if of_lines:
-        name, records = of_lines, lines_of(text, source)
+    if brat.is_brat(Path(path)):
+        if format not in ("auto", "brat"):
+            raise DataError(f"{path} has the format brat, not {format} as asked; name a file of that format")
+        name, read = "brat", _aligned(brat.read(Path(path), notices), settings, notices)
     else:
-        name, records = detect(records_of(text, source, notices), format)
-    read = _documents(name, records, notices, predictions, settings)
+        name, records = _records(path, format, notices)
+        read = _documents(name, records, notices, predictions, settings)
     documents = without_no_labels(read, notices, predictions)
     if name != "nyt":  # which counts them itself
         _note_unplaced(documents, notices)
     return Corpus(documents, source=str(path), format=name, notices=notices.named())
 
 
+def _records(path: str | Path, format: str, notices: Counter[str]) -> tuple[str, Iterator[Node]]:
+    """The format of a file, and its records or lines."""
+    text, source = read_text(path), str(path)
+    of_lines = format_of_lines(text, source, format)
+    if of_lines:
+        return of_lines, lines_of(text, source)
+    return detect(records_of(text, source, notices), format)
+
+
+def _aligned(
+    documents: Iterable[AnnotatedDocument], settings: AnnotationSettings, notices: Counter[str]
+) -> Iterator[Document]:
+    return (align(document, settings, notices) for document in documents)
+
+
 def _documents(
     name: str, records: Iterator[Node], notices: Counter[str], predictions: bool, settings: AnnotationSettings
 ) -> Iterator[Document]:
     if name in _ANNOTATED:
-        annotated = _ANNOTATED[name].read(records, notices, settings)
-        return (align(document, settings, notices) for document in annotated)
+        return _aligned(_ANNOTATED[name].read(records, notices, settings), settings, notices)
     return _READERS[name](records, notices, predictions)
 
 
@@ -143,8 +160,8 @@ def write_corpus(corpus: Corpus, path: str | Path, format: str, overwrite: bool 
 
     Args:
         corpus: of any format.
-        path: `spert` becomes one JSON list, or JSON lines where the name ends in .jsonl; the other formats are JSON
-            lines. A name that ends in .gz, .xz, .zst or .bz2 is compressed.
+        path: a folder for `brat`. Else a file: `spert` becomes one JSON list, or JSON lines where the name ends in
+            .jsonl; the other formats are JSON lines. A name that ends in .gz, .xz, .zst or .bz2 is compressed.
         format: a name of WRITTEN_FORMATS.
         overwrite: whether an existing file is replaced.
 
@@ -164,6 +181,9 @@ def write_corpus(corpus: Corpus, path: str | Path, format: str, overwrite: bool 
         records = _WRITERS[format](corpus.documents, losses)
     else:
         annotated = (characters_of(document, losses) for document in corpus.documents)
+        if format == "brat":
+            write_folder(list(annotated), Path(path), losses, overwrite)
+            return +losses
         records = _ANNOTATED_WRITERS[format].write(annotated, losses)
     save_records(records, Path(path), as_list=format == "spert", overwrite=overwrite)
     return +losses

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from spe_dist.errors import DataError
-from spe_dist.extraction.annotations import doccano, label_studio, prodigy, pubtator
+from spe_dist.extraction.annotations import doccano, label_studio, predicted, prodigy, pubtator
 from spe_dist.extraction.formats.columns import format_of_columns
 from spe_dist.extraction.formats.node import Node, shown
 
 COLUMN_FORMATS = ("conll", "multihead")
 FORMATS = (
     *("dygie", "spert", "pspe", "nyt", "plain", "doccano", "label_studio", "prodigy", "pubtator"),
+    *("brat", "predicted"),
     *COLUMN_FORMATS,
 )
 FIELDS = {
@@ -81,10 +82,6 @@ def formats_of(record: Node) -> tuple[str, ...]:
     named = named or [name for name, field in TELLING.items() if field in fields]
     if named:
         return _of_sent_text(fields) if named[0] == "pspe" else (named[0],)
-    if {"words", "word_offsets"} <= fields.keys():
-        raise DataError(
-            f"{record.place} is a record as spe predict writes it, not a corpus; predict with --format corpus to score"
-        )
     raise DataError(f"{record.place} has the fields {shown(sorted(fields))} and so no known format; {REMEDY}")
 
 
@@ -93,6 +90,8 @@ def _of_text(fields: dict[str, Any]) -> tuple[str, ...]:
     tool = next((name for name, module in TOOLS.items() if module.recognises(fields)), None)
     if tool:
         return ("plain", tool) if tool == "doccano" and fields.get("entities") == [] else (tool,)
+    if predicted.recognises(fields):
+        return ("predicted",)
     if isinstance(fields.get("text"), str) and isinstance(fields.get("entities"), list):
         return ("plain",) if not {"tokens", "words"} & fields.keys() else ()
     return ()

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from pathlib import Path
 
-import pytest
-
-from spe_dist.errors import DataError
 from spe_dist.extraction.corpora.corpus import Entity, Relation, Sentence
 from spe_dist.extraction.corpora.statistics import entity_counts
-from spe_dist.extraction.formats import read_corpus
 from spe_dist.extraction.joint.examples import make_examples
 
 
@@ -32,10 +27,3 @@ def test_thousands_of_entities_in_a_sentence_are_compared_with_their_neighbours_
     start_s = time.perf_counter()
     counts = entity_counts([*entities, Entity(1, 3, "X")])
     assert counts["crossing_pairs"] == 2 and time.perf_counter() - start_s < 20
-
-
-def test_a_record_of_predict_is_no_corpus_and_the_message_says_how_to_get_one(tmp_path: Path) -> None:
-    path = tmp_path / "out.jsonl"
-    path.write_text('{"text": "A.", "words": ["A", "."], "word_offsets": [], "entities": [], "relations": []}\n')
-    with pytest.raises(DataError, match=r"line 1 is a record as spe predict writes it.*--format corpus"):
-        read_corpus(path)
