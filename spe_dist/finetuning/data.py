@@ -20,6 +20,7 @@ from torch import Tensor
 from spe_dist.config.finetuning import DataConfig, FinetuneConfig
 from spe_dist.data.batches.replacing import Replacements
 from spe_dist.errors import ConfigError, DataError
+from spe_dist.extraction.annotations.brat import is_brat
 from spe_dist.extraction.annotations.settings import AnnotationSettings
 from spe_dist.extraction.corpora.corpus import Corpus, Labels, Sentence
 from spe_dist.extraction.formats import read_corpus
@@ -94,11 +95,11 @@ def read_corpora(config: FinetuneConfig) -> Corpora:
 
 
 def _read(name: str, path: str, data: DataConfig) -> Corpus:
-    if not Path(path).is_file():
+    if not Path(path).is_file() and not is_brat(Path(path)):
         what = "does not exist"
         if Path(path).exists():
             other = "is a pipe or device, which ranks and resumed runs cannot read again"
-            what = "is a folder" if Path(path).is_dir() else other
+            what = "is a folder without .ann files" if Path(path).is_dir() else other
         raise DataError(f"{name}={path} {what}; give a file of sentences with --{name}")
     corpus = read_corpus(path, data.format, settings=AnnotationSettings(data.cut_words, data.concept_pairs))
     if corpus.n_sentences == 0:

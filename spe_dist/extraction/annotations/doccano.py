@@ -6,24 +6,29 @@
     {"id": 8, "text": "Ada wrote code.", "label": [[0, 3, "Person"], [10, 14, "Work"]]}
 
 The second form is that of projects without relations; older versions call its fields `labels` or `annotations`, and the
-text `data`. Offsets are half-open and count code points. Ids number all spans of a project, so they may be any.
+text `data`. Offsets are half-open and count code points. Ids number all spans of a project, so they may be any. What is
+written to be imported has the name of a text as `doc_key`, since doccano numbers texts by itself; it comes back with an
+export, as all further fields do.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import count
 from typing import Any
 
+from spe_dist.extraction.annotations.back import for_tools
 from spe_dist.extraction.annotations.document import AnnotatedDocument, AnnotatedRelation, AnnotatedSpan
 from spe_dist.extraction.annotations.settings import AnnotationSettings
 from spe_dist.extraction.formats.grouping import document_key
 from spe_dist.extraction.formats.node import Node
-from spe_dist.extraction.formats.notices import note, note_further_fields, read_probability
+from spe_dist.extraction.formats.notices import FRAGMENTS, Losses, note, note_further_fields, read_probability
 
 TEXT_FIELDS = ("text", "data")
 SPAN_FIELDS = ("label", "labels", "annotations")  # of projects without relations
-OWN_FIELDS = {"id", "entities", "relations", *TEXT_FIELDS, *SPAN_FIELDS}
+KEY_FIELD = "doc_key"
+OWN_FIELDS = {"id", KEY_FIELD, "entities", "relations", "Comments", *TEXT_FIELDS, *SPAN_FIELDS}
 ENTITY_FIELDS = ("id", "label", "start_offset", "end_offset", "probability")
 RELATION_FIELDS = ("id", "from_id", "to_id", "type", "probability")
 ACCOUNTS = ("user", "created_at", "updated_at")  # of older exports: who annotated and when
@@ -67,7 +72,7 @@ def _document(record: Node, notices: Counter[str]) -> AnnotatedDocument:
         name = next(name for name in SPAN_FIELDS if record.has(name))
         spans = [_span(node, notices) for node in record.child(name).items()]
     return AnnotatedDocument(
-        document_key(record, "id"),
+        document_key(record, KEY_FIELD, "id"),
         text,
         tuple(spans),
         tuple(relations),
@@ -122,3 +127,30 @@ def _relation(node: Node, positions: dict[str | int, int], notices: Counter[str]
         arguments.append(positions[identity.identity()])
     note_further_fields(node, (*RELATION_FIELDS, *ACCOUNTS), "relations", notices)
     return AnnotatedRelation(arguments[0], arguments[1], node.child("type").label(), read_probability(node))
+
+
+def write(documents: Iterable[AnnotatedDocument], losses: Losses) -> Iterator[dict[str, Any]]:
+    """One record for each text, to be imported: with `label` where no text has relations, as projects without them do.
+
+    Discontinuous entities are written as one span.
+    """
+    texts = [for_tools(document, losses) for document in documents]
+    with_relations = any(text.relations for text in texts)
+    identities, arrows = count(1), count(1)
+    for number, text in enumerate(texts, 1):
+        losses[FRAGMENTS] += sum(len(span.pieces) > 1 for span in text.spans)
+        record: dict[str, Any] = {"id": number, "text": text.text}
+        if with_relations:
+            own = [next(identities) for _ in text.spans]
+            record["entities"] = [
+                {"id": identity, "label": span.type, "start_offset": span.start, "end_offset": span.end}
+                for identity, span in zip(own, text.spans, strict=True)
+            ]
+            record["relations"] = [
+                {"id": next(arrows), "from_id": own[relation.head], "to_id": own[relation.tail], "type": relation.type}
+                for relation in text.relations
+            ]
+            record["Comments"] = []
+        else:
+            record["label"] = [[span.start, span.end, span.type] for span in text.spans]
+        yield {**record, KEY_FIELD: text.key} if text.key else record

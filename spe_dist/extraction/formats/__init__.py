@@ -54,7 +54,7 @@ _ANNOTATED = {  # by character: modules whose `read` gives AnnotatedDocuments
 }
 _WRITERS = {"dygie": dygie.write, "spert": spert.write, "pspe": pspe.write, "nyt": distant.write}
 
-_ANNOTATED_WRITERS = {"plain": plain}
+_ANNOTATED_WRITERS = {"plain": plain, "doccano": doccano}
 WRITTEN_FORMATS = (*_WRITERS, *_ANNOTATED_WRITERS, "brat")
 
 
