@@ -28,7 +28,7 @@ from spe_dist.extraction.formats.notices import FRAGMENTS, Losses, note, note_fu
 TEXT_FIELDS = ("text", "data")
 SPAN_FIELDS = ("label", "labels", "annotations")  # of projects without relations
 KEY_FIELD = "doc_key"
-OWN_FIELDS = {"id", KEY_FIELD, "entities", "relations", "Comments", *TEXT_FIELDS, *SPAN_FIELDS}
+OWN_FIELDS = {"id", KEY_FIELD, "entities", "relations", *TEXT_FIELDS, *SPAN_FIELDS}
 ENTITY_FIELDS = ("id", "label", "start_offset", "end_offset", "probability")
 RELATION_FIELDS = ("id", "from_id", "to_id", "type", "probability")
 ACCOUNTS = ("user", "created_at", "updated_at")  # of older exports: who annotated and when

@@ -13,7 +13,7 @@ they are not given. Entities of the form [0, 3, "Person"], and `label` in place 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from spe_dist.extraction.annotations.document import (
@@ -47,7 +47,7 @@ def read(records: Iterable[Node], notices: Counter[str], settings: AnnotationSet
 def _document(record: Node, notices: Counter[str]) -> AnnotatedDocument:
     text = record.child("text").string()
     spans = tuple(_span(node, text, notices) for node in record.child("entities").items())
-    keys = {span.key: position for position, span in enumerate(spans) if span.key is not None}
+    keys = _positions(record.child("entities"), spans)
     relations = record.child("relations").items() if record.has("relations") else []
     return AnnotatedDocument(
         document_key(record, "id"),
@@ -69,13 +69,24 @@ def _span(node: Node, text: str, notices: Counter[str]) -> AnnotatedSpan:
         return AnnotatedSpan(((parts[0].integer(), parts[1].integer()),), parts[2].label())
     note_further_fields(node, ENTITY_FIELDS, "entities", notices)
     if node.has("pieces"):
-        pieces = tuple(sorted(_place(piece) for piece in node.child("pieces").items()))
+        pieces = tuple(sorted(place_of(piece) for piece in node.child("pieces").items()))
         if not pieces:
             node.child("pieces").fail("an entity has at least one piece", "write [[start, end], ...]")
     else:
         pieces = ((node.child("start").integer(), node.child("end").integer()),)
     key = str(node.child("id").identity()) if node.has("id") else None
     return AnnotatedSpan(pieces, _type(node).label_or_none(), key, read_probability(node))
+
+
+def _positions(entities: Node, spans: Sequence[AnnotatedSpan]) -> dict[str, int]:
+    """The position of each entity by its id."""
+    positions: dict[str, int] = {}
+    for position, (node, span) in enumerate(zip(entities.items(), spans, strict=True)):
+        if span.key in positions:
+            node.child("id").fail("another entity of the text has this id", "give each entity an id of its own")
+        if span.key is not None:
+            positions[span.key] = position
+    return positions
 
 
 def _relation(node: Node, n_spans: int, keys: Mapping[str, int], notices: Counter[str]) -> AnnotatedRelation:
@@ -102,10 +113,11 @@ def _type(node: Node) -> Node:
 def _places(record: Node, name: str) -> tuple[Characters, ...] | None:
     if not record.has(name) or record.child(name).value is None:
         return None
-    return tuple(_place(node) for node in record.child(name).items())
+    return tuple(place_of(node) for node in record.child(name).items())
 
 
-def _place(node: Node) -> Characters:
+def place_of(node: Node) -> Characters:
+    """Two offsets. Raises DataError where the value is not [start, end]."""
     parts = node.items()
     if len(parts) != 2:
         node.fail("a place in the text is a pair of offsets", "write [start, end]")

@@ -17,6 +17,7 @@ from spe_dist.extraction.annotations.document import (
     AnnotatedSpan,
     Characters,
 )
+from spe_dist.extraction.annotations.plain import place_of
 from spe_dist.extraction.annotations.settings import AnnotationSettings
 from spe_dist.extraction.formats.node import Node
 from spe_dist.extraction.formats.notices import read_probability
@@ -67,7 +68,8 @@ class _Text:
                 f"it has {len(text.string()):,} characters and goes from {start.value} to {end.value}",
                 "correct predictions in a tool of annotation (spe corpus convert --to brat), not in this file",
             )
-        line = record.child("line").integer() if record.has("line") else self.line
+        is_of_text = record.has("line") and not record.has("id")  # in JSON all lines are that of the record
+        line = record.child("line").integer() if is_of_text else self.line
         self._fill(start, line)
         before = len(self.spans)
         for node in record.child("entities").items():
@@ -76,8 +78,8 @@ class _Text:
         for node in record.child("relations").items():
             head, tail = (self._argument(node.child(role), before) for role in ("head", "tail"))
             self.relations.append(AnnotatedRelation(head, tail, node.child("type").label(), read_probability(node)))
-        words = [tuple(edge.integer() for edge in node.items()) for node in record.child("word_offsets").items()]
-        self.tokens += [(word[0], word[-1]) for word in words if word]
+        words = [place_of(node) for node in record.child("word_offsets").items()]
+        self.tokens += words
         if words:
             self.sentences.append((start.integer(), end.integer()))
         self.parts.append(text.string())

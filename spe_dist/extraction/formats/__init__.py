@@ -17,10 +17,18 @@ from pathlib import Path
 from typing import Any
 
 from spe_dist.errors import ConfigError, DataError
-from spe_dist.extraction.annotations import brat, doccano, label_studio, plain, predicted, prodigy, pubtator
-from spe_dist.extraction.annotations.align import align
-from spe_dist.extraction.annotations.back import characters_of
-from spe_dist.extraction.annotations.brat_writing import write_folder
+from spe_dist.extraction.annotations import (
+    align,
+    back,
+    brat,
+    brat_writing,
+    doccano,
+    label_studio,
+    plain,
+    predicted,
+    prodigy,
+    pubtator,
+)
 from spe_dist.extraction.annotations.document import AnnotatedDocument
 from spe_dist.extraction.annotations.settings import DEFAULTS, AnnotationSettings
 from spe_dist.extraction.corpora.corpus import Corpus, Document
@@ -114,7 +122,7 @@ def _records(path: str | Path, format: str, notices: Counter[str]) -> tuple[str,
 def _aligned(
     documents: Iterable[AnnotatedDocument], settings: AnnotationSettings, notices: Counter[str]
 ) -> Iterator[Document]:
-    return (align(document, settings, notices) for document in documents)
+    return (align.align(document, settings, notices) for document in documents)
 
 
 def _documents(
@@ -180,18 +188,20 @@ def write_corpus(corpus: Corpus, path: str | Path, format: str, overwrite: bool 
     if format in _WRITERS:
         records = _WRITERS[format](corpus.documents, losses)
     else:
-        annotated = (characters_of(document, losses) for document in corpus.documents)
+        annotated = (back.characters_of(document, losses) for document in corpus.documents)
         if format == "brat":
-            write_folder(list(annotated), Path(path), losses, overwrite)
+            brat_writing.write_folder(list(annotated), Path(path), losses, overwrite)
             return +losses
         records = _ANNOTATED_WRITERS[format].write(annotated, losses)
     save_records(records, Path(path), as_list=format == "spert", overwrite=overwrite)
     return +losses
 
 
-def written_format(format: str) -> str:
-    """The format in which a corpus with predictions is written: its own, or `spert` where that is only read."""
-    return format if format in WRITTEN_FORMATS else "spert"
+def written_format(name: str) -> str:
+    """The format of the file to which predictions on a corpus of a format are written: the same where it can be."""
+    if name in _WRITERS or name in _ANNOTATED_WRITERS:
+        return name
+    return "plain" if name in _ANNOTATED or name == "brat" else "spert"
 
 
 def _check(name: str, names: tuple[str, ...]) -> None:

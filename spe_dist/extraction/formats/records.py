@@ -231,7 +231,7 @@ def read_exactly(path: str | Path) -> str:
 
 def _read_bytes(path: Path) -> bytes:
     if os.path.isdir(path):
-        raise DataError(f"{path} is a folder; name a file in it")
+        raise DataError(f"{path} is a folder without .ann files; name a file in it")
     try:
         size = os.stat(path).st_size  # 0 for a pipe
     except (FileNotFoundError, ValueError):  # a zero byte in the name

@@ -19,7 +19,7 @@ from spe_dist.extraction.annotations.settings import AnnotationSettings
 from spe_dist.extraction.drawing.pages import predictions_page
 from spe_dist.extraction.formats import read_corpus, write_corpus, written_format
 from spe_dist.extraction.predicting.extractor import Extractor
-from spe_dist.extraction.predicting.inputs import find_inputs, read_corpora, read_inputs
+from spe_dist.extraction.predicting.inputs import find_corpora, find_inputs, read_corpora, read_inputs
 from spe_dist.extraction.predicting.report import Report
 from spe_dist.extraction.predicting.results import MinProbability, result_of
 from spe_dist.extraction.predicting.text_input import InputSettings, Located, Place
@@ -34,9 +34,12 @@ _TEXT_OPTIONS = {"input_format": "auto", "tokenised": False, "lines": "auto", "t
 
 def predict_files(options: argparse.Namespace) -> None:
     """Predict as the command line says. Raises SpeError, BrokenPipeError."""
-    files = find_inputs(options.inputs)  # what does not exist is said before the model is loaded
+    takes_corpora = options.format == "corpus" or options.entities == "given"
+    find = find_corpora if takes_corpora else find_inputs
+    files = find(options.inputs)  # what does not exist is said before the model is loaded
     _check_outputs(options, files)
-    warn_of_left_out_files(options.inputs)
+    if not takes_corpora:
+        warn_of_left_out_files(options.inputs)
     if options.threads:
         torch.set_num_threads(options.threads)
     tune_memory()
@@ -87,8 +90,8 @@ def _predict_lines(options: argparse.Namespace, extractor: Extractor, limits: Mi
 
 
 def _predict_corpus(options: argparse.Namespace, extractor: Extractor, limits: MinProbability, report: Report) -> None:
-    """The input as a corpus of its own format, or `spert` where that is only read; gold replaced by predictions."""
-    [path] = find_inputs(options.inputs)
+    """The input as a corpus of its own format, or `plain` or `spert` where that is only read; gold replaced by predictions."""
+    [path] = find_corpora(options.inputs)
     corpus = read_corpus(path, settings=AnnotationSettings(options.cut_words, options.concept_pairs))
     for notice in counted(corpus.notices):
         report.tell(f"{path}: {notice}")

@@ -22,6 +22,7 @@ from spe_dist.data.text.formats.recognise import (
 from spe_dist.data.text.lines import STANDARD_INPUT, Line, Skips, open_chunks, read_lines, shown_name, take_sample
 from spe_dist.data.text.paragraphs import full_line_characters
 from spe_dist.errors import DataError
+from spe_dist.extraction.annotations.brat import is_brat
 from spe_dist.extraction.formats import read_corpus
 from spe_dist.extraction.predicting.article_input import read_articles
 from spe_dist.extraction.predicting.given import ACROSS_GIVEN
@@ -94,7 +95,7 @@ def read_corpora(
     """
     skips = Skips() if skips is None else skips
     documents = count()
-    for path in find_inputs(inputs):
+    for path in find_corpora(inputs):
         corpus = read_corpus(STANDARD_INPUT_FILE if str(path) == STANDARD_INPUT else path)
         tell(f"{shown_name(path)}: a corpus in the format {corpus.format}, whose entities are taken as they are")
         skips.counts.update(corpus.notices)
@@ -128,3 +129,14 @@ def find_inputs(inputs: Sequence[str]) -> list[Path]:
     if list(inputs).count(STANDARD_INPUT) > 1:
         raise DataError("standard input (-) is given twice; it can be read once")
     return [p for name in inputs for p in ([Path(name)] if name == STANDARD_INPUT else find_files([name]))]
+
+
+def find_corpora(inputs: Sequence[str]) -> list[Path]:
+    """As `find_inputs`, but for a folder of brat, which is one corpus.
+
+    Raises:
+        DataError: an argument names no file.
+    """
+    if not any(is_brat(Path(name)) for name in inputs):
+        return find_inputs(inputs)
+    return [p for name in inputs for p in ([Path(name)] if is_brat(Path(name)) else find_inputs([name]))]
