@@ -111,7 +111,7 @@ def test_an_output_that_is_no_place_for_a_file_is_named_with_its_reason_alone(
     remedy = "check the folder, its permissions and space"
     errors = {
         file: f"{file} exists; name another file, or allow it to be overwritten (--overwrite)",
-        tmp_path: f"{tmp_path} is a folder without .ann files; name a file in it",
+        tmp_path: f"{tmp_path} is a folder; name a file in it",
         missing: f"{missing} cannot be written (No such file or directory); {remedy}",
     }
     for output, error in errors.items():

@@ -90,7 +90,7 @@ def _predict_lines(options: argparse.Namespace, extractor: Extractor, limits: Mi
 
 
 def _predict_corpus(options: argparse.Namespace, extractor: Extractor, limits: MinProbability, report: Report) -> None:
-    """The input as a corpus of its own format, or `plain` or `spert` where that is only read; gold replaced by predictions."""
+    """The input as a corpus, gold replaced by predictions, in its own format or the `written_format` of that."""
     [path] = find_corpora(options.inputs)
     corpus = read_corpus(path, settings=AnnotationSettings(options.cut_words, options.concept_pairs))
     for notice in counted(corpus.notices):
@@ -111,7 +111,7 @@ def _predict_corpus(options: argparse.Namespace, extractor: Extractor, limits: M
         report.add(sentence, sentence.origin or f"document {number}")
     written = written_format(corpus.format)
     if written != corpus.format:
-        report.tell(f"{options.output} has the format {written}, since {corpus.format} is read and not written")
+        report.tell(f"{options.output} has the format {written}, in which predictions on {corpus.format} are written")
     losses = write_corpus(corpus.with_sentences(found), options.output, written)
     for loss in counted(losses):
         report.tell(f"not written, since the format {written} has no place for it: {loss}")

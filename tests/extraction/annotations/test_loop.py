@@ -17,7 +17,10 @@ from spe_dist.extraction.predicting.extractor import Extractor
 from spe_dist.extraction.predicting.text_input import InputSettings
 
 TEXTS = {
-    "a/notes.txt": "\U0001f600 John Smith works for\nIBM.  He likes \U0001f1e9\U0001f1ea Boston.\n\n\nA second one, with Ann Lee.\n",
+    "a/notes.txt": (
+        "\U0001f600 John Smith works for\nIBM.  He likes \U0001f1e9\U0001f1ea Boston.\n\n\n"
+        "A second one, with Ann Lee.\n"
+    ),
     "b.txt": "\ufeffOne line.\r\nAnother \U0001f389 line with words.\r\n",
 }
 

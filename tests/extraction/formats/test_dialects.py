@@ -104,9 +104,9 @@ def test_a_relation_type_that_means_none_elsewhere_is_counted_as_lost(tmp_path: 
     head, tail = Entity(0, 1, "P"), Entity(2, 3, "W")
     corpus = Corpus((Document("d", (Sentence(tuple(WORDS), (head, tail), (Relation("NA", head, tail),)),)),))
     for name in WRITTEN_FORMATS:
-        losses = write_corpus(corpus, tmp_path / "out.json", name)
+        losses = write_corpus(corpus, tmp_path / name, name)
         assert losses["relations of the type 'NA', which read back as none"] == 1
-        assert not read_corpus(tmp_path / "out.json").sentences[0].relations
+        assert not read_corpus(tmp_path / name).sentences[0].relations
 
 
 def test_unicode_forms_of_one_text_are_one_text(tmp_path: Path) -> None:
