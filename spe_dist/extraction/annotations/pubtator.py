@@ -18,8 +18,8 @@ import re
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import product
 
+from spe_dist.extraction.annotations.concepts import Mentions
 from spe_dist.extraction.annotations.document import AnnotatedDocument, AnnotatedRelation, AnnotatedSpan, Characters
 from spe_dist.extraction.annotations.offsets import OTHER_TEXT, is_same_text
 from spe_dist.extraction.annotations.sentences import sentence_borders
@@ -29,12 +29,6 @@ from spe_dist.extraction.formats.notices import note
 
 FIRST_LINE = re.compile(r"[^\s|]+\|[ta]\|")
 NO_CONCEPT = ("", "-1", "-")
-CONCEPTS = {
-    "all": "relations between concepts, placed between all pairs of their mentions in a sentence",
-    "nearest": "relations between concepts, placed between their nearest mentions in a sentence",
-}
-NO_MENTION = "relations of concepts that have no mention each, left out"
-NO_PAIR = "relations between concepts that share no sentence (each is one between sentences, of the nearest mentions)"
 FURTHER_COLUMNS = "relations with further columns, not kept"
 
 _TEXT = re.compile(r"(?P<key>[^\s|]+)\|(?P<kind>[a-zA-Z])\|(?P<text>.*)", re.DOTALL)
@@ -92,7 +86,9 @@ class _Abstract:
                     "a mention is PMID, start, end, text, type, concept, and a relation PMID, type, concept, concept",
                     "write them so, with tabs between them",
                 )
-        placed = dict.fromkeys(found for line, columns in relations for found in self._relations(line, columns))
+        mentions = self._mentions()
+        found = (relation for line, columns in relations for relation in self._relations(line, columns, mentions))
+        placed = dict.fromkeys(found)
         return AnnotatedDocument(
             self.key,
             self.text,
@@ -119,30 +115,16 @@ class _Abstract:
             self.by_concept[concept].append(len(self.spans))
         self.spans.append(AnnotatedSpan(((start, end),), name))
 
-    def _relations(self, line: Node, columns: Sequence[str]) -> list[AnnotatedRelation]:
+    def _relations(self, line: Node, columns: Sequence[str], mentions: Mentions) -> list[AnnotatedRelation]:
         """What stands for a relation of two concepts: relations of their mentions."""
         self.notices[FURTHER_COLUMNS] += len(columns) > 4
         heads, tails = (self.by_concept.get(concept, []) for concept in columns[2:4])
-        pairs = [pair for pair in product(heads, tails) if pair[0] != pair[1]]
-        if not pairs:
-            note(self.notices, NO_MENTION, line.place)
-            return []
-        together = [pair for pair in pairs if self._sentence_of(pair[0]) == self._sentence_of(pair[1])]
-        if not together:
-            note(self.notices, NO_PAIR, line.place)
-        else:
-            self.notices[CONCEPTS[self.settings.concept_pairs]] += 1
-        if not together or self.settings.concept_pairs == "nearest":
-            together = [min(together or pairs, key=self._distance)]
-        return [AnnotatedRelation(head, tail, columns[1]) for head, tail in together]
+        return mentions.relations(heads, tails, columns[1], line.place)
 
-    def _sentence_of(self, position: int) -> int:
-        return bisect_right(self.sentences, (self.spans[position].start, len(self.text)))
-
-    def _distance(self, pair: tuple[int, int]) -> int:
-        """Characters between two mentions."""
-        first, second = sorted((self.spans[position] for position in pair), key=lambda span: span.start)
-        return max(0, second.start - first.end)
+    def _mentions(self) -> Mentions:
+        behind = len(self.text)
+        numbers = [bisect_right(self.sentences, (span.start, behind)) for span in self.spans]
+        return Mentions(self.spans, numbers, self.settings.concept_pairs, self.notices)
 
 
 def _key(line: Node) -> str:

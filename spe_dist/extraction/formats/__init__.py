@@ -23,6 +23,7 @@ from spe_dist.extraction.annotations import (
     brat,
     brat_writing,
     doccano,
+    docred,
     label_studio,
     plain,
     predicted,
@@ -59,6 +60,7 @@ _ANNOTATED = {  # by character: modules whose `read` gives AnnotatedDocuments
     "prodigy": prodigy,
     "pubtator": pubtator,
     "predicted": predicted,
+    "docred": docred,
 }
 _WRITERS = {"dygie": dygie.write, "spert": spert.write, "pspe": pspe.write, "nyt": distant.write}
 
