@@ -3,8 +3,9 @@
     spe corpus inspect train.json dev.json test.json
     spe corpus convert scierc/train.json train_spert.json --to spert
 
-Formats are told apart by content: dygie (DyGIE, SciERC, PURE), spert (SpERT), pspe (PSPE, UniRE), nyt (distant
-supervision: CoType, ARNOR).
+Formats are told apart by content. Of words: dygie (DyGIE, SciERC, PURE), spert (SpERT), pspe (PSPE, UniRE), nyt
+(distant supervision: CoType, ARNOR), conll (BIO and the like), multihead (CoNLL04). Of characters: plain, doccano,
+label_studio, prodigy, pubtator.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from annotation_tools import (
 from project import ROOT, SHARED
 
 from spe_dist.extraction.corpora.statistics import count_corpus
-from spe_dist.extraction.formats import read_corpus, write_corpus
+from spe_dist.extraction.formats import read_corpus, write_corpus, written_format
+from spe_dist.extraction.scoring.scores import score
 
 CASES = SHARED / "cases/annotations"
 EXPORTS: dict[str, str] = {
@@ -52,9 +54,19 @@ def test_each_export_is_told_by_content_and_means_the_same(tmp_path: Path, name:
     assert corpus.documents[0].id == "7" and len(corpus.documents) == 1
     assert corpus.sentences[0].origin.startswith(f"{path}, line")
     assert read_corpus(path, name).sentences == corpus.sentences
-    write_corpus(corpus, tmp_path / "plain.jsonl", "plain")
-    again = read_corpus(tmp_path / "plain.jsonl")
-    assert entities_of(again) == ENTITIES and relations_of(again) == RELATIONS
+
+
+@pytest.mark.parametrize("name", EXPORTS)
+def test_predictions_on_an_export_are_scored_against_it(tmp_path: Path, name: str) -> None:
+    path, written = tmp_path / "export", tmp_path / "predicted.jsonl"
+    path.write_text(EXPORTS[name], encoding="utf-8")
+    gold = read_corpus(path)
+    predicted = gold.with_sentences(replace(sentence, relations=()) for sentence in gold.sentences)
+    write_corpus(predicted, written, written_format(gold.format))
+    again = read_corpus(written)
+    assert entities_of(again) == ENTITIES and again.documents[0].text == gold.documents[0].text
+    counts = score(gold, again)
+    assert counts.entity.f1 == 1 and counts.relation.recall == 0
 
 
 def case(name: str) -> Any:
