@@ -4,8 +4,8 @@
     spe corpus convert scierc/train.json train_spert.json --to spert
 
 Formats are told apart by content. Of words: dygie (DyGIE, SciERC, PURE), spert (SpERT), pspe (PSPE, UniRE), nyt
-(distant supervision: CoType, ARNOR), conll (BIO and the like), multihead (CoNLL04). Of characters: plain, doccano,
-label_studio, prodigy, pubtator.
+(distant supervision: CoType, ARNOR), conll (BIO and the like), multihead (CoNLL04). Of characters: plain, brat,
+doccano, label_studio, prodigy, pubtator, predicted (what spe predict writes).
 """
 
 from __future__ import annotations
