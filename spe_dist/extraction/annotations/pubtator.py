@@ -19,7 +19,7 @@ from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
-from spe_dist.extraction.annotations.concepts import Mentions
+from spe_dist.extraction.annotations.concepts.mentions import Mentions
 from spe_dist.extraction.annotations.document import AnnotatedDocument, AnnotatedRelation, AnnotatedSpan, Characters
 from spe_dist.extraction.annotations.offsets import OTHER_TEXT, is_same_text
 from spe_dist.extraction.annotations.sentences import sentence_borders

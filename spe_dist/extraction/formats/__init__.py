@@ -23,13 +23,13 @@ from spe_dist.extraction.annotations import (
     brat,
     brat_writing,
     doccano,
-    docred,
     label_studio,
     plain,
     predicted,
     prodigy,
     pubtator,
 )
+from spe_dist.extraction.annotations.concepts import docred
 from spe_dist.extraction.annotations.document import AnnotatedDocument
 from spe_dist.extraction.annotations.settings import DEFAULTS, AnnotationSettings
 from spe_dist.extraction.corpora.corpus import Corpus, Document

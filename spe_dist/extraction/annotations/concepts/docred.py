@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from spe_dist.extraction.annotations.concepts import Mentions
+from spe_dist.extraction.annotations.concepts.mentions import Mentions
 from spe_dist.extraction.annotations.document import AnnotatedDocument, AnnotatedRelation, AnnotatedSpan, Characters
 from spe_dist.extraction.annotations.offsets import OTHER_TEXT, is_same_text
 from spe_dist.extraction.annotations.settings import AnnotationSettings

@@ -1,0 +1,1 @@
+"""Formats whose relations hold between concepts, which a text mentions several times."""
