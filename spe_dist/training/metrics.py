@@ -6,9 +6,11 @@ GPU every step. They wait in a list and are added over the ranks in one all-redu
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,52 @@ from spe_dist.utils.run_files import METRICS_FILE, TENSORBOARD_FOLDER
 
 MAX_ROW_BYTES = 1 << 20
 Finish = Callable[[dict[str, Any], Mapping[str, Sequence[float]], int], dict[str, Any]]
+
+
+class Board:
+    """TensorBoard's files of a run. They repeat metrics.jsonl, so where they cannot be written training goes on."""
+
+    def __init__(self, folder: Path, resume_step: int) -> None:
+        self.folder = folder
+        self._writer: Any = None
+        self._hook = threading.excepthook
+        threading.excepthook = self._in_thread
+        with self._or_give_up():
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(folder), purge_step=resume_step + 1)
+
+    def show(self, row: Mapping[str, Any]) -> None:
+        """Add the numbers of a row."""
+        if self._writer is None:
+            return
+        with self._or_give_up():
+            for name, value in row.items():
+                if name not in ("step", "kind") and isinstance(value, int | float):
+                    self._writer.add_scalar(name if "/" in name else f"train/{name}", float(value), row["step"])
+
+    def close(self) -> None:
+        threading.excepthook = self._hook
+        if self._writer is not None:
+            with self._or_give_up():
+                self._writer.close()
+
+    @contextlib.contextmanager
+    def _or_give_up(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self._writer = None
+            print(
+                f"warning: {self.folder} cannot be written ({error.strerror or error}): no more figures for "
+                "TensorBoard in this run; metrics.jsonl has all of them",
+                flush=True,
+            )
+
+    def _in_thread(self, found: threading.ExceptHookArgs) -> None:
+        """TensorBoard's own thread raises once more where it is called next: no traceback for that."""
+        if not (isinstance(found.exc_value, OSError) and type(found.thread).__module__.startswith("tensorboard.")):
+            self._hook(found)
 
 
 class MetricLog:
@@ -49,7 +97,7 @@ class MetricLog:
         self._pending: list[tuple[dict[str, Any], dict[str, Tensor]]] = []
         self._own_s: list[Callable[[], float]] = []
         self.own_s_of_ranks: list[tuple[Sequence[float], float]] = []  # and duration, of the rows of the last flush
-        self._board: Any = None
+        self._board: Board | None = None
         self.go_back(resume_step, repeated)
 
     def go_back(self, resume_step: int, repeated: Callable[[dict[str, Any]], bool] = lambda _: False) -> None:
@@ -59,10 +107,8 @@ class MetricLog:
         self.close()
 
         def open_files() -> None:
-            from torch.utils.tensorboard import SummaryWriter
-
             _keep_rows(self.path, lambda row: row["step"] <= resume_step and not repeated(row))
-            self._board = SummaryWriter(str(self.path.parent / TENSORBOARD_FOLDER), purge_step=resume_step + 1)
+            self._board = Board(self.path.parent / TENSORBOARD_FOLDER, resume_step)
 
         self.context.run_on_main(open_files)
 
@@ -131,13 +177,8 @@ class MetricLog:
         with self.path.open("a", encoding="utf-8") as file:
             file.writelines(lines)
         for row in rows:
-            self._show(row)
-
-    def _show(self, row: Mapping[str, Any]) -> None:
-        for name, value in row.items():
-            if name not in ("step", "kind") and isinstance(value, int | float):
-                tag = name if "/" in name else f"train/{name}"
-                self._board.add_scalar(tag, float(value), row["step"])
+            if self._board is not None:
+                self._board.show(row)
 
     def last_step(self, kind: str) -> int:
         """The step of the last row of a kind that is written; 0 without one. A collective."""

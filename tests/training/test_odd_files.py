@@ -2,9 +2,11 @@
 
 import contextlib
 import errno
+import functools
 import io
 import multiprocessing
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from small_runs import FINETUNING, PRETRAINING, command_line, small_corpus
 from spe_dist import finetune, pretrain
 from spe_dist.cli.exits import USER_ERROR, run_training
 from spe_dist.errors import CheckpointError
-from spe_dist.training.metrics import read_rows
+from spe_dist.training.metrics import Board, read_rows
 from spe_dist.utils.files import atomic_folder, check_output, remove_unfinished
 
 SETTINGS = {**PRETRAINING, "steps": 4, "checkpoint_every_steps": 2, "evaluate_sentences": 0, "log_every_steps": 1}
@@ -156,3 +158,25 @@ def test_what_dead_writers_left_goes_and_what_others_write_stays(tmp_path):
     remove_unfinished(tmp_path)  # of a folder that is this run's alone
     assert {path.name for path in tmp_path.iterdir()} == {"model", ".notes.txt.old", ".model.old"}
     assert Path(output / "weights").read_text() == "2"
+
+
+def remove_after(folder, step):
+    """Remove `folder` once a row of this step is written; only in this process."""
+    show = Board.show
+
+    def show_and_remove(self, row):
+        show(self, row)
+        if row["step"] == step and folder.exists():
+            shutil.rmtree(folder)
+
+    Board.show = show_and_remove
+
+
+@pytest.mark.distributed
+def test_a_run_goes_on_without_tensorboards_files_and_says_so_once(run_ranks, demo_shards, tmp_path):
+    settings = {**SETTINGS, "steps": 60, "checkpoint_every_steps": 0, "shards": demo_shards, "output": tmp_path / "run"}
+    prepare = functools.partial(remove_after, tmp_path / "run" / "tensorboard", 2)
+    ((status, printed),) = run_ranks(run, 1, pretrain.main, command_line(settings), prepare)
+    assert status == 0 and "Traceback" not in printed
+    assert printed.count("no more figures for TensorBoard") == 1, printed
+    assert len(read_rows(tmp_path / "run" / "metrics.jsonl", "train")) == 60
