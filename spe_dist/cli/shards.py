@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from spe_dist.cli.exits import run_command
 from spe_dist.cli.options.extras import TO_DIVIDE_SHARDS, TO_MAKE_SHARDS, require
+from spe_dist.cli.options.languages import add_language
 from spe_dist.cli.options.numbers import number, whole_number
 from spe_dist.cli.options.parser import Parser, choose_command, help_on_commands
 from spe_dist.config.pretraining import CorruptionConfig, DataConfig
@@ -186,9 +187,10 @@ def make_parser() -> Parser:
         "--words",
         choices=("auto", "spaces", "tokenizer"),
         default=defaults.words,
-        help="words stand between spaces (tokenised text only), or are found by spaCy's English tokenizer; auto looks "
-        "whether punctuation of a sample is attached to words",
+        help="words stand between spaces (tokenised text only), or are found by the tokenizer of the language; auto "
+        "looks whether punctuation of a sample is attached to words",
     )
+    add_language(add, defaults.language)
     rest(
         add(
             "--format",

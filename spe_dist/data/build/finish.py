@@ -38,6 +38,7 @@ def write_manifest(
         "formats": dict(formats),
         "unit": reader.unit,
         "words": reader.words,
+        "language": reader.language,
         "lines": runs.lines,
     }
     manifest = _manifest(output, tokenizer, tokenizer_name, settings.max_pieces, runs, records, source)

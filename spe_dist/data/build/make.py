@@ -53,8 +53,8 @@ def make_shards(
         max_bad_share: share of lines that may be undecodable or no JSON before the build fails.
         overwrite: remove an earlier or unfinished build of another request.
         quiet: print nothing but warnings.
-        settings: fields of `BuildSettings` (unit, lines, words, format, text_field, train_vocab, do_lower_case, seed,
-            held_out, block_sentences, shard_sentences, max_pieces).
+        settings: fields of `BuildSettings` (unit, lines, words, language, format, text_field, train_vocab,
+            do_lower_case, seed, held_out, block_sentences, shard_sentences, max_pieces).
 
     Raises:
         ConfigError: a setting is out of range or contradicts another.

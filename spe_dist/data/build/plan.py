@@ -16,12 +16,14 @@ from typing import Any
 from spe_dist.data.build.settings import CONTINUE_REMEDY, BuildSettings
 from spe_dist.data.shards.index import INDEX_NAME
 from spe_dist.data.shards.manifest import MANIFEST_NAME, SPLITS, TOKENIZER_FOLDER, Manifest
+from spe_dist.data.text.languages import AUTO
 from spe_dist.errors import DataError
 from spe_dist.utils.files import remove_unfinished, write_atomically
 from spe_dist.utils.reading.json_file import read_object
 
 SCRATCH_FOLDER = ".build"
 PLAN_NAME = "plan.json"
+_OF_OLD_MANIFESTS = {"language": AUTO}  # settings that earlier versions did not have, as finished shards count by now
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,10 @@ class Plan:
         inputs = [{"name": file.name, "bytes": file.stat().st_size} for file in files]
         return cls({"inputs": inputs, "settings": asdict(settings), "vocabulary": vocabulary})
 
-    def difference(self, other: Mapping[str, Any]) -> str | None:
-        """In words what another request has otherwise; None if nothing."""
+    def difference(self, other: Mapping[str, Any], missing: Mapping[str, Any] | None = None) -> str | None:
+        """In words what another request has otherwise; None if nothing. `missing`: settings that it may lack."""
         changed = []
-        mine, theirs = self.content["settings"], other.get("settings", {})
+        mine, theirs = self.content["settings"], {**(missing or {}), **other.get("settings", {})}
         for key in mine:
             if key not in theirs or mine[key] != theirs[key]:
                 changed.append(f"{key} was {theirs.get(key)!r} and is {mine[key]!r}")
@@ -60,7 +62,7 @@ def finished_build(output: Path, plan: Plan, files: Sequence[Path]) -> Manifest 
     if not path.is_file():
         return None
     manifest = Manifest.load(path)
-    difference = plan.difference(manifest.source.get("request", {}))
+    difference = plan.difference(manifest.source.get("request", {}), _OF_OLD_MANIFESTS)
     if difference is None and any(file.stat().st_mtime > path.stat().st_mtime for file in files):
         difference = "an input file has changed since"
     if difference:

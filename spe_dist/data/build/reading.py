@@ -27,6 +27,7 @@ from spe_dist.data.text.formats.recognise import (
     take_head,
 )
 from spe_dist.data.text.formats.tables import Table
+from spe_dist.data.text.languages import AUTO, describe_language
 from spe_dist.data.text.lines import (
     BAD_JSON,
     BLANK,
@@ -86,6 +87,7 @@ class TextReader:
     unit: Unit
     words: Literal["spaces", "tokenizer"]
     text_field: str = "text"
+    language: str = AUTO
 
     @property
     def break_at(self) -> bytes:
@@ -108,12 +110,12 @@ class TextReader:
 
     def sentences(self, part: Part, skips: Skips, noticed: Counter[str]) -> Iterator[tuple[str, list[str]]]:
         """The sentences of a part in order: the text, without space around it, and its words."""
-        splitter = make_splitter(self.words)
+        splitter = make_splitter(self.words, self.language)
         for text in _noticing_markup(self._texts(part, skips, noticed), noticed):
             if self.unit == "sentences":
                 yield text, splitter.words(text)
                 continue
-            for words in split_sentences(text):
+            for words in split_sentences(text, self.language):
                 sentence = text[words[0].start : words[-1].end]
                 yield sentence, [word.text for word in words] if self.words == "tokenizer" else sentence.split()
 
@@ -177,7 +179,7 @@ class TextReader:
             return without_markup(file.format, [line.text for line in lines])
         if not file.has_records:
             return [line.text.strip() for line in lines]
-        as_sentences = TextReader([file], "sentences", self.words, self.text_field)
+        as_sentences = TextReader([file], "sentences", self.words, self.text_field, self.language)
         texts: list[str] = []
         for line in lines:  # a blank line between records
             texts += [*as_sentences._texts_of_json([line], file, Skips()), ""]
@@ -212,21 +214,22 @@ def choose_reader(files: Sequence[Path], settings: BuildSettings) -> tuple[TextR
         DataError: a file cannot be read, or words=spaces does not fit the text.
     """
     text_files = [_text_file(path, settings) for path in files]
-    reader = TextReader(text_files, "sentences", "spaces", settings.text_field)
+    reader = TextReader(text_files, "sentences", "spaces", settings.text_field, settings.language)
     step = -(-len(files) // SAMPLED_FILES)
     samples = [reader.sample(file) for file in text_files[::step]]
-    unit, unit_reason = choose_unit(
-        settings.unit, samples, settings.lines, _unit_limit(text_files, settings.text_field)
-    )
-    words, words_reason = choose_words(settings.words, [text for sample in samples for text in sample if text])
-    decisions = [f"unit: {unit} ({unit_reason})", f"words: {words} ({words_reason})"]
+    limit = _unit_limit(text_files, settings.text_field)
+    unit, unit_reason = choose_unit(settings.unit, samples, settings.lines, limit, settings.language)
+    texts = [text for sample in samples for text in sample if text]
+    words, words_reason = choose_words(settings.words, texts, settings.language)
+    language = describe_language(texts, settings.language)
+    decisions = [f"unit: {unit} ({unit_reason})", f"words: {words} ({words_reason})", f"language: {language}"]
     decisions.insert(0, f"format: {_formats(text_files)}")
     if unit == "documents":
         text_files = [_with_full_line(reader, file, settings.lines) for file in text_files]
         n_wrapped = sum(1 for file in text_files if file.full_line is not None)
         if n_wrapped:
             decisions.append(f"lines: joined to paragraphs in {n_wrapped:,} of {how_many(len(files), 'file')}")
-    return TextReader(text_files, unit, words, settings.text_field), decisions
+    return TextReader(text_files, unit, words, settings.text_field, settings.language), decisions
 
 
 def _with_full_line(reader: TextReader, file: TextFile, lines: LinesChoice) -> TextFile:
@@ -270,6 +273,7 @@ def choose_unit(
     samples: Sequence[Sequence[str]],
     lines: LinesChoice = "auto",
     limit: float = SENTENCES_OF_DOCUMENTS,
+    language: str = AUTO,
 ) -> tuple[Unit, str]:
     """(the choice, the reason in words), measured on the first lines of some files.
 
@@ -282,6 +286,6 @@ def choose_unit(
         return "documents", "lines are wrapped"
     texts = [text for sample in samples for text in sample if text]
     measured = texts[:: -(-len(texts) // MEASURED_LINES) or 1]
-    sentences = sum(1 for text in measured for _ in split_sentences(text[:MEASURED_CHARACTERS]))
+    sentences = sum(1 for text in measured for _ in split_sentences(text[:MEASURED_CHARACTERS], language))
     mean = sentences / max(1, len(measured))
     return ("documents" if mean > limit else "sentences"), f"{mean:.2f} sentences a line in a sample"

@@ -29,8 +29,9 @@ from spe_dist.data.build.reading import TextReader
 from spe_dist.data.build.report import SPECIAL_WRITTEN, TOO_SHORT, Progress
 from spe_dist.data.build.settings import CONTINUE_REMEDY, MIN_WORDS
 from spe_dist.data.text.files import Part, read_parts
+from spe_dist.data.text.languages import language_of
 from spe_dist.data.text.lines import Skips, check_bad_lines
-from spe_dist.data.text.words import spacy_splitter
+from spe_dist.data.text.words import tokenizer_of
 from spe_dist.errors import DataError
 from spe_dist.utils.files import write_atomically
 from spe_dist.utils.parallel import map_in_order
@@ -111,7 +112,8 @@ def make_all_runs(settings: PartSettings, processes: int, max_bad_share: float, 
     if done.is_file():
         return RunsSummary(**read_object(done, CONTINUE_REMEDY))
     if settings.reader.words == "tokenizer" or settings.reader.unit == "documents":
-        spacy_splitter().words("Loaded here, once for all the processes that start from this one.")
+        tokenizer = tokenizer_of(language_of("", settings.reader.language))
+        tokenizer.words("Loaded here, once for all the processes that start from this one.")
     tally = Tally()
     progress = Progress("words", sum(file.path.stat().st_size for file in settings.reader.files), quiet)
     for read_bytes, record in _records(settings, processes):

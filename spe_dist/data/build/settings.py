@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from spe_dist.data.text.formats.recognise import FormatChoice
+from spe_dist.data.text.languages import AUTO, check_language
 from spe_dist.data.text.paragraphs import LinesChoice
 from spe_dist.data.text.words import WordsChoice
 from spe_dist.errors import ConfigError
@@ -26,6 +27,7 @@ class BuildSettings:
     unit: UnitChoice = "auto"
     lines: LinesChoice = "auto"
     words: WordsChoice = "auto"
+    language: str = AUTO
     format: FormatChoice = "auto"
     text_field: str = "text"
     train_vocab: int | None = None
@@ -41,6 +43,7 @@ class BuildSettings:
             if getattr(self, name) not in get_args(kind):
                 choices = ", ".join(get_args(kind))
                 raise ConfigError(f"{name}={getattr(self, name)!r} is unknown; choose one of {choices}")
+        check_language(self.language)
         if self.unit == "sentences" and self.lines == "wrapped":
             raise ConfigError("lines=wrapped joins lines, unit=sentences takes each as a sentence; choose one of them")
         if not 0 <= self.held_out < 1:

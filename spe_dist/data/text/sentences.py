@@ -1,35 +1,31 @@
-"""From text to sentences of words, each with its place in the text.
+"""From text to sentences of words, each with its place in the text: for shards, prediction and annotations.
 
-The rule is that of spaCy's sentencizer: a sentence ends at every full stop that is a word of its own. Its borders are
-corrected where they are wrong most often: behind abbreviations (`et al. (2019)`, `Fig. 3`), before words that go on in
-lower case, and where a sentence ends with an abbreviation that keeps its full stop (`the U.S. He said`). Offsets count
-characters as Python does: Unicode code points.
+The rule is that of spaCy's sentencizer: a sentence ends at every full stop, of any script, that is a word of its own.
+Borders are corrected where they are wrong most often: behind abbreviations (`et al. (2019)`, `Fig. 3`), before words
+that go on in lower case, and where a sentence ends with an abbreviation that keeps its full stop (`the U.S. He said`).
+`borders` has what depends on the language. Offsets count characters as Python does: Unicode code points.
 """
 
 from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
 from itertools import chain
 from typing import TypeVar
 
-from spe_dist.data.text.words import Word, spacy_splitter
+from spe_dist.data.text.borders import Borders, borders_of
+from spe_dist.data.text.languages import AUTO, language_of
+from spe_dist.data.text.words import Word, tokenizer_of
 
 Item = TypeVar("Item")
 
-ALWAYS_GO_ON = frozenset("cf viz vs approx resp Lt Col Capt Sgt Cmdr Pvt Hon Messrs".split())
-GO_ON_BEFORE_NUMBERS = frozenset(
-    "al etal ca fig figs eq eqs sec secs tab ch chap vol vols no nos nr p pp ref refs art sect ed eds ver ex".split()
-)
 STARTERS = frozenset(
     "The A An In On At By For From With As If When While After Before Since Although However But And Then There This "
     "That These Those It Its He She They We You I His Her Their Our My Some Many Most Both Also Meanwhile".split()
 )
 TITLES = frozenset("Mr. Mrs. Ms. Dr. Prof. St. Gen. Gov. Sen. Rep. Rev. Adm. Bros. vs. e.g. i.e. E.g. I.e.".split())
-UNFINISHED = frozenset(",;([")
-OPENING = frozenset(('"', "'", "(", "[", "\u201c", "\u2018"))
 MAX_MERGED_WORDS = 400
+CLAUSES_WORDS = 40  # characters of Thai or Lao, about two clauses, from which on a space ends a sentence
 MAX_SENTENCE_WORDS = 2000  # more is a table or data without any full stop; cut, so that memory is bounded
 MAX_GIVEN_WORDS = 20_000  # of a sentence that came split into words, for the same reason
 
@@ -39,17 +35,30 @@ def cut_words(words: Sequence[Item], most: int = MAX_GIVEN_WORDS) -> list[Sequen
     return [words[i : i + most] for i in range(0, len(words), most)] or [words]
 
 
-def split_sentences(text: str) -> Iterator[Sequence[Word]]:
-    """The sentences of a text that are not empty, in order, as words with their places in it."""
-    for words in _sentences(text):
+def split_sentences(text: str, language: str = AUTO) -> Iterator[Sequence[Word]]:
+    """The sentences of a text that are not empty, in order, as words with their places in it.
+
+    Args:
+        text: a paragraph or a line.
+        language: a code of `languages.LANGUAGES`, or "auto": by the text's script.
+
+    Raises:
+        ConfigError: the language is unknown.
+    """
+    for words in _sentences(text, language_of(text, language)):
         yield from cut_words(words, MAX_SENTENCE_WORDS)
 
 
-def _sentences(text: str) -> Iterator[list[Word]]:
+def _sentences(text: str, language: str) -> Iterator[list[Word]]:
     held: list[Word] = []
-    parts = chain.from_iterable(map(_cut_behind_abbreviations, _sentences_by_rule(text)))
+    tokenizer, borders = tokenizer_of(language), borders_of(language)
+    parts: Iterable[Sequence[Word]] = _sentences_by_rule(tokenizer.iterate_words(text), borders)
+    if borders.is_english:
+        parts = chain.from_iterable(map(_cut_behind_abbreviations, parts))
+    elif borders.ends_at_spaces:
+        parts = chain.from_iterable(map(_cut_at_spaces, parts))
     for words in parts:
-        if held and len(held) < MAX_MERGED_WORDS and _goes_on(held, words):
+        if held and len(held) < MAX_MERGED_WORDS and _goes_on(held, words, borders):
             held += words
             continue
         if held:
@@ -59,16 +68,16 @@ def _sentences(text: str) -> Iterator[list[Word]]:
         yield held
 
 
-def _sentences_by_rule(text: str) -> Iterator[list[Word]]:
+def _sentences_by_rule(words: Iterable[Word], borders: Borders) -> Iterator[list[Word]]:
     """The sentences that end at full stops and the like; text without any is cut, so that memory is bounded."""
-    ends = _sentence_ends()
+    ends = borders.ends
     held: list[Word] = []
     is_ended = False
-    for word in spacy_splitter().iterate_words(text):
+    for word in words:
         if word.text in ends:
             is_ended = True
         elif (is_ended and not _is_punctuation(word.text)) or len(held) >= MAX_SENTENCE_WORDS:
-            start = _before_opening(held, word)
+            start = borders.first_of_next(held, word)
             yield held[:start]
             held = held[start:]
             is_ended = False
@@ -77,39 +86,19 @@ def _sentences_by_rule(text: str) -> Iterator[list[Word]]:
         yield held
 
 
-@cache
-def _sentence_ends() -> frozenset[str]:
-    """What ends a sentence in any script."""
-    from spacy.pipeline import Sentencizer
-
-    return frozenset(Sentencizer.default_punct_chars)
-
-
 def _is_punctuation(word: str) -> bool:
     return not word[0].isalnum() and all(unicodedata.category(letter).startswith("P") for letter in word)
 
 
-def _before_opening(words: Sequence[Word], following: Word) -> int:
-    """How many words belong to a sentence: not the opening quote of the following one."""
-    opens = (
-        len(words) >= 2
-        and words[-1].text in OPENING
-        and words[-1].end == following.start
-        and words[-2].end < words[-1].start
-    )
-    return len(words) - 1 if opens else len(words)
-
-
-def _goes_on(before: Sequence[Word], after: Sequence[Word]) -> bool:
+def _goes_on(before: Sequence[Word], after: Sequence[Word], borders: Borders) -> bool:
     """Whether the sentencizer has cut inside a sentence."""
-    first = after[0].text
     last = _last_before_full_stop(before)
-    if last in ALWAYS_GO_ON or before[-1].text in UNFINISHED:
+    if before[-1].text in borders.unfinished:
         return True
-    if last is not None and last.lower() in GO_ON_BEFORE_NUMBERS and (first[0].isdigit() or first in ("(", "[")):
+    if last is not None and borders.goes_on_behind(last, after[0].text):
         return True
     is_cased = next((word.text[0].isupper() for word in before if word.text[0].isalpha()), False)
-    return is_cased and _starts_in_lower_case(after)
+    return is_cased and borders.has_case and _starts_in_lower_case(after)
 
 
 def _last_before_full_stop(words: Sequence[Word]) -> str | None:
@@ -138,4 +127,16 @@ def _cut_behind_abbreviations(words: Sequence[Word]) -> Iterator[Sequence[Word]]
         if is_abbreviation and words[i + 1].text in STARTERS and words[i].end < words[i + 1].start:
             yield words[start : i + 1]
             start = i + 1
+    yield words[start:]
+
+
+def _cut_at_spaces(words: Sequence[Word]) -> Iterator[Sequence[Word]]:
+    """Cut at a space behind some clauses, where no mark ends sentences; not beside a number."""
+    start = 0
+    for i in range(1, len(words)):
+        before, after = words[i - 1], words[i]
+        is_space = before.end < after.start and before.text[0].isalpha() and after.text[0].isalpha()
+        if is_space and i - start >= CLAUSES_WORDS:
+            yield words[start:i]
+            start = i
     yield words[start:]

@@ -12,6 +12,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from spe_dist.data.text.languages import AUTO
 from spe_dist.data.text.lines import Line
 from spe_dist.data.text.markup import Markup, markup_remover
 from spe_dist.data.text.paragraphs import joined, paragraphs
@@ -26,7 +27,12 @@ class _Article(NamedTuple):
 
 
 def read_articles(
-    file: str, lines: Iterable[Line], form: Markup, counts: Counter[str], documents: Iterator[int]
+    file: str,
+    lines: Iterable[Line],
+    form: Markup,
+    counts: Counter[str],
+    documents: Iterator[int],
+    language: str = AUTO,
 ) -> Iterator[Located]:
     """The sentences of articles. `counts` takes the lines of markup, and the words that WikiText has replaced."""
     begun = deque([_Article(0, None)])
@@ -41,7 +47,7 @@ def read_articles(
         if document is None:
             document, number = next(documents), 0
         starts = [line.start for line in paragraph]
-        for offset, sentence in sentences_of(joined(paragraph)):
+        for offset, sentence in sentences_of(joined(paragraph), language=language):
             start = starts[0] + offset
             line = paragraph[bisect_right(starts, start) - 1].number
             yield Located(Place(file, document, begun[0].id, line, number, start), sentence)

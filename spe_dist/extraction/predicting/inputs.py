@@ -66,11 +66,11 @@ def read_inputs(
         lines = chain(sample, lines)
         if form == "wikiextractor" or form == "wikitext":
             tell(f"{shown_name(path)}: {described(form, None)}, without its markup")
-            yield from read_articles(str(path), lines, form, skips.counts, documents)
+            yield from read_articles(str(path), lines, form, skips.counts, documents, settings.language)
             continue
         full_line, reason = _choose_lines(sample, settings)
         tell(f"{shown_name(path)}: {reason}")
-        yield from read_text(str(path), lines, settings.tokenised, full_line, documents)
+        yield from read_text(str(path), lines, settings.tokenised, full_line, documents, settings.language)
 
 
 def _format(head: Head, settings: InputSettings, path: Path) -> Format:

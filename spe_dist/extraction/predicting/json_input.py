@@ -117,7 +117,7 @@ def sentences_of_record(record: Any, settings: InputSettings, notices: Counter[s
         RecordError: it has neither text nor words.
     """
     if isinstance(record, str):
-        return sentences_of_text(encodable(record), settings.tokenised)
+        return sentences_of_text(encodable(record), settings.tokenised, settings.language)
     if not isinstance(record, dict):
         raise RecordError(f"is {_shown(record)}, no text and no object with {settings.text_field!r} or 'tokens'")
     text = value_at(record, settings.text_field)
@@ -130,9 +130,11 @@ def sentences_of_record(record: Any, settings: InputSettings, notices: Counter[s
     if field is not None:
         words = record[field]
         is_nested = isinstance(words, list) and words and all(isinstance(inner, list) for inner in words)
-        return _of_list(words if is_nested or field == "sentences" else [words], field, text, notices)
+        return _of_list(
+            words if is_nested or field == "sentences" else [words], field, text, notices, settings.language
+        )
     if isinstance(text, str):
-        return sentences_of_text(encodable(text), settings.tokenised)
+        return sentences_of_text(encodable(text), settings.tokenised, settings.language)
     if text is not None or settings.text_field in record:
         raise RecordError(f"has {_shown(text)} under {settings.text_field!r}, no text")
     if isinstance(record.get("sentText"), str):
@@ -144,12 +146,14 @@ def sentences_of_record(record: Any, settings: InputSettings, notices: Counter[s
     )
 
 
-def _of_list(sentences: Any, field: str, text: Any, notices: Counter[str]) -> Iterator[tuple[int, Sentence]]:
+def _of_list(
+    sentences: Any, field: str, text: Any, notices: Counter[str], language: str
+) -> Iterator[tuple[int, Sentence]]:
     """Sentences given as lists of words or as strings, placed in the record's text where that holds their words."""
     if not isinstance(sentences, list):
         raise RecordError(f"has {_shown(sentences)} under {field!r}, no list")
     if all(isinstance(sentence, str) for sentence in sentences) and field == "sentences":
-        return _of_strings(sentences)
+        return _of_strings(sentences, language)
     for words in sentences:
         if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
             raise RecordError(f"has {_shown(words)} under {field!r}, no list of words")
@@ -158,11 +162,11 @@ def _of_list(sentences: Any, field: str, text: Any, notices: Counter[str]) -> It
     return place_words([[encodable(word) for word in words] for words in parts], text, notices)
 
 
-def _of_strings(sentences: Sequence[str]) -> Iterator[tuple[int, Sentence]]:
+def _of_strings(sentences: Sequence[str], language: str) -> Iterator[tuple[int, Sentence]]:
     """Each string is one sentence whose words are still to be found."""
     start = 0
     for text in map(encodable, sentences):
-        parts = list(sentences_of(text))
+        parts = list(sentences_of(text, language=language))
         if parts:
             first = parts[0][0]
             words = tuple(word for _, part in parts for word in part.words)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from spe_dist.data.text.formats.recognise import FormatChoice
+from spe_dist.data.text.languages import AUTO, check_language
 from spe_dist.data.text.lines import Line
 from spe_dist.data.text.paragraphs import LinesChoice, joined, paragraphs, text_paragraphs
 from spe_dist.data.text.sentences import cut_words, split_sentences
@@ -25,13 +26,21 @@ from spe_dist.extraction.corpora.corpus import Sentence
 
 @dataclass(frozen=True)
 class InputSettings:
-    """How inputs are read."""
+    """How inputs are read.
+
+    Raises:
+        ConfigError: the language is unknown.
+    """
 
     format: FormatChoice = "auto"
     tokenised: bool = False  # one sentence a line, its words between spaces
     lines: LinesChoice = "auto"  # whether a sentence of plain text may go on in the next line
     text_field: str = "text"
     skip_bad: bool = False  # count lines that cannot be read instead of stopping
+    language: str = AUTO  # of text that is not tokenised, for its words and sentence ends
+
+    def __post_init__(self) -> None:
+        check_language(self.language)
 
 
 class Place(NamedTuple):
@@ -53,7 +62,12 @@ class Located(NamedTuple):
 
 
 def read_text(
-    file: str, lines: Iterable[Line], tokenised: bool, full_line: int | None, documents: Iterator[int]
+    file: str,
+    lines: Iterable[Line],
+    tokenised: bool,
+    full_line: int | None,
+    documents: Iterator[int],
+    language: str = AUTO,
 ) -> Iterator[Located]:
     """The sentences of lines of plain text; documents are what blank lines separate.
 
@@ -68,14 +82,14 @@ def read_text(
         if document is None:
             document, number = next(documents), 0
         starts = [line.start for line in paragraph]
-        for offset, sentence in sentences_of(joined(paragraph), tokenised):
+        for offset, sentence in sentences_of(joined(paragraph), tokenised, language):
             start = starts[0] + offset
             line = paragraph[bisect_right(starts, start) - 1].number
             yield Located(Place(file, document, None, line, number, start), sentence)
             number += 1
 
 
-def sentences_of_text(text: str, tokenised: bool = False) -> Iterator[tuple[int, Sentence]]:
+def sentences_of_text(text: str, tokenised: bool = False, language: str = AUTO) -> Iterator[tuple[int, Sentence]]:
     """(first character, sentence) for each sentence of a text that may have several lines and paragraphs."""
     if tokenised:
         start = 0
@@ -84,16 +98,16 @@ def sentences_of_text(text: str, tokenised: bool = False) -> Iterator[tuple[int,
             start += len(line) + 1
         return
     for start, part in text_paragraphs(text):
-        yield from ((start + offset, sentence) for offset, sentence in sentences_of(part))
+        yield from ((start + offset, sentence) for offset, sentence in sentences_of(part, language=language))
 
 
-def sentences_of(text: str, tokenised: bool = False) -> Iterator[tuple[int, Sentence]]:
+def sentences_of(text: str, tokenised: bool = False, language: str = AUTO) -> Iterator[tuple[int, Sentence]]:
     """(first character, sentence) for each sentence of one paragraph or line."""
     if tokenised:
         given = SpaceSplitter().words_with_offsets(text)
         sentences: Iterable[Sequence[Word]] = cut_words(given) if given else []
     else:
-        sentences = split_sentences(text)
+        sentences = split_sentences(text, language)
     for words in sentences:
         start, end = words[0].start, words[-1].end
         spans = tuple([(word.start - start, word.end - start) for word in words])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from project import SHARED
 
 from spe_dist.data.text.sentences import split_sentences
-from spe_dist.data.text.words import SpacySplitter, Word, spacy_splitter
+from spe_dist.data.text.words import SpacySplitter, Word, tokenizer_of
 
 TEXT_FOLDER = SHARED / "data/text"
 MARKS = st.sampled_from(["Ann", "runs", ".", "!", "?", "...", '"', "(", ")", "\u201d", "\u3002", "a.b", "U.S.", "\n"])
@@ -74,7 +74,7 @@ def test_borders_are_those_of_spacys_sentencizer_but_for_opening_quotes_and_abbr
     spacy = pytest.importorskip("spacy")
     language, sentencizer = sentencizer_of_spacy()
     text = "".join(mark + space for mark, space in marks)
-    words = spacy_splitter().words_with_offsets(text)
+    words = tokenizer_of("en").words_with_offsets(text)
     if not words:
         assert not list(split_sentences(text))
         return

@@ -93,4 +93,4 @@ def test_offsets_point_at_the_words_and_leave_out_nothing_but_spaces(splitter):
 
 
 def test_all_callers_in_a_process_share_one_tokenizer():
-    assert make_splitter("tokenizer") is make_splitter("tokenizer")
+    assert make_splitter("tokenizer", "en") is make_splitter("tokenizer", "en")

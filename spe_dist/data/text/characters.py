@@ -1,0 +1,54 @@
+"""Words of scripts that are written without spaces: a character is a word.
+
+BERT's own tokenizer cuts Chinese characters like that, and Japanese kanji, but leaves a run of kana, of Thai, Lao,
+Khmer or Burmese letters whole, so that a clause would be one word and no entity inside it could be marked. Here each of
+their letters is a word, too, with the vowel signs and tone marks that belong to it. Punctuation of these scripts is cut
+mark by mark, as BERT does. All else in such a text (Latin words, numbers) is read by the rules of English.
+"""
+
+from __future__ import annotations
+
+import re
+
+_HAN = "\u3005-\u3007\u3100-\u312f\u31a0-\u31bf\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
+_KANA = "\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\uff66-\uff9d"
+_KANA_MARKS = "\u3099\u309a\uff9e\uff9f"
+_VARIANTS = "\ufe00-\ufe0f\U000e0100-\U000e01ef"  # of the Han character before
+_THAI = "\u0e01-\u0e30\u0e32\u0e3f-\u0e46"
+_THAI_MARKS = "\u0e31\u0e33-\u0e3a\u0e47-\u0e4e"
+_LAO = "\u0e81-\u0eb0\u0eb2\u0ebd-\u0ec6\u0edc-\u0edf"
+_LAO_MARKS = "\u0eb1\u0eb3-\u0ebc\u0ec8-\u0ece"
+_KHMER = "\u1780-\u17b3"
+_KHMER_MARKS = "\u17b4-\u17d1\u17d3\u17dd"
+_BURMESE = "\u1000-\u102a\u103f\u1050-\u1055\u105a-\u105d\u1061\u1065-\u1066\u106e-\u1070\u1075-\u1081\u108e"
+_BURMESE_MARKS = (
+    "\u102b-\u1038\u103a-\u103e\u1056-\u1059\u105e-\u1060\u1062-\u1064\u1067-\u106d\u1071-\u1074\u1082-\u108d"
+)
+_TIBETAN = "\u0f00\u0f40-\u0f6c\u0f88-\u0f8c"
+_TIBETAN_MARKS = "\u0f18\u0f19\u0f35\u0f37\u0f39\u0f71-\u0f84\u0f86\u0f87\u0f8d-\u0fbc"
+
+_CHARACTER = "|".join(
+    (
+        f"[{_HAN}][{_VARIANTS}]*",
+        f"[{_KANA}][{_KANA_MARKS}]*",
+        f"[{_THAI}][{_THAI_MARKS}]*",
+        f"[{_LAO}][{_LAO_MARKS}]*",
+        f"[{_KHMER}](?:\u17d2[{_KHMER}]|[{_KHMER_MARKS}])*",
+        f"[{_BURMESE}](?:\u1039[{_BURMESE}]|[{_BURMESE_MARKS}])*",
+        f"[{_TIBETAN}][{_TIBETAN_MARKS}]*",
+    )
+)
+# Marks of these scripts, full-width forms of ASCII's, and the quotes and dashes that stand in such text without spaces.
+_MARK = (
+    "(?<![A-Za-z])[\u2018\u2019]|[\u2018\u2019](?![A-Za-z])|"  # no apostrophe
+    "[\u3001-\u3003\u3008-\u3020\u3030\u303d\u30a0\u30fb\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65"
+    "\u2014\u201a-\u201d\u2026\u00b7\u0e2f\u0e4f\u0e5a\u0e5b\u0eaf\u17d4-\u17da\u104a-\u104f\u0f01-\u0f17\u0f3a-\u0f3d]"
+)
+
+PART = re.compile(f"({_CHARACTER}|{_MARK})")  # as a separator of what lies between, which is kept
+CHARACTERS = re.compile(f"(?:{_CHARACTER})+")
+
+
+def characters_and_rest(stretch: str) -> list[tuple[str, bool]]:
+    """A stretch without space in parts: (a character or mark, True), and (what lies between them, False)."""
+    return [(part, bool(number % 2)) for number, part in enumerate(PART.split(stretch)) if part]
