@@ -6,6 +6,8 @@ import bz2
 import gzip
 import json
 import lzma
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -82,3 +84,18 @@ def test_telling_fields_of_other_formats_do_not_hide_a_whole_record(tmp_path: Pa
         put(tmp_path, {"sentText": " ".join(words), "tokens": words, "sentences": [], **EXAMPLES[name]})
     )
     assert corpus.format == name and len(corpus.sentences[0].entities) == 2
+
+
+def test_every_module_of_formats_and_annotations_can_be_imported_first() -> None:
+    program = """
+import importlib, pkgutil, sys
+from spe_dist.extraction import annotations, formats
+names = [module.name for package in (annotations, formats)
+         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")]
+assert len(names) > 20
+for name in names:
+    for loaded in [loaded for loaded in sys.modules if loaded.startswith("spe_dist.extraction")]:
+        del sys.modules[loaded]
+    importlib.import_module(name)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
