@@ -25,10 +25,9 @@ from packaging.specifiers import SpecifierSet
 
 from spe_dist import __version__
 from spe_dist.cli.exits import DONE, FAILED, run_command
-from spe_dist.cli.options.extras import missing
+from spe_dist.cli.options.extras import TO_TRAIN, missing, require
 from spe_dist.cli.options.numbers import number
 from spe_dist.cli.options.parser import Parser
-from spe_dist.cli.preflight import TIMEOUT_S, preflight
 from spe_dist.distributed import launch
 from spe_dist.errors import LaunchError
 from spe_dist.utils.leftovers import BUFFERS, in_use, unused_buffers
@@ -43,6 +42,7 @@ STALE_LOCK_S = 180.0
 MIN_FREE_GIB = 2.0
 MIN_SHARED_MEMORY_GIB = 0.25
 GIB = 2**30
+TIMEOUT_S = 60.0  # of --preflight
 
 
 @dataclass(frozen=True)
@@ -243,6 +243,24 @@ def report(findings: Iterable[Finding]) -> str:
         if finding.remedy:
             rows.append(("", f"-> {finding.remedy}"))
     return "\n".join(aligned(rows, "<"))
+
+
+def preflight(output: Path | None, timeout_s: float = TIMEOUT_S) -> int:
+    """Check, print a line for each finding on rank 0, and return the same exit status on all ranks."""
+    require(*TO_TRAIN)
+    from spe_dist.distributed.preflight.check import check_launch
+
+    began = time.monotonic()
+    lines, problem = check_launch(output, timeout_s)
+    if lines:
+        print("\n".join(aligned([(line.level, line.topic, line.text) for line in lines], "<<<")))
+        found = [
+            how_many(count, level)
+            for level in ("problem", "warning")
+            if (count := sum(line.level == level for line in lines))
+        ]
+        print(f"preflight: {', '.join(found) or 'no problems'}, {time.monotonic() - began:.1f} s", flush=True)
+    return FAILED if problem else DONE
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -17,6 +17,7 @@ COMMANDS = {  # in the order in which people meet them; each is a module of `spe
     "export": "turn a training checkpoint into plain PyTorch",
     "finetune": "fine-tune a model that extracts entities and relations",
     "predict": "find entities and relations in text",
+    "thresholds": "choose on dev from what probability on a model marks entities and relations",
     "score": "score predictions against gold",
     "compare": "draw two systems' predictions side by side",
     "corpus": "inspect and convert corpora with entities and relations",

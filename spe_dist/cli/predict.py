@@ -30,7 +30,7 @@ from typing import get_args
 
 from spe_dist.cli.exits import run_command
 from spe_dist.cli.options.corpora import add_corpus_options
-from spe_dist.cli.options.numbers import number, whole_number
+from spe_dist.cli.options.numbers import number, threshold, whole_number
 from spe_dist.cli.options.parser import Parser
 from spe_dist.data.text.formats.recognise import FormatChoice
 from spe_dist.utils.hub import check_names
@@ -59,7 +59,15 @@ def build_parser() -> Parser:
         default="found",
         help="given: those of the input, which is a corpus; relations between them alone are found",
     )
-    add("--min_probability", type=number(0, 1), default=0.0, metavar="X", help="leave out what is less probable")
+    add(
+        "--threshold_entities",
+        type=threshold,
+        metavar="X",
+        help="mark all spans of at least this probability, also where none is the most probable; or argmax "
+        "[that of the model folder, argmax]",
+    )
+    add("--threshold_relations", type=threshold, metavar="X", help="the same for relations")
+    add("--min_probability", type=number(0, 1), default=0.0, metavar="X", help="then leave out what is less probable")
     rest(
         add("--min_probability_entities", type=number(0, 1), metavar="X", help="of entities [--min_probability]"),
         add("--min_probability_relations", type=number(0, 1), metavar="X", help="of relations [--min_probability]"),

@@ -16,7 +16,7 @@ import pytest
 import torch
 from project import ROOT
 
-from spe_dist.cli.preflight import preflight
+from spe_dist.cli.doctor import preflight
 from spe_dist.distributed.preflight import folder, network, nodes
 from spe_dist.distributed.preflight.lines import name_ranks
 

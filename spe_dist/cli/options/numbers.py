@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable
+from typing import Literal
+
+from spe_dist.extraction.joint.thresholds import LEAST
 
 
 def whole_number(least: int = 0, most: int | None = None) -> Callable[[str], int]:
@@ -35,6 +38,11 @@ def number(least: float = 0.0, most: float | None = None) -> Callable[[str], flo
         return value
 
     return parse
+
+
+def threshold(text: str) -> float | Literal["argmax"]:
+    """A `type` for argparse: a threshold of probability, or `argmax`, what is most probable."""
+    return "argmax" if text == "argmax" else number(LEAST, 1)(text)
 
 
 def _check(value: float, text: str, least: float, most: float | None) -> None:

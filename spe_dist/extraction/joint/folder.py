@@ -16,7 +16,7 @@ fine-tuning.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ from spe_dist.extraction.corpora.corpus import Labels
 from spe_dist.extraction.joint.card import SCORES, extractor_card
 from spe_dist.extraction.joint.features import Features
 from spe_dist.extraction.joint.model import JointModel
+from spe_dist.extraction.joint.thresholds import ARGMAX, LEAST, Thresholds, is_threshold
 from spe_dist.model.spe import SpeModel, build_spe_model
 from spe_dist.utils.files import atomic_folder, check_free_name, check_space, link_or_copy
 from spe_dist.utils.reading.json_file import is_names, is_whole, shown
@@ -69,6 +70,8 @@ EXTRACTION_SETTINGS = (
 )
 # What folders have that were written before these settings.
 ADDED_LATER: dict[str, Any] = {"typing_features": [], "pair_features": [], "feature_size": 25}
+THRESHOLDS = "thresholds"  # optional: of predictions that name none
+THRESHOLDS_OF_CARD = "thresholds of prediction"
 OBJECTIVES = {"tbo": False, "spo": False, "cspo": True, "contrastive_head": False}  # what gives span and pair encoder
 
 
@@ -81,6 +84,7 @@ class LoadedExtractor:
     labels: Labels
     settings: dict[str, Any]  # EXTRACTION_SETTINGS and those of the network, by leaf name
     facts: dict[str, Any]  # what it was trained on and how well it scored
+    thresholds: Thresholds = ARGMAX
 
 
 def save_extractor(
@@ -123,13 +127,40 @@ def save_extractor(
 
 
 def add_scores(folder: Path, scores: Mapping[str, Mapping[str, Any]]) -> None:
-    """Add scores to the facts and the card of a fine-tuned folder; `scores` as `card.SCORES` has them.
+    """Add scores to the facts and the card of a fine-tuned folder; `scores` as `card.SCORES` has them."""
+
+    def add(document: dict[str, Any]) -> None:
+        document["facts"][SCORES] = {**document["facts"].get(SCORES, {}), **scores}
+
+    _change(folder, add)
+
+
+def keep_thresholds(folder: Path, thresholds: Thresholds, corpus: str) -> None:
+    """Have predictions with a fine-tuned folder take these thresholds where they name none; the card says so.
+
+    `corpus`: what they were chosen on.
+
+    Raises:
+        CheckpointError: the folder is no fine-tuned one, or cannot be changed.
+    """
+
+    def keep(document: dict[str, Any]) -> None:
+        document[THRESHOLDS] = vars(thresholds)
+        document["facts"][THRESHOLDS_OF_CARD] = f"{thresholds} (chosen on {corpus})"
+
+    with checked(folder):
+        pass
+    _change(folder, keep)
+
+
+def _change(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change extractor.json, and the card with it.
 
     The folder is replaced as a whole, so that its checksums are right at any moment.
     """
     parts = read_folder(folder)
     document = read_json(folder / EXTRACTOR)
-    document["facts"][SCORES] = {**document["facts"].get(SCORES, {}), **scores}
+    change(document)
     card = extractor_card(replace(parts, facts=document["facts"]), read_labels(folder / LABELS), document["settings"])
     with atomic_folder(folder) as temporary:
         for path in folder.iterdir():
@@ -176,7 +207,21 @@ def _load(folder: Path, device: str | torch.device) -> LoadedExtractor:
         model = build(spe)
     model.load_state_dict(heads, strict=False)
     settings = {**vars(parts.config.model), **own}
-    return LoadedExtractor(model.to(device).eval(), load_tokenizer(folder), labels, settings, document["facts"])
+    thresholds = _thresholds(document, folder / EXTRACTOR)
+    tokenizer = load_tokenizer(folder)
+    return LoadedExtractor(model.to(device).eval(), tokenizer, labels, settings, document["facts"], thresholds)
+
+
+def _thresholds(document: Mapping[str, Any], path: Path) -> Thresholds:
+    """Those that were kept; none in folders that know none. Raises CheckpointError."""
+    kept = document.get(THRESHOLDS, {})
+    names = vars(ARGMAX)
+    if not isinstance(kept, dict) or not kept.keys() <= names.keys():
+        raise CheckpointError(f"{path}: {THRESHOLDS} is {shown(kept)}, which cannot be; copy the folder again")
+    for name, value in kept.items():
+        if value is not None and not is_threshold(value):
+            raise CheckpointError(f"{path}: threshold of {name} is {shown(value)}, not from {LEAST} to 1; set another")
+    return Thresholds(**kept)
 
 
 def joint_model(

@@ -4,8 +4,8 @@ One pass: words are tagged, the best valid tags give spans, the span encoder typ
 sentence are classified by the span pair encoder. The convolution's products are computed once a word, span vectors
 once a distinct span, however many pairs share them; so with dropout pairs also share the dropped elements.
 
-A probability of an entity is P(type | span) times the product of its words' tag probabilities; that of a relation is
-P(relation and direction | the two entities).
+A probability of an entity is P(type | span) times the probability that the span is one, its share of all valid tag
+sequences (see `posteriors`); that of a relation is P(relation and direction | the two entities).
 
 Every module reads only its own parameters and only inside its own `forward`, so an engine may shard them; each is
 called equally often in each training pass, on one row that counts nothing where there is no example.
@@ -38,9 +38,11 @@ from spe_dist.extraction.joint.candidates import (
     typing_candidates,
     with_gold_pairs,
 )
+from spe_dist.extraction.joint.choices import candidate_spans, choose_entities, choose_relations
 from spe_dist.extraction.joint.dropout_keys import context_keys, pair_keys, span_keys
 from spe_dist.extraction.joint.features import Features, PairFeatures, SpanFeatures
-from spe_dist.extraction.joint.tags import TAGS, best_tags, span_scores, spans_of_tags
+from spe_dist.extraction.joint.tags import TAGS, best_tags, spans_of_tags
+from spe_dist.extraction.joint.thresholds import ARGMAX, Thresholds
 from spe_dist.model.devices import send
 from spe_dist.model.dropout import Dropout, token_keys
 from spe_dist.model.free_spans import WordTables
@@ -136,7 +138,8 @@ class JointModel(nn.Module):
         """Losses; `gold_entities_B` (bool): sentences whose relation candidates are pairs of gold entities."""
         assert gold_entities_B.shape[0] == batch.n_examples
         read = self._read(batch)
-        _, tags_G = _decode(batch, read.tag_logits_G5.detach())
+        log_probs_G5 = _log_probs(read.tag_logits_G5.detach())
+        tags_G = best_tags(log_probs_G5, batch.sentence_borders_B1, batch.max_words)
         predicted = predicted_spans(batch, *spans_of_tags(tags_G))
         spans, gold = typing_candidates(batch, predicted)
         vectors_SH, type_logits_SY, typing_anchor = self._type(batch, read, spans)
@@ -155,8 +158,10 @@ class JointModel(nn.Module):
         return JointOutputs(terms, read.anchor + typing_anchor + relation_anchor)
 
     @torch.no_grad()
-    def predict(self, batch: ExtractionBatch, given_entities: bool = False) -> BatchPrediction:
-        """Entities and relations of a batch; call in eval mode.
+    def predict(
+        self, batch: ExtractionBatch, given_entities: bool = False, thresholds: Thresholds = ARGMAX
+    ) -> BatchPrediction:
+        """Entities and relations of a batch, as the thresholds choose them; call in eval mode.
 
         Gold in the batch is not looked at, unless `given_entities`: then its spans are the entities, whatever the model
         would find, and relations are those between them. They have no class, and the probability 1.
@@ -170,14 +175,18 @@ class JointModel(nn.Module):
             known_S = torch.where(given_S > 0, given_S, type_logits_SY.argmax(1).cpu())
             is_entity_S = torch.ones(spans.count, dtype=torch.bool)
         else:
-            log_probs_G5, tags_G = _decode(batch, read.tag_logits_G5)
-            spans = predicted_spans(batch, *spans_of_tags(tags_G))
+            log_probs_G5 = _log_probs(read.tag_logits_G5)
+            spans, span_probability_S = candidate_spans(batch, log_probs_G5, thresholds.entities)
             vectors_SH, type_logits_SY, _ = self._type(batch, read, spans)
-            type_probability_S, class_S = torch.softmax(type_logits_SY.float(), dim=1).cpu().max(dim=1)
-            probability_S = type_probability_S * span_scores(log_probs_G5, tags_G, spans.start_S, spans.end_S).exp()
-            is_entity_S, known_S = class_S > 0, class_S
+            type_probability_SY = torch.softmax(type_logits_SY.float(), dim=1).cpu()
+            is_entity_S, class_S, probability_S = choose_entities(
+                spans, span_probability_S, type_probability_SY, thresholds.entities
+            )
+            known_S = class_S
         pairs = all_pairs(batch, spans, is_entity_S)
-        relation_class_P, relation_probability_P = self._relations(batch, read, spans, vectors_SH, known_S, pairs)
+        relation_class_P, relation_probability_P = self._relations(
+            batch, read, spans, vectors_SH, known_S, pairs, thresholds.relations
+        )
 
         entity_of_S = torch.cumsum(is_entity_S, 0) - 1
         entities, relations = (torch.nonzero(found).squeeze(1) for found in (is_entity_S, relation_class_P > 0))
@@ -267,13 +276,20 @@ class JointModel(nn.Module):
         return logits_PZ, logits_PZ.new_zeros(())
 
     def _relations(
-        self, batch: ExtractionBatch, read: _Read, spans: Spans, vectors_SH: Tensor, known_S: Tensor, pairs: Pairs
+        self,
+        batch: ExtractionBatch,
+        read: _Read,
+        spans: Spans,
+        vectors_SH: Tensor,
+        known_S: Tensor,
+        pairs: Pairs,
+        threshold: float | None,
     ) -> tuple[Tensor, Tensor]:
         """(class [P], probability [P]) on the CPU, classified some pairs at a time."""
         best = []
         for part in _parts(pairs):
             logits_PZ, _ = self._classify(batch, read, spans, vectors_SH, known_S, part)
-            probability_P, class_P = torch.softmax(logits_PZ.float(), dim=1).max(dim=1)
+            class_P, probability_P = choose_relations(torch.softmax(logits_PZ.float(), dim=1), threshold)
             best.append(torch.stack([class_P.float(), probability_P]))
         class_P, probability_P = torch.cat(best, dim=1).cpu()
         return class_P.long(), probability_P
@@ -285,7 +301,6 @@ def _parts(pairs: Pairs) -> Iterator[Pairs]:
         yield Pairs(pairs.first_P[part], pairs.second_P[part], pairs.window_P[part], pairs.overlapping, pairs.apart)
 
 
-def _decode(batch: ExtractionBatch, logits_G5: Tensor) -> tuple[Tensor, Tensor]:
-    """(log-probabilities of the tags [G, 5], best valid tags [G]), on the CPU."""
-    log_probs_G5 = torch.log_softmax(logits_G5.float(), dim=1).cpu()
-    return log_probs_G5, best_tags(log_probs_G5, batch.sentence_borders_B1, batch.max_words)
+def _log_probs(logits_G5: Tensor) -> Tensor:
+    """Log-probabilities of the tags [G, 5], on the CPU."""
+    return torch.log_softmax(logits_G5.float(), dim=1).cpu()

@@ -90,10 +90,3 @@ def spans_of_tags(tags_G: Tensor) -> tuple[Tensor, Tensor]:
     start_S = torch.nonzero((tags_G == BEGIN) | (tags_G == UNIT)).squeeze(1)
     end_S = torch.nonzero((tags_G == END) | (tags_G == UNIT)).squeeze(1) + 1
     return start_S, end_S
-
-
-def span_scores(scores_G5: Tensor, tags_G: Tensor, start_S: Tensor, end_S: Tensor) -> Tensor:
-    """[S]: sum of the chosen tags' scores over the words of each span."""
-    chosen_G = scores_G5.double().gather(1, tags_G[:, None]).squeeze(1)
-    sums_G1 = torch.cat([chosen_G.new_zeros(1), torch.cumsum(chosen_G, 0)])
-    return (sums_G1[end_S] - sums_G1[start_S]).float()

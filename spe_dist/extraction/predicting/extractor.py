@@ -28,6 +28,7 @@ from spe_dist.extraction.corpora.corpus import Corpus
 from spe_dist.extraction.joint.card import SCORES
 from spe_dist.extraction.joint.examples import ExampleMaker
 from spe_dist.extraction.joint.folder import LoadedExtractor, load_extractor
+from spe_dist.extraction.joint.thresholds import Choice, Thresholds
 from spe_dist.extraction.predicting.device import choose_device, fast_bfloat16
 from spe_dist.extraction.predicting.given import EntitiesChoice
 from spe_dist.extraction.predicting.inputs import read_corpora, read_inputs
@@ -54,6 +55,8 @@ class Extractor:
         labels: the types of entities and relations that it knows.
         notices: counts of what the model could not read whole, such as sentences read in windows.
         device: where the model is.
+        thresholds: the least probability of entities and relations where a call names none: those that were kept in the
+            model folder (`spe thresholds --keep`), else none.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class Extractor:
             raise ConfigError(f"batch_pieces={batch_pieces} must be 1 or more")
         self.model, self.tokenizer, self.labels = loaded.model, loaded.tokenizer, loaded.labels
         self.settings, self.facts, self.name = loaded.settings, loaded.facts, name
+        self.thresholds = loaded.thresholds
         self.maker = ExampleMaker(self.tokenizer, None, self.settings["max_pieces"], self.settings["context_pieces"])
         self.batch_pieces = batch_pieces
         self.bfloat16 = fast_bfloat16(self.device) if bfloat16 is None else bfloat16
@@ -151,6 +155,8 @@ class Extractor:
         min_probability: float = 0.0,
         min_probability_entities: float | None = None,
         min_probability_relations: float | None = None,
+        threshold_entities: Choice = None,
+        threshold_relations: Choice = None,
     ) -> Any:
         """The sentences of a text, with the entities and relations found in them.
 
@@ -166,6 +172,11 @@ class Extractor:
                 that is given without a probability has 1.
             min_probability_entities: the same for entities alone; None: `min_probability`.
             min_probability_relations: the same for relations alone; None: `min_probability`.
+            threshold_entities: all spans whose best type has at least this probability are entities, also those that
+                the model would rather not mark; of spans that overlap the most probable one. "argmax": what the model
+                finds most probable; None: as the model folder says, "argmax" unless thresholds were kept there.
+            threshold_relations: the same for relations: the best type of two entities from this probability on, even
+                where none is more probable.
 
         Returns:
             For a text the list of its sentences, for a list of texts a list of such lists, one for each text, for a
@@ -175,7 +186,8 @@ class Extractor:
 
         Raises:
             DataError: the input is none of these.
-            ConfigError: a limit is not from 0 to 1, `batch_size` is below 1, or `entities` is unknown.
+            ConfigError: a limit is not from 0 to 1, a threshold not from 0.01 to 1, `batch_size` is below 1, or
+                `entities` is unknown.
         """
         is_one = isinstance(inputs, (str, *CARRIERS))
         if not is_one and not isinstance(inputs, Iterable):
@@ -187,6 +199,8 @@ class Extractor:
             min_probability=min_probability,
             min_probability_entities=min_probability_entities,
             min_probability_relations=min_probability_relations,
+            threshold_entities=threshold_entities,
+            threshold_relations=threshold_relations,
         )
         return next(results) if is_one else list(results)
 
@@ -196,7 +210,7 @@ class Extractor:
         A result is a list of sentences for a text, a sentence for a list of words. Inputs are read as they are needed;
         some thousand sentences are held at a time. Options and errors are those of `predict`.
         """
-        return self._stream(inputs, chosen_options(**options))
+        return self._stream(inputs, chosen_options(**options, stored=self.thresholds))
 
     def _stream(self, inputs: Iterable[Item], chosen: Chosen) -> Iterator[Any]:
         waiting: deque[tuple[int, bool]] = deque()  # (sentences of an input, whether its result is a list)
@@ -238,7 +252,7 @@ class Extractor:
             DataError: a file does not exist or cannot be read, with file and line.
             ConfigError: as for `predict`.
         """
-        chosen = chosen_options(**options)
+        chosen = chosen_options(**options, stored=self.thresholds)
         paths = [str(path) for path in ([inputs] if isinstance(inputs, str | Path) else inputs)]
         if chosen.given_entities:
             located = read_corpora(paths, Skips())
@@ -252,7 +266,7 @@ class Extractor:
 
         Options and errors are those of `predict`.
         """
-        chosen = chosen_options(**options)
+        chosen = chosen_options(**options, stored=self.thresholds)
         tagged = ((number, s) for number, document in enumerate(gold.documents) for s in document.sentences)
         predicted = self._tagged(tagged, lambda number: number, chosen)
         return gold.with_sentences([chosen.limits.apply(sentence) for _, sentence in predicted])
@@ -263,7 +277,8 @@ class Extractor:
         document_of: Callable[[Tag], Hashable],
         chosen: Chosen,
     ) -> Iterator[tuple[Tag, corpus.Sentence]]:
-        return self.predict_tagged(items, document_of, chosen.batch_size, given_entities=chosen.given_entities)
+        given, thresholds = chosen.given_entities, chosen.thresholds
+        return self.predict_tagged(items, document_of, chosen.batch_size, given_entities=given, thresholds=thresholds)
 
     def predict_tagged(
         self,
@@ -273,6 +288,7 @@ class Extractor:
         workers: bool = True,
         progress: Callable[[int], None] = lambda _: None,
         given_entities: bool = False,
+        thresholds: Thresholds | None = None,
     ) -> Iterator[tuple[Tag, corpus.Sentence]]:
         """Each sentence with its tag and what was predicted, spans in words, in order.
 
@@ -284,6 +300,7 @@ class Extractor:
             workers: False: one batch at a time, which torch splits over its threads.
             progress: is given the number of sentences of each batch that is done.
             given_entities: relations are those between the entities of the sentences, which stay.
+            thresholds: the least probabilities; None: those of the model folder.
         """
         tags: deque[Tag] = deque()
         documents: deque[Hashable] = deque()
@@ -308,6 +325,7 @@ class Extractor:
             workers=self._batch_workers() if workers else None,
             progress=progress,
             given_entities=given_entities,
+            thresholds=self.thresholds if thresholds is None else thresholds,
         )
         for sentence in predicted:
             yield tags.popleft(), sentence

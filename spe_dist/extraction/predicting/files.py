@@ -18,6 +18,7 @@ from spe_dist.errors import ConfigError, DataError, SpeError
 from spe_dist.extraction.annotations.settings import AnnotationSettings
 from spe_dist.extraction.drawing.pages import predictions_page
 from spe_dist.extraction.formats import read_corpus, write_corpus, written_format
+from spe_dist.extraction.joint.thresholds import ARGMAX, chosen_thresholds
 from spe_dist.extraction.predicting.extractor import Extractor
 from spe_dist.extraction.predicting.inputs import find_corpora, find_inputs, read_corpora, read_inputs
 from spe_dist.extraction.predicting.report import Report
@@ -47,10 +48,15 @@ def predict_files(options: argparse.Namespace) -> None:
         options.model, options.device, batch_pieces=options.batch_pieces, bfloat16=options.bfloat16
     )
     freeze_garbage_collector()
+    stored = extractor.thresholds
+    extractor.thresholds = chosen_thresholds(options.threshold_entities, options.threshold_relations, stored)
     limits = MinProbability.of(
         options.min_probability, options.min_probability_entities, options.min_probability_relations
     )
     report = Report(options.quiet, options.html_sentences if options.html else 0, options.entities == "given")
+    if extractor.thresholds != ARGMAX:
+        kept = " (those of the model folder)" if extractor.thresholds == stored else ""
+        report.tell(f"thresholds: {extractor.thresholds}{kept}")
     predict = _predict_corpus if options.format == "corpus" else _predict_lines
     predict(options, extractor, limits, report)
     if options.html:
@@ -125,6 +131,8 @@ def _check_outputs(options: argparse.Namespace, files: Sequence[Path]) -> None:
         raise ConfigError("--format corpus needs --output FILE: a corpus is written whole")
     if not options.output and sys.stdout is None:
         raise ConfigError("standard output is closed, so there is no place for predictions; give --output FILE")
+    if options.entities == "given" and options.threshold_entities is not None:
+        raise ConfigError("--threshold_entities chooses entities, and those of --entities given stay; leave it away")
     ignored = [f"--{name}" for name, default in _TEXT_OPTIONS.items() if getattr(options, name) != default]
     if ignored and (options.format == "corpus" or options.entities == "given"):
         reading = "--format corpus" if options.format == "corpus" else "--entities given"

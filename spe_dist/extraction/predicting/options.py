@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple, TypedDict
 
 from spe_dist.errors import ConfigError
+from spe_dist.extraction.joint.thresholds import ARGMAX, Choice, Thresholds, chosen_thresholds
 from spe_dist.extraction.predicting.given import EntitiesChoice, check_choice
 from spe_dist.extraction.predicting.results import MinProbability
 
@@ -17,6 +18,8 @@ class PredictOptions(TypedDict, total=False):
     min_probability: float
     min_probability_entities: float | None
     min_probability_relations: float | None
+    threshold_entities: Choice
+    threshold_relations: Choice
 
 
 class Chosen(NamedTuple):
@@ -25,6 +28,7 @@ class Chosen(NamedTuple):
     batch_size: int | None
     limits: MinProbability
     given_entities: bool
+    thresholds: Thresholds
 
 
 def chosen_options(
@@ -33,9 +37,13 @@ def chosen_options(
     min_probability: float = 0.0,
     min_probability_entities: float | None = None,
     min_probability_relations: float | None = None,
+    threshold_entities: Choice = None,
+    threshold_relations: Choice = None,
+    stored: Thresholds = ARGMAX,
 ) -> Chosen:
-    """The options of a call, checked. Raises ConfigError."""
+    """The options of a call, checked; `stored`: the thresholds of the model folder. Raises ConfigError."""
     if batch_size is not None and batch_size < 1:
         raise ConfigError(f"batch_size={batch_size} must be 1 or more, or None for as many as fit")
     limits = MinProbability.of(min_probability, min_probability_entities, min_probability_relations)
-    return Chosen(batch_size, limits, check_choice(entities))
+    thresholds = chosen_thresholds(threshold_entities, threshold_relations, stored)
+    return Chosen(batch_size, limits, check_choice(entities), thresholds)

@@ -82,6 +82,8 @@ class Report:
 def _why_nothing(extractor: Extractor, limits: MinProbability) -> str:
     if limits.entities:
         return f"no entity has a probability of {limits.entities:g} or more; lower --min_probability"
+    if extractor.thresholds.entities:
+        return f"no entity has a probability of {extractor.thresholds.entities:g} or more; lower --threshold_entities"
     doubt = extractor.doubt()
     if doubt:
         return f"the model {doubt}"

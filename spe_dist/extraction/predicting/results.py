@@ -51,7 +51,8 @@ class Entity:
         text: these characters.
         start_word: first word, in the words of its sentence.
         end_word: the word behind the last one.
-        probability: P(type | span) times the probabilities of its words' tags, so long entities have low ones.
+        probability: P(the span is an entity | the tags are valid) P(type | span); it means the same for entities of
+            one word and of many.
     """
 
     start_char: int

@@ -20,6 +20,7 @@ from spe_dist.extraction.corpora.corpus import Entity, Labels, Relation, Sentenc
 from spe_dist.extraction.joint.batch import collate
 from spe_dist.extraction.joint.examples import Example, ExampleMaker
 from spe_dist.extraction.joint.model import BatchPrediction, JointModel
+from spe_dist.extraction.joint.thresholds import ARGMAX, Thresholds
 from spe_dist.extraction.predicting.given import (
     APART_GIVEN,
     OVERLAPPING_GIVEN,
@@ -62,6 +63,7 @@ def predict_sentences(
     workers: BatchWorkers | None = None,
     progress: Callable[[int], None] = lambda _: None,
     given_entities: bool = False,
+    thresholds: Thresholds = ARGMAX,
 ) -> Iterator[Sentence]:
     """Each sentence with what was predicted in place of its entities and relations, in the order of `sentences`.
 
@@ -77,6 +79,7 @@ def predict_sentences(
         workers: compute several batches at a time; None: one at a time, in this thread.
         progress: is given the number of sentences of each batch that is done.
         given_entities: the entities of the sentences stay, and relations are those between them.
+        thresholds: the least probability of an entity and of a relation, in place of the most probable class.
 
     Raises:
         ConfigError: the maker's windows are longer than the encoder reads.
@@ -99,7 +102,7 @@ def predict_sentences(
             if workers is not None:
                 pieces = workers.batch_pieces(batch_pieces, sum(example.n_pieces for example in examples))
             batches = list(_batches(examples, pieces, batch_sentences or len(examples)))
-            predict = partial(_predict_batch, model, bfloat16, given_entities, chunk.sentences)
+            predict = partial(_predict_batch, model, bfloat16, given_entities, thresholds, chunk.sentences)
             found: dict[int, Sentence] = {}
             for predicted, cut_off in map(predict, batches) if workers is None else workers.map(predict, batches):
                 found |= predicted
@@ -114,13 +117,18 @@ def predict_sentences(
 
 
 def _predict_batch(
-    model: JointModel, bfloat16: bool, given_entities: bool, sentences: Sequence[Sentence], examples: Sequence[Example]
+    model: JointModel,
+    bfloat16: bool,
+    given_entities: bool,
+    thresholds: Thresholds,
+    sentences: Sequence[Sentence],
+    examples: Sequence[Example],
 ) -> tuple[dict[int, Sentence], Counter[str]]:
     """(predictions by the number of their sentence, counts of what windows cut off)."""
     device = next(model.parameters()).device
     context = autocast(device, torch.bfloat16) if bfloat16 else contextlib.nullcontext()
     with torch.inference_mode(), context:
-        prediction = model.predict(collate(examples).to(device), given_entities)
+        prediction = model.predict(collate(examples).to(device), given_entities, thresholds)
     numbers = [example.sentence for example in examples]
     predicted = as_sentences(prediction, model.labels, [sentences[number] for number in numbers], given_entities)
     overlong, apart = (OVERLONG_GIVEN, APART_GIVEN) if given_entities else (OVERLONG_SPANS, APART_PAIRS)

@@ -11,10 +11,13 @@ from spe_dist.config.finetuning import PAIR_FEATURES, TYPING_FEATURES
 from spe_dist.errors import ConfigError
 from spe_dist.extraction.corpora.corpus import Entity, Labels, Relation, Sentence
 from spe_dist.extraction.joint.batch import collate
+from spe_dist.extraction.joint.choices import choose_relations
 from spe_dist.extraction.joint.examples import make_examples
 from spe_dist.extraction.joint.features import Features
 from spe_dist.extraction.joint.model import JointModel
+from spe_dist.extraction.joint.posteriors import SpanPosteriors
 from spe_dist.extraction.joint.tags import best_tags, spans_of_tags
+from spe_dist.extraction.joint.thresholds import Thresholds
 from spe_dist.finetuning.sampling import draw_spans
 from spe_dist.model.spe import SpeModel
 
@@ -170,19 +173,87 @@ def test_many_pairs_in_parts_are_the_same_as_together(joint, monkeypatch):
     torch.testing.assert_close(parts.relation_probability_R, whole.relation_probability_R)
 
 
-def test_the_probability_of_an_entity_is_that_of_its_type_times_those_of_its_words_tags(joint):
+def test_the_probability_of_an_entity_is_that_of_its_type_times_that_of_its_span(joint):
     model = joint.build_model(seed=2).eval()
     examples = make_examples(joint.random_sentences(1, [25]), joint.tokenizer(), None, 128)
     found = model.predict(collate(examples))
     reader = joint.SlowReader(model, examples[0])
-    log_probs = reader.tag_logits().log_softmax(1)
-    tags = best_tags(log_probs.detach(), torch.tensor([0, 25]), 25)
+    log_probs = reader.tag_logits().detach().log_softmax(1)
     assert len(found.entity_start_E) > 0
     for start, end, probability in rows(found.entity_start_E, found.entity_end_E, found.entity_probability_E):
-        of_tags = torch.stack([log_probs[word, tags[word]] for word in range(start, end)]).sum().exp()
-        assert probability == pytest.approx(
-            float((of_tags * reader.type_logits(start, end).softmax(0).max()).detach()), rel=1e-4
-        )
+        of_span = SpanPosteriors(log_probs, torch.tensor([0, 25]), 25).of(torch.tensor([start]), torch.tensor([end]))
+        of_type = reader.type_logits(start, end).detach().softmax(0).max()
+        assert probability == pytest.approx(float(of_span * of_type), rel=1e-4)
+
+
+def kept_plainly(joint, model, example, thresholds):
+    """All spans of a sentence typed one by one, and all pairs of what is kept: what thresholds choose, plainly."""
+    reader, n_words = joint.SlowReader(model, example), example.n_words
+    posteriors = SpanPosteriors(reader.tag_logits().detach().log_softmax(1), torch.tensor([0, n_words]), n_words)
+    spans = []
+    for start, end in itertools.combinations(range(n_words + 1), 2):
+        of_span = float(posteriors.of(torch.tensor([start]), torch.tensor([end])))
+        of_type, entity_class = reader.type_logits(start, end).detach().softmax(0)[1:].max(0)
+        if of_span * float(of_type) >= thresholds.entities:
+            spans.append((of_span * float(of_type), start, end, int(entity_class) + 1))
+    entities = []
+    for _, start, end, entity_class in sorted(spans, key=lambda span: -span[0]):
+        if all(end <= a or start >= b for a, b, _ in entities):
+            entities.append((start, end, entity_class))
+    relations = []
+    for first, second in itertools.combinations(sorted(entities), 2):
+        of_pair = reader.relation_logits(first[:2], second[:2]).detach().softmax(0)
+        probability, relation_class = of_pair[1:].max(0)
+        if thresholds.relations is None and of_pair.argmax() > 0:
+            relations.append((first[:2], second[:2], int(of_pair.argmax())))
+        elif thresholds.relations is not None and probability >= thresholds.relations:
+            relations.append((first[:2], second[:2], int(relation_class) + 1))
+    return sorted(entities), relations
+
+
+@pytest.mark.parametrize("thresholds", [Thresholds(0.05, 0.1), Thresholds(0.1, 0.15), Thresholds(0.02, None)])
+def test_thresholds_keep_what_is_probable_enough_of_all_spans_and_pairs(joint, thresholds):
+    model = joint.build_model(seed=1).eval()
+    examples = make_examples(joint.random_sentences(5, [9, 1, 14]), joint.tokenizer(), None, 64)
+    found = model.predict(collate(examples), thresholds=thresholds)
+    entities = found_entities(found)
+    relations = rows(found.relation_first_R, found.relation_second_R, found.relation_class_R)
+    n_kept = 0
+    for number, example in enumerate(examples):
+        ours = [entity[1:] for entity in entities if entity[0] == number]
+        theirs, related = kept_plainly(joint, model, example, thresholds)
+        assert ours == theirs
+        of_sentence = [(entities[a][1:3], entities[b][1:3], c) for a, b, c in relations if entities[a][0] == number]
+        assert of_sentence == related
+        n_kept += len(related)
+    assert n_kept > 0
+
+
+def test_a_low_threshold_holds_all_that_higher_ones_keep(joint):
+    model = joint.build_model(seed=1).eval()
+    batch = collate(make_examples(joint.random_sentences(6, [12, 20]), joint.tokenizer(), None, 64))
+
+    def kept(entities, relations):
+        found = model.predict(batch, thresholds=Thresholds(entities, relations))
+        spans, chances = found_entities(found), found.entity_probability_E.tolist()
+        pairs = rows(found.relation_first_R, found.relation_second_R, found.relation_class_R)
+        related = {
+            (spans[a], spans[b], c, round(p, 5))
+            for (a, b, c), p in zip(pairs, found.relation_probability_R.tolist(), strict=True)
+        }
+        return dict(zip(spans, chances, strict=True)), related
+
+    low, low_related = kept(0.02, 0.05)
+    high, high_related = kept(0.1, 0.2)
+    assert high.keys() == {span for span, chance in low.items() if chance >= 0.1} and len(high) < len(low)
+    assert high_related == {r for r in low_related if {r[0], r[1]} <= high.keys() and r[3] >= 0.2}
+
+
+def test_a_model_without_relation_types_takes_a_threshold(joint):
+    model = joint.build_model(seed=1).eval()
+    batch = collate(make_examples(joint.random_sentences(6, [12]), joint.tokenizer(), None, 64))
+    assert choose_relations(torch.ones(3, 1), 0.5)[0].tolist() == [0, 0, 0]
+    assert len(model.predict(batch, thresholds=Thresholds(1.0, 0.5)).entity_start_E) == 0
 
 
 def test_a_batch_gives_the_losses_of_its_sentences_one_by_one(joint):

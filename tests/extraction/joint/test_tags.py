@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from spe_dist.extraction.joint.tags import TAGS, best_tags, flat_spans, span_scores, spans_of_tags, tags_of_spans
+from spe_dist.extraction.joint.tags import TAGS, best_tags, flat_spans, spans_of_tags, tags_of_spans
 
 AFTER = {"start": "OBU", "O": "OBU", "E": "OBU", "U": "OBU", "B": "IE", "I": "IE"}
 
@@ -62,13 +62,3 @@ def test_of_overlapping_spans_the_longest_give_the_tags():
     assert flat_spans([(0, 2), (1, 5)]) == [(1, 5)] and flat_spans([(1, 3), (0, 2)]) == [(0, 2)]
     assert flat_spans([]) == []
     assert np.array_equal(tags_of_spans([], 2), [3, 3])
-
-
-def test_a_spans_score_is_the_sum_of_its_words_chosen_scores():
-    torch.manual_seed(0)
-    scores_G5 = torch.randn(6, 5)
-    tags_G = torch.tensor([3, 0, 1, 2, 4, 3])
-    scores = span_scores(scores_G5, tags_G, torch.tensor([1, 4]), torch.tensor([4, 5]))
-    torch.testing.assert_close(
-        scores, torch.stack([scores_G5[1, 0] + scores_G5[2, 1] + scores_G5[3, 2], scores_G5[4, 4]])
-    )
