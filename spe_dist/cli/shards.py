@@ -21,7 +21,7 @@ from spe_dist.cli.options.languages import add_language
 from spe_dist.cli.options.numbers import number, whole_number
 from spe_dist.cli.options.parser import Parser, choose_command, help_on_commands
 from spe_dist.config.pretraining import CorruptionConfig, DataConfig
-from spe_dist.data.build.settings import BuildSettings
+from spe_dist.data.build.settings import BuildSettings, DropChoice
 from spe_dist.data.text.formats.recognise import FormatChoice
 from spe_dist.data.text.paragraphs import LinesChoice
 from spe_dist.errors import ConfigError, DataError
@@ -206,6 +206,13 @@ def make_parser() -> Parser:
             metavar="NAME",
             help="field or column of the text; by its path in a record (body.paragraphs), in a table also by number",
         )
+    )
+    add(
+        "--drop_duplicates",
+        choices=get_args(DropChoice),
+        default=defaults.drop_duplicates,
+        help="sentences that stood before: dropped where they are equal word for word, also where case and spaces "
+        "alone differ (near), or none; counted in any case",
     )
     rest(add("--seed", type=whole_number(), default=defaults.seed, metavar="N", help="seed of the shuffle"))
     add("--held_out", type=number(), default=defaults.held_out, metavar="X", help="share of sentences held out")

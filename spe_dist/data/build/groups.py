@@ -13,8 +13,17 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+from spe_dist.data.build.duplicates import hashes_path, merge_hashes
 from spe_dist.data.build.reading import TextReader
-from spe_dist.data.build.runs import PartSettings, RunsSummary, Tally, make_runs, merge_runs, record_path, run_path
+from spe_dist.data.build.runs import (
+    PartSettings,
+    RunsSummary,
+    Tally,
+    make_runs,
+    merge_runs,
+    record_path,
+    run_path,
+)
 from spe_dist.data.build.settings import CONTINUE_REMEDY
 from spe_dist.data.shards.manifest import SPLITS
 from spe_dist.data.text.files import Part, PartStart, part_starts, read_parts, slice_sizes
@@ -130,11 +139,13 @@ def _merge_group(parts_folder: Path, folder: Path, parts: range, group: int) -> 
     """Merge the runs of the parts, add up their records, and remove what is no longer needed. The record comes last."""
     for split in SPLITS:
         merge_runs([run_path(parts_folder, part, split) for part in parts], run_path(folder, group, split))
+    merge_hashes([hashes_path(parts_folder, part) for part in parts], hashes_path(folder, group))
     tally = _tally(record_path(parts_folder, part) for part in parts)
     write_atomically(record_path(folder, group), json.dumps(tally.record()))
     for part in parts:
         for split in SPLITS:
             run_path(parts_folder, part, split).unlink()
+        hashes_path(parts_folder, part).unlink()
         record_path(parts_folder, part).unlink()
 
 

@@ -2,8 +2,9 @@
 
 1. Parts of the text are split into words and written as sorted runs (`runs`), a few MiB each.
 2. With `train_vocab`, a vocabulary is trained on the words of the training sentences.
-3. Each shard gathers its sentences from all runs, in pieces and in random order, and is written as blocks.
-4. `manifest.json` is written last; before, the folder is no corpus.
+3. Sentences that stand in the text more than once are found by their hashes (`duplicates`).
+4. Each shard gathers its sentences from all runs, in pieces and in random order, and is written as blocks.
+5. `manifest.json` is written last; before, the folder is no corpus.
 
 Every stage works on its parts in any number of processes; the bytes do not depend on it.
 """
@@ -21,7 +22,7 @@ from spe_dist.data.build.reading import choose_reader
 from spe_dist.data.build.report import closing_table, warnings_of
 from spe_dist.data.build.request import BuildRequest
 from spe_dist.data.build.runs import PartSettings, make_all_runs
-from spe_dist.data.build.stages import make_all_shards, write_tokenizer
+from spe_dist.data.build.stages import find_duplicates, make_all_shards, write_tokenizer
 from spe_dist.data.shards.manifest import Manifest
 from spe_dist.errors import ConfigError
 from spe_dist.utils.parallel import available_processes
@@ -53,8 +54,8 @@ def make_shards(
         max_bad_share: share of lines that may be undecodable or no JSON before the build fails.
         overwrite: remove an earlier or unfinished build of another request.
         quiet: print nothing but warnings.
-        settings: fields of `BuildSettings` (unit, lines, words, language, format, text_field, train_vocab,
-            do_lower_case, seed, held_out, block_sentences, shard_sentences, max_pieces).
+        settings: fields of `BuildSettings` (unit, lines, words, language, format, text_field, drop_duplicates,
+            train_vocab, do_lower_case, seed, held_out, block_sentences, shard_sentences, max_pieces).
 
     Raises:
         ConfigError: a setting is out of range or contradicts another.
@@ -89,7 +90,8 @@ def _build(request: BuildRequest, processes: int | None, max_bad_share: float, q
     part_settings = PartSettings(reader, settings.seed, settings.held_out, counts_words, scratch / "parts")
     runs = make_all_runs(part_settings, processes, max_bad_share, quiet)
     tokenizer = write_tokenizer(output, request.tokenizer, settings, part_settings.folder, runs.parts)
-    records = make_all_shards(output, settings, runs, processes, quiet)
+    duplicates, runs = find_duplicates(output, settings, runs, processes)
+    records = make_all_shards(output, settings, runs, duplicates, processes, quiet)
     manifest = write_manifest(
         output,
         settings=settings,

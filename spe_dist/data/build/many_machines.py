@@ -7,23 +7,26 @@ finished. Stages of one task join what the tasks before them have found.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from spe_dist.data.build.duplicates import Duplicates, find_ranges
 from spe_dist.data.build.finish import write_manifest
 from spe_dist.data.build.groups import Groups, make_groups, measure_files, plan_groups, summary_of
 from spe_dist.data.build.plan import SCRATCH_FOLDER
 from spe_dist.data.build.reading import TextReader
-from spe_dist.data.build.runs import PartSettings
-from spe_dist.data.build.settings import BuildSettings
+from spe_dist.data.build.runs import PartSettings, RunsSummary
+from spe_dist.data.build.settings import CONTINUE_REMEDY, BuildSettings
 from spe_dist.data.build.stages import (
     ShardRecord,
     ShardTask,
     by_split,
+    duplicates_of,
     finished_record,
     make_shard,
     shard_tasks,
@@ -34,6 +37,7 @@ from spe_dist.data.text.vocabulary import load_tokenizer
 from spe_dist.errors import SpeError
 from spe_dist.utils.files import write_atomically
 from spe_dist.utils.parallel import map_in_order
+from spe_dist.utils.reading.json_file import read_object
 
 
 @dataclass(frozen=True)
@@ -83,8 +87,8 @@ class DividedBuild:
     @property
     def stages(self) -> list[Stage]:
         """In the order in which they depend on each other."""
-        divided = {"measure", "split", "shards"}
-        names = ("measure", "plan", "split", "vocabulary", "shards", "manifest")
+        divided = {"measure", "split", "duplicates", "shards"}
+        names = ("measure", "plan", "split", "vocabulary", "duplicates", "shards", "manifest")
         return [Stage(self, name, self.tasks if name in divided else 1) for name in names]
 
     def measure(self, task: int) -> None:
@@ -101,8 +105,13 @@ class DividedBuild:
 
     def vocabulary(self, _task: int) -> None:
         """Check what the text held, and train a vocabulary on it where one was asked for."""
-        summary_of(self._groups, self._runs, self.max_bad_share)
+        summary = summary_of(self._groups, self._runs, self.max_bad_share)
+        write_atomically(self._summary_path, json.dumps(asdict(summary)))
         write_tokenizer(self.output, None, self.settings, self.scratch / "parts", len(self._groups.starts))
+
+    def duplicates(self, task: int) -> None:
+        """Find the duplicates in this task's ranges of hashes."""
+        find_ranges(self._duplicates, range(task, self._duplicates.ranges, self.tasks), self.processes)
 
     def shards(self, task: int) -> None:
         """Make this task's shards."""
@@ -115,7 +124,7 @@ class DividedBuild:
         self._make_missing(self._shard_tasks)  # what was removed since
         records = {task.name: ShardRecord.read(task.record) for task in self._shard_tasks}
         tokenizer = load_tokenizer(self.output / TOKENIZER_FOLDER)
-        runs = summary_of(self._groups, self._runs, self.max_bad_share)
+        runs = self._summary.without(self._duplicates)
         found = by_split(self._shard_tasks, records)
         write_manifest(
             self.output,
@@ -160,6 +169,18 @@ class DividedBuild:
     def _groups(self) -> Groups:
         return Groups.load(self.scratch)
 
+    @property
+    def _summary_path(self) -> Path:
+        return self.scratch / "groups.json"
+
+    @cached_property
+    def _summary(self) -> RunsSummary:
+        return RunsSummary(**read_object(self._summary_path, CONTINUE_REMEDY))
+
+    @cached_property
+    def _duplicates(self) -> Duplicates:
+        return duplicates_of(self.settings, self._runs, len(self._groups), self.scratch, self._summary.sentences)
+
     @cached_property
     def _shard_tasks(self) -> list[ShardTask]:
-        return shard_tasks(self.output, self.settings, self._runs, len(self._groups))
+        return shard_tasks(self.output, self.settings, self._runs, len(self._groups), self._duplicates)

@@ -62,7 +62,8 @@ def finished_build(output: Path, plan: Plan, files: Sequence[Path]) -> Manifest 
     if not path.is_file():
         return None
     manifest = Manifest.load(path)
-    difference = plan.difference(manifest.source.get("request", {}), _OF_OLD_MANIFESTS)
+    as_asked = {"drop_duplicates": plan.content["settings"]["drop_duplicates"]}  # old shards keep what they have
+    difference = plan.difference(manifest.source.get("request", {}), _OF_OLD_MANIFESTS | as_asked)
     if difference is None and any(file.stat().st_mtime > path.stat().st_mtime for file in files):
         difference = "an input file has changed since"
     if difference:
@@ -86,7 +87,7 @@ def begin_or_continue(output: Path, plan: Plan, files: Sequence[Path]) -> tuple[
             difference = "an input file has changed since"
         if difference:
             raise DataError(f"{output} holds an unfinished build of another request ({difference}); {_REMEDY}")
-        for folder in (output, scratch / "parts", scratch / "shards"):
+        for folder in (output, scratch / "parts", scratch / "duplicates", scratch / "shards"):
             remove_unfinished(folder)
         return scratch, True
     leftover = [path.name for path in _own_files(output) if path != scratch]

@@ -14,6 +14,9 @@ from spe_dist.utils.wording import counted, how_many, rate
 
 TOO_SHORT = f"sentences under {MIN_WORDS} words"
 TOO_LONG = "sentences over the limit of pieces"
+EXACT_DUPLICATES = "sentences that stood before word for word"
+NEAR_DUPLICATES = "sentences that stood before but for case and spaces"
+KEPT = ", kept"
 WITHOUT_PIECES = "words without pieces (control characters), dropped"
 UNKNOWN_WORDS = "words with [UNK] pieces, kept"
 SPECIAL_WRITTEN = "sentences in which a special token is written, taken as text"

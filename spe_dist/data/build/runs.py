@@ -12,19 +12,28 @@ Legend of the shape suffixes: N sentences
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from spe_dist.data.build.duplicates import (
+    BINS,
+    HASHES,
+    Duplicates,
+    bin_borders,
+    dropped_and_noticed,
+    exact_hash,
+    hashes_path,
+    text_hash,
+    write_hashes,
+)
 from spe_dist.data.build.reading import TextReader
 from spe_dist.data.build.report import SPECIAL_WRITTEN, TOO_SHORT, Progress
 from spe_dist.data.build.settings import CONTINUE_REMEDY, MIN_WORDS
@@ -38,8 +47,7 @@ from spe_dist.utils.parallel import map_in_order
 from spe_dist.utils.randomness import keys
 from spe_dist.utils.reading.json_file import read_object
 
-BIN_BITS = 12
-BINS = 1 << BIN_BITS  # ranges of keys, the finest cut of the corpus into shards
+HASH_RANGE = 2.0**64
 _HEAD_BYTES = 4 * (BINS + 1)
 ENOUGH_BAD_LINES = 1_000  # from which a build fails before it has seen all lines
 MAX_COUNTED_WORDS = 3_000_000  # different words held while counting; beyond, those met once are forgotten
@@ -66,6 +74,12 @@ class RunsSummary:
     sentences: int
     skipped: dict[str, int]
     noticed: dict[str, int]
+
+    def without(self, duplicates: Duplicates) -> RunsSummary:
+        """The same without the duplicates that are dropped, once they are found."""
+        dropped, kept = dropped_and_noticed(duplicates.counts(), duplicates.drop)
+        sentences = self.sentences - sum(dropped.values())
+        return replace(self, sentences=sentences, skipped=self.skipped | dropped, noticed=self.noticed | kept)
 
 
 class Tally:
@@ -155,21 +169,32 @@ def make_runs(task: tuple[Part, PartSettings]) -> dict[str, Any]:
     part, settings = task
     skips, noticed, word_counts = Skips(), Counter[str](), Counter[str]()
     texts: dict[str, list[str]] = {"train": [], "held_out": []}
-    numbers: dict[str, list[int]] = {"train": [], "held_out": []}
+    numbers: list[int] = []
+    text_hashes: list[int] = []
+    exact_hashes: list[int] = []
+    limit = settings.held_out * HASH_RANGE
     for number, (sentence, words) in enumerate(settings.reader.sentences(part, skips, noticed)):
         if len(words) < MIN_WORDS:
             skips.counts[TOO_SHORT] += 1
             continue
-        split = "held_out" if is_held_out(sentence, settings.held_out) else "train"
-        texts[split].append(" ".join(words))
-        numbers[split].append(number)
+        hashed, text = text_hash(sentence), " ".join(words)
+        split = "held_out" if hashed < limit else "train"
+        texts[split].append(text)
+        numbers.append(number)
+        text_hashes.append(hashed)
+        exact_hashes.append(exact_hash(text))
         if "[" in sentence and _SPECIAL.search(sentence):
             noticed[SPECIAL_WRITTEN] += 1
         if settings.count_words and split == "train":
             word_counts.update(words)
+    hashes_N = np.empty(len(numbers), HASHES)
+    hashes_N["text"], hashes_N["exact"] = np.array(text_hashes, np.uint64), exact_hashes
+    hashes_N["key"] = keys(settings.seed, part.index, np.array(numbers, dtype=np.int64))
+    hashes_N["held_out"] = [hashed < limit for hashed in text_hashes]
     for split, split_texts in texts.items():
-        keys_N = keys(settings.seed, part.index, np.array(numbers[split], dtype=np.int64))
+        keys_N = hashes_N["key"][hashes_N["held_out"] == (split == "held_out")]
         write_run(run_path(settings.folder, part.index, split), keys_N, split_texts)
+    write_hashes(hashes_path(settings.folder, part.index), hashes_N)
     if settings.count_words:
         write_word_counts(run_path(settings.folder, part.index, "words"), word_counts)
     record = _record(skips, noticed, sum(len(split_texts) for split_texts in texts.values()))
@@ -192,9 +217,7 @@ def is_held_out(text: str, share: float) -> bool:
 
     Equal sentences, tokenised or not, are on the same side in every corpus.
     """
-    normalised = "".join(unicodedata.normalize("NFKC", text).casefold().split())
-    digest = hashlib.blake2b(normalised.encode("utf-8", "replace"), digest_size=8).digest()
-    return int.from_bytes(digest, "big") < share * 2.0**64
+    return text_hash(text) < share * HASH_RANGE
 
 
 def run_path(folder: Path, part: int, split: str) -> Path:
@@ -220,7 +243,7 @@ def _write_run(path: Path, keys_N: np.ndarray, texts: Sequence[bytes]) -> None:
     order = np.argsort(keys_N, kind="stable")
     keys_N = keys_N[order].astype("<u8")
     encoded = [texts[i] for i in order]
-    bins = np.searchsorted(keys_N >> np.uint64(64 - BIN_BITS), np.arange(BINS + 1, dtype=np.uint64)).astype("<u4")
+    bins = bin_borders(keys_N)
     ends_N = np.cumsum([len(text) for text in encoded], dtype=np.int64).astype("<u4")
     write_atomically(path, b"".join([bins.tobytes(), keys_N.tobytes(), ends_N.tobytes(), *encoded]))
 

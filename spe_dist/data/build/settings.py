@@ -11,6 +11,7 @@ from spe_dist.data.text.paragraphs import LinesChoice
 from spe_dist.data.text.words import WordsChoice
 from spe_dist.errors import ConfigError
 
+DropChoice = Literal["exact", "near", "none"]
 UnitChoice = Literal["auto", "sentences", "documents"]
 
 MIN_WORDS = 3  # of a sentence
@@ -30,6 +31,7 @@ class BuildSettings:
     language: str = AUTO
     format: FormatChoice = "auto"
     text_field: str = "text"
+    drop_duplicates: DropChoice = "exact"
     train_vocab: int | None = None
     do_lower_case: bool | None = None
     seed: int = 0
@@ -39,7 +41,12 @@ class BuildSettings:
     max_pieces: int = 128
 
     def __post_init__(self) -> None:
-        for name, kind in (("unit", UnitChoice), ("lines", LinesChoice), ("format", FormatChoice)):
+        for name, kind in (
+            ("unit", UnitChoice),
+            ("lines", LinesChoice),
+            ("format", FormatChoice),
+            ("drop_duplicates", DropChoice),
+        ):
             if getattr(self, name) not in get_args(kind):
                 choices = ", ".join(get_args(kind))
                 raise ConfigError(f"{name}={getattr(self, name)!r} is unknown; choose one of {choices}")

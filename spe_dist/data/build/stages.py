@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from spe_dist.data.build.duplicates import BINS, Duplicates, find_ranges
 from spe_dist.data.build.plan import SCRATCH_FOLDER
 from spe_dist.data.build.report import TOO_LONG, TOO_SHORT, UNKNOWN_WORDS, WITHOUT_PIECES, Progress
-from spe_dist.data.build.runs import BINS, RunsSummary, count_bins, count_words, read_run, run_path
+from spe_dist.data.build.runs import RunsSummary, count_bins, count_words, read_run, run_path
 from spe_dist.data.build.settings import CONTINUE_REMEDY, MIN_WORDS, BuildSettings
 from spe_dist.data.shards.blocks import Block, write_shard
 from spe_dist.data.shards.manifest import SPLITS, TOKENIZER_FOLDER, ShardEntry
@@ -51,9 +52,10 @@ class ShardTask:
 
     name: str
     split: str
-    sentences: int  # before those without enough words or with too many pieces are skipped
+    sentences: int  # without duplicates, before those without enough words or with too many pieces are skipped
     n_runs: int
     bins: tuple[int, int]
+    duplicates: Duplicates
     first_block: int
     blocks: int
     max_pieces: int
@@ -81,13 +83,33 @@ def write_tokenizer(output: Path, tokenizer: Any, settings: BuildSettings, parts
     return tokenizer
 
 
+def find_duplicates(
+    output: Path, settings: BuildSettings, runs: RunsSummary, processes: int
+) -> tuple[Duplicates, RunsSummary]:
+    """The duplicates of a build on one machine, and what the text holds without those that are dropped."""
+    scratch = output / SCRATCH_FOLDER
+    duplicates = duplicates_of(settings, scratch / "parts", runs.parts, scratch, runs.sentences)
+    find_ranges(duplicates, range(duplicates.ranges), processes)
+    return duplicates, runs.without(duplicates)
+
+
+def duplicates_of(settings: BuildSettings, runs_folder: Path, n_runs: int, scratch: Path, sentences: int) -> Duplicates:
+    """Where the duplicates of runs are found; `sentences` are all that the runs hold."""
+    return Duplicates(runs_folder, n_runs, scratch / "duplicates", sentences, settings.drop_duplicates)
+
+
 def make_all_shards(
-    output: Path, settings: BuildSettings, runs: RunsSummary, processes: int, quiet: bool
+    output: Path,
+    settings: BuildSettings,
+    runs: RunsSummary,
+    duplicates: Duplicates,
+    processes: int,
+    quiet: bool,
 ) -> dict[str, list[ShardRecord]]:
     """The records of all shards by split; shards that have a record are not made again."""
     import webdataset  # noqa: F401  loaded here, once for all the processes that start from this one
 
-    tasks = shard_tasks(output, settings, output / SCRATCH_FOLDER / "parts", runs.parts)
+    tasks = shard_tasks(output, settings, output / SCRATCH_FOLDER / "parts", runs.parts, duplicates)
     progress = Progress("shards", runs.sentences, quiet)
     records = {task.name: record for task in tasks if (record := finished_record(task)) is not None}
     missing = [task for task in tasks if task.name not in records]
@@ -115,16 +137,18 @@ def finished_record(task: ShardTask) -> ShardRecord | None:
     return record if entry is None or (path.is_file() and path.stat().st_size == entry.bytes) else None
 
 
-def shard_tasks(output: Path, settings: BuildSettings, runs_folder: Path, n_runs: int) -> list[ShardTask]:
+def shard_tasks(
+    output: Path, settings: BuildSettings, runs_folder: Path, n_runs: int, duplicates: Duplicates
+) -> list[ShardTask]:
     """All shards of a build in order."""
-    return [task for split in SPLITS for task in _shard_tasks(output, split, settings, runs_folder, n_runs)]
+    return [task for split in SPLITS for task in _shard_tasks(output, split, settings, runs_folder, n_runs, duplicates)]
 
 
 def _shard_tasks(
-    output: Path, split: str, settings: BuildSettings, runs_folder: Path, n_runs: int
+    output: Path, split: str, settings: BuildSettings, runs_folder: Path, n_runs: int, duplicates: Duplicates
 ) -> Iterator[ShardTask]:
     """Cut the range of random keys into shards, and number their blocks."""
-    sizes = count_bins(runs_folder, n_runs, split)
+    sizes = count_bins(runs_folder, n_runs, split) - duplicates.dropped_by_bin(split)
     n_shards = min(BINS, max(1, -(-int(sizes.sum()) // settings.shard_sentences)))
     first_block = 0
     for shard in range(n_shards):
@@ -140,6 +164,7 @@ def _shard_tasks(
             sentences=sentences,
             n_runs=n_runs,
             bins=(first_bin, end_bin),
+            duplicates=duplicates,
             first_block=first_block,
             blocks=blocks,
             max_pieces=settings.max_pieces,
@@ -162,7 +187,11 @@ def make_shard(task: ShardTask) -> ShardRecord:
     del found
     encoder = _encoder(task.tokenizer_folder, file_sha256(task.tokenizer_folder / "tokenizer.json"))
     sentences = EncodedSentences(encoder, task.max_pieces)
-    for i in np.argsort(keys_N, kind="stable"):
+    order_N = np.argsort(keys_N, kind="stable")
+    dropped = task.duplicates.dropped(task.split, *task.bins)
+    if len(dropped):
+        order_N = order_N[~np.isin(keys_N[order_N], dropped)]
+    for i in order_N:
         sentences.add(texts[i].split(" "))
     entry = None
     if sentences.n_sentences:

@@ -45,7 +45,9 @@ def test_groups_of_several_parts_are_merged_and_give_the_same_bytes(
     assert max(merged) >= 4 and len(merged) % 2 == 0
 
 
-@pytest.mark.parametrize("stage", ["measure_files", "plan_groups", "make_groups", "make_shard", "write_manifest"])
+@pytest.mark.parametrize(
+    "stage", ["measure_files", "plan_groups", "make_groups", "find_ranges", "make_shard", "write_manifest"]
+)
 def test_a_lost_task_is_made_again_by_the_same_call_and_nothing_else_is(
     tmp_path, corpus, vocabulary, small_parts, monkeypatch, stage
 ):
@@ -156,12 +158,12 @@ def test_jobs_are_submitted_stage_by_stage_with_the_options_asked_for(tmp_path, 
     )
     assert made is None
     shown = capsys.readouterr().out
-    assert "submitted jobs 100, 101, 102, 103, 104, 105; logs in" in shown and "the same command" in shown
-    names = [f"spe-shards-{stage}" for stage in ("measure", "plan", "split", "vocabulary", "shards", "manifest")]
-    for number, (name, last_task) in enumerate(zip(names, (3, 0, 3, 0, 3, 0), strict=True), start=100):
+    assert "submitted jobs 100, 101, 102, 103, 104, 105, 106; logs in" in shown and "the same command" in shown
+    stages = ("measure", "plan", "split", "vocabulary", "duplicates", "shards", "manifest")
+    for number, (stage, last_task) in enumerate(zip(stages, (3, 0, 3, 0, 3, 3, 0), strict=True), start=100):
         script = (slurm / f"script.{number}").read_text()
         for line in (
-            f"job-name={name}",
+            f"job-name=spe-shards-{stage}",
             f"array=0-{last_task}",
             "time=1:00:00",
             "partition=cpu",
