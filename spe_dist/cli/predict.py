@@ -115,7 +115,7 @@ def build_parser() -> Parser:
         action=argparse.BooleanOptionalAction,
         help="matrix products in bfloat16 [where the device has instructions for it]",
     )
-    add_corpus_options(parser)
+    add_corpus_options(parser, with_language=False)
     return parser
 
 

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import argparse
 
+from spe_dist.cli.options.languages import add_language
 from spe_dist.cli.options.parser import Parser
+from spe_dist.data.text.languages import AUTO
 from spe_dist.extraction.annotations.settings import AnnotationSettings
 
 
-def add_corpus_options(parser: Parser) -> None:
-    """Add `--cut_words` and `--concept_pairs`, which `--help-all` shows."""
+def add_corpus_options(parser: Parser, with_language: bool = True) -> None:
+    """Add `--cut_words`, `--concept_pairs` and `--language`, which `--help-all` shows.
+
+    Args:
+        with_language: whether `--language` is still to be added.
+    """
     group = parser.add_argument_group("annotations of texts by character")
+    if with_language:
+        parser.less_used(add_language(group.add_argument, AUTO))
     parser.less_used(
         group.add_argument(
             "--cut_words",
@@ -30,4 +38,4 @@ def add_corpus_options(parser: Parser) -> None:
 
 def annotation_settings(options: argparse.Namespace) -> AnnotationSettings:
     """The settings that were chosen."""
-    return AnnotationSettings(options.cut_words, options.concept_pairs)
+    return AnnotationSettings(options.cut_words, options.concept_pairs, options.language)

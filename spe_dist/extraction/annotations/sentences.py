@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
+from spe_dist.data.text.languages import AUTO
 from spe_dist.errors import DataError
 from spe_dist.extraction.annotations.document import AnnotatedDocument, Characters
 from spe_dist.extraction.annotations.settings import AnnotationSettings
@@ -27,33 +28,34 @@ def find_words(
     _check(document.tokens, "tokens", document)
     _check(document.sentences, "sentences", document)
     if document.tokens is None:
-        sentences = _words_of_text(text) if document.sentences is None else _words_in(text, document.sentences)
-        return list(filter(None, sentences))
+        if document.sentences is None:
+            return list(filter(None, _words_of_text(text, settings.language)))
+        return list(filter(None, _words_in(text, document.sentences, settings.language)))
     tokens = [(start, end) for start, end in document.tokens if text[start:end].strip()]
     notices[BLANK_TOKENS] += len(document.tokens) - len(tokens)
     if document.sentences is None:
-        borders = [words[0][0] for words in _words_of_text(text) if words]
+        borders = [words[0][0] for words in _words_of_text(text, settings.language) if words]
     else:
         borders = [start for start, _ in document.sentences]
     return _grouped(tokens, borders)
 
 
-def sentence_borders(text: str) -> list[Characters]:
+def sentence_borders(text: str, language: str = AUTO) -> list[Characters]:
     """Where the sentences of a text are, from their first word to their last."""
-    return [(words[0][0], words[-1][1]) for words in _words_of_text(text) if words]
+    return [(words[0][0], words[-1][1]) for words in _words_of_text(text, language) if words]
 
 
-def _words_of_text(text: str) -> Iterator[list[Characters]]:
-    for start, sentence in sentences_of_text(text):
+def _words_of_text(text: str, language: str) -> Iterator[list[Characters]]:
+    for start, sentence in sentences_of_text(text, language=language):
         yield [(start + a, start + b) for a, b in sentence.char_spans or ()]
 
 
-def _words_in(text: str, sentences: Sequence[Characters]) -> Iterator[list[Characters]]:
+def _words_in(text: str, sentences: Sequence[Characters], language: str) -> Iterator[list[Characters]]:
     """The words of given sentences."""
     for first, end in sentences:
         yield [
             (first + start + a, first + start + b)
-            for start, part in sentences_of(text[first:end])
+            for start, part in sentences_of(text[first:end], language=language)
             for a, b in part.char_spans or ()
         ]
 

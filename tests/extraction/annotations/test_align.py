@@ -131,6 +131,18 @@ def test_tokens_out_of_order_or_text_are_refused(tokens: tuple[tuple[int, int], 
         aligned(tokens=tokens)
 
 
+def test_words_are_those_of_the_language() -> None:
+    text = "\u6211\u7231\u5317\u4eac\u3002\u4ed6\u4e5f\u662f\u3002"
+    document, notices = aligned([of((2, 4), type="City")], text=text)
+    assert [len(s.words) for s in document.sentences] == [5, 4] and not notices
+    assert document.sentences[0].entities == (Entity(2, 4, "City"),)
+    german, _ = aligned(settings=AnnotationSettings(language="de"), text="Am 3. Mai kam sie.")
+    english, _ = aligned(settings=AnnotationSettings(language="en"), text="Am 3. Mai kam sie.")
+    assert german.sentences != english.sentences
+    with pytest.raises(ConfigError, match="language"):
+        AnnotationSettings(language="klingon")
+
+
 def test_a_text_without_words_is_counted_and_an_unknown_choice_refused() -> None:
     document, notices = aligned(text=" \n ")
     assert not document.sentences and notices == {f"{aligning.NO_TEXT} (first: file, line 1)": 1}
