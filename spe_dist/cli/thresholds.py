@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str]) -> None:
     options = build_parser().parse(argv)
     check_names(model=options.model)
-    from spe_dist.extraction.predicting.thresholds import choose_thresholds
+    from spe_dist.extraction.thresholds.choose import choose_thresholds
 
     for part in choose_thresholds(options):
         print(part, flush=True)

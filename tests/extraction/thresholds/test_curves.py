@@ -10,7 +10,7 @@ from spe_dist.extraction.corpora.corpus import Corpus, CrossEntity, CrossRelatio
 from spe_dist.extraction.predicting.results import MinProbability
 from spe_dist.extraction.scoring.counts import Counts
 from spe_dist.extraction.scoring.scores import score
-from spe_dist.extraction.scoring.thresholds import GRID, threshold_curves
+from spe_dist.extraction.thresholds.curves import GRID, threshold_curves
 
 WORDS = tuple("abcdefgh")
 

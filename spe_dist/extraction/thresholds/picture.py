@@ -8,7 +8,7 @@ from typing import Any
 from spe_dist.extraction.scoring.counts import Counts
 from spe_dist.extraction.scoring.scores import Scores
 from spe_dist.extraction.scoring.table import METRIC_NAMES
-from spe_dist.extraction.scoring.thresholds import Curves
+from spe_dist.extraction.thresholds.curves import Curves
 
 DPI = 130
 

@@ -21,7 +21,7 @@ from spe_dist.extraction.scoring.matching import check_symmetric
 from spe_dist.extraction.scoring.scores import Scores, score
 from spe_dist.extraction.scoring.significance import compare
 from spe_dist.extraction.scoring.table import METRIC_NAMES, comparison_table, percent
-from spe_dist.extraction.scoring.thresholds import GRID, Curves, threshold_curves
+from spe_dist.extraction.thresholds.curves import GRID, Curves, threshold_curves
 from spe_dist.utils.files import shared_name, write_atomically
 from spe_dist.utils.tables import aligned
 
@@ -146,7 +146,7 @@ def _write(folder: Path, curves: Curves, argmax: Scores) -> str:
         write_atomically(folder / TABLE_FILE, text.getvalue())
         written = [str(folder / TABLE_FILE)]
         try:
-            from spe_dist.extraction.drawing.threshold_picture import draw_thresholds
+            from spe_dist.extraction.thresholds.picture import draw_thresholds
 
             draw_thresholds(curves, argmax, folder / PICTURE_FILE)
             written.append(str(folder / PICTURE_FILE))

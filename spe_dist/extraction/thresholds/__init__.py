@@ -1,0 +1,1 @@
+"""Thresholds of probability: what each does to precision and recall, and which are best on dev."""
