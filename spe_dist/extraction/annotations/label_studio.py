@@ -16,18 +16,16 @@ and what is not labelled text are counted.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from spe_dist.errors import DataError
-from spe_dist.extraction.annotations.document import AnnotatedDocument, AnnotatedRelation, AnnotatedSpan, Characters
-from spe_dist.extraction.annotations.offsets import OTHER_TEXT, bare, is_same_text
+from spe_dist.extraction.annotations.document import AnnotatedDocument, AnnotatedRelation, AnnotatedSpan
+from spe_dist.extraction.annotations.offsets import UTF_16, check_words
 from spe_dist.extraction.annotations.settings import AnnotationSettings
 from spe_dist.extraction.formats.grouping import document_key
-from spe_dist.extraction.formats.node import Node, shown
+from spe_dist.extraction.formats.node import Node
 from spe_dist.extraction.formats.notices import note
 
 LISTS = ("annotations", "completions")  # completions: of versions before 1.0
@@ -95,12 +93,12 @@ class _Task:
         self.regions = self._regions()
         self.field, self.text = self._find_text()
         self.spans: list[AnnotatedSpan] = []
+        self.words: list[str | None] = []  # what the file says that each span covers
         self.positions: dict[str | int, int] = {}  # of the first span of each region, by its id
 
     def read(self) -> AnnotatedDocument:
-        offsets = _choose_offsets(self.text, self.regions)
         for node in self.regions:
-            self._add(node, offsets)
+            self._add(node)
         relations = [
             relation
             for node in self.results
@@ -108,7 +106,7 @@ class _Task:
             for relation in self._relations(node)
         ]
         data = self.record.child("data").fields()
-        return AnnotatedDocument(
+        document = AnnotatedDocument(
             document_key(self.record, "id"),
             self.text,
             tuple(self.spans),
@@ -116,6 +114,7 @@ class _Task:
             origin=self.record.place,
             extra={name: value for name, value in data.items() if name != self.field},
         )
+        return check_words(document, self.words, self.notices, UTF_16)
 
     def _regions(self) -> list[Node]:
         """The results that label a part of the text; others are counted."""
@@ -140,25 +139,25 @@ class _Task:
             data.fail("the task needs a text", "export a project that labels plain text (<Text> and <Labels>)")
         wanted = ["text", *(node.value["to_name"] for node in self.regions[:1] if node.has("to_name"))]
         order = sorted(texts, key=lambda name: wanted.index(name) if name in wanted else len(wanted))
-        said = [bare(text) for node in self.regions if isinstance(text := _value(node, "text"), str)]
-        bared = ((name, bare(texts[name])) for name in order if len(order) > 1)
+        said = [_bare(text) for node in self.regions if (text := _said(node))]
+        bared = ((name, _bare(texts[name])) for name in order if len(order) > 1)
         name = next((name for name, text in bared if said and all(part in text for part in said)), order[0])
         return name, texts[name]
 
-    def _add(self, node: Node, offsets: _Offsets) -> None:
-        characters = offsets.characters(_value(node, "start"), _value(node, "end"))
-        said = _value(node, "text")
-        if isinstance(said, str) and not is_same_text(said, self.text[slice(*characters)]):
-            note(self.notices, OTHER_TEXT, f"{shown(said)}, {node.place}")
+    def _add(self, node: Node) -> None:
+        """A span for each label of a region; the first one is what relations mean by its id."""
         value = node.child("value")
         labels = [label.label() for label in value.child("labels").items()] if value.has("labels") else []
         if len(labels) > 1:
             note(self.notices, SEVERAL_LABELS, node.place)
         identity = node.child("id").identity() if node.has("id") else None
-        if identity is not None:
-            self.positions.setdefault(identity, len(self.spans))
-        key = None if identity is None else str(identity)
-        self.spans += [AnnotatedSpan((characters,), label, key) for label in labels or [""]]
+        for label in labels or [""]:
+            is_named = identity is not None and identity not in self.positions
+            if identity is not None and is_named:
+                self.positions[identity] = len(self.spans)
+            pieces = ((_value(node, "start"), _value(node, "end")),)
+            self.spans.append(AnnotatedSpan(pieces, label, str(identity) if is_named else None))
+            self.words.append(_said(node))
 
     def _relations(self, node: Node) -> Iterator[AnnotatedRelation]:
         """A relation for each of its labels, from head to tail; the arrow may point to the left, or both ways."""
@@ -188,39 +187,12 @@ def _value(node: Node, name: str) -> Any:
     return value.get(name) if isinstance(value, dict) else None
 
 
-class _Offsets:
-    """From a tool's offsets to characters of the text."""
-
-    def __init__(self, widths: Sequence[int]):
-        self.borders = [0, *accumulate(widths)]  # the offset at which each character begins, and that of the end
-
-    def characters(self, start: int, end: int) -> Characters:
-        """Whole characters; what lies outside the text still does."""
-        last = self.borders[-1]
-        first = bisect_right(self.borders, start) - 1 if 0 <= start < last else self._outside(start)
-        behind = bisect_left(self.borders, end) if 0 <= end <= last else self._outside(end)
-        return first, behind
-
-    def _outside(self, offset: int) -> int:
-        return offset if offset < 0 else len(self.borders) - 1 + offset - self.borders[-1]
+def _said(node: Node) -> str | None:
+    """What a region says that it covers, where it does; older exports have line breaks as two letters there."""
+    text = _value(node, "text")
+    return text.replace("\\n", "\n") if isinstance(text, str) else None
 
 
-def _choose_offsets(text: str, regions: Sequence[Node]) -> _Offsets:
-    """UTF-16 units; or another way to count characters, where more of the regions' texts agree with it."""
-    units = [1 + (character > "\uffff") for character in text]
-    breaks = [0 if text[i : i + 2] == "\r\n" else width for i, width in enumerate(units)]
-    best, most = _Offsets(units), -1
-    for widths in [
-        units,
-        *([[1] * len(text)] if max(units, default=1) > 1 else []),
-        *([breaks] if 0 in breaks else []),
-    ]:
-        offsets = _Offsets(widths)
-        agreed = 0
-        for node in regions:
-            said = _value(node, "text")
-            found = text[slice(*offsets.characters(_value(node, "start"), _value(node, "end")))]
-            agreed += isinstance(said, str) and is_same_text(said, found)
-        if agreed > most:
-            best, most = offsets, agreed
-    return best
+def _bare(text: str) -> str:
+    """A text without its white space."""
+    return "".join(text.split())

@@ -20,13 +20,16 @@ from spe_dist.extraction.formats.texts import same_text
 
 OTHER_WORDS = "entities whose words are not at their offsets, left out"
 LOST_ARGUMENTS = "relations of entities that are left out"
-OTHER_TEXT = "spans whose text in the file is not what stands at their offsets (the offsets are taken)"
 OTHER_UNIT = "documents whose offsets count {}, as the words of their entities show"
 
+UTF_16 = "UTF-16 units"
 # How much each character adds to an offset, by what it counts; the next character is given too.
 _UNITS: dict[str, Callable[[str, str], int]] = {
     "": lambda letter, following: 1,
-    "UTF-16 units": lambda letter, following: 1 + (letter > "\uffff"),
+    UTF_16: lambda letter, following: 1 + (letter > "\uffff"),
+    f"{UTF_16} and a line break as one character": lambda letter, following: (
+        int(letter + following != "\r\n") + (letter > "\uffff")
+    ),
     "bytes": lambda letter, following: len(letter.encode("utf-8", "surrogatepass")),
     "a line break as one character": lambda letter, following: int(letter + following != "\r\n"),
     "a line break as two characters": lambda letter, following: 1 + (letter == "\n"),
@@ -34,31 +37,38 @@ _UNITS: dict[str, Callable[[str, str], int]] = {
 _BYTE_ORDER_MARK = "a byte order mark"
 
 
-def check_words(document: AnnotatedDocument, words: Sequence[str | None], notices: Counter[str]) -> AnnotatedDocument:
+def check_words(
+    document: AnnotatedDocument,
+    words: Sequence[str | None],
+    notices: Counter[str],
+    unit: str = "",
+) -> AnnotatedDocument:
     """The document with offsets in characters, without entities whose words stand elsewhere.
 
     Args:
         document: with offsets as the file has them.
         words: for each span what the file says that it covers, pieces joined by a space; None where it says nothing.
             White space and case do not matter.
+        unit: what the tool's offsets count, unless the words show otherwise: characters (""), or `UTF_16`.
         notices: is given documents whose offsets count something else, and entities that are left out.
     """
-    spans = document.spans
-    agree = _agree(document.text, spans, words)
+    text, best, reason = document.text, document.spans, ""
+    if unit and not text.isascii():
+        best = _in_characters(document, unit)
+    agree = _agree(text, best, words)
     if all(agree):
-        return document
-    for (unit, width), mark in product(_UNITS.items(), (0, 1)):
-        if not unit and not mark:
+        return replace(document, spans=best)
+    for other, mark in product(_UNITS, (0, 1)):
+        if other == unit and not mark:
             continue
-        starts = list(accumulate(map(width, document.text, f"{document.text[1:]} "), initial=mark))
-        counted = [_counted(span, starts) for span in document.spans]
-        found = _agree(document.text, counted, words)
+        spans = _in_characters(document, other, mark)
+        found = _agree(text, spans, words)
         if sum(found) > sum(agree):
-            spans, agree = tuple(counted), found
-            reason = " and ".join(filter(None, (unit, _BYTE_ORDER_MARK if mark else "")))
-    if spans is not document.spans:
+            best, agree = spans, found
+            reason = " and ".join(filter(None, (other, _BYTE_ORDER_MARK if mark else ""))) or "characters"
+    if reason:
         note(notices, OTHER_UNIT.format(reason), document.origin)
-    for i, span in enumerate(spans):
+    for i, span in enumerate(best):
         if not agree[i]:
             there = shown(" ".join(document.text[start:end] for start, end in span.pieces))
             key = f" {span.key}" if span.key else ""
@@ -67,7 +77,7 @@ def check_words(document: AnnotatedDocument, words: Sequence[str | None], notice
                 OTHER_WORDS,
                 f"{span.type}{key} {shown(words[i])}, where the text has {there}, {document.origin}",
             )
-    left = keeping(replace(document, spans=spans), agree)
+    left = keeping(replace(document, spans=best), agree)
     notices[LOST_ARGUMENTS] += len(document.relations) - len(left.relations)
     return left
 
@@ -79,17 +89,18 @@ def _agree(text: str, spans: Sequence[AnnotatedSpan], words: Sequence[str | None
     ]
 
 
-def _counted(span: AnnotatedSpan, starts: Sequence[int]) -> AnnotatedSpan:
-    """A span in characters, where character i stands at the file's offset `starts[i]`."""
-    pieces = tuple((bisect_left(starts, start), bisect_left(starts, end)) for start, end in span.pieces)
-    return replace(span, pieces=pieces)
+def _in_characters(document: AnnotatedDocument, unit: str, mark: int = 0) -> tuple[AnnotatedSpan, ...]:
+    """The spans with offsets in characters, where the file's count a unit and perhaps a mark before the text."""
+    text = document.text
+    starts = list(accumulate(map(_UNITS[unit], text, f"{text[1:]} "), initial=mark))  # the file's, of each character
+    return tuple(
+        replace(span, pieces=tuple((_character(starts, start), _character(starts, end)) for start, end in span.pieces))
+        for span in document.spans
+    )
 
 
-def is_same_text(said: str, found: str) -> bool:
-    r"""Whether two texts are the same but for white space and "\n" for a line break."""
-    return said == found or bare(said) == bare(found)
-
-
-def bare(text: str) -> str:
-    """A text without its white space, as tools change it."""
-    return "".join(text.replace("\\n", "\n").split())
+def _character(starts: Sequence[int], offset: int) -> int:
+    """The character that begins at an offset; what lies outside the text stays so."""
+    if starts[0] <= offset <= starts[-1]:
+        return bisect_left(starts, offset)
+    return offset - starts[0] if offset < starts[0] else len(starts) - 1 + offset - starts[-1]

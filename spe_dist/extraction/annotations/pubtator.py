@@ -18,14 +18,14 @@ import re
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from spe_dist.extraction.annotations.concepts.mentions import Mentions
 from spe_dist.extraction.annotations.document import AnnotatedDocument, AnnotatedRelation, AnnotatedSpan, Characters
-from spe_dist.extraction.annotations.offsets import OTHER_TEXT, is_same_text
+from spe_dist.extraction.annotations.offsets import check_words
 from spe_dist.extraction.annotations.sentences import sentence_borders
 from spe_dist.extraction.annotations.settings import AnnotationSettings
-from spe_dist.extraction.formats.node import Node, shown
-from spe_dist.extraction.formats.notices import note
+from spe_dist.extraction.formats.node import Node
 
 FIRST_LINE = re.compile(r"[^\s|]+\|[ta]\|")
 NO_CONCEPT = ("", "-1", "-")
@@ -66,6 +66,7 @@ class _Abstract:
         self.text, self.has_title = "", False  # a title may be empty
         self.sentences: list[Characters] = []
         self.spans: list[AnnotatedSpan] = []
+        self.words: list[str | None] = []  # what the file says that each span covers
         self.by_concept: defaultdict[str, list[int]] = defaultdict(list)  # positions of spans
 
     def read(self) -> AnnotatedDocument:
@@ -86,17 +87,18 @@ class _Abstract:
                     "a mention is PMID, start, end, text, type, concept, and a relation PMID, type, concept, concept",
                     "write them so, with tabs between them",
                 )
+        document = AnnotatedDocument(
+            self.key, self.text, tuple(self.spans), sentences=tuple(self.sentences), origin=self.origin
+        )
+        document = check_words(document, self.words, self.notices)
+        self.spans = list(document.spans)
+        for position, span in enumerate(self.spans):
+            for concept in _concepts(span.key or ""):
+                self.by_concept[concept].append(position)
         mentions = self._mentions()
         found = (relation for line, columns in relations for relation in self._relations(line, columns, mentions))
-        placed = dict.fromkeys(found)
-        return AnnotatedDocument(
-            self.key,
-            self.text,
-            tuple(self.spans),
-            tuple(placed),
-            sentences=tuple(self.sentences),
-            origin=self.origin,
-        )
+        spans = tuple(replace(span, key=None) for span in self.spans)  # a concept is no name of one mention
+        return replace(document, spans=spans, relations=tuple(dict.fromkeys(found)))
 
     def _add_text(self, text: str) -> None:
         """Title or abstract: no sentence goes over its end."""
@@ -106,14 +108,11 @@ class _Abstract:
         self.sentences += [(start + first, start + end) for first, end in sentence_borders(text)]
 
     def _add_mention(self, line: Node, columns: Sequence[str]) -> None:
-        start, end, said, name = int(columns[1]), int(columns[2]), columns[3], columns[4]
-        if not name:
+        if not columns[4]:
             line.fail("a mention needs a type", "give it in the fifth column")
-        if not is_same_text(said, self.text[start:end]):
-            note(self.notices, OTHER_TEXT, f"{shown(said)}, {line.place}")
-        for concept in _concepts(columns[5]) if len(columns) > 5 else ():
-            self.by_concept[concept].append(len(self.spans))
-        self.spans.append(AnnotatedSpan(((start, end),), name))
+        concept = columns[5] if len(columns) > 5 else None
+        self.spans.append(AnnotatedSpan(((int(columns[1]), int(columns[2])),), columns[4], concept))
+        self.words.append(columns[3])
 
     def _relations(self, line: Node, columns: Sequence[str], mentions: Mentions) -> list[AnnotatedRelation]:
         """What stands for a relation of two concepts: relations of their mentions."""

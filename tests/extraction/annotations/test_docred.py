@@ -82,7 +82,7 @@ def test_documents_without_labels_and_entities_without_mentions_are_counted(tmp_
     reasons = " ".join(corpus.notices)
     assert "read as without relations" in reasons and "have no mention each" in reasons
     other = read_corpus(put(tmp_path, changed(DOCUMENT, ["vertexSet", 0, 0, "name"], "Bob")))
-    assert any("not what stands at their offsets" in reason for reason in other.notices)
+    assert any("not what stands at their words" in reason for reason in other.notices)
 
 
 @pytest.mark.parametrize(

@@ -113,8 +113,11 @@ def test_no_sentence_goes_from_the_title_into_the_abstract(tmp_path: Path) -> No
     assert corpus.documents[0].text == "Effects of aspirin on patients."
 
 
-def test_a_mention_whose_text_is_another_one_is_counted(tmp_path: Path) -> None:
-    corpus = read(tmp_path, "1|t|Ada met Bob.\n1\t0\t3\tEve\tP\t-1\n1\t8\t11\tBob\tP\t-1\n")
+def test_a_mention_whose_text_is_another_one_is_left_out_and_counted(tmp_path: Path) -> None:
+    mentions = "1\t0\t3\tEve\tP\tC1\n1\t4\t7\tmet\tV\tC2\n1\t8\t11\tBob\tP\tC1\n"
+    corpus = read(tmp_path, f"1|t|Ada met Bob.\n{mentions}1\tdid\tC1\tC2\n")
+    assert relations_of(corpus) == [("did", "Bob", "met")] and len(entities_of(corpus)) == 2
+    corpus = read(tmp_path, f"1|t|Ada met Bob.\n{mentions}")
     assert sum(corpus.notices.values()) == 1 and '"Eve"' in next(iter(corpus.notices))
 
 

@@ -18,12 +18,13 @@ from collections.abc import Iterable, Iterator
 
 from spe_dist.extraction.annotations.concepts.mentions import Mentions
 from spe_dist.extraction.annotations.document import AnnotatedDocument, AnnotatedRelation, AnnotatedSpan, Characters
-from spe_dist.extraction.annotations.offsets import OTHER_TEXT, is_same_text
 from spe_dist.extraction.annotations.settings import AnnotationSettings
 from spe_dist.extraction.formats.grouping import document_key
 from spe_dist.extraction.formats.node import Node, shown
 from spe_dist.extraction.formats.notices import NO_WORDS, note, note_further_fields
+from spe_dist.extraction.formats.texts import same_text
 
+OTHER_NAME = "mentions whose name is not what stands at their words (the words are taken)"
 OWN_FIELDS = {"title", "sents", "vertexSet", "labels"}
 MENTION_FIELDS = ("name", "pos", "sent_id", "type", "global_pos", "index")
 LABEL_FIELDS = ("h", "t", "r", "evidence")
@@ -83,8 +84,8 @@ class _Document:
                 f"its sentence has {len(words)} words", "give [first word, word behind the last], counted from 0"
             )
         start, end = words[borders[0]][0], words[borders[1] - 1][1]
-        if node.has("name") and not is_same_text(node.child("name").string(), self.text[start:end]):
-            note(self.notices, OTHER_TEXT, f"{shown(node.value['name'])}, {node.place}")
+        if node.has("name") and not same_text(node.child("name").string(), [self.text[start:end]]):
+            note(self.notices, OTHER_NAME, f"{shown(node.value['name'])}, {node.place}")
         note_further_fields(node, MENTION_FIELDS, "entities", self.notices)
         self.spans.append(AnnotatedSpan(((start, end),), node.child("type").label()))
         self.numbers.append(number.value)
