@@ -39,6 +39,7 @@ class DataConfig:
         "pubtator",
         "conll",
         "multihead",
+        "docred",
         "brat",
         "predicted",
     ] = setting("auto", "format of the corpora; auto: by content")
