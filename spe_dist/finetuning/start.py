@@ -22,7 +22,7 @@ from torch import Tensor
 from spe_dist.config.finetuning import FinetuneConfig, ModelConfig
 from spe_dist.config.pretraining import Config
 from spe_dist.config.shared import ENCODER_SIZES
-from spe_dist.data.text.vocabulary import load_tokenizer, vocabulary_pieces, vocabulary_sha256
+from spe_dist.data.text.vocabulary import RESIZE, load_tokenizer, vocabulary_pieces, vocabulary_sha256
 from spe_dist.distributed.checkpoint import list_checkpoints
 from spe_dist.errors import CheckpointError, ConfigError, DataError
 from spe_dist.export.card import BASE_MODEL
@@ -78,7 +78,7 @@ def open_start(config: FinetuneConfig) -> StartNetwork:
     if pieces > rows:
         raise DataError(
             f"the tokenizer has {pieces:,} pieces, but the encoder {start.source} embeds {rows:,}; give the encoder's "
-            "own --tokenizer"
+            f"own --tokenizer{RESIZE}"
         )
     return start
 

@@ -18,6 +18,7 @@ from spe_dist.config.pretraining import ModelConfig
 from spe_dist.errors import ConfigError
 from spe_dist.model.encoder import PackedBertEncoder, check_config
 from spe_dist.model.start.assembly import is_kept, whole
+from spe_dist.model.start.fit import check_layers, check_parameters, check_weight_files, most_telling, unlike_sizes
 from spe_dist.model.start.tensor_files import ONE_FILE, TensorFiles
 from spe_dist.utils.hub import model_folder
 from spe_dist.utils.reading.json_file import is_number, is_whole, read_object, shown
@@ -34,7 +35,6 @@ SIZES = {  # from, to
     "max_position_embeddings": (1, 1 << 20),
     "type_vocab_size": (1, 1 << 10),
 }
-WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
 SHARES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "layer_norm_eps", "initializer_range")
 TAKEN = frozenset({*SIZES, *SHARES, "hidden_act", "pad_token_id", "is_decoder"})
 
@@ -63,11 +63,13 @@ def load_encoder(
     for sizes that do not fit together. Whether the vocabulary is the shards' is for the caller to check.
     """
     folder = None if source is None else _folder_of(source)
+    if folder is not None:
+        check_weight_files(folder)
     bert_config = random_config(config, vocab_size) if folder is None else read_bert_config(folder)
     bert_config.hidden_dropout_prob = bert_config.attention_probs_dropout_prob = config.dropout
     check_config(bert_config)
     if folder is not None:
-        _check_parameters(folder, bert_config)
+        check_parameters(folder, bert_config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         encoder = PackedBertEncoder(bert_config, kernels)
@@ -110,12 +112,11 @@ def _fill_by_tensor(encoder: PackedBertEncoder, folder: Path) -> list[str]:
             for name, parameter in own.items():
                 value = files.read(name) if files else state[name]
                 if value.shape != parameter.shape:
-                    raise ConfigError(
-                        f"cannot read the weights of encoder '{folder}': {name} is {list(value.shape)}, its "
-                        f"config.json says {list(parameter.shape)}; check the folder or name"
-                    )
+                    raise unlike_sizes(folder, name, value.shape, parameter.shape)
                 _check_finite({name: value}, folder)
                 parameter.copy_(value)
+    known = {name for name, _ in encoder.named_parameters()}
+    check_layers(folder, set(names) - known, missing, encoder.config.num_hidden_layers)
     return missing
 
 
@@ -189,19 +190,6 @@ def _check_values(values: dict[str, Any], path: Path) -> None:
         raise ConfigError(f"{path}: pad_token_id is {shown(pad)}, no piece of the vocabulary; copy it again")
 
 
-def _check_parameters(folder: Path, config: BertConfig) -> None:
-    """Check that the weights' files are large enough for the sizes in config.json, before memory is taken for these."""
-    width = config.hidden_size
-    rows = config.vocab_size + config.max_position_embeddings + config.type_vocab_size
-    parameters = width * (rows + config.num_hidden_layers * (4 * width + 2 * config.intermediate_size))
-    found = sum(path.stat().st_size for kind in WEIGHT_FILES for path in folder.glob(kind))
-    if 0 < found < parameters:
-        raise ConfigError(
-            f"{folder}/config.json describes {parameters:,} parameters, but its weights have {found:,} bytes: "
-            "they do not belong together; copy the folder again"
-        )
-
-
 def read_state(folder: Path, bert_config: BertConfig) -> dict[str, Tensor]:
     """The checkpoint's float32 weights by BertModel's names; pooler entries only where the checkpoint has them."""
     try:
@@ -211,6 +199,7 @@ def read_state(folder: Path, bert_config: BertConfig) -> dict[str, Tensor]:
                 config=bert_config,
                 dtype=torch.float32,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are refused below, by name
                 local_files_only=True,
                 trust_remote_code=False,
                 weights_only=True,
@@ -220,6 +209,9 @@ def read_state(folder: Path, bert_config: BertConfig) -> dict[str, Tensor]:
             f"cannot read the weights of encoder '{folder}': {one_line(error)}; check the folder or name"
         ) from error
     model, info = loaded
+    if info["mismatched_keys"]:
+        raise unlike_sizes(folder, *most_telling(info["mismatched_keys"]))
+    check_layers(folder, info["unexpected_keys"], info["missing_keys"], bert_config.num_hidden_layers)
     missing = set(info["missing_keys"])
     state = {name: value for name, value in model.state_dict().items() if name not in missing}
     _check_finite(state, folder)

@@ -24,7 +24,7 @@ from spe_dist.data.batches.order import Order
 from spe_dist.data.batches.packing import longest_sequence
 from spe_dist.data.batches.stream import StepBatch
 from spe_dist.data.shards.store import ShardStore
-from spe_dist.data.text.vocabulary import load_tokenizer, vocabulary_sha256
+from spe_dist.data.text.vocabulary import RESIZE, load_tokenizer, vocabulary_sha256
 from spe_dist.distributed.context import RankContext
 from spe_dist.distributed.deepspeed_config import BatchPlan
 from spe_dist.distributed.engine import TrainingEngine
@@ -156,7 +156,7 @@ def open_encoder(config: Config, store: ShardStore) -> tuple[LoadedEncoder, Any]
     if loaded.vocab_size < manifest.vocabulary_size:
         raise DataError(
             f"the encoder {config.model.encoder} embeds {loaded.vocab_size:,} pieces, the shards' vocabulary has "
-            f"{manifest.vocabulary_size:,}; make the shards again with the encoder's own tokenizer"
+            f"{manifest.vocabulary_size:,}; make the shards again with the encoder's own tokenizer{RESIZE}"
         )
     positions = loaded.bert_config.max_position_embeddings
     longest = longest_sequence(manifest.max_pieces, config.corruption)

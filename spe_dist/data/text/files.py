@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from spe_dist.errors import DataError
+from spe_dist.utils.reading.lfs import fault, is_pointer
 from spe_dist.utils.wording import how_many
 
 TEXT_SUFFIXES = (
@@ -174,6 +175,8 @@ def read_chunks(path: Path, stream: BinaryIO | None = None) -> Iterator[tuple[by
             compression = _compression(head, path)
             if compression is None:
                 while chunk := raw.read(_READ_BYTES):
+                    if raw.tell() == len(chunk) and is_pointer(chunk):
+                        raise DataError(fault(path))
                     yield chunk, raw.tell()
             else:
                 yield from _decompressed(raw, *compression, path)

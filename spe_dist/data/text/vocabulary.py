@@ -12,10 +12,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from spe_dist.data.text.tokenizer_files import (
+    MAX_BYTES,
+    REMEDY,
+    add_words,
+    check_files,
+    missing_package,
+    words_added_beside,
+)
 from spe_dist.errors import ConfigError, DataError, SpeError
 from spe_dist.utils.files import file_sha256
 from spe_dist.utils.hub import tokenizer_folder
 from spe_dist.utils.reading.json_file import read_object, shown
+from spe_dist.utils.reading.lfs import check_no_pointer
 from spe_dist.utils.wording import one_line, short
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -23,10 +32,8 @@ CASED_SHARE = 0.01  # share of a vocabulary's pieces with upper-case letters fro
 BERT_TOKENIZERS = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer")  # one vocabulary, one way to use it
 CACHED_WORDS = 500_000
 BOOLEANS = ("do_lower_case", "strip_accents", "tokenize_chinese_chars")
-MAX_BYTES = 256 << 20  # of a vocabulary's files
 FREE_IDS = 100_000
-REMEDY = "give a folder with tokenizer.json or vocab.txt, a vocab.txt, or a name on the hub"
-TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "config.json", "special_tokens_map.json")
+RESIZE = ", or save it with embeddings of the words that were added (model.resize_token_embeddings(len(tokenizer)))"
 SAVED_FILES = ("vocab.txt", "tokenizer.json", "tokenizer_config.json")
 
 
@@ -78,21 +85,38 @@ def _explained(source: str) -> Iterator[None]:
 def _from_folder(folder: Path, source: str, do_lower_case: bool | None) -> Any:
     from transformers import AutoTokenizer
 
+    check_files(folder, source)
     if (folder / "vocab.txt").is_file() and not (folder / "tokenizer.json").is_file():
         config = _read_config(folder / "tokenizer_config.json")
         if str(config.get("tokenizer_class", "BertTokenizer")).removesuffix("Fast") in BERT_TOKENIZERS:
             lower = config.get("do_lower_case") if do_lower_case is None else do_lower_case
             options = {key: config[key] for key in ("strip_accents", "tokenize_chinese_chars") if key in config}
-            return _from_vocabulary(read_vocabulary(folder / "vocab.txt"), lower, **options)
-    for name in TOKENIZER_FILES:
-        if (folder / name).is_file() and (folder / name).stat().st_size > MAX_BYTES:
-            raise DataError(f"{folder / name} is larger than {MAX_BYTES >> 20} MiB: it is no vocabulary; {REMEDY}")
+            pieces = read_vocabulary(folder / "vocab.txt")
+            tokenizer = _from_vocabulary(pieces, lower, **options)
+            known = dict(enumerate(pieces))
+            added = words_added_beside(folder, config).items()
+            add_words(tokenizer, {number: word for number, word in added if known.get(number) != word}, source)
+            return tokenizer
     with _explained(source):
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+        except ImportError as error:
+            raise missing_package(error, folder, source) from error
     if do_lower_case is not None and do_lower_case != lower_cases(tokenizer):
         _check_wordpiece(tokenizer, source)
-        return _from_vocabulary(vocabulary_pieces(tokenizer), do_lower_case)
+        return _with_casing(tokenizer, do_lower_case, source)
     return tokenizer
+
+
+def _with_casing(tokenizer: Any, do_lower_case: bool, source: str) -> Any:
+    """The same vocabulary and the same added words with the other casing."""
+    added = {number: token for number, token in tokenizer.added_tokens_decoder.items() if not token.special}
+    pieces = vocabulary_pieces(tokenizer)
+    while pieces and len(pieces) - 1 in added:
+        pieces.pop()
+    other = _from_vocabulary(pieces, do_lower_case)
+    add_words(other, added, source)
+    return other
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -105,6 +129,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 def read_vocabulary(path: Path) -> list[str]:
     """The pieces of a vocab.txt, one a line, in id order; a byte order mark and Windows line ends are no pieces."""
+    check_no_pointer(path)
     try:
         with open(path, "rb") as file:
             data = file.read(MAX_BYTES + 1)
@@ -160,7 +185,7 @@ def check_tokenizer(tokenizer: Any, source: str = "the tokenizer") -> None:
     ids = [getattr(tokenizer, f"{name}_token_id", None) for name in ("pad", "unk", "cls", "sep", "mask")]
     if None in ids or len(set(ids)) != len(ids):
         raise DataError(f"tokenizer={source} lacks one of {', '.join(SPECIAL_TOKENS)}; use a BERT-family tokenizer")
-    pieces = vocabulary_pieces(tokenizer)
+    pieces = vocabulary_pieces(tokenizer)[: tokenizer.vocab_size]  # without added words, which have casing of their own
     if lower_cases(tokenizer) and is_cased(pieces):
         upper = sum(1 for piece in pieces if piece != piece.lower())
         raise DataError(
@@ -212,7 +237,8 @@ def save_tokenizer(tokenizer: Any, folder: Path) -> dict[str, str]:
 class PieceEncoder:
     """Piece ids of single words, each word by itself, as METHOD defines a word.
 
-    A special token that is written in the text (`[MASK]`) is text here and is split like any other; a word without
+    A special token that is written in the text (`[MASK]`) is text here and is split like any other; a word that was
+    added to the vocabulary (`add_tokens`) is one piece, as in transformers also inside a longer word; a word without
     any piece (control characters) gives an empty tuple.
     """
 
@@ -221,11 +247,17 @@ class PieceEncoder:
         from tokenizers import Tokenizer
 
         backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
-        self._encoder = Tokenizer(backend.model)
-        if backend.normalizer is not None:
-            self._encoder.normalizer = backend.normalizer
-        if backend.pre_tokenizer is not None:
-            self._encoder.pre_tokenizer = backend.pre_tokenizer
+        if all(token.special for token in backend.get_added_tokens_decoder().values()):
+            self._encoder = Tokenizer(backend.model)
+            if backend.normalizer is not None:
+                self._encoder.normalizer = backend.normalizer
+            if backend.pre_tokenizer is not None:
+                self._encoder.pre_tokenizer = backend.pre_tokenizer
+        else:
+            self._encoder = Tokenizer.from_str(backend.to_str())  # a copy, with the added words
+            self._encoder.encode_special_tokens = True  # as text
+            self._encoder.no_truncation()
+            self._encoder.no_padding()
         self.vocabulary_size: int = 1 + max(backend.get_vocab(with_added_tokens=True).values())
         self.unknown_id: int = backend.token_to_id(backend.model.unk_token)
         self._known: dict[str, tuple[int, ...]] = {}

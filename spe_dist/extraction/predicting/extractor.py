@@ -29,11 +29,11 @@ from spe_dist.extraction.joint.card import SCORES
 from spe_dist.extraction.joint.examples import ExampleMaker
 from spe_dist.extraction.joint.folder import LoadedExtractor, load_extractor
 from spe_dist.extraction.joint.thresholds import Choice, Thresholds
+from spe_dist.extraction.predicting.calls.items import CARRIERS, Item, read_given, read_item
+from spe_dist.extraction.predicting.calls.options import Chosen, PredictOptions, chosen_options
 from spe_dist.extraction.predicting.device import choose_device, fast_bfloat16
 from spe_dist.extraction.predicting.given import EntitiesChoice
 from spe_dist.extraction.predicting.inputs import read_corpora, read_inputs
-from spe_dist.extraction.predicting.items import CARRIERS, Item, read_given, read_item
-from spe_dist.extraction.predicting.options import Chosen, PredictOptions, chosen_options
 from spe_dist.extraction.predicting.results import Sentence, result_of
 from spe_dist.extraction.predicting.stream import BATCH_PIECES, predict_sentences
 from spe_dist.extraction.predicting.text_input import InputSettings

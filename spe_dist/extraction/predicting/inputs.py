@@ -24,8 +24,8 @@ from spe_dist.data.text.paragraphs import full_line_characters
 from spe_dist.errors import DataError
 from spe_dist.extraction.annotations.brat import is_brat
 from spe_dist.extraction.formats import read_corpus
+from spe_dist.extraction.predicting.calls.items import placed
 from spe_dist.extraction.predicting.given import ACROSS_GIVEN
-from spe_dist.extraction.predicting.items import placed
 from spe_dist.extraction.predicting.json_input import DAMAGE_REMEDY, ID_FIELDS, JsonReader
 from spe_dist.extraction.predicting.text_input import InputSettings, Located, Place, read_articles, read_text
 

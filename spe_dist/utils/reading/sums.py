@@ -15,6 +15,7 @@ from pathlib import Path
 
 from spe_dist.errors import CheckpointError
 from spe_dist.utils.files import file_sha256
+from spe_dist.utils.reading.lfs import pointer_fault
 
 SUMS = "SHA256SUMS"
 NOT_SUMMED = frozenset({SUMS, "README.md", ".gitattributes"})
@@ -72,7 +73,8 @@ def _problem(folder: Path, only: Collection[str]) -> str | None:
             return f"{folder} holds {unlisted[0]}, which {SUMS} does not list: somebody added it; {_REMEDY}"
         for name, digest in sums.items():
             if file_sha256(folder / name) != digest:
-                return f"{folder / name} is damaged or was changed: its SHA-256 is not that of {SUMS}; {_REMEDY}"
+                damaged = f"{folder / name} is damaged or was changed: its SHA-256 is not that of {SUMS}; {_REMEDY}"
+                return pointer_fault(folder / name) or damaged
     except (OSError, ValueError) as error:
         return f"{file} cannot be checked ({error}); {_REMEDY}"
     return None

@@ -1,0 +1,1 @@
+"""What the calls of `Extractor` take: inputs and options."""
