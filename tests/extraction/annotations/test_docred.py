@@ -112,3 +112,4 @@ def test_predictions_on_docred_keep_its_documents(tmp_path: Path) -> None:
     assert write_corpus(corpus, tmp_path / "out", written_format("docred")) == {}
     again = read_corpus(tmp_path / "out")
     assert again.documents[0].id == "Acme" and again.documents[0].cross_relations == corpus.documents[0].cross_relations
+    assert [(s.words, s.relations) for s in again.sentences] == [(s.words, s.relations) for s in corpus.sentences]
