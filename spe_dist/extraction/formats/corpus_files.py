@@ -30,10 +30,11 @@ from spe_dist.extraction.annotations.concepts import docred
 from spe_dist.extraction.annotations.document import AnnotatedDocument
 from spe_dist.extraction.annotations.settings import DEFAULTS, AnnotationSettings
 from spe_dist.extraction.corpora.corpus import Corpus, Document
-from spe_dist.extraction.formats import distant, dygie, pspe, spert
+from spe_dist.extraction.formats import dygie, pspe, spert
+from spe_dist.extraction.formats.by_text import distant, triples
+from spe_dist.extraction.formats.by_text.distant import NOT_FOUND, NOT_PLACED
 from spe_dist.extraction.formats.columns import conll, multihead
 from spe_dist.extraction.formats.detect import FORMATS, detect, format_of_lines
-from spe_dist.extraction.formats.distant import NOT_FOUND, NOT_PLACED
 from spe_dist.extraction.formats.no_label import note_no_labels, without_no_labels
 from spe_dist.extraction.formats.node import Node
 from spe_dist.extraction.formats.notices import Losses, Notices
@@ -45,6 +46,7 @@ _READERS = {
     "spert": spert.read,
     "pspe": pspe.read,
     "nyt": distant.read,
+    "triples": triples.read,
     "conll": conll.read,
     "multihead": multihead.read,
 }
@@ -102,7 +104,7 @@ def read_corpus(
         name, records = _records(path, format, notices)
         read = _documents(name, records, notices, predictions, settings)
     documents = without_no_labels(read, notices, predictions)
-    if name != "nyt":  # which counts them itself
+    if name not in ("nyt", "triples"):  # which count them themselves
         _note_unplaced(documents, notices)
     return Corpus(documents, source=str(path), format=name, notices=notices.named())
 

@@ -14,7 +14,7 @@ from spe_dist.extraction.formats.node import Node, shown
 COLUMN_FORMATS = ("conll", "multihead")
 FORMATS = (
     *("dygie", "spert", "pspe", "nyt", "plain", "doccano", "label_studio", "prodigy", "pubtator"),
-    *("brat", "predicted", "docred"),
+    *("brat", "predicted", "docred", "triples"),
     *COLUMN_FORMATS,
 )
 FIELDS = {
@@ -26,6 +26,7 @@ FIELDS = {
     "doccano": "'text', 'entities' with 'start_offset', 'relations' with 'from_id'; or 'text', 'label'",
     "label_studio": "'data', 'annotations' with 'result'",
     "prodigy": "'text', 'spans', 'relations' with 'head' and 'child', 'answer'",
+    "triples": "'text', 'triple_list'",
     "docred": "'sents', 'vertexSet', 'labels'",
     "conll": "no JSON: one word a line and its tag (B-TYPE, I-TYPE, O) in columns",
     "multihead": "no JSON: number, word, tag, ['relation', ...] and [other word, ...] in columns",
@@ -35,9 +36,10 @@ WHOLE = {  # fields that together leave no doubt; a record may have telling fiel
     "spert": ({"tokens", "entities", "relations"},),
     "dygie": ({"sentences", "ner"}, {"sentences", "predicted_ner"}),
     "docred": ({"sents", "vertexSet"},),
+    "triples": ({"text", "triple_list"},),
 }
 # pspe: or nyt, which has the same fields
-TELLING = {"pspe": "sentText", "spert": "tokens", "dygie": "sentences", "docred": "vertexSet"}
+TELLING = {"pspe": "sentText", "spert": "tokens", "dygie": "sentences", "docred": "vertexSet", "triples": "triple_list"}
 TOOLS = {"label_studio": label_studio, "prodigy": prodigy, "doccano": doccano}  # told by their modules
 LINE_FORMATS: dict[str, re.Pattern[str]] = {"pubtator": pubtator.FIRST_LINE}  # not JSON: how the first line begins
 REMEDY = "formats and their fields are: " + "; ".join(f"{name}: {fields}" for name, fields in FIELDS.items())

@@ -2,9 +2,9 @@
 
 A record is a text (a string) or an object. Of an object the first of these fields counts that it has: `sentences` (a
 list of lists of words, or of strings), `tokens` or `words` (a list of words), the text field (split into sentences and
-words), `sentText` (words between spaces). So all formats of extraction corpora are read, and what `spe predict` has
-written; what is marked in them is no input. Beside words, a text that holds them in order gives the offsets. A record
-without words gives one sentence without words.
+words), `sentText` (one sentence: words between spaces, of ordinary text those of the tokenizer). So all formats of
+extraction corpora are read, and what `spe predict` has written; what is marked in them is no input. Beside words, a
+text that holds them in order gives the offsets. A record without words gives one sentence without words.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from spe_dist.data.text.lines import BAD_JSON, BLANK, Line, Skips, encodable, sh
 from spe_dist.data.text.sentences import cut_words
 from spe_dist.errors import DataError
 from spe_dist.extraction.corpora.corpus import Sentence, Span
+from spe_dist.extraction.formats.by_text.occurrences import looks_ordinary
 from spe_dist.extraction.formats.notices import note_words
 from spe_dist.extraction.formats.records import unique_fields
 from spe_dist.extraction.predicting.text_input import (
@@ -138,7 +139,10 @@ def sentences_of_record(record: Any, settings: InputSettings, notices: Counter[s
     if text is not None or settings.text_field in record:
         raise RecordError(f"has {_shown(text)} under {settings.text_field!r}, no text")
     if isinstance(record.get("sentText"), str):
-        return sentences_of(encodable(record["sentText"]), tokenised=True)
+        text = encodable(record["sentText"])
+        if looks_ordinary([text]):
+            return _of_strings([text], settings.language)
+        return sentences_of(text, tokenised=True)
     fields = ", ".join(map(repr, record)) or "none"
     raise RecordError(
         f"has neither text under {settings.text_field!r} nor words under 'tokens', 'words' or 'sentences' (its fields: "

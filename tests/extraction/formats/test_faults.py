@@ -37,7 +37,7 @@ DAMAGED_FILES = {
     "field twice": (b'{"tokens": [], "tokens": []}', "'tokens' occurs twice"),
     "half a character": (b'{"tokens": ["\\ud800"], "entities": [], "relations": []}', "half of a character"),
     "list of numbers": (b"[1, 2]", "item 1 is 1"),
-    "other fields": (b'{"text": "Ada", "triple_list": []}', "no known format"),
+    "other fields": (b'{"text": "Ada", "summary": []}', "no known format"),
     "two formats": (f"{json.dumps(SPERT)}\n{json.dumps(DYGIE)}".encode(), "line 2 has the format dygie"),
     "deep": (b'{"tokens":' * 100_000, "line 1"),
 }

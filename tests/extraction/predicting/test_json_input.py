@@ -152,6 +152,7 @@ def test_json_lines_give_text_or_words_and_keep_the_record_s_id(tmp_path: Path) 
         {"words": ["Mr", ".", "X"], "text": "  Mr.  X "},
         {"sentences": ["He said: Go. Now.", "Then he went."]},
         {"sentText": "A b , c ."},
+        {"sentText": "A b, c. D."},
         {"text": ""},
     ]
     path = tmp_path / "records.jsonl"
@@ -159,13 +160,14 @@ def test_json_lines_give_text_or_words_and_keep_the_record_s_id(tmp_path: Path) 
     located = read(path)
     check_offsets([item for item in located if item.place.document == 0], text)
     assert [place.id for place, _ in located][:7] == ["a", "a", "a", None, "d", "d", "d"]
-    assert [place.line for place, _ in located] == [1, 1, 1, 2, 3, 3, 3, 4, 5, 5, 6, 7]
-    by_line = {line: [item for item in located if item.place.line == line] for line in range(2, 7)}
+    assert [place.line for place, _ in located] == [1, 1, 1, 2, 3, 3, 3, 4, 5, 5, 6, 7, 8]
+    by_line = {line: [item for item in located if item.place.line == line] for line in range(2, 8)}
     assert [sentence.words for _, sentence in by_line[3]] == [("Ann", "came", "."), (), ("So", "what", "?")]
     check_offsets(by_line[3], "Ann came .\n\nSo what ?")
     check_offsets(by_line[4], "  Mr.  X ")
     check_offsets(by_line[5], "He said: Go. Now.\nThen he went.")
     assert by_line[6][0].sentence.words == ("A", "b", ",", "c", ".")
+    assert [sentence.words for _, sentence in by_line[7]] == [("A", "b", ",", "c.", "D.")]
 
 
 def test_sentences_given_as_strings_stand_behind_their_spaces(tmp_path: Path) -> None:

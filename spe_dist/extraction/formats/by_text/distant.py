@@ -4,8 +4,9 @@
      "relationMentions": [{"em1Text": "Ada", "em2Text": "code", "label": "Made"}],
      "entityMentions": [{"start": 0, "label": "Person", "text": "Ada"}, {"start": 1, "label": "Work", "text": "code"}]}
 
-Mentions are found by their words. `start` is believed where the words stand there, but not where it numbers the
-sentence's mentions, as in released files; else the n-th entry of a text and label is its n-th occurrence, or the first.
+Mentions are found by their words: those between spaces, or in ordinary text ("Acme, in London.") those of raw text.
+`start` is believed where the words stand there, but not where it numbers the sentence's mentions, as in released files;
+else the n-th entry of a text and label is its n-th occurrence, or the first.
 em1 is the head. The labels "None" and "NA" mean no relation here as in all formats (see `no_label`), and so does
 `is_noise` (ARNOR's test data: a label that a person refused).
 """
@@ -14,9 +15,11 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from spe_dist.extraction.corpora.corpus import UNPLACED, Document, Entity, Relation, Sentence, single_spaced
+from spe_dist.extraction.formats.by_text.occurrences import TextWords, Words, looks_ordinary, ordinary_text
 from spe_dist.extraction.formats.grouping import (
     Keyed,
     extra_beside_ids,
@@ -38,7 +41,7 @@ from spe_dist.extraction.formats.notices import (
     with_probability,
     without_fragments,
 )
-from spe_dist.extraction.formats.texts import is_unusual, read_words, text_fields
+from spe_dist.extraction.formats.texts import read_words, text_fields
 
 OWN_FIELDS = ("sentText", "entityMentions", "relationMentions", "tokens", UNPLACED)
 ENTITY_FIELDS = ("start", "label", "text", "probability")
@@ -52,26 +55,28 @@ SEVERAL = "mentions whose text occurs several times (the first free occurrence i
 NOT_AT_START = "entity mentions whose 'start' is no word position of their text (found by text)"
 NO_ENTITY = "relation arguments that are no listed entities (kept without a type)"
 SEVERAL_ENTITIES = "relation arguments whose text several entities have (the first listed is taken)"
+WITH_ITSELF = "relations of a text with itself (head and tail are two places where it stands)"
 OWN_UNPLACED = f"fields {UNPLACED!r} of sentences, not kept (a name that conversions use)"
 NO_TYPES = f"relation arguments in a file without entity mentions (entities of type {UNTYPED!r})"
 
 
 def read(records: Iterable[Node], notices: Counter[str], predictions: bool = False) -> Iterator[Document]:
     """Documents of records; predictions have the same fields as gold."""
-    return group(_SentenceReader(record, notices).read() for record in records)
+    is_ordinary, rest = ordinary_text(records, "sentText")
+    return group(SentenceReader(record, notices, is_ordinary).read() for record in rest)
 
 
-class _SentenceReader:
-    def __init__(self, record: Node, notices: Counter[str]):
+class SentenceReader:
+    """Reads one sentence. is_ordinary: whether its text is still to be split into words."""
+
+    def __init__(self, record: Node, notices: Counter[str], is_ordinary: bool):
         self.record, self.notices = record, notices
-        self.words = read_words(record, notices)
-        if not record.has("tokens"):
-            self.words = tuple(word for word in self.words if word)
-        note_words(self.words, notices)
-        self.is_unusual = is_unusual(self.words)
-        self.positions: dict[str, list[int]] = defaultdict(list)
-        for index, word in enumerate(self.words):
-            self.positions[_first(word)].append(index)
+        if is_ordinary and not record.has("tokens"):
+            self.where: Words = TextWords(record.child("sentText").string(), notices)
+        else:
+            words = read_words(record, notices)
+            self.where = Words(words if record.has("tokens") else tuple(filter(None, words)))
+        note_words(self.where.words, notices)
         self.entities: list[Entity] = []
         self.by_text: dict[str, list[Entity]] = defaultdict(list)  # with single spaces
         self.unplaced: dict[str, list[Any]] = defaultdict(list)
@@ -85,9 +90,9 @@ class _SentenceReader:
         relations = [self._relation(node) for node in self.record.child("relationMentions").items()]
         placed = [relation for relation in relations if relation is not None]
         self.notices[OWN_UNPLACED] += self.record.has(UNPLACED)
-        return keyed(
+        found = keyed(
             self.record,
-            self.words,
+            self.where.words,
             self.entities,
             placed,
             self.notices,
@@ -95,6 +100,10 @@ class _SentenceReader:
             key_fields=("articleId",),
             kept={UNPLACED: dict(self.unplaced)} if self.unplaced else None,
         )
+        if not isinstance(self.where, TextWords):
+            return found
+        sentence = replace(found.sentence, text=self.where.text, char_spans=self.where.char_spans)
+        return replace(found, sentence=sentence)
 
     def _starts_are_numbers(self, mentions: list[Node]) -> bool:
         """Whether each `start` is the number of its mention and not all of them are positions of their texts: then
@@ -103,19 +112,19 @@ class _SentenceReader:
         starts = [node.value.get("start") if isinstance(node.value, dict) else None for node in mentions]
         if starts != list(range(len(starts))):
             return False
-        occurrences = (self._occurrences(self._text(node.child("text"))) for node in mentions)
-        return any(found and start not in found for start, found in enumerate(occurrences))
+        occurrences = (self.where.occurrences(self._text(node.child("text"))) for node in mentions)
+        return any(found and self.where.numbered(start) not in found for start, found in enumerate(occurrences))
 
     def _entity(self, node: Node, start_is_number: bool) -> None:
         text, name = self._text(node.child("text")), node.child("label").label_or_none()
         note_further_fields(node, ENTITY_FIELDS, "entities", self.notices)
-        ends = self._occurrences(text)
+        ends = self.where.occurrences(text)
         starts = list(ends)
         if not starts:
             self.notices[NOT_FOUND] += 1
             self.unplaced["entityMentions"].append(node.value)
             return
-        start = node.child("start").integer() if node.has("start") else None
+        start = self.where.numbered(node.child("start").integer()) if node.has("start") else None
         if start not in starts or start_is_number:
             self.notices[NOT_AT_START] += start is not None and start not in starts
             self.notices[SEVERAL] += len(starts) > 1
@@ -136,33 +145,52 @@ class _SentenceReader:
         if means_nothing(name) or is_noise:
             self.notices[NO_RELATION.format(name) if means_nothing(name) else NOISE] += 1
             return None
-        if not all(map(self._occurrences, texts)):
+        if not all(map(self.where.occurrences, texts)):
             self.notices[NOT_PLACED] += 1
             self.unplaced["relationMentions"].append(node.value)
             if not self.lists_entities:
                 self._keep_arguments(texts, node)
             return None
         head, tail = (self._argument(text, node, role) for text, role in zip(texts, ("em1", "em2"), strict=True))
+        if head == tail and not (node.has("em1Start") or node.has("em2Start")):
+            tail = self._another(texts[1], head)
         return Relation(name, head, tail, read_probability(node))
+
+    def _another(self, text: str, first: Entity) -> Entity:
+        """What stands for a text a second time, in a relation of it with itself: `first` again where it stands once."""
+        free = [
+            (start, end)
+            for start, end in self.where.occurrences(text).items()
+            if end <= first.start or start >= first.end
+        ]
+        if not free:
+            return first
+        self.notices[WITH_ITSELF] += 1
+        known = [entity for entity in self.by_text[single_spaced(text)] if entity.span in free]
+        if known:
+            return known[0]
+        second = Entity(*free[0], first.type)
+        return self._add(text, second) if first.type else second
 
     def _keep_arguments(self, texts: list[str], node: Node) -> None:
         """The entities that a relation names in a file without entity mentions, also where its words miss one."""
         for text, role in zip(texts, ("em1", "em2"), strict=True):
             mention = {"label": UNTYPED, "text": text}
-            if self._occurrences(text):
+            if self.where.occurrences(text):
                 self._argument(text, node, role)
             elif mention not in self.unplaced["entityMentions"]:
                 self.notices[NOT_FOUND] += 1
                 self.unplaced["entityMentions"].append(mention)
 
     def _argument(self, text: str, node: Node, role: str) -> Entity:
-        known, ends = self.by_text[single_spaced(text)], self._occurrences(text)
+        known, ends = self.by_text[single_spaced(text)], self.where.occurrences(text)
         if node.has(f"{role}Start"):
             start = node.child(f"{role}Start")
-            if start.integer() not in ends:
+            number = self.where.numbered(start.integer())
+            if number not in ends:
                 start.fail(f"{text!r} does not stand at this word", "count words from 0, or remove the field")
-            known = self._exact(text, [entity for entity in known if entity.start == start.value])
-            return known[0] if known else Entity(start.value, ends[start.value], "")
+            known = self._exact(text, [entity for entity in known if entity.start == number])
+            return known[0] if known else Entity(number, ends[number], "")
         if known:
             known = self._exact(text, known)
             self.notices[SEVERAL_ENTITIES] += len({(entity.start, entity.type) for entity in known}) > 1
@@ -177,50 +205,15 @@ class _SentenceReader:
 
     def _exact(self, text: str, known: list[Entity]) -> list[Entity]:
         """Of the entities that have a text but for its spaces those that have it to the letter, if any."""
-        if not self.is_unusual:
-            return known
-        return [entity for entity in known if " ".join(self.words[entity.start : entity.end]) == text] or known
-
-    def _occurrences(self, text: str) -> dict[int, int]:
-        """Where a text stands as whole words: the end by the start, in order."""
-        if self.is_unusual:
-            return self._unusual_occurrences(text)
-        words = tuple(text.split())
-        size = len(words)
-        starts = self.positions.get(words[0], ()) if words else ()
-        return {start: start + size for start in starts if self.words[start : start + size] == words}
-
-    def _unusual_occurrences(self, text: str) -> dict[int, int]:
-        """The same, where words hold spaces or nothing: to the letter, else but for spaces."""
-        spaced = single_spaced(text)
-        starts = [*self.positions.get(_first(text), ())]
-        if text != text.lstrip() and spaced:  # it may begin with words of nothing but spaces
-            starts = sorted([*starts, *self.positions.get("", ())])
-        found: dict[int, int] = {}
-        for start in starts:
-            for end in range(start + 1, len(self.words) + 1):
-                joined = " ".join(self.words[start:end])
-                given = single_spaced(joined)
-                if joined == text:
-                    found[start] = end
-                elif given == spaced and self.words[start].strip():
-                    found.setdefault(start, end)
-                if not spaced.startswith(given) or (given == spaced and len(joined) >= len(text)):
-                    break
-        return found
+        return [entity for entity in known if self.where.is_exactly(text, entity.span)] or known
 
     def _text(self, node: Node) -> str:
-        if self.is_unusual:
+        if self.where.is_unusual:
             return node.string()
         text = single_spaced(node.string())
         if not text:
             node.fail("a mention needs words", "give the words of the mention")
         return text
-
-
-def _first(text: str) -> str:
-    """A text up to its first white space; empty where it is nothing else."""
-    return next(iter(text.split(maxsplit=1)), "")
 
 
 def write(documents: Iterable[Document], losses: Losses) -> Iterator[dict[str, Any]]:
@@ -234,7 +227,7 @@ def write(documents: Iterable[Document], losses: Losses) -> Iterator[dict[str, A
         record: dict[str, Any] = {
             "sentId": sentence.extra.get("sentId", index),
             "articleId": key,
-            **text_fields(sentence.words),
+            **_text_fields(sentence.words),
             "relationMentions": relations + unplaced.get("relationMentions", []),
             "entityMentions": mentions,
             **fields,
@@ -242,6 +235,12 @@ def write(documents: Iterable[Document], losses: Losses) -> Iterator[dict[str, A
         losses[OWN_UNPLACED] += unplaced != sentence.extra.get(UNPLACED, {})
         extra = {name: value for name, value in extra_beside_ids(sentence, key).items() if name != UNPLACED}
         yield add_extra(record, extra, losses)
+
+
+def _text_fields(words: Sequence[str]) -> dict[str, Any]:
+    """The text, and `tokens` too where it would be taken for ordinary text."""
+    fields = text_fields(words)
+    return {**fields, "tokens": list(words)} if looks_ordinary([fields["sentText"]]) else fields
 
 
 def _mention(words: Sequence[str], entity: Entity) -> dict[str, Any]:
