@@ -181,7 +181,7 @@ def test_the_labelled_example_is_a_corpus(page, tmp_path):
     file.write_text(blocks(page, "json")[0])
     corpus = read_corpus(file)
     sentences = [sentence for document in corpus.documents for sentence in document.sentences]
-    assert corpus.format == "spert"
+    assert corpus.format == "plain"
     assert [(len(sentence.entities), len(sentence.relations)) for sentence in sentences] == [(2, 1), (2, 1), (1, 0)]
     assert not corpus.notices
 
@@ -193,7 +193,9 @@ def test_the_same_sentence_is_read_from_the_example_of_every_format(tmp_path):
     json_examples = [(name, re.findall(r"```json\n\s*(.*?)\n", tab)) for name, tab in tabs]
     examples = [(name, line) for name, lines in json_examples for line in lines[:1]]
     names = [name for name, _ in examples]
-    assert {"spert", "dygie", "pspe", "nyt", "doccano", "label_studio", "prodigy"} <= set(names) <= set(FORMATS)
+    assert (
+        {"plain", "spert", "dygie", "pspe", "nyt", "doccano", "label_studio", "prodigy"} <= set(names) <= set(FORMATS)
+    )
     read = []
     for name, line in examples:
         file = tmp_path / f"{name}.json"

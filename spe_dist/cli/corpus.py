@@ -2,6 +2,7 @@
 
     spe corpus inspect train.json dev.json test.json
     spe corpus convert scierc/train.json train_spert.json --to spert
+    spe corpus convert found.jsonl correct --to brat      what spe predict has found, to be corrected
 
 Formats are told apart by content. Of words: dygie (DyGIE, SciERC, PURE), spert (SpERT), pspe (PSPE, UniRE), nyt
 (distant supervision: CoType, ARNOR), conll (BIO and the like), multihead (CoNLL04). Of characters: plain, brat,
@@ -190,7 +191,9 @@ def convert_parser() -> Parser:
     """The options of `spe corpus convert`."""
     parser = Parser("spe corpus convert", "INPUT OUTPUT --to FORMAT [options]", convert.__doc__)
     parser.add_argument("input", metavar="INPUT", help="the corpus")
-    parser.add_argument("output", metavar="OUTPUT", help="ends in .gz, .xz, .zst or .bz2 to be compressed")
+    parser.add_argument(
+        "output", metavar="OUTPUT", help="a folder for brat; else ends in .gz, .xz, .zst or .bz2 to be compressed"
+    )
     parser.add_argument("--to", required=True, choices=WRITTEN_FORMATS, help="format of the output")
     parser.add_argument("--overwrite", action="store_true", help="replace the output where it exists")
     _add_input_options(parser)
