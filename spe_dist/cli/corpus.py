@@ -191,9 +191,7 @@ def convert_parser() -> Parser:
     """The options of `spe corpus convert`."""
     parser = Parser("spe corpus convert", "INPUT OUTPUT --to FORMAT [options]", convert.__doc__)
     parser.add_argument("input", metavar="INPUT", help="the corpus")
-    parser.add_argument(
-        "output", metavar="OUTPUT", help="a folder for brat; else ends in .gz, .xz, .zst or .bz2 to be compressed"
-    )
+    parser.add_argument("output", metavar="OUTPUT", help="a folder for brat; else may end in .gz, .xz, .zst or .bz2")
     parser.add_argument("--to", required=True, choices=WRITTEN_FORMATS, help="format of the output")
     parser.add_argument("--overwrite", action="store_true", help="replace the output where it exists")
     _add_input_options(parser)
