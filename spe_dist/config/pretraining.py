@@ -11,9 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from spe_dist.config import shared
 from spe_dist.config.shared import (
     NetworkConfig,
-    OptimizerConfig,
     RunConfig,
     check_bounds,
     check_network,
@@ -74,6 +74,8 @@ class CorruptionConfig:
     )
     tbo_fraction: float = setting(0.15, "share of a sentence's pieces that become token boundary targets", high=1)
     max_tbo_pieces: int = setting(20, "token boundary targets of a sentence, at most, in pieces")
+    mlm_fraction: float = setting(0.15, "share of a sentence's pieces that masked language modelling predicts", high=1)
+    mlm_whole_words: bool = setting(False, "predict all pieces of a word, or none; off: any pieces")
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,12 @@ class ModelConfig(NetworkConfig):
     tokenizer: str | None = setting(None, "name, folder or vocab.txt; none: the encoder's, else the shards' own")
     tbo_offset_size: int = setting(200, "width of the embedding of a piece's offset inside its word", low=1)
     tbo_offset_rows: int = setting(150, "rows of that embedding; larger offsets are clamped", low=1)
+    tbo_decoder: Literal["random", "embeddings", "tied"] = setting(
+        "random",
+        "weights from which pieces are scored for the token boundary objective: 'random' (paper), 'embeddings', which "
+        "start as the word embeddings do and are trained apart, or 'tied', the word embeddings themselves",
+    )
+    mlm_decoder: Literal["random", "embeddings", "tied"] = setting("tied", "the same for masked language modelling")
     contrastive_size: int = setting(768, "width of queries and keys", low=1)
     contrastive_head: bool = setting(True, "off: span pair vectors are compared directly (row 'w/o MLP head')")
 
@@ -102,9 +110,16 @@ class ObjectiveConfig:
     tbo: bool = setting(True, "token boundary objective", common=True)
     spo: bool = setting(True, "span permutation objective", common=True)
     cspo: bool = setting(True, "contrastive span pair objective", common=True)
+    mlm: bool = setting(False, "masked language modelling of the plain sentence (beyond the paper)", common=True)
     tbo_weight: float = setting(0.5, "weight of the token boundary loss")
     spo_weight: float = setting(1.0, "weight of the span permutation loss")
     cspo_weight: float = setting(0.3, "weight of the contrastive loss")
+    mlm_weight: float = setting(1.0, "weight of the masked language modelling loss")
+
+    @property
+    def views(self) -> bool:
+        """Whether anything is learned from the two views of a sentence."""
+        return self.tbo or self.spo or self.cspo
 
 
 @dataclass(frozen=True)
@@ -132,6 +147,19 @@ class MocoConfig:
         "auto",
         "'whole': every rank has the key encoder's weights; 'sharded': its slice, and each layer is gathered when "
         "it is used; auto: sharded at ZeRO stage 3 where the average is",
+    )
+
+
+@dataclass(frozen=True)
+class OptimizerConfig(shared.OptimizerConfig):
+    """AdamW, clipping and the schedule, and rates of the encoder that differ from those of the heads."""
+
+    head_learning_rate: float = setting(0.0, "peak learning rate of all that is not the encoder; 0: learning_rate")
+    layer_decay: float = setting(
+        1.0, "factor from the rate of an encoder layer to that of the one below; embeddings lie lowest", above=0, high=1
+    )
+    freeze_encoder_steps: int = setting(
+        0, "applied steps in which the encoder stays as it is and all else learns; then it warms up"
     )
 
 
@@ -186,14 +214,21 @@ class Config:
         """
         check_bounds(self)
         check_rollback(self.train.rollback_on_spike)
-        if not (self.objectives.tbo or self.objectives.spo or self.objectives.cspo):
-            raise ConfigError("tbo, spo and cspo are all off: nothing would be trained; switch one on")
+        if not (self.objectives.views or self.objectives.mlm):
+            raise ConfigError("tbo, spo, cspo and mlm are all off: nothing would be trained; switch one on")
+        if self.objectives.mlm and self.corruption.mlm_fraction == 0:
+            raise ConfigError("mlm=true with mlm_fraction=0 has nothing to predict; raise mlm_fraction")
         check_network(self.model, self.model.encoder)
         if self.moco.key_weights == "sharded" and (self.moco.average == "replicated" or self.train.compile):
             other = "compile=true" if self.train.compile else "average=replicated"
             raise ConfigError(f"key_weights=sharded does not go with {other}; choose key_weights=whole, or change that")
         if self.train.steps == 0 and self.train.epochs == 0:
             raise ConfigError("steps=0 and epochs=0: nothing would be trained; set one of them")
+        if self.train.steps and self.optimizer.freeze_encoder_steps >= self.train.steps:
+            raise ConfigError(
+                f"freeze_encoder_steps={self.optimizer.freeze_encoder_steps} leaves the encoder no step of "
+                f"steps={self.train.steps}; lower it or raise steps"
+            )
         if self.train.steps and self.optimizer.warmup_steps > self.train.steps:
             raise ConfigError(
                 f"warmup_steps={self.optimizer.warmup_steps} is longer than the run, steps={self.train.steps}; "

@@ -65,6 +65,10 @@ class TrainingEngine:
         model = model.to(context.device)
         ds_config = fit_to_model(ds_config, sum(_numel(p) for p in model.parameters() if p.requires_grad))
         engine_config = ds_config if self.zero_stage else {**ds_config, "gradient_clipping": 0.0}
+        offloads = bool(ds_config["zero_optimization"].get("offload_optimizer"))
+        # Whether parameters may be without a gradient in a step, on all ranks alike, for which zeros are taken then.
+        # Stage 3 and offloading keep what a gradient was before.
+        self.takes_missing_gradients = self.zero_stage < 3 and not offloads
         self._engine, *_ = self._deepspeed.initialize(
             model=model, optimizer=make_optimizer(model), config=engine_config, dist_init_required=False
         )

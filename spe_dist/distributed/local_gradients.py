@@ -31,7 +31,13 @@ class LocalGradients:
         self._keep_tables()
 
     def clip(self) -> None:
-        """Scale all gradients so that their global norm is at most `max_norm`; keeps the norm before."""
+        """Scale all gradients so that their global norm is at most `max_norm`; keeps the norm before.
+
+        Parameters that nothing was computed from get zeros, as at the other stages.
+        """
+        for parameter in self.parameters:
+            if parameter.grad is None:  # else Adam would count fewer steps for it
+                parameter.grad = torch.zeros_like(parameter)
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         self.norm = square_sum(gradients).sqrt().float()
         if self.max_norm > 0:

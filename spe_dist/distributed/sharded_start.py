@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from spe_dist.distributed.context import RankContext
 from spe_dist.distributed.deepspeed_config import DTYPES, Precision
@@ -67,3 +67,8 @@ class Stage3Keeper:
             parameter.data = parameter.data.to(self._device, self._dtype)
             parameter.ds_status = type(parameter.ds_status).AVAILABLE
             parameter.partition(has_been_updated=True)
+
+    def read(self, module: nn.Module) -> dict[str, Tensor]:
+        own = dict(module.named_parameters(recurse=False))
+        with self._deepspeed.zero.GatheredParameters([p for p in own.values() if hasattr(p, "ds_id")]):
+            return {name: parameter.detach().clone() for name, parameter in own.items()}

@@ -22,7 +22,7 @@ _POOLER = {
 
 def model_card(parts: Parts) -> str:
     """The card of an exported encoder, Markdown with the hub's YAML header."""
-    objectives = [name for name in ("tbo", "spo", "cspo") if parts.settings.get(name)]
+    objectives = [name for name in ("tbo", "spo", "cspo", "mlm") if parts.settings.get(name)]
     facts = {
         "encoder": "query (trained by gradient)" if parts.encoder == "query" else "key (momentum average)",
         "sentence encoder": sentence_encoder(parts),

@@ -1,6 +1,7 @@
 """The exported folder: a plain BertModel for transformers, the SPE parts beside it.
 
-config.json, model.safetensors   transformers.AutoModel, pooler included
+config.json, model.safetensors   transformers.AutoModel, pooler included; with a head of masked language modelling also
+                                 transformers.AutoModelForMaskedLM
 tokenizer files                  transformers.AutoTokenizer
 spe_config.json                  settings of the SPE parts, what was exported and from where
 spe_heads.safetensors            span encoder, span pair encoder and heads, by PretrainingModel's names
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -24,8 +26,8 @@ from spe_dist.config.shared import check_bounds
 from spe_dist.data.text.vocabulary import save_tokenizer
 from spe_dist.errors import CheckpointError, ConfigError
 from spe_dist.export.card import model_card
-from spe_dist.export.parts import ENCODER, POOLER, Encoder, Parts, PoolerOrigin
-from spe_dist.model.loading import first_not_finite, read_bert_config
+from spe_dist.export.parts import ENCODER, MLM, POOLER, Encoder, Parts, PoolerOrigin
+from spe_dist.model.loading import MLM_HEAD, first_not_finite, read_bert_config
 from spe_dist.utils.files import atomic_file, atomic_folder, check_free_file, check_free_name, check_space
 from spe_dist.utils.hub import model_folder
 from spe_dist.utils.reading.json_file import read_object, shown
@@ -41,6 +43,8 @@ CARD = "README.md"
 EXTRACTOR = "extractor.json"  # of a fine-tuned folder, spe_dist/extraction/joint/folder.py
 EXTRACTOR_HEADS = "extractor_heads.safetensors"
 LABELS = "labels.json"
+BERT = "bert."  # of the encoder in a BertForMaskedLM
+DECODER, DECODER_BIAS = "decoder.weight", "decoder.bias"
 AGAIN = "convert or copy the folder again"
 MAX_JSON_BYTES = 8 << 20
 NOT_TOKENIZER = frozenset(
@@ -63,10 +67,11 @@ def write_folder(parts: Parts, output: str | Path, overwrite: bool = False) -> N
 def fill_folder(parts: Parts, folder: Path) -> None:
     """All files of an exported folder but its card, into a folder that exists."""
     bert = {k.removeprefix(ENCODER): v for k, v in parts.weights.items() if k.startswith(ENCODER)} | parts.pooler
-    heads = {k: v for k, v in parts.weights.items() if not k.startswith(ENCODER)}
-    save_tensors(bert, folder / MODEL)
+    heads = {k: v for k, v in parts.weights.items() if not k.startswith((ENCODER, MLM))}
+    masked_lm = {k.removeprefix(MLM): v for k, v in parts.weights.items() if k.startswith(MLM)}
+    save_tensors(as_masked_lm(bert, masked_lm) if masked_lm else bert, folder / MODEL)
     save_tensors(heads, folder / HEADS)
-    write_json(folder / "config.json", as_bert_model(parts.bert_config))
+    write_json(folder / "config.json", as_bert_model(parts.bert_config, masked_lm))
     write_json(folder / SPE_CONFIG, _describe(parts))
     write_tokenizer(parts.tokenizer, folder)
 
@@ -108,11 +113,13 @@ def read_parts(folder: Path) -> Parts:
         )
     _check_description(document, folder / SPE_CONFIG)
     bert_config = _read_config(folder)
-    bert = {f"{ENCODER}{name}": tensor for name, tensor in load_tensors(folder / MODEL).items()}
+    tensors = load_tensors(folder / MODEL)
+    masked_lm = take_masked_lm(tensors)
+    bert = {f"{ENCODER}{name.removeprefix(BERT)}": tensor for name, tensor in tensors.items()}
     in_model = document["pooler"]["part_of_spe"]
     pooler = {} if in_model else {k.removeprefix(ENCODER): bert.pop(k) for k in list(bert) if k.startswith(POOLER)}
     parts = Parts(
-        weights=bert | load_tensors(folder / HEADS),
+        weights=bert | masked_lm | load_tensors(folder / HEADS),
         settings=document["settings"],
         bert_config=bert_config,
         pooler=pooler,
@@ -189,10 +196,32 @@ def _describe(parts: Parts) -> dict[str, Any]:
     }
 
 
-def as_bert_model(bert_config: dict[str, Any]) -> dict[str, Any]:
+def as_bert_model(bert_config: dict[str, Any], masked_lm: Mapping[str, Tensor] | None = None) -> dict[str, Any]:
+    """The config.json of a BertModel, or of a BertForMaskedLM where there is a head of masked language modelling."""
     dropped = {"_name_or_path", "torch_dtype", "quantization_config", "auto_map"}
     kept = {k: v for k, v in bert_config.items() if k not in dropped}
-    return kept | {"architectures": ["BertModel"], "model_type": "bert", "dtype": "float32"}
+    if masked_lm:
+        kept["tie_word_embeddings"] = DECODER not in masked_lm
+    architecture = "BertForMaskedLM" if masked_lm else "BertModel"
+    return kept | {"architectures": [architecture], "model_type": "bert", "dtype": "float32"}
+
+
+def as_masked_lm(bert: Mapping[str, Tensor], masked_lm: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a BertForMaskedLM, with those of the pooler, which it does without."""
+    head = {f"{MLM_HEAD}{name}": tensor for name, tensor in masked_lm.items()}
+    head[f"{MLM_HEAD}bias"] = head[f"{MLM_HEAD}{DECODER_BIAS}"]
+    if DECODER not in masked_lm:  # tied
+        del head[f"{MLM_HEAD}{DECODER_BIAS}"]
+    return {f"{BERT}{name}": tensor for name, tensor in bert.items()} | head
+
+
+def take_masked_lm(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Take the head out of the weights of a BertForMaskedLM; by PretrainingModel's names, {} where there is none."""
+    head = {k.removeprefix(MLM_HEAD): tensors.pop(k) for k in list(tensors) if k.startswith(MLM_HEAD)}
+    if "bias" in head:
+        bias = head.pop("bias")
+        head.setdefault(DECODER_BIAS, bias)
+    return {f"{MLM}{name}": tensor for name, tensor in head.items()}
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:

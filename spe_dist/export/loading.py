@@ -124,11 +124,11 @@ def check_fit(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor], wha
     """Check that weights are those of a module: no name more or less, every shape. Raises CheckpointError."""
     missing, unknown, unlike = differing(expected, weights)
     if missing:
-        heads = sorted({name.split(".")[0] for name in missing} & {"tbo_head", "spo_head"})
+        heads = sorted({name.split(".")[0] for name in missing} & {"tbo_head", "spo_head", "mlm_head"})
         reason = f"the {' and '.join(heads)}" if len(heads) and len(missing) > 1 else missing[0]
         raise CheckpointError(
             f"the weights of the {what} are not complete: {reason} missing ({len(missing)} tensors). A momentum "
-            "encoder is exported without the heads of TBO and SPO; convert the checkpoint with --encoder query"
+            "encoder is exported without the heads of TBO, SPO and MLM; convert the checkpoint with --encoder query"
         )
     if unknown or unlike:
         faults = [f"{n} is {list(weights[n].shape)}, not {list(expected[n].shape)}" for n in unlike]

@@ -16,6 +16,7 @@ from spe_dist.config.pretraining import Config
 SPE = "spe."  # the span pair encoder inside PretrainingModel
 ENCODER = "spe.encoder."  # the sentence encoder, by transformers' BertModel names
 POOLER = "spe.encoder.pooler."
+MLM = "mlm_head."  # the head of masked language modelling inside PretrainingModel
 EXPORTED_SECTIONS = ("model", "objectives")
 SOURCES = ("encoder", "tokenizer")  # where a run's start came from: shapes no module, and may be a local path
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +10,11 @@ from typing import Any
 from torch import nn
 
 from spe_dist.config.finetuning import OptimizerConfig
-from spe_dist.export.parts import ENCODER, SPE
+from spe_dist.export.parts import SPE
+from spe_dist.training.optimizer import layers_below_top
 
 CONTEXT_ENCODER = "context_encoder."
 SPANS = -1  # in place of a layer: span and span pair encoder
-_LAYER = re.compile(rf"{re.escape(ENCODER)}encoder\.layer\.(\d+)\.")
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ def rate_groups(model: nn.Module, layers: int, settings: OptimizerConfig) -> Rat
     found: dict[tuple[int | None, bool], list[nn.Parameter]] = defaultdict(list)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            found[layers_below_top(name, layers), parameter.ndim >= 2].append(parameter)
+            found[depth_of(name, layers), parameter.ndim >= 2].append(parameter)
     peaks = tuple(peak_rate(below_top, settings) for below_top, _ in found)
     groups = [
         {"params": parameters, "lr": peak, "weight_decay": settings.weight_decay if decays else 0.0}
@@ -49,14 +48,10 @@ def rate_groups(model: nn.Module, layers: int, settings: OptimizerConfig) -> Rat
     return RateGroups(groups, peaks)
 
 
-def layers_below_top(name: str, layers: int) -> int | None:
+def depth_of(name: str, layers: int) -> int | None:
     """How deep the parameter `name` of a JointModel lies, whose encoder has so many layers; SPANS; None: in a head."""
-    if not name.startswith(ENCODER):
-        return SPANS if name.startswith((SPE, CONTEXT_ENCODER)) else None
-    match = _LAYER.match(name)
-    if match:
-        return layers - 1 - int(match[1])
-    return layers if name.startswith(f"{ENCODER}embeddings.") else 0
+    below_top = layers_below_top(name, layers)
+    return SPANS if below_top is None and name.startswith((SPE, CONTEXT_ENCODER)) else below_top
 
 
 def peak_rate(below_top: int | None, settings: OptimizerConfig) -> float:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import BertConfig, BertModel
+from transformers import BertConfig, BertForMaskedLM, BertModel
 from transformers.utils import logging as transformers_logging
 
 from spe_dist.config.pretraining import ModelConfig
@@ -36,6 +36,11 @@ SIZES = {  # from, to
     "type_vocab_size": (1, 1 << 10),
 }
 SHARES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "layer_norm_eps", "initializer_range")
+MLM_HEAD = "cls.predictions."
+MLM_NAMES = (
+    *(f"transform.{part}" for part in ("dense.weight", "dense.bias", "LayerNorm.weight", "LayerNorm.bias")),
+    "bias",
+)
 TAKEN = frozenset({*SIZES, *SHARES, "hidden_act", "pad_token_id", "is_decoder"})
 
 
@@ -48,6 +53,7 @@ class LoadedEncoder:
     pooler_state: dict[str, Tensor]  # dense.weight, dense.bias in float32: of the checkpoint, else seeded
     pooler_trained: bool  # False where the checkpoint had none
     source: str | None
+    mlm_state: dict[str, Tensor] = field(default_factory=dict)  # its head of MLM, where asked for: see `mlm_head_of`
 
     @property
     def vocab_size(self) -> int:
@@ -55,12 +61,13 @@ class LoadedEncoder:
 
 
 def load_encoder(
-    source: str | None, config: ModelConfig, vocab_size: int, seed: int, kernels: str = "auto"
+    source: str | None, config: ModelConfig, vocab_size: int, seed: int, kernels: str = "auto", mlm: bool = False
 ) -> LoadedEncoder:
     """The encoder named by `source` (name or folder), or one with random weights for `vocab_size` pieces.
 
     Dropout is the run's in both cases. ConfigError for a checkpoint of another kind, for one that lacks weights, and
-    for sizes that do not fit together. Whether the vocabulary is the shards' is for the caller to check.
+    for sizes that do not fit together. Whether the vocabulary is the shards' is for the caller to check. `mlm`: whether
+    the checkpoint's head of masked language modelling is wanted, too.
     """
     folder = None if source is None else _folder_of(source)
     if folder is not None:
@@ -86,7 +93,8 @@ def load_encoder(
             )
     assert encoder.pooler is not None
     pooler_state = {name: value.detach().clone() for name, value in encoder.pooler.state_dict().items()}
-    return LoadedEncoder(encoder, bert_config, pooler_state, pooler_trained, source)
+    mlm_state = mlm_head_of(folder, bert_config) if mlm and folder is not None else {}
+    return LoadedEncoder(encoder, bert_config, pooler_state, pooler_trained, source, mlm_state)
 
 
 def _fill(encoder: PackedBertEncoder, folder: Path) -> tuple[list[str], list[str]]:
@@ -118,6 +126,34 @@ def _fill_by_tensor(encoder: PackedBertEncoder, folder: Path) -> list[str]:
     known = {name for name, _ in encoder.named_parameters()}
     check_layers(folder, set(names) - known, missing, encoder.config.num_hidden_layers)
     return missing
+
+
+def mlm_head_of(folder: Path, bert_config: BertConfig) -> dict[str, Tensor]:
+    """A checkpoint's head of masked language modelling by the names behind `cls.predictions.`; {} where it has none.
+
+    Without the decoder's weights: in a BERT they are the word embeddings.
+
+    Raises:
+        ConfigError: it has a part of one, or one of other sizes.
+    """
+    if TensorFiles.are_in(folder):
+        files = TensorFiles(folder)
+        state = {name: files.read(MLM_HEAD + name) for name in MLM_NAMES if MLM_HEAD + name in files.names}
+    else:
+        loaded = read_state(folder, bert_config, BertForMaskedLM)
+        state = {name: loaded[MLM_HEAD + name] for name in MLM_NAMES if MLM_HEAD + name in loaded}
+    if not state:
+        return {}
+    width = bert_config.hidden_size
+    shapes = {"transform.dense.weight": [width, width], "bias": [bert_config.vocab_size]}
+    for name in MLM_NAMES:
+        found, wanted = list(state[name].shape) if name in state else "missing", shapes.get(name, [width])
+        if found != wanted:
+            raise ConfigError(
+                f"cannot read the weights of encoder '{folder}': {MLM_HEAD}{name} is {found}, not {wanted}; fetch the "
+                "encoder again, or do without its head by mlm_decoder=random"
+            )
+    return state
 
 
 def _folder_of(source: str) -> Path:
@@ -190,11 +226,11 @@ def _check_values(values: dict[str, Any], path: Path) -> None:
         raise ConfigError(f"{path}: pad_token_id is {shown(pad)}, no piece of the vocabulary; copy it again")
 
 
-def read_state(folder: Path, bert_config: BertConfig) -> dict[str, Tensor]:
-    """The checkpoint's float32 weights by BertModel's names; pooler entries only where the checkpoint has them."""
+def read_state(folder: Path, bert_config: BertConfig, kind: Any = BertModel) -> dict[str, Tensor]:
+    """The checkpoint's float32 weights by the names of `kind`, a model of transformers: those that it has."""
     try:
         with _quiet_transformers():
-            loaded: Any = BertModel.from_pretrained(
+            loaded: Any = kind.from_pretrained(
                 str(folder),
                 config=bert_config,
                 dtype=torch.float32,

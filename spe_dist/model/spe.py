@@ -7,13 +7,16 @@ Every module reads only its own parameters and only inside its own `forward`, so
 
 Legend of the shape suffixes:
     B sentences, Q sequences, T tokens, W words, S = 5Q spans, F = 5 spans of a sequence, M token boundary targets,
-    P permuted spans, D hidden size, H span size, C width of queries and keys, V vocabulary, O = 6 orders
+    P permuted spans, Y targets of masked language modelling, D hidden size, H span size, C width of queries and keys,
+    V vocabulary, O = 6 orders
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +27,7 @@ from spe_dist.data.batches.packed import PackedBatch
 from spe_dist.errors import ConfigError
 from spe_dist.model.dropout import combine
 from spe_dist.model.encoder import PackedBertEncoder, filled
-from spe_dist.model.heads import ContrastiveHead, PermutationHead, TokenBoundaryHead
+from spe_dist.model.heads import ContrastiveHead, MaskedLanguageHead, PermutationHead, TiedDecoder, TokenBoundaryHead
 from spe_dist.model.kernels import compile_model
 from spe_dist.model.pair import SPANS, PairEncoder
 from spe_dist.model.span import SpanEncoder
@@ -37,6 +40,7 @@ class EncodedBatch:
     word_states_WD: Tensor  # state of each word's first piece; further rows are filler
     span_vectors_SH: Tensor | None
     pair_vectors_QH: Tensor | None
+    mlm_states_YD: Tensor | None = None  # of the targets of masked language modelling, perhaps with filler behind them
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,23 @@ class PretrainingOutputs:
     pair_queries_BC: Tensor | None
     context_queries_BC: Tensor | None
     anchor: Tensor  # 0-dim, zero: ties heads without examples to the graph, so that every rank has every gradient
+    mlm_logits_YV: Tensor | None = None
+
+
+# "skipped": no backward pass through the encoder; "zero": one that gives zeros, for engines that want all gradients.
+Freezing = Literal["skipped", "zero"]
+
+
+class _NoGradient(torch.autograd.Function):
+    """The identity, whose gradient is zero."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return torch.zeros_like(gradients[0])
 
 
 class SpeModel(nn.Module):
@@ -55,6 +76,9 @@ class SpeModel(nn.Module):
 
     `spe_dist.export.SpanPairEncoder` is the same for people who have words: it loads, encodes and saves.
     """
+
+    freezing: Freezing | None = None
+    """How the sentence encoder is kept from learning now; None: it learns."""
 
     def __init__(
         self,
@@ -70,28 +94,42 @@ class SpeModel(nn.Module):
         self.contrastive_head = contrastive_head
 
     def forward(self, batch: PackedBatch) -> EncodedBatch:
-        n_cls = batch.n_sequences if self.pair_encoder is not None else 0
+        """Vectors of all sequences. A frozen encoder computes as always, its dropout too."""
+        n_cls = batch.n_span_sequences if self.pair_encoder is not None else 0
         kept_N = torch.cat([batch.cu_seqlens_Q1[:n_cls].long(), batch.first_piece_W])  # all that is read of the states
         if self.encoder.fills_up:
             kept_N = filled(kept_N)
-        states_ND = self.encoder(
-            batch.piece_ids_T,
-            batch.positions_T,
-            batch.cu_seqlens_Q1,
-            batch.max_seqlen,
-            kept_N=kept_N,
-            dropout_keys=batch.dropout_keys,
-        )
-        cls_QD, word_states_WD = states_ND.split([n_cls, kept_N.shape[0] - n_cls])
+        n_words, mlm_states_YD = kept_N.shape[0] - n_cls, None
+        n_mlm = batch.mlm_token_Y.shape[0]
+        if n_mlm:
+            mlm_token_Y = filled(batch.mlm_token_Y) if self.encoder.fills_up else batch.mlm_token_Y
+            n_mlm, kept_N = mlm_token_Y.shape[0], torch.cat([kept_N, mlm_token_Y])
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.freezing != "skipped"):
+            states_ND = self.encoder(
+                batch.piece_ids_T,
+                batch.positions_T,
+                batch.cu_seqlens_Q1,
+                batch.max_seqlen,
+                kept_N=kept_N,
+                dropout_keys=batch.dropout_keys,
+            )
+            pooled_QD = None
+            if self.encoder.pooler is not None and n_cls:
+                pooled_QD = self.encoder.pooler(states_ND[:n_cls])
+        if self.freezing == "zero":
+            states_ND = _NoGradient.apply(states_ND)
+            pooled_QD = None if pooled_QD is None else _NoGradient.apply(pooled_QD)
+        if n_mlm:
+            states_ND, mlm_states_YD = states_ND.split([n_cls + n_words, n_mlm])
+        cls_QD, word_states_WD = states_ND.split([n_cls, n_words])
         if self.span_encoder is None:
-            return EncodedBatch(word_states_WD, None, None)
+            return EncodedBatch(word_states_WD, None, None, mlm_states_YD)
         span_vectors_SH = self._span_vectors(word_states_WD, batch)
         if self.pair_encoder is None:
-            return EncodedBatch(word_states_WD, span_vectors_SH, None)
-        if self.encoder.pooler is not None:
-            cls_QD = self.encoder.pooler(cls_QD)
+            return EncodedBatch(word_states_WD, span_vectors_SH, None, mlm_states_YD)
+        cls_QD = cls_QD if pooled_QD is None else pooled_QD
         pair_vectors_QH = self.pair_encoder(span_vectors_SH.unflatten(0, (-1, SPANS)), cls_QD, _sequence_keys(batch))
-        return EncodedBatch(word_states_WD, span_vectors_SH, pair_vectors_QH)
+        return EncodedBatch(word_states_WD, span_vectors_SH, pair_vectors_QH, mlm_states_YD)
 
     def _span_vectors(self, word_states_WD: Tensor, batch: PackedBatch) -> Tensor:
         """Those of the batch's spans; filler words are of one more span, which is left out."""
@@ -116,13 +154,14 @@ _FIRST_SPAN, _KEY_ENCODER = 1 << 20, 1 << 21
 
 
 def _sequence_keys(batch: PackedBatch) -> Tensor | None:
-    return None if batch.dropout_keys is None else batch.dropout_keys.key_Q
+    """Of the sequences that have spans."""
+    return None if batch.dropout_keys is None else batch.dropout_keys.key_Q[: batch.n_span_sequences]
 
 
 def _span_keys(batch: PackedBatch) -> Tensor | None:
-    if batch.dropout_keys is None:
+    key_Q = _sequence_keys(batch)
+    if key_Q is None:
         return None
-    key_Q = batch.dropout_keys.key_Q
     return combine(key_Q[:, None], torch.arange(_FIRST_SPAN, _FIRST_SPAN + SPANS, device=key_Q.device)).flatten()
 
 
@@ -175,30 +214,44 @@ class PretrainingModel(nn.Module):
         spe: SpeModel,
         tbo_head: TokenBoundaryHead | None = None,
         spo_head: PermutationHead | None = None,
+        mlm_head: MaskedLanguageHead | None = None,
     ):
         super().__init__()
         self.spe = spe
         self.tbo_head = tbo_head
         self.spo_head = spo_head
+        self.mlm_head = mlm_head
 
     def forward(self, batch: PackedBatch) -> PretrainingOutputs:
         encoded = self.spe(batch)
         anchor = encoded.word_states_WD.new_zeros(())
-        tbo_logits_MV = spo_logits_PO = pair_queries_BC = context_queries_BC = None
+        tbo_logits_MV = spo_logits_PO = pair_queries_BC = context_queries_BC = mlm_logits_YV = None
         if self.tbo_head is not None:
             tbo_logits_MV, touched = self._tbo(batch, encoded.word_states_WD)
             anchor = anchor + touched
         if self.spo_head is not None:
             spo_logits_PO, touched = self._spo(batch, encoded.span_vectors_SH)
             anchor = anchor + touched
+        if self.mlm_head is not None:
+            mlm_logits_YV, touched = self._mlm(batch, encoded)
+            anchor = anchor + touched
         if encoded.pair_vectors_QH is not None:
-            n_views = 2 * batch.n_sentences
+            n_views = batch.n_views
             keys_Q = _sequence_keys(batch)
             queries_QC = self.spe.project(
                 encoded.pair_vectors_QH[:n_views], None if keys_Q is None else keys_Q[:n_views]
             )
             pair_queries_BC, context_queries_BC = queries_QC.chunk(2)
-        return PretrainingOutputs(tbo_logits_MV, spo_logits_PO, pair_queries_BC, context_queries_BC, anchor)
+        return PretrainingOutputs(
+            tbo_logits_MV, spo_logits_PO, pair_queries_BC, context_queries_BC, anchor, mlm_logits_YV
+        )
+
+    def freeze_encoder(self, freezing: Freezing | None) -> None:
+        """Keep the sentence encoder, tied decoders included, from learning, or have it learn again."""
+        self.spe.freezing = freezing
+        for module in self.modules():
+            if isinstance(module, TiedDecoder):
+                module.is_frozen = freezing is not None
 
     def _tbo(self, batch: PackedBatch, word_states_WD: Tensor) -> tuple[Tensor, Tensor | float]:
         assert self.tbo_head is not None
@@ -215,6 +268,12 @@ class PretrainingModel(nn.Module):
         logits_PO = self.spo_head(span_vectors_SH[span_P], None if keys_S is None else keys_S[span_P])
         return _without_filler(logits_PO, batch.spo_label_P.shape[0])
 
+    def _mlm(self, batch: PackedBatch, encoded: EncodedBatch) -> tuple[Tensor, Tensor | float]:
+        assert self.mlm_head is not None
+        states_YD = encoded.mlm_states_YD
+        logits_YV = self.mlm_head(encoded.word_states_WD[:1] if states_YD is None else states_YD)
+        return _without_filler(logits_YV, batch.mlm_label_Y.shape[0])
+
     def _some(self, index_N: Tensor) -> Tensor:
         """The index filled up: to one in place of none, as every rank calls every module, and to a rounded number."""
         if self.spe.encoder.fills_up:
@@ -230,8 +289,8 @@ def _without_filler(logits_NX: Tensor, n_real: int) -> tuple[Tensor, Tensor | fl
 
 
 def views_only(batch: PackedBatch) -> PackedBatch:
-    """The batch without sequences that serve SPO only, and without targets."""
-    n_views = 2 * batch.n_sentences
+    """The batch without sequences that serve SPO or MLM only, and without targets."""
+    n_views = batch.n_views
     if batch.n_sequences == n_views:
         return batch
     n_tokens, n_words = batch.view_tokens, batch.view_words
@@ -281,8 +340,13 @@ def build_spe_model(config: Config, encoder: PackedBertEncoder) -> SpeModel:
     return SpeModel(encoder, span_encoder, pair_encoder, contrastive_head)
 
 
-def build_pretraining_model(config: Config, encoder: PackedBertEncoder) -> PretrainingModel:
-    """The model of a run around `encoder` (which loses a pooler that nothing reads). Heads start from `seed`."""
+def build_pretraining_model(
+    config: Config, encoder: PackedBertEncoder, mlm_start: Mapping[str, Tensor] | None = None
+) -> PretrainingModel:
+    """The model of a run around `encoder` (which loses a pooler that nothing reads). Heads start from `seed`.
+
+    `mlm_start`: the checkpoint's own head of masked language modelling, see `MaskedLanguageHead`.
+    """
     objectives, model = config.objectives, config.model
     encoder.encoder.recompute = config.train.activation_checkpointing
     if config.data.max_pieces > encoder.config.max_position_embeddings:
@@ -290,7 +354,8 @@ def build_pretraining_model(config: Config, encoder: PackedBertEncoder) -> Pretr
             f"max_pieces={config.data.max_pieces} is more than the encoder's {encoder.config.max_position_embeddings} "
             "positions; lower max_pieces"
         )
-    tbo_head = spo_head = None
+    tbo_head = spo_head = mlm_head = None
+    embeddings = encoder.embeddings.word_embeddings
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
         spe = build_spe_model(config, encoder)
@@ -302,12 +367,17 @@ def build_pretraining_model(config: Config, encoder: PackedBertEncoder) -> Pretr
                 model.tbo_offset_rows,
                 model.dropout,
                 config.train.kernels,
+                model.tbo_decoder,
+                embeddings,
             )
         if objectives.spo:
             spo_head = PermutationHead(model.span_size, model.dropout, config.train.kernels)
+        if objectives.mlm:
+            start = mlm_start if model.mlm_decoder != "random" else None
+            mlm_head = MaskedLanguageHead(encoder.config, embeddings, model.mlm_decoder, start, config.train.kernels)
     if config.train.compile:
-        compile_model(spe, (tbo_head, spo_head))
-    return PretrainingModel(spe, tbo_head, spo_head)
+        compile_model(spe, (tbo_head, spo_head, mlm_head))
+    return PretrainingModel(spe, tbo_head, spo_head, mlm_head)
 
 
 def build_key_encoder(model: PretrainingModel, config: Config) -> KeyEncoder:

@@ -151,7 +151,12 @@ def open_encoder(config: Config, store: ShardStore) -> tuple[LoadedEncoder, Any]
             f"again with --tokenizer {source}, or start from an encoder of their vocabulary"
         )
     loaded = load_encoder(
-        config.model.encoder, config.model, manifest.vocabulary_size, config.train.seed, config.train.kernels
+        config.model.encoder,
+        config.model,
+        manifest.vocabulary_size,
+        config.train.seed,
+        config.train.kernels,
+        mlm=config.objectives.mlm and config.model.mlm_decoder != "random",
     )
     if loaded.vocab_size < manifest.vocabulary_size:
         raise DataError(
@@ -280,4 +285,5 @@ def training_batches(
         prefetch_steps=config.data.prefetch_steps,
         pin_memory=context.device.type == "cuda",
         left_out=[sentence - data.train.first_sentence_id for sentence in left_out],
+        objectives=config.objectives,
     )

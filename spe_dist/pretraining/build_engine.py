@@ -16,7 +16,8 @@ from spe_dist.moco import KeyQueue, MomentumContrast, MomentumKeyEncoder, Sharde
 from spe_dist.model.loading import LoadedEncoder
 from spe_dist.model.spe import build_empty_key_encoder, build_key_encoder, build_pretraining_model
 from spe_dist.model.start.assembly import keep
-from spe_dist.training.optimizer import make_adamw, optimizer_device, param_groups
+from spe_dist.pretraining.rates import make_groups
+from spe_dist.training.optimizer import make_adamw, optimizer_device
 
 
 def build_engine(
@@ -28,17 +29,17 @@ def build_engine(
 ) -> tuple[TrainingEngine, MomentumContrast | None]:
     """The model in its engine, and MoCo beside it where CSPO is on. A collective."""
     loaded.encoder.product_dtype = product_dtype(precision)
-    model = build_pretraining_model(config, loaded.encoder)
+    model = build_pretraining_model(config, loaded.encoder, loaded.mlm_state)
     keep(model)
     stage = ds_config["zero_optimization"]["stage"]
     sharded = shards_keys(config, stage)
     key_module = None
     if config.objectives.cspo:
         key_module = (build_empty_key_encoder if sharded or stage == 3 else build_key_encoder)(model, config)
-    device, weight_decay = optimizer_device(ds_config, context.device), config.optimizer.weight_decay
+    device, layers = optimizer_device(ds_config, context.device), loaded.bert_config.num_hidden_layers
 
     def make_optimizer(model: nn.Module) -> torch.optim.Optimizer:
-        return make_adamw(param_groups(model, weight_decay), config, device)
+        return make_adamw(make_groups(model, layers, config.optimizer), config, device)
 
     engine = TrainingEngine(model, make_optimizer, ds_config, precision, context)
     if key_module is None:

@@ -128,6 +128,7 @@ def _activations(config: Config, data: build.Data, plan: BatchPlan, bert_config:
         shard_blocks=data.order.shard_blocks,
         start_step=0,
         end_step=1,
+        objectives=config.objectives,
     )
     micro_batches = next(batches).micro_batches
     batches.close()

@@ -7,6 +7,7 @@ Figures (all under `heldout/`; those of an objective that is off are absent):
 | sentences, tbo_pieces, spo_spans, same_layout_sentences | how much was evaluated |
 | tbo_nats, tbo_accuracy | token boundary targets: cross-entropy, share with the right piece first |
 | tbo_count_model_nats, tbo_unigram_nats | the same targets under the counts of `count_model` |
+| mlm_pieces, mlm_nats, mlm_accuracy | the pieces that masked language modelling hides |
 | spo_nats, spo_accuracy, spo_accuracy_0 .. _5 | orders of permuted spans: cross-entropy, share right; by label |
 | spo_entropy | entropy of these labels: what the best constant guess reaches |
 | top1_random | share of queries whose own key is nearest among all sentences' keys; mean of both directions |
@@ -82,12 +83,14 @@ class HeldOutEvaluation:
     ) -> None:
         self.config, self.collectives, self.device = config, collectives, device
         self.yardsticks, self.stop_agreed = yardsticks, stop_agreed
-        held_out = HeldOutSentences(store, config.corruption, config.train.evaluate_sentences, config.train.seed)
+        sizes = config.train.evaluate_sentences, config.train.seed
+        held_out = HeldOutSentences(store, config.corruption, *sizes, config.objectives)
         cut = (micro_batch, collectives.rank, collectives.ranks)
         self.sentences = held_out
         self._as_trained = held_out.as_trained(*cut)
-        self._retrieved = self._as_trained.map(_without_targets)
-        self._one_layout = held_out.one_layout_a_group(*cut).map(_without_targets)
+        if config.objectives.cspo:
+            self._retrieved = self._as_trained.map(_without_targets)
+            self._one_layout = held_out.one_layout_a_group(*cut).map(_without_targets)
 
     def __call__(self, forward: Forward, key_module: KeyEncoder | None) -> dict[str, float] | None:
         """The figures of the table above, equal on all ranks; None where a stop was agreed. A collective.
@@ -113,9 +116,11 @@ class HeldOutEvaluation:
         sums, embedded = self._run(self._as_trained, forward, key_module)
         objectives = self.config.objectives
         if objectives.tbo:
-            figures |= {**self.yardsticks, **_tbo_figures(sums)}
+            figures |= {**self.yardsticks, **_prediction_figures(sums, "tbo")}
         if objectives.spo:
             figures |= _spo_figures(sums)
+        if objectives.mlm:
+            figures |= _prediction_figures(sums, "mlm")
         if key_module is not None:
             figures |= self._retrieval(embedded, forward, key_module)
         return figures
@@ -264,14 +269,15 @@ def _add(sums: dict[str, np.ndarray], outputs: PretrainingOutputs, batch: Packed
             sums[f"{name}/{kind}"] = sums.get(f"{name}/{kind}", 0.0) + value.double().cpu().numpy()
 
 
-def _tbo_figures(sums: dict[str, np.ndarray]) -> dict[str, float]:
-    count = float(sums["tbo/count"])
+def _prediction_figures(sums: dict[str, np.ndarray], name: str) -> dict[str, float]:
+    """Of an objective that predicts pieces."""
+    count = float(sums[f"{name}/count"])
     if count == 0:
         return {}
     return {
-        "heldout/tbo_pieces": count,
-        "heldout/tbo_nats": float(sums["tbo/loss"]) / count,
-        "heldout/tbo_accuracy": float(sums["tbo/correct"]) / count,
+        f"heldout/{name}_pieces": count,
+        f"heldout/{name}_nats": float(sums[f"{name}/loss"]) / count,
+        f"heldout/{name}_accuracy": float(sums[f"{name}/correct"]) / count,
     }
 
 

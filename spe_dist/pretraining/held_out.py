@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from spe_dist.config.pretraining import CorruptionConfig
-from spe_dist.data.batches.corruption import corrupt, draw_spans
+from spe_dist.config.pretraining import CorruptionConfig, ObjectiveConfig
+from spe_dist.data.batches.assemble import PAPER, make_batch
+from spe_dist.data.batches.corruption import draw_spans
 from spe_dist.data.batches.packed import PackedBatch
-from spe_dist.data.batches.packing import pack
 from spe_dist.data.batches.stream import Store, special_pieces
 from spe_dist.data.shards.reader import SentenceReader
 from spe_dist.utils import randomness
@@ -45,8 +45,15 @@ class HeldOutPass:
 class HeldOutSentences:
     """The first `sentences` sentences of the held-out split, with the corruption they always get."""
 
-    def __init__(self, store: Store, corruption: CorruptionConfig, sentences: int, seed: int) -> None:
-        self.corruption = corruption
+    def __init__(
+        self,
+        store: Store,
+        corruption: CorruptionConfig,
+        sentences: int,
+        seed: int,
+        objectives: ObjectiveConfig = PAPER,
+    ) -> None:
+        self.corruption, self.objectives = corruption, objectives
         self.special = special_pieces(store.manifest)
         self.seed = randomness.derive_seed(seed, Purpose.EVALUATION)
         total = min(sentences, store.n_sentences)
@@ -99,8 +106,8 @@ class HeldOutSentences:
 
     def _batch(self, places: np.ndarray, layouts: np.ndarray) -> PackedBatch:
         sentences = self._reader.read(self._blocks_N[places], self._index_N[places])
-        corrupted = corrupt(sentences, self._ids_N[places], 0, self.seed, self.corruption, layouts)
-        return pack(corrupted, self.special, self.corruption.view_masks)
+        drawn_by = self._ids_N[places], 0, self.seed
+        return make_batch(sentences, *drawn_by, self.special, self.corruption, self.objectives, layouts)
 
 
 def groups_of_equal_length(words_N: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from spe_dist.config.pretraining import Config
 from spe_dist.errors import UnstableTraining
+from spe_dist.pretraining.rates import GroupRates
 from spe_dist.pretraining.step import TrainingStep
 from spe_dist.training.journal import Journal
 from spe_dist.training.metrics import add_losses, ratio
@@ -48,9 +49,11 @@ class Trainer:
         data_state: Callable[[int], dict[str, Any]],
         evaluate: Callable[[], dict[str, float] | None],
         recover: Callable[[UnstableTraining], object],
+        group_rates: GroupRates | None = None,
     ) -> None:
         """`batches_from`: those of a step and all that follow. `evaluate`: figures of the model, None where a stop was
-        agreed meanwhile. `recover`: takes model and journal back to before a failure, or raises it.
+        agreed meanwhile. `recover`: takes model and journal back to before a failure, or raises it. `group_rates`: of
+        the parameter groups, where they have rates of their own.
         """
         self.config = config
         self.step = step
@@ -61,6 +64,7 @@ class Trainer:
         self.data_state = data_state
         self.evaluate = evaluate
         self.recover = recover
+        self.group_rates = group_rates
         self._begin()
         self._grace_time_checked = False
 
@@ -100,10 +104,15 @@ class Trainer:
                 self.journal.leave_out()
                 self._between_steps()
                 continue
-            rate = self.schedule.rate(self.journal.position.applied_steps)
-            outcome = self.step(batch.step, rate, batch.micro_batches)
+            applied_steps = self.journal.position.applied_steps
+            rate = self.schedule.rate(applied_steps)
+            of_groups = None if self.group_rates is None else self.group_rates.at(applied_steps)
+            outcome = self.step(batch.step, rate, batch.micro_batches, of_groups)
             if outcome is not None:
-                self._record(batch, outcome, rate, waited_s, time.monotonic() - began)
+                rates = {"learning_rate": rate}
+                if of_groups is not None:
+                    rates["encoder_learning_rate"] = of_groups.encoder
+                self._record(batch, outcome, rates, waited_s, time.monotonic() - began)
                 self._between_steps()
         self._save(wait=True)
 
@@ -111,7 +120,9 @@ class Trainer:
     def _steps_left(self) -> int:
         return self.schedule.total_steps - self.journal.position.step
 
-    def _record(self, batch: StepBatch, outcome: StepOutcome, rate: float, waited_s: float, step_s: float) -> None:
+    def _record(
+        self, batch: StepBatch, outcome: StepOutcome, rates: dict[str, float], waited_s: float, step_s: float
+    ) -> None:
         if outcome.applied and self.step.moco is not None:
             self.queued_keys = min(self.step.moco.pair_queue.queue_keys, self.queued_keys + outcome.counts["cspo"])
         row = {
@@ -119,10 +130,12 @@ class Trainer:
             "sentences": outcome.counts["cspo"],
             "masked_pieces": outcome.counts["tbo"],
             "permuted_spans": outcome.counts["spo"],
-            "learning_rate": rate,
+            **rates,
             "queue_fill": self.queued_keys,
             "weights": self.step.weights,
         }
+        if self.config.objectives.mlm:
+            row["mlm_pieces"] = outcome.counts["mlm"]
         pieces = sum(micro_batch.n_tokens for micro_batch in batch.micro_batches)
         ids = [number for micro_batch in batch.micro_batches for number in micro_batch.sentence_ids_B.tolist()]
         local = {"pieces": float(pieces), "data_wait_s": waited_s}
@@ -191,11 +204,16 @@ class Trainer:
 
 
 def finish_row(row: dict[str, Any], sums: Mapping[str, Sequence[float]], ranks: int) -> dict[str, Any]:
-    """A row of means: `row` with counts (`masked_pieces`, `permuted_spans`, `sentences`), and sums over all ranks."""
+    """A row of means: `row` with counts (`masked_pieces`, `permuted_spans`, `sentences`, `mlm_pieces` where MLM is on),
+    and sums over all ranks.
+    """
     counts = {"tbo": row["masked_pieces"], "spo": row["permuted_spans"], "cspo": row["sentences"]}
+    counts["mlm"] = row.get("mlm_pieces", 0)
     add_losses(row, sums, counts, row.pop("weights"))
     if "tbo/correct" in sums:
         row["tbo_accuracy"] = ratio(sums["tbo/correct"][0], counts["tbo"])
+    if "mlm/correct" in sums:
+        row["mlm_accuracy"] = ratio(sums["mlm/correct"][0], counts["mlm"])
     if "spo/correct" in sums:
         row["spo_accuracy"] = ratio(sums["spo/correct"][0], counts["spo"])
         for order, (correct, count) in enumerate(zip(sums["spo/class_correct"], sums["spo/class_count"], strict=True)):
@@ -219,6 +237,8 @@ def describe_evaluation(figures: dict[str, float]) -> str:
     ):
         if name in figures:
             parts.append(f"{label} {figures[name]:.3f} nats ({against_label} {figures[against]:.3f})")
+    if "heldout/mlm_nats" in figures:
+        parts.append(f"mlm {figures['heldout/mlm_nats']:.3f} nats, {figures['heldout/mlm_accuracy']:.1%} right")
     if "heldout/top1_same_layout" in figures:
         parts.append(
             f"top-1 {figures['heldout/top1_same_layout']:.1%} of the same layout "

@@ -1,11 +1,11 @@
-"""The three objectives as named sums and counts (METHOD, CSPO and Total loss; paper 3.2).
+"""The objectives as named sums and counts (METHOD, CSPO and Total loss; paper 3.2).
 
 Each function returns a `Term`: the loss summed over its examples and their number; `spe_dist.training.terms.total`
 adds them up. Everything runs in float32 outside of autocast; `contrast_dtype` sets the type of contrast's products.
 
 Legend of the shape suffixes:
-    B sentences, M token boundary targets, P permuted spans, V vocabulary, O = 6 orders, C width of queries and keys,
-    K keys of a queue
+    B sentences, M token boundary targets, Y targets of masked language modelling, P permuted spans, V vocabulary,
+    O = 6 orders, C width of queries and keys, K keys of a queue
 """
 
 from __future__ import annotations
@@ -44,12 +44,14 @@ def span_permutation(logits_PO: Tensor, label_P: Tensor, cross_entropy: CrossEnt
 def prediction_terms(
     outputs: PretrainingOutputs, batch: PackedBatch, cross_entropy: CrossEntropy = cross_entropy
 ) -> dict[str, Term]:
-    """TBO and SPO of a micro-batch, those that are on; `cross_entropy` may be a compiled one."""
+    """TBO, SPO and MLM of a micro-batch, those that are on; `cross_entropy` may be a compiled one."""
     terms = {}
     if outputs.tbo_logits_MV is not None:
         terms["tbo"] = token_boundary(outputs.tbo_logits_MV, batch.tbo_label_M, cross_entropy)
     if outputs.spo_logits_PO is not None:
         terms["spo"] = span_permutation(outputs.spo_logits_PO, batch.spo_label_P, cross_entropy)
+    if outputs.mlm_logits_YV is not None:
+        terms["mlm"] = classification(outputs.mlm_logits_YV, batch.mlm_label_Y, cross_entropy)
     return terms
 
 

@@ -46,7 +46,7 @@ def check_network(changed: Mapping[str, tuple[Any, Any]], config: Config, path: 
     """
     encoder_loaded = all(changed.get("encoder", (config.model.encoder,)))
     used = {name: values for name, values in changed.items() if not encoder_loaded or name not in ENCODER_SIZES}
-    fixed = {*vars(config.model), "tbo", "spo", "cspo", "normalize"} - {"encoder", "tokenizer", "dropout"}
+    fixed = {*vars(config.model), "tbo", "spo", "cspo", "mlm", "normalize"} - {"encoder", "tokenizer", "dropout"}
     saved, asked = ({name: values[i] for name, values in used.items() if name in fixed} for i in (0, 1))
     check_same_run(saved, asked, path)
     return used

@@ -17,7 +17,8 @@ from spe_dist.pretraining import build, resume
 from spe_dist.pretraining.build_engine import build_engine
 from spe_dist.pretraining.curves import draw_curves
 from spe_dist.pretraining.loop import Trainer, finish_row
-from spe_dist.pretraining.step import TrainingStep
+from spe_dist.pretraining.rates import group_rates
+from spe_dist.pretraining.step import TERMS, TrainingStep
 from spe_dist.training.health.choose_left_out import choose_left_out
 from spe_dist.training.health.left_out import LeftOut
 from spe_dist.training.journal import Journal
@@ -65,17 +66,20 @@ def run_pretraining(
         start=start,
         total_steps=steps,
         log=MetricLog(run.output, context, finish_row, start.position.step),
-        terms=("tbo", "spo", "cspo"),
+        terms=TERMS,
         capture=build.checkpoint_capture(config, context, engine, moco, loaded, tokenizer),
         state_pieces=lambda: held_tensors([engine, moco]),
         left_out=left_out,
         run_state={**engine_state(precision, context.ranks, engine.zero_stage), "total_steps": steps},
     )
     journal.say(*opening_lines(run, config, engine, loaded, data, plan, steps), *start.notes, *filter(None, [warning]))
+    schedule = Schedule.of(config.optimizer, steps, config.optimizer.learning_rate)
+    layers = loaded.bert_config.num_hidden_layers
     trainer = Trainer(
         config=config,
         step=TrainingStep(engine, moco, config, context, journal.agreement),
-        schedule=Schedule.of(config.optimizer, steps, config.optimizer.learning_rate),
+        schedule=schedule,
+        group_rates=group_rates(engine.module, layers, config.optimizer, schedule),
         batches_from=lambda step: build.training_batches(config, data, plan, context, step, steps, left_out.sentences),
         accumulation=plan.accumulation,
         journal=journal,

@@ -21,8 +21,9 @@ from spe_dist.distributed.engine import TrainingEngine
 from spe_dist.moco import KeyQueue, MomentumContrast, ShardedKeyQueue
 from spe_dist.model.kernels import compiled
 from spe_dist.model.products import product_type
-from spe_dist.model.spe import PretrainingOutputs
+from spe_dist.model.spe import Freezing, PretrainingModel, PretrainingOutputs
 from spe_dist.pretraining.objectives import contrastive, contrastive_span_pair, prediction_terms
+from spe_dist.pretraining.rates import StepRates
 from spe_dist.pretraining.sharded_contrast import ShardedContrast
 from spe_dist.training.health.stragglers import OwnWork
 from spe_dist.training.terms import (
@@ -35,6 +36,8 @@ from spe_dist.training.terms import (
     seeds_by_slot,
     total,
 )
+
+TERMS = ("tbo", "spo", "cspo", "mlm")
 
 
 class TrainingStep:
@@ -61,15 +64,29 @@ class TrainingStep:
         objectives = config.objectives
         self._cross_entropy: CrossEntropy = compiled(cross_entropy) if config.train.compile else cross_entropy
         self.weights = {"tbo": objectives.tbo_weight, "spo": objectives.spo_weight, "cspo": objectives.cspo_weight}
+        self.weights["mlm"] = objectives.mlm_weight
 
-    def __call__(self, step: int, learning_rate: float, micro_batches: Sequence[PackedBatch]) -> StepOutcome | None:
-        """Train on this rank's part of a global batch; None where a stop was agreed before its end (dropped)."""
+    def __call__(
+        self,
+        step: int,
+        learning_rate: float,
+        micro_batches: Sequence[PackedBatch],
+        of_groups: StepRates | None = None,
+    ) -> StepOutcome | None:
+        """Train on this rank's part of a global batch; None where a stop was agreed before its end (dropped).
+
+        `of_groups`: the rates of the parameter groups, in place of the one rate.
+        """
         self.context.begin_step(step)
         self.own_work.take()  # of a step that was dropped
         counts, sizes = self.global_counts(micro_batches)
         seed_dropout(self.config.train.seed, step, self.context.rank)
         micro_batches = self._with_dropout_keys(step, micro_batches)
-        self.engine.set_learning_rate(learning_rate)
+        if of_groups is None:
+            self.engine.set_learning_rate(learning_rate)
+        else:
+            self.engine.set_learning_rates(of_groups.groups)
+            self._freeze_encoder(of_groups.encoder_is_frozen)
         sums: dict[str, Tensor] = {}
         keys: list[tuple[Tensor, Tensor, Tensor]] = []
         for i, micro_batch in enumerate(micro_batches):
@@ -97,6 +114,11 @@ class TrainingStep:
             self.moco.follow()  # last: its exchange goes on until the next step makes keys
         return StepOutcome(applied, counts, sums, self.own_work.take())
 
+    def _freeze_encoder(self, frozen: bool) -> None:
+        """Without a backward pass through it where the engine does without its gradients, else with zeros for them."""
+        how: Freezing | None = "skipped" if self.engine.takes_missing_gradients else "zero"
+        cast(PretrainingModel, self.engine.module).freeze_encoder(how if frozen else None)
+
     def _with_dropout_keys(self, step: int, micro_batches: Sequence[PackedBatch]) -> Sequence[PackedBatch]:
         """The same, with what dropout is drawn from where it is seeded by slots."""
         config = self.config
@@ -105,8 +127,9 @@ class TrainingStep:
         sizes = [micro_batch.n_sentences for micro_batch in micro_batches]
         first_slots = itertools.accumulate(sizes, initial=self.context.rank * sum(sizes))  # ranks own equal parts
         global_batch, copies = self.context.ranks * sum(sizes), config.corruption.permutations
+        mlm = config.objectives.mlm
         return [
-            micro_batch.with_dropout_keys(config.train.seed, step, first_slot, global_batch, copies)
+            micro_batch.with_dropout_keys(config.train.seed, step, first_slot, global_batch, copies, mlm)
             for micro_batch, first_slot in zip(micro_batches, first_slots, strict=False)
         ]
 
@@ -158,21 +181,27 @@ class TrainingStep:
         )
 
     def global_counts(self, micro_batches: Sequence[PackedBatch]) -> tuple[dict[str, int], list[list[int]]]:
-        """Of the whole global batch, by one small all-reduce: masked pieces, permuted spans and sentences; and where
-        queues are sharded, the sentences of each micro-batch by rank.
+        """Of the whole global batch, by one small all-reduce: the examples of each of `TERMS`, and where queues are
+        sharded, the sentences of each micro-batch by rank.
         """
+        with_mlm = self.config.objectives.mlm
         local = [
             sum(batch.tbo_label_M.shape[0] for batch in micro_batches),
             sum(batch.spo_label_P.shape[0] for batch in micro_batches),
             sum(batch.n_sentences for batch in micro_batches),
         ]
+        if with_mlm:
+            local.append(sum(batch.mlm_label_Y.shape[0] for batch in micro_batches))
         rank, ranks = self.context.rank, self.context.ranks
         sharded = self.moco is not None and isinstance(self.moco.pair_queue, ShardedKeyQueue)
         for batch in micro_batches if sharded else ():
             local += [batch.n_sentences if r == rank else 0 for r in range(ranks)]
         tbo, spo, cspo, *sizes = map(int, self.context.sum_numbers(local))
+        counts = {"tbo": tbo, "spo": spo, "cspo": cspo}
+        if with_mlm:
+            counts["mlm"], *sizes = sizes
         by_rank = [sizes[start : start + ranks] for start in range(0, len(sizes), ranks)]
-        return {"tbo": tbo, "spo": spo, "cspo": cspo}, by_rank
+        return counts, by_rank
 
 
 def _queries(outputs: PretrainingOutputs) -> tuple[Tensor, Tensor]:

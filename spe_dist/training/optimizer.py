@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,6 +12,9 @@ from torch import nn
 
 from spe_dist.config.shared import EngineSettings
 from spe_dist.model.kernels import default_device, use_apex
+
+ENCODER = "spe.encoder."  # parameter names of the sentence encoder, in both trainings' models
+_LAYER = re.compile(rf"{re.escape(ENCODER)}encoder\.layer\.(\d+)\.")
 
 
 def make_adamw(
@@ -42,10 +46,27 @@ def param_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     plain: list[nn.Parameter] = []
     for parameter in model.parameters():
         if parameter.requires_grad:
-            shape = getattr(parameter, "ds_shape", parameter.shape)  # of a whole one, also where ranks have parts of it
-            (plain if len(shape) < 2 else decay).append(parameter)
+            (decay if is_matrix(parameter) else plain).append(parameter)
     groups = [{"params": decay, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
+
+
+def is_matrix(parameter: nn.Parameter) -> bool:
+    """Whether a parameter has two dimensions or more, also where this rank has a part of it."""
+    return len(getattr(parameter, "ds_shape", parameter.shape)) >= 2
+
+
+def layers_below_top(name: str, layers: int) -> int | None:
+    """How deep the parameter `name` of a model lies whose encoder has so many layers; None: not in the encoder.
+
+    The top layer and a pooler have 0, the embeddings as the lowest layer of all `layers`.
+    """
+    if not name.startswith(ENCODER):
+        return None
+    match = _LAYER.match(name)
+    if match:
+        return layers - 1 - int(match[1])
+    return layers if name.startswith(f"{ENCODER}embeddings.") else 0
 
 
 def optimizer_device(ds_config: Mapping[str, Any], device: torch.device) -> torch.device:

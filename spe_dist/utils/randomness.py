@@ -34,6 +34,9 @@ class Purpose(IntEnum):
     DROPOUT = 12
     SHARD_ORDER = 13
     NEGATIVE_SPANS = 14
+    MLM_CHOICE = 15
+    MLM_REPLACEMENT = 16
+    MLM_RANDOM_PIECE = 17
 
 
 def _mix(state: np.ndarray) -> np.ndarray:

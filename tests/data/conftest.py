@@ -54,7 +54,7 @@ class MemoryStore:
         self.block_sentences = np.asarray(self.block_sentences, dtype=np.int64)
         self.n_sentences = int(self.block_sentences.sum())
         self.prefetched: list[int] = []
-        self.manifest = SimpleNamespace(**SPECIAL)
+        self.manifest = SimpleNamespace(**SPECIAL, vocabulary_size=VOCABULARY)
 
     def prefetch(self, blocks: Iterable[int]) -> None:
         self.prefetched += blocks

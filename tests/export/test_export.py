@@ -10,7 +10,7 @@ import pytest
 import torch
 from project import ROOT
 from safetensors.torch import load_file
-from transformers import AutoModel, AutoTokenizer, BertModel
+from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, BertForMaskedLM, BertModel
 
 from spe_dist.config.pretraining import ModelConfig
 from spe_dist.distributed.fragments.tensors import read_whole
@@ -71,6 +71,24 @@ def test_transformers_loads_the_folder_as_a_plain_bert_model(export, cls_source)
     states = model(**tokenizer("Anna moved to Oslo .", return_tensors="pt")).last_hidden_state
     expected, _, _ = plain_vectors(made.model.spe, tokenizer, "Anna moved to Oslo .".split(), ((0, 1), (3, 4)))
     torch.testing.assert_close(states[0], expected, **CLOSE)
+
+
+@pytest.mark.parametrize("given", [{}, {"mlm_decoder": "random", "tbo": False, "spo": False, "cspo": False}])
+def test_with_masked_language_modelling_transformers_loads_the_folder_with_its_head(export, given):
+    made, folder = export(mlm=True, **given)
+    model, info = AutoModelForMaskedLM.from_pretrained(folder, output_loading_info=True)
+    assert type(model) is BertForMaskedLM and not info["missing_keys"] and not info["mismatched_keys"]
+    assert all(name.startswith("bert.pooler.") for name in info["unexpected_keys"])
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    logits = model(**tokenizer("Anna [MASK] to Oslo .", return_tensors="pt")).logits[0]
+    plain = AutoModel.from_pretrained(folder)
+    assert type(plain) is BertModel
+    states = plain(**tokenizer("Anna [MASK] to Oslo .", return_tensors="pt")).last_hidden_state[0]
+    torch.testing.assert_close(logits, made.model.mlm_head(states), **CLOSE)
+    again = load_pretraining_model(folder)
+    assert again.state_dict().keys() == made.model.state_dict().keys()
+    assert all(torch.equal(again.state_dict()[name], value) for name, value in made.model.state_dict().items())
+    assert SpanPairEncoder.from_pretrained(folder).encode(SENTENCES).word_states[0].shape == (6, 32)
 
 
 @pytest.mark.parametrize("cls_source", ["state", "pooler"])

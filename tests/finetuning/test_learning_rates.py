@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from spe_dist.config.finetuning import OptimizerConfig
-from spe_dist.finetuning.learning_rates import layers_below_top, peak_rate, rate_groups, uncorrected_factor
+from spe_dist.finetuning.learning_rates import depth_of, peak_rate, rate_groups, uncorrected_factor
 from spe_dist.finetuning.sampling import (
     choose_share,
     draw_gold,
@@ -36,14 +36,14 @@ def test_rates_fall_from_layer_to_layer_and_heads_have_their_own(joint):
     names = dict(model.named_parameters())
     for name, rate in expected.items():
         assert name in names
-        assert peak_rate(layers_below_top(name, 2), SETTINGS) == rate
-    assert layers_below_top("spe.encoder.pooler.dense.weight", 2) == 0
+        assert peak_rate(depth_of(name, 2), SETTINGS) == rate
+    assert depth_of("spe.encoder.pooler.dense.weight", 2) == 0
 
 
 def test_span_and_pair_encoder_may_have_a_rate_of_their_own(joint):
     settings = replace(SETTINGS, span_learning_rate=3.0)
     for name, _ in joint.build_model().named_parameters():
-        rate = peak_rate(layers_below_top(name, 2), settings)
+        rate = peak_rate(depth_of(name, 2), settings)
         of_spans = name.startswith(("spe.span_encoder.", "spe.pair_encoder.", "context_encoder."))
         assert (rate == 3.0) == of_spans and (rate == 7.0) == ("head" in name), name
 

@@ -12,9 +12,10 @@ from small_runs import PRETRAINING_NETWORK
 
 from spe_dist.config.loading import resolve
 from spe_dist.config.pretraining import Config
-from spe_dist.data.batches.corruption import SentenceBatch, corrupt
+from spe_dist.data.batches import assemble
 from spe_dist.data.batches.packed import PackedBatch
-from spe_dist.data.batches.packing import SpecialPieces, pack
+from spe_dist.data.batches.packing import SpecialPieces
+from spe_dist.data.shards.reader import SentenceBatch
 from spe_dist.distributed.context import RankContext, start_ranks
 from spe_dist.distributed.deepspeed_config import BatchPlan, Precision, complete
 from spe_dist.distributed.launch import detect
@@ -51,8 +52,8 @@ def make_batch(config: Config, first_id: int, n_sentences: int, epoch: int = 0) 
         word_borders_N1=borders(np.array([len(w) for w in words])),
     )
     ids = np.arange(first_id, first_id + n_sentences)
-    return pack(
-        corrupt(sentences, ids, epoch, 0, config.corruption), SpecialPieces(1, 2, 3), config.corruption.view_masks
+    return assemble.make_batch(
+        sentences, ids, epoch, 0, SpecialPieces(1, 2, 3, VOCABULARY), config.corruption, config.objectives
     )
 
 

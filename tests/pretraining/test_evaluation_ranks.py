@@ -30,7 +30,7 @@ class MadeStore:
         pieces_W = rng.integers(1, 3, words.sum())
         word_offsets = np.concatenate([[0], words.cumsum()])
         first_W = np.concatenate([[0], pieces_W.cumsum()])
-        self.manifest = SimpleNamespace(cls_id=1, sep_id=2, mask_id=3)
+        self.manifest = SimpleNamespace(cls_id=1, sep_id=2, mask_id=3, vocabulary_size=VOCABULARY)
         self.block_sentences, self.n_sentences, self.first_sentence_id = np.array([37]), 37, 0
         self._block = Block(
             0,

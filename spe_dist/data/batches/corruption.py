@@ -22,6 +22,7 @@ from functools import lru_cache
 import numpy as np
 
 from spe_dist.config.pretraining import CorruptionConfig
+from spe_dist.data.batches.packed import SPANS
 from spe_dist.data.shards.reader import SentenceBatch
 from spe_dist.errors import ConfigError, DataError
 from spe_dist.utils import randomness
@@ -32,7 +33,6 @@ from spe_dist.utils.randomness import Purpose
 # 1 = (first, last, middle), 2 = (middle, first, last), 3 = (middle, last, first), 4 = (last, first, middle),
 # 5 = (last, middle, first).
 ORDERS = np.array(list(itertools.permutations(range(3))))
-SPANS = 5
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,7 @@ def check_corruption(config: CorruptionConfig) -> None:
         "permutations": (1 <= config.permutations <= len(ORDERS), "three parts have 6 orders; choose 1 to 6"),
         "tbo_fraction": (0 <= config.tbo_fraction <= 1, "choose a value from 0 to 1"),
         "max_tbo_pieces": (config.max_tbo_pieces >= 0, "choose at least 0"),
+        "mlm_fraction": (0 <= config.mlm_fraction <= 1, "choose a value from 0 to 1"),
     }
     for name, (good, remedy) in limits.items():
         if not good:
@@ -114,7 +115,8 @@ def corrupt(
     piece_ids_U = sentences.piece_ids_T[np.repeat(shift_V, word_pieces_V) + np.arange(first_piece_V1[-1])]
 
     budgets_N = tbo_budgets(np.diff(sentences.piece_borders_N1), config)
-    tbo_words_W = draw_tbo_words(word_pieces_V[: len(word_pieces_W)], words_N, budgets_N, keys_N)
+    costs_W = word_pieces_V[: len(word_pieces_W)] - 1
+    tbo_words_W = take_words(costs_W, words_N, budgets_N, keys_N, Purpose.TBO_WORDS)
     copies = len(orders_CN5)
     return Corrupted(
         sentence_ids_N=sentence_ids_N,
@@ -231,19 +233,18 @@ def tbo_budgets(pieces_N: np.ndarray, config: CorruptionConfig) -> np.ndarray:
     return np.minimum(-(-pieces_N * fraction.numerator // fraction.denominator), config.max_tbo_pieces)
 
 
-def draw_tbo_words(
-    word_pieces_W: np.ndarray, words_N: np.ndarray, budgets_N: np.ndarray, keys_N: np.ndarray
+def take_words(
+    cost_W: np.ndarray, words_N: np.ndarray, budgets_N: np.ndarray, keys_N: np.ndarray, purpose: Purpose
 ) -> np.ndarray:
-    """tbo_words_W: words of two pieces or more in random order, taken while pieces - 1 fits what is left of the budget.
+    """taken_W, bool: words that cost something in random order, taken while they fit what is left of the budget.
 
-    A word that does not fit is skipped, later ones may fit. One round decides on one word of every sentence, so there
-    are as many rounds as the richest sentence has candidates.
+    A word's cost is in pieces: for TBO all but its first. A word that does not fit is skipped, later ones may fit. One
+    round decides on one word of every sentence, so there are as many rounds as the richest sentence has candidates.
     """
     sentence_W = np.repeat(np.arange(len(words_N)), words_N)
-    cost_W = word_pieces_W - 1
     candidates = np.flatnonzero((cost_W > 0) & (cost_W <= budgets_N[sentence_W]))
     place = candidates - (np.cumsum(words_N) - words_N)[sentence_W[candidates]]
-    bits = randomness.draws(keys_N[sentence_W[candidates]], Purpose.TBO_WORDS, place)
+    bits = randomness.draws(keys_N[sentence_W[candidates]], purpose, place)
     candidates = candidates[np.lexsort((bits, sentence_W[candidates]))]
 
     count_N = np.bincount(sentence_W[candidates], minlength=len(words_N))

@@ -34,7 +34,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from spe_dist.config.pretraining import CorruptionConfig
+from spe_dist.config.pretraining import CorruptionConfig, ObjectiveConfig
+from spe_dist.data.batches.assemble import PAPER
 from spe_dist.data.batches.order import Order
 from spe_dist.data.batches.packed import PackedBatch
 from spe_dist.data.batches.stream import StepBatch, StepBuilder, Store
@@ -64,18 +65,20 @@ def step_loader(
     prefetch_steps: int = 4,
     pin_memory: bool = False,
     left_out: Sequence[int] = (),
+    objectives: ObjectiveConfig = PAPER,
 ) -> Generator[StepBatch, None, None] | WorkerLoader:
     """This rank's part of steps start_step .. end_step - 1 (no end: for ever).
 
     With loader workers it is a `WorkerLoader`, whose `close` ends them (so does the iterator's end, its collection and
-    the end of the program). `streams`, `shard_blocks` and `left_out`: as `Order` takes them.
+    the end of the program). `streams`, `shard_blocks` and `left_out`: as `Order` takes them. `objectives`: for which
+    sequences are made.
 
     Raises:
         ConfigError: the batch does not divide.
         DataError: there are too few sentences, or shards are damaged; the latter when their step is due.
     """
     order = Order(store.block_sentences, seed, streams, global_batch, shard_blocks=shard_blocks, left_out=left_out)
-    builder = StepBuilder(store, corruption, order, micro_batch, rank, ranks)
+    builder = StepBuilder(store, corruption, order, micro_batch, rank, ranks, objectives)
     if loader_workers:
         return WorkerLoader(builder, start_step, end_step, loader_workers, prefetch_steps, pin_memory)
     return _in_place(builder, start_step, end_step, pin_memory)

@@ -2,7 +2,7 @@
 
 Legend of the shape suffixes:
     B sentences, Q sequences, T tokens (pieces with [CLS] and [SEP]), W words, S spans (5 a sequence),
-    M token boundary targets (masked pieces), P permuted spans
+    M token boundary targets (masked pieces), P permuted spans, Y targets of masked language modelling
 """
 
 from __future__ import annotations
@@ -16,6 +16,12 @@ import torch
 from torch import Tensor
 
 from spe_dist.data.batches.dropout_keys import DropoutKeys
+
+SPANS = 5  # of a sequence
+
+
+def _none() -> Tensor:
+    return torch.empty(0, dtype=torch.int64)
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,9 @@ class PackedBatch(BatchTensors):
     """One micro-batch of B sentences as Q sequences.
 
     Sequences 0..B-1 are the span-pair views of the sentences in slot order, B..2B-1 their context views in the same
-    order; with `permutations` > 1 further sequences follow that serve the span permutation objective only.
+    order; with `permutations` > 1 further sequences follow that serve the span permutation objective only. With masked
+    language modelling a sequence of each sentence follows that serves it alone and has neither words nor spans; where
+    no other objective is on, there are no others.
     Every sequence is [CLS] pieces [SEP]. Its five spans L, s1, M, s2, R (empty ones included) are spans 5q..5q+4 and
     partition its words in order, so word w of the batch belongs to span s iff
     span_borders_S1[s] <= w < span_borders_S1[s + 1].
@@ -56,14 +64,27 @@ class PackedBatch(BatchTensors):
     spo_span_P: Tensor  # int64: index into S of each permuted span, in the view that shows it
     spo_label_P: Tensor  # int64: 0..5, index of the applied order, 0 = unchanged
     max_seqlen: int  # longest sequence in tokens
-    view_tokens: int  # tokens of the first 2B sequences
-    view_words: int  # words of the first 2B sequences
-    # int64: (2 * copy + view) * B + sentence of each sequence behind the first 2B, ascending
-    further_places_F: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64), kw_only=True)
+    view_tokens: int  # tokens of the views
+    view_words: int  # words of the views
+    # int64: (2 * copy + view) * B + sentence of each sequence behind the views, ascending; those of masked language
+    # modelling count as the first view of one copy more
+    further_places_F: Tensor = field(default_factory=_none, kw_only=True)
+    mlm_token_Y: Tensor = field(default_factory=_none, kw_only=True)  # int64: index into T of each target
+    mlm_label_Y: Tensor = field(default_factory=_none, kw_only=True)  # int64: the piece that stands there
 
     @property
     def n_sentences(self) -> int:
         return self.sentence_ids_B.shape[0]
+
+    @property
+    def n_span_sequences(self) -> int:
+        """Sequences that have spans: all but those of masked language modelling, which come last."""
+        return (self.span_borders_S1.shape[0] - 1) // SPANS
+
+    @property
+    def n_views(self) -> int:
+        """Sequences that are a view of a sentence: two of each, or none."""
+        return min(2 * self.n_sentences, self.n_span_sequences)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> PackedBatch:
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
@@ -71,15 +92,18 @@ class PackedBatch(BatchTensors):
     def pin_memory(self) -> PackedBatch:
         return self._map(Tensor.pin_memory)
 
-    def with_dropout_keys(self, seed: int, step: int, first_slot: int, global_batch: int, copies: int) -> PackedBatch:
+    def with_dropout_keys(
+        self, seed: int, step: int, first_slot: int, global_batch: int, copies: int, mlm: bool = False
+    ) -> PackedBatch:
         """The same with keys of dropout; on the CPU.
 
-        `first_slot`: that of the first sentence, of the global batch's `global_batch`; `copies`: of each sentence.
+        `first_slot`: that of the first sentence, of the global batch's `global_batch`; `copies`: of each sentence;
+        `mlm`: whether batches of the run have sequences of masked language modelling.
         """
-        places_Q = np.concatenate([np.arange(2 * self.n_sentences), self.further_places_F.numpy()])
+        places_Q = np.concatenate([np.arange(self.n_views), self.further_places_F.numpy()])
         part_Q, sentence_Q = np.divmod(places_Q, max(self.n_sentences, 1))
         place_Q = part_Q * global_batch + first_slot + sentence_Q
-        return replace(self, dropout_keys=DropoutKeys.of(seed, step, place_Q, 2 * copies * global_batch))
+        return replace(self, dropout_keys=DropoutKeys.of(seed, step, place_Q, (2 * copies + mlm) * global_batch))
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> PackedBatch:
         values = ((f.name, getattr(self, f.name)) for f in fields(self))

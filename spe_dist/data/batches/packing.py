@@ -33,6 +33,7 @@ class SpecialPieces:
     cls_id: int
     sep_id: int
     mask_id: int
+    vocabulary_size: int = 0  # of which masked language modelling draws pieces
 
 
 def longest_sequence(max_pieces: int, config: CorruptionConfig) -> int:

@@ -14,12 +14,13 @@ from typing import Protocol
 
 import numpy as np
 
-from spe_dist.config.pretraining import CorruptionConfig
+from spe_dist.config.pretraining import CorruptionConfig, ObjectiveConfig
 from spe_dist.config.shared import check_batch_divides
-from spe_dist.data.batches.corruption import check_corruption, corrupt
+from spe_dist.data.batches.assemble import PAPER, make_batch
+from spe_dist.data.batches.corruption import check_corruption
 from spe_dist.data.batches.order import Order, SlotPositions
 from spe_dist.data.batches.packed import PackedBatch
-from spe_dist.data.batches.packing import SpecialPieces, pack
+from spe_dist.data.batches.packing import SpecialPieces
 from spe_dist.data.shards.manifest import Manifest
 from spe_dist.data.shards.reader import BlockSource, SentenceBatch, SentenceReader
 
@@ -58,19 +59,27 @@ class StepBatch:
 
 
 def special_pieces(manifest: Manifest) -> SpecialPieces:
-    return SpecialPieces(manifest.cls_id, manifest.sep_id, manifest.mask_id)
+    """Ids of the pieces that sequences add, and how many there are to draw from."""
+    return SpecialPieces(manifest.cls_id, manifest.sep_id, manifest.mask_id, manifest.vocabulary_size)
 
 
 class StepBuilder:
     """Builds any step of one rank. Picklable; a copy in another process starts with an empty cache."""
 
     def __init__(
-        self, store: Store, corruption: CorruptionConfig, order: Order, micro_batch: int, rank: int, ranks: int
+        self,
+        store: Store,
+        corruption: CorruptionConfig,
+        order: Order,
+        micro_batch: int,
+        rank: int,
+        ranks: int,
+        objectives: ObjectiveConfig = PAPER,
     ) -> None:
         check_batch_divides("global_batch_sentences", order.global_batch, ranks, micro_batch)
         check_corruption(corruption)
         assert 0 <= rank < ranks
-        self.corruption = corruption
+        self.corruption, self.objectives = corruption, objectives
         self.order = order
         self.micro_batch = micro_batch
         self.n_slots = order.global_batch // ranks
@@ -99,8 +108,8 @@ class StepBuilder:
         for start in range(0, self.n_slots, self.micro_batch):
             part = slice(start, start + self.micro_batch)
             sentences = self.reader.read(places.blocks_N[part], places.index_in_block_N[part])
-            corrupted = corrupt(sentences, ids_N[part], places.epochs_N[part], self.order.seed, self.corruption)
-            micro_batches.append(pack(corrupted, self.special, self.corruption.view_masks))
+            drawn_by = ids_N[part], places.epochs_N[part], self.order.seed
+            micro_batches.append(make_batch(sentences, *drawn_by, self.special, self.corruption, self.objectives))
         return StepBatch(step, self.order.epoch_of(step), micro_batches, places.replaced)
 
     def read(self, step: int) -> SentenceBatch:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
 
 
@@ -23,6 +23,9 @@ class Keeper(Protocol):
 
     def whole(self, module: nn.Module) -> AbstractContextManager[None]:
         """The parameters of the module itself, whole and in float32; the values at the end of the context are kept."""
+
+    def read(self, module: nn.Module) -> dict[str, Tensor]:
+        """Copies of the parameters of the module itself, whole, in the type that they are kept in."""
 
 
 _keeper: Keeper | None = None
@@ -56,6 +59,13 @@ def is_kept() -> bool:
 def whole(module: nn.Module) -> AbstractContextManager[None]:
     """The parameters of the module itself, not of its parts, as they are to be written."""
     return nullcontext() if _keeper is None else _keeper.whole(module)
+
+
+def read(module: nn.Module) -> dict[str, Tensor]:
+    """The parameters of the module itself by name, not of its parts, as they are now: whole, to be read alone."""
+    if _keeper is not None:
+        return _keeper.read(module)
+    return {name: parameter.detach() for name, parameter in module.named_parameters(recurse=False)}
 
 
 def _hand_over(owner: nn.Module, name: str, module: nn.Module | None) -> None:

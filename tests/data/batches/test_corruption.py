@@ -19,9 +19,9 @@ from spe_dist.data.batches.corruption import (
     corrupt,
     draw_orders,
     draw_spans,
-    draw_tbo_words,
     permute_words,
     split_rest,
+    take_words,
     tbo_budgets,
 )
 from spe_dist.data.shards.reader import SentenceReader
@@ -167,11 +167,12 @@ def plain_tbo_words(word_pieces: list[int], budget: int, key: np.ndarray) -> lis
 @given(st.lists(st.tuples(st.lists(st.integers(1, 9), min_size=1, max_size=30), st.integers(0, 20)), max_size=8))
 def test_words_are_taken_whole_in_random_order_while_they_fit(sentences):
     keys = randomness.keys(5, 1, np.arange(len(sentences)))
-    taken = draw_tbo_words(
-        np.array([n for words, _ in sentences for n in words], dtype=np.int64),
+    taken = take_words(
+        np.array([n - 1 for words, _ in sentences for n in words], dtype=np.int64),
         np.array([len(words) for words, _ in sentences], dtype=np.int64),
         np.array([budget for _, budget in sentences], dtype=np.int64),
         keys,
+        Purpose.TBO_WORDS,
     )
     plain = [plain_tbo_words(words, budget, keys[i : i + 1]) for i, (words, budget) in enumerate(sentences)]
     assert taken.tolist() == [value for values in plain for value in values]
@@ -179,14 +180,16 @@ def test_words_are_taken_whole_in_random_order_while_they_fit(sentences):
 
 def test_every_order_of_words_is_equally_likely():
     # Costs 3, 2, 2 and a budget of 4: the first word in the random order decides, a cost of 3 leaves room for nothing.
-    taken = draw_tbo_words(np.tile([4, 1, 3, 3], DRAWS), np.full(DRAWS, 4), np.full(DRAWS, 4), some_keys())
+    budgets, words = np.full(DRAWS, 4), np.full(DRAWS, 4)
+    taken = take_words(np.tile([3, 0, 2, 2], DRAWS), words, budgets, some_keys(), Purpose.TBO_WORDS)
     kinds, counts = np.unique(taken.reshape(-1, 4), axis=0, return_counts=True)
     assert kinds.tolist() == [[False, False, True, True], [True, False, False, False]]
     assert_counts_fit(counts, np.array([2 / 3, 1 / 3]))
 
 
 def test_a_word_over_the_budget_is_skipped_and_smaller_ones_still_fit():
-    taken = draw_tbo_words(np.tile([6, 2, 3], DRAWS), np.full(DRAWS, 3), np.full(DRAWS, 3), some_keys())
+    budgets, words = np.full(DRAWS, 3), np.full(DRAWS, 3)
+    taken = take_words(np.tile([5, 1, 2], DRAWS), words, budgets, some_keys(), Purpose.TBO_WORDS)
     assert (taken.reshape(-1, 3) == [False, True, True]).all()
 
 
