@@ -21,8 +21,8 @@ from spe_dist.finetuning.learning_rates import RateGroups, uncorrected_factor
 from spe_dist.finetuning.step import WEIGHTS, FinetuneStep
 from spe_dist.training.journal import Journal
 from spe_dist.training.metrics import add_losses, ratio
+from spe_dist.training.rates.schedule import Schedule
 from spe_dist.training.resume import ResumePoint
-from spe_dist.training.schedule import Schedule
 from spe_dist.training.terms import StepOutcome
 
 

@@ -52,9 +52,9 @@ from spe_dist.training.health.left_out import LeftOut
 from spe_dist.training.journal import Journal
 from spe_dist.training.metrics import MetricLog
 from spe_dist.training.progress import duration
+from spe_dist.training.rates.schedule import Schedule
 from spe_dist.training.resume import ResumePoint, changed_settings, check_same_run, engine_state, settle_stage
 from spe_dist.training.run import Run
-from spe_dist.training.schedule import Schedule
 from spe_dist.utils.files import check_free_name
 from spe_dist.utils.memory import freeze_garbage_collector, peak_memory_gib
 from spe_dist.utils.run_files import MODEL_FOLDER

@@ -37,10 +37,10 @@ def _panels(filled: int) -> list[Panel]:
             shaded_until=filled,
         ),
         Panel(
-            "token boundary (nats a piece)",
-            "below the dashed line: better than counting pieces",
-            {"tbo_loss": "training"},
-            {"heldout/tbo_nats": "held out"},
+            "predicted pieces (nats a piece)",
+            "token boundary objective, below the dashed line: better than counting pieces; MLM where it is on",
+            {"tbo_loss": "training", "mlm_loss": "MLM, training"},
+            {"heldout/tbo_nats": "held out", "heldout/mlm_nats": "MLM, held out"},
             {"heldout/tbo_count_model_nats": "count model, held out"},
         ),
         Panel(
@@ -71,7 +71,7 @@ def _panels(filled: int) -> list[Panel]:
         Panel(
             "learning rate",
             "as set: linear warm-up, then linear decay to 0",
-            {"learning_rate": "learning rate"},
+            {"learning_rate": "learning rate", "encoder_learning_rate": "encoder"},
             smoothed=False,
         ),
     ]

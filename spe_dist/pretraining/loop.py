@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from spe_dist.config.pretraining import Config
 from spe_dist.errors import UnstableTraining
-from spe_dist.pretraining.rates import GroupRates
 from spe_dist.pretraining.step import TrainingStep
 from spe_dist.training.journal import Journal
 from spe_dist.training.metrics import add_losses, ratio
-from spe_dist.training.schedule import Schedule
+from spe_dist.training.rates.groups import GroupRates
+from spe_dist.training.rates.schedule import Schedule
 from spe_dist.training.terms import StepOutcome
 
 if TYPE_CHECKING:

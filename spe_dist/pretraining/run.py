@@ -17,16 +17,16 @@ from spe_dist.pretraining import build, resume
 from spe_dist.pretraining.build_engine import build_engine
 from spe_dist.pretraining.curves import draw_curves
 from spe_dist.pretraining.loop import Trainer, finish_row
-from spe_dist.pretraining.rates import group_rates
 from spe_dist.pretraining.step import TERMS, TrainingStep
 from spe_dist.training.health.choose_left_out import choose_left_out
 from spe_dist.training.health.left_out import LeftOut
 from spe_dist.training.journal import Journal
 from spe_dist.training.metrics import MetricLog
 from spe_dist.training.progress import duration
+from spe_dist.training.rates.groups import group_rates
+from spe_dist.training.rates.schedule import Schedule
 from spe_dist.training.resume import ResumePoint, engine_state, settle_stage
 from spe_dist.training.run import Run
-from spe_dist.training.schedule import Schedule
 from spe_dist.utils.memory import freeze_garbage_collector
 
 

@@ -23,9 +23,9 @@ from spe_dist.model.kernels import compiled
 from spe_dist.model.products import product_type
 from spe_dist.model.spe import Freezing, PretrainingModel, PretrainingOutputs
 from spe_dist.pretraining.objectives import contrastive, contrastive_span_pair, prediction_terms
-from spe_dist.pretraining.rates import StepRates
 from spe_dist.pretraining.sharded_contrast import ShardedContrast
 from spe_dist.training.health.stragglers import OwnWork
+from spe_dist.training.rates.groups import StepRates
 from spe_dist.training.terms import (
     CrossEntropy,
     StepOutcome,

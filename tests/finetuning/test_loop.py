@@ -20,7 +20,7 @@ from spe_dist.training.health.left_out import LeftOut
 from spe_dist.training.journal import Journal, Position, Saving
 from spe_dist.training.metrics import MetricLog, read_rows
 from spe_dist.training.progress import ProgressLine
-from spe_dist.training.schedule import Schedule
+from spe_dist.training.rates.schedule import Schedule
 from spe_dist.training.terms import StepOutcome
 
 CONTEXT = RankContext(rank=0, ranks=1, local_rank=0, device=torch.device("cpu"), control=None)

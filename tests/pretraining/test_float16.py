@@ -13,7 +13,7 @@ from spe_dist.cli.exits import STOPPED
 from spe_dist.distributed import deepspeed_config
 from spe_dist.distributed.checkpoint import find_checkpoint
 from spe_dist.distributed.fragments.tensors import read_whole
-from spe_dist.training.schedule import Schedule
+from spe_dist.training.rates.schedule import Schedule
 
 STEPS, BATCH = 12, PRETRAINING["global_batch_sentences"]
 SETTINGS = {**PRETRAINING, "steps": STEPS, "warmup_steps": 4, "log_every_steps": 1, "precision": "float16"}

@@ -5,8 +5,8 @@ import torch
 from kept_state import load_states, save_states
 from small_steps import build_descent_step, build_step, micro_batches, small_config, start
 
-from spe_dist.pretraining.rates import GroupRates, group_rates
-from spe_dist.training.schedule import Schedule
+from spe_dist.training.rates.groups import GroupRates, group_rates
+from spe_dist.training.rates.schedule import Schedule
 
 pytestmark = pytest.mark.distributed
 

@@ -19,8 +19,8 @@ from spe_dist.training.health.left_out import LeftOut
 from spe_dist.training.journal import Journal, Position, Saving
 from spe_dist.training.metrics import MetricLog, read_rows
 from spe_dist.training.progress import ProgressLine
+from spe_dist.training.rates.schedule import Schedule
 from spe_dist.training.resume import ResumePoint
-from spe_dist.training.schedule import Schedule
 from spe_dist.training.terms import StepOutcome
 
 
@@ -46,7 +46,7 @@ class PretendedStep:
         )
         self.rates = []
 
-    def __call__(self, step, learning_rate, micro_batches):
+    def __call__(self, step, learning_rate, micro_batches, of_groups=None):
         self.rates.append(learning_rate)
         if self.during:
             self.during(step)

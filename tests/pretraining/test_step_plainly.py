@@ -18,7 +18,7 @@ from spe_dist.model.spe import build_key_encoder, build_pretraining_model
 from spe_dist.pretraining.step import TrainingStep
 
 RATE, QUEUE_KEYS = 0.1, 20
-WEIGHTS = {"tbo_weight": 0.7, "spo_weight": 1.9, "cspo_weight": 0.3}
+WEIGHTS = {"tbo_weight": 0.7, "spo_weight": 1.9, "cspo_weight": 0.3, "mlm_weight": 0.6}
 FILLS = {"pair_queue": 5, "context_queue": 13}  # of different keys and different lengths: no exchange stays unseen
 CONTEXT = RankContext(rank=0, ranks=1, local_rank=0, device=torch.device("cpu"), control=None)
 
@@ -170,7 +170,7 @@ def test_keys_of_a_step_enter_the_queue_of_their_view_after_its_losses():
 def test_each_setting_of_an_objective_reaches_it():
     """With values that all differ: none is read in another's place."""
     step = build(temperature=0.37, momentum=0.83)
-    assert step.weights == {"tbo": 0.7, "spo": 1.9, "cspo": 0.3}
+    assert step.weights == {"tbo": 0.7, "spo": 1.9, "cspo": 0.3, "mlm": 0.6}
     assert step.moco.key_encoder.momentum == 0.83
     batch = make_batch(step.config, 8, 5)
     expected = plain_losses(step, batch)

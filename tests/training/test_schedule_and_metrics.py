@@ -11,7 +11,7 @@ from spe_dist.pretraining.loop import finish_row
 from spe_dist.training.journal import Position
 from spe_dist.training.metrics import MetricLog, read_rows
 from spe_dist.training.progress import Pace, duration
-from spe_dist.training.schedule import Schedule
+from spe_dist.training.rates.schedule import Schedule
 from spe_dist.training.terms import seed_dropout
 
 

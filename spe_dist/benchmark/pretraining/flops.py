@@ -37,16 +37,17 @@ class Extent:
 def step_flops(config: Config, vocabulary: int, batch: PackedBatch, filled_keys: int) -> float:
     """What one micro-batch needs: query and heads with their backward, keys, and contrast with both queues."""
     model, objectives = config.model, config.objectives
-    everything = Extent.of(batch, batch.n_sequences)
-    views = Extent.of(batch, 2 * batch.n_sentences)
+    everything, views = Extent.of(batch, batch.n_span_sequences), Extent.of(batch, batch.n_views)
     hidden, span, size = model.hidden_size, model.span_size, model.key_size
-    query = _encoder(config, everything)
+    query = _encoder(config, everything) + _masked_encoder(config, batch, everything)
     if objectives.spo or objectives.cspo:
         query += _spans(config, everything)
     if objectives.spo:
         query += 2.0 * len(batch.spo_label_P) * span * (span + 6)
     if objectives.tbo:
         query += 2.0 * len(batch.tbo_label_M) * hidden * (hidden + model.tbo_offset_size + vocabulary)
+    if objectives.mlm:
+        query += 2.0 * len(batch.mlm_label_Y) * hidden * (hidden + vocabulary)
     if not objectives.cspo:
         return WITH_BACKWARD * query
     head = 2.0 * views.sequences * size * (span + size) if model.contrastive_head else 0.0
@@ -63,6 +64,13 @@ def _encoder(config: Config, extent: Extent) -> float:
     rest = 2.0 * (hidden**2 + 2 * hidden * inner)
     read = extent.words + extent.sequences
     return layers * attention + rest * ((layers - 1) * extent.tokens + read)
+
+
+def _masked_encoder(config: Config, batch: PackedBatch, others: Extent) -> float:
+    """Of the sequences of masked language modelling, which stand behind the others; read are their targets."""
+    lengths = batch.cu_seqlens_Q1[others.sequences :].long().diff()
+    tokens, squares = batch.n_tokens - others.tokens, int((lengths * lengths).sum())
+    return _encoder(config, Extent(0, tokens, squares, batch.mlm_label_Y.shape[0])) if tokens else 0.0
 
 
 def _spans(config: Config, extent: Extent) -> float:

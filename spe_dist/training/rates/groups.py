@@ -14,7 +14,7 @@ from torch import nn
 
 from spe_dist.config.pretraining import OptimizerConfig
 from spe_dist.training.optimizer import is_matrix, layers_below_top, param_groups
-from spe_dist.training.schedule import Schedule
+from spe_dist.training.rates.schedule import Schedule
 
 Key = tuple[float, bool]  # share of the learning rate, whether it is of the encoder
 

@@ -1,0 +1,1 @@
+"""What learns how fast in each step."""
