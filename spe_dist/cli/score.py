@@ -81,11 +81,11 @@ def _run(argv: Sequence[str]) -> None:
     if options.gold_entities:
         for corpus in filter(None, (predicted, baseline)):
             check_gold_entities(gold, corpus)
-    scores = score(gold, predicted, options.symmetric)
+    scores = score(gold, predicted, options.symmetric, options.gold_entities)
     intervals = confidence_intervals(scores, options.bootstrap, options.seed) if options.bootstrap else None
     comparisons = None
     if baseline is not None:
-        of_baseline = score(gold, baseline, options.symmetric)
+        of_baseline = score(gold, baseline, options.symmetric, options.gold_entities)
         comparisons = compare(of_baseline, scores, options.bootstrap or 1000, seed=options.seed)
     files = {"gold": gold, "predictions": predicted} | ({"baseline": baseline} if baseline else {})
     if options.json:

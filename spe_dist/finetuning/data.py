@@ -26,7 +26,7 @@ from spe_dist.extraction.corpora.corpus import Corpus, Labels, Sentence
 from spe_dist.extraction.formats import read_corpus
 from spe_dist.extraction.joint.batch import ExtractionBatch, collate
 from spe_dist.extraction.joint.examples import Example, document_ids, make_examples
-from spe_dist.extraction.scoring.ceiling import ACROSS, NOT_THERE, REASONS, ceiling_lines, gold_ceiling
+from spe_dist.extraction.scoring.ceiling import ceiling_lines, gold_ceiling
 from spe_dist.extraction.scoring.matching import check_symmetric
 from spe_dist.finetuning.sampling import (
     choose_share,
@@ -44,7 +44,6 @@ NO_RELATIONS = (
     "the training sentences have no relations, so the model learns to find entities alone and its best epoch is that "
     "of the best entity F1; train on a corpus with relations to find these too"
 )
-NOT_TRAINED = (ACROSS, NOT_THERE)  # gold that is in no example
 
 
 @dataclass(frozen=True)
@@ -117,8 +116,8 @@ def warnings_of(corpora: Corpora) -> list[str]:
     lines = []
     for name, corpus in {"train": corpora.train, **corpora.evaluated()}.items():
         lines += [f"{name}: {notice}" for notice in counted(corpus.notices)]
-        reasons = NOT_TRAINED if name == "train" else REASONS  # what else is not trained, the examples count
-        lines += [f"{name}: {line}" for line in ceiling_lines(gold_ceiling(corpus, corpora.symmetric), reasons)]
+        ceiling = gold_ceiling(corpus, corpora.symmetric)
+        lines += [f"{name}: {line}" for line in ceiling_lines(ceiling, of_training=name == "train")]
     if not corpora.labels.relation_types:
         lines.append(f"warning: {NO_RELATIONS}")
     if corpora.dev is not None and corpora.dev.n_sentences < ENOUGH_DEV_SENTENCES:

@@ -92,7 +92,7 @@ class Evaluation:
         predicted = self.predict(model, corpus, stopped, given_entities)
         if predicted is None:
             return None
-        return predicted, self.context.run_on_main(lambda: score(corpus, predicted, self.symmetric))
+        return predicted, self.context.run_on_main(lambda: score(corpus, predicted, self.symmetric, given_entities))
 
 
 def copy_masters(engine: TrainingEngine, plain: nn.Module) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from spe_dist.extraction.annotations.document import AnnotatedDocument, keeping
 from spe_dist.extraction.corpora.corpus import UNPLACED, CrossRelation, Document, Relation, Sentence
 
 NO_LABELS = frozenset({"na", "none", "null", "norelation", "norelations", "norel", "noentity", "nolabel", "notype"})
@@ -126,7 +127,15 @@ class _Without:
             sentences=sentences,
             cross_entities=self._kept(document.cross_entities, self.entities, NO_ENTITY, lambda e: e.type),
             cross_relations=self._related(document.cross_relations),
+            annotated=None if document.annotated is None else self.annotated(document.annotated),
         )
+
+    def annotated(self, document: AnnotatedDocument) -> AnnotatedDocument:
+        """What conversions between annotations by character write; its notices are those of the sentences."""
+        relations = tuple(r for r in document.relations if r.type not in self.relations)
+        used = {position for relation in relations for position in (relation.head, relation.tail)}
+        stays = [span.type not in self.entities or row in used for row, span in enumerate(document.spans)]
+        return keeping(replace(document, relations=relations), stays)
 
     def sentence(self, sentence: Sentence) -> Sentence:
         entities = self._kept(sentence.entities, self.entities, NO_ENTITY, lambda e: e.type)

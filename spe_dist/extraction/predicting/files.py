@@ -101,7 +101,8 @@ def _predict_corpus(options: argparse.Namespace, extractor: Extractor, limits: M
     corpus = read_corpus(path, settings=AnnotationSettings(options.cut_words, options.concept_pairs))
     for notice in counted(corpus.notices):
         report.tell(f"{path}: {notice}")
-    for line in ceiling_lines(gold_ceiling(corpus, extractor.settings["symmetric"], extractor.labels)):
+    given = options.entities == "given"
+    for line in ceiling_lines(gold_ceiling(corpus, extractor.settings["symmetric"], extractor.labels, given)):
         report.tell(f"{path}: {line}")
     tagged = ((number, sentence) for number, document in enumerate(corpus.documents) for sentence in document.sentences)
     found = []
@@ -110,7 +111,7 @@ def _predict_corpus(options: argparse.Namespace, extractor: Extractor, limits: M
         lambda number: number,
         options.batch_size,
         progress=report.progress,
-        given_entities=options.entities == "given",
+        given_entities=given,
     ):
         sentence = limits.apply(predicted)
         found.append(sentence)

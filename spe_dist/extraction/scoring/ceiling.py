@@ -12,14 +12,13 @@ steps, whose figure is an upper bound. None of SciERC and CoNLL04 does.
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from itertools import count
 from typing import Any
 
-from spe_dist.extraction.corpora.corpus import UNPLACED, Corpus, Labels, Span
+from spe_dist.extraction.corpora.corpus import UNPLACED, Corpus, Labels
+from spe_dist.extraction.scoring.flat_choice import Pair, most_flat, most_pairs, overlap, same_span
 from spe_dist.extraction.scoring.matching import METRICS, Key, Marked, mark, mark_gold
 from spe_dist.utils.wording import counted
 
@@ -39,10 +38,6 @@ REASONS = (
     *(GAPS_IN_ARGUMENT, BETWEEN_OVERLAPPING, UNTYPED_ARGUMENT, FURTHER, CONTESTED),
 )
 NOUNS = {"entity": "entities", "relation": "relations", "ent_rel": "relations with their entities' types"}
-MOST_VISITS = 200_000  # of pairs, in the search for the best choice in a part of a sentence
-
-Node = tuple[Any, str]  # boundaries and, in Ent+Rel, the type
-Pair = tuple[Node, Node]
 
 
 @dataclass(frozen=True)
@@ -92,14 +87,17 @@ class Ceiling:
         return {metric: self.of(metric).to_json() for metric in METRICS}
 
 
-def gold_ceiling(corpus: Corpus, symmetric: Collection[str] = (), labels: Labels | None = None) -> Ceiling:
+def gold_ceiling(
+    corpus: Corpus, symmetric: Collection[str] = (), labels: Labels | None = None, given_entities: bool = False
+) -> Ceiling:
     """The ceiling of a corpus.
 
     Args:
         symmetric: relation types whose two directions are one relation.
         labels: the types that a model knows; None: all types of the corpus.
+        given_entities: the model is given the entities, of any types, and finds relations between them.
     """
-    tally = CeilingTally(labels)
+    tally = CeilingTally(labels, given_entities)
     for document in corpus.documents:
         for sentence in document.sentences:
             tally.add(mark_gold(sentence, symmetric))
@@ -108,30 +106,30 @@ def gold_ceiling(corpus: Corpus, symmetric: Collection[str] = (), labels: Labels
     return tally.ceiling()
 
 
-def ceiling_lines(ceiling: Ceiling, only: Collection[str] = REASONS) -> list[str]:
+def ceiling_lines(ceiling: Ceiling, of_training: bool = False) -> list[str]:
     """What cannot be found, in words: a line for each metric that loses something, and those of `lost_type_lines`.
 
     Args:
-        only: the reasons that matter here.
+        of_training: what no example holds, in place of that; of the rest each example says what of it is not trained.
     """
     lines = []
-    for metric in METRICS:
+    for metric in METRICS[:2] if of_training else METRICS:
         reach = ceiling.of(metric)
-        lost = {reason: number for reason, number in reach.lost.items() if reason in only}
+        lost = {reason: n for reason, n in reach.lost.items() if not of_training or reason in (ACROSS, NOT_THERE)}
         if lost and not (metric == "ent_rel" and reach == ceiling.relation):
             n_lost = sum(lost.values())
-            lines.append(
-                f"{n_lost:,} of {reach.gold:,} {NOUNS[metric]} cannot be found (recall "
-                f"{100 * (1 - n_lost / reach.gold):.1f}% at most): {', '.join(counted(lost))}"
-            )
-    return [*lines, *lost_type_lines(ceiling)]
+            recall = f"{100 * (1 - n_lost / reach.gold):.1f}%"
+            what = "are not trained" if of_training else f"cannot be found (recall {recall} at most)"
+            lines.append(f"{n_lost:,} of {reach.gold:,} {NOUNS[metric]} {what}: {', '.join(counted(lost))}")
+    return [*lines, *lost_type_lines(ceiling, of_training)]
 
 
-def lost_type_lines(ceiling: Ceiling) -> list[str]:
-    """The types of which nothing can be found, in words, with how often they are marked."""
+def lost_type_lines(ceiling: Ceiling, of_training: bool = False) -> list[str]:
+    """The types of which nothing can be found, or trained, in words, with how often they are marked."""
+    what = "that are never trained" if of_training else "of which nothing can be found"
     return [
-        f"{metric} types of which nothing can be found: {', '.join(counted(dict(sorted(types.items()))))}"
-        for metric in ("entity", "relation")
+        f"{metric} types {what}: {', '.join(counted(dict(sorted(types.items()))))}"
+        for metric in METRICS[:2]
         if (types := ceiling.of(metric).lost_types)
     ]
 
@@ -139,8 +137,9 @@ def lost_type_lines(ceiling: Ceiling) -> list[str]:
 class CeilingTally:
     """Counts what cannot be found, filled from keys of the gold."""
 
-    def __init__(self, labels: Labels | None = None) -> None:
-        self.entity_types = None if labels is None else {*labels.entity_types, ""}
+    def __init__(self, labels: Labels | None = None, given_entities: bool = False) -> None:
+        self.given_entities = given_entities
+        self.entity_types = None if labels is None or given_entities else {*labels.entity_types, ""}
         self.relation_types = None if labels is None else set(labels.relation_types)
         self.gold: Counter[str] = Counter()
         self.lost: defaultdict[str, Counter[str]] = defaultdict(Counter)
@@ -149,9 +148,13 @@ class CeilingTally:
 
     def add(self, gold: Marked) -> None:
         """Count the keys of a sentence."""
-        self._entities(self._possible("entity", gold, self._entity_reason))
+        if self.given_entities:
+            self._possible("entity", gold, lambda _: None)
+        else:
+            self._entities(self._possible("entity", gold, self._entity_reason))
+        given = {key[1] for key in gold.entity} if self.given_entities else None
         for metric in ("relation", "ent_rel"):
-            self._relations(metric, self._possible(metric, gold, self._relation_reason))
+            self._relations(metric, self._possible(metric, gold, lambda key: self._relation_reason(key, given)))
 
     def add_across(self, gold: Marked) -> None:
         """Count the keys of what lies across the sentences of a document: none of it can be found."""
@@ -189,7 +192,7 @@ class CeilingTally:
             return NOT_LEARNED
         return GAPS if key[1][2] else None
 
-    def _relation_reason(self, key: Key) -> str | None:
+    def _relation_reason(self, key: Key, given: Collection[Any] | None) -> str | None:
         if key[1] == UNPLACED:
             return NOT_THERE
         (head, head_type), (tail, tail_type) = _nodes(key)
@@ -198,9 +201,9 @@ class CeilingTally:
             return NOT_LEARNED
         if head[2] or tail[2]:
             return GAPS_IN_ARGUMENT
-        if _overlap(head, tail):
+        if overlap((head, ""), (tail, "")):
             return BETWEEN_OVERLAPPING
-        if _is_typed(key) and "" in types:
+        if (_is_typed(key) and "" in types) or (given is not None and not {head, tail} <= set(given)):
             return UNTYPED_ARGUMENT
         return NOT_LEARNED if self.entity_types is not None and not types <= self.entity_types else None
 
@@ -212,7 +215,8 @@ class CeilingTally:
     def _relations(self, metric: str, keys: list[Key]) -> None:
         pairs = {(min(nodes), max(nodes)) for nodes in map(_nodes, keys)}
         self.lost[metric][FURTHER] += len(keys) - len(pairs)
-        self.lost[metric][CONTESTED] += len(pairs) - most_pairs(pairs)
+        conflict = same_span if self.given_entities else overlap
+        self.lost[metric][CONTESTED] += len(pairs) - most_pairs(pairs, conflict)
 
 
 def _is_typed(key: Key) -> bool:
@@ -227,75 +231,3 @@ def _nodes(key: Key) -> Pair:
 
 def _overlap(first: Any, second: Any) -> bool:
     return first[0] < second[1] and second[0] < first[1]
-
-
-def most_flat(spans: Iterable[Span]) -> int:
-    """The largest number of spans without common words: always the one that ends first."""
-    chosen, last_end = 0, 0
-    for start, end in sorted(set(spans), key=lambda span: span[1]):
-        if start >= last_end:
-            chosen, last_end = chosen + 1, end
-    return chosen
-
-
-def most_pairs(pairs: Collection[Pair], most_visits: int = MOST_VISITS) -> int:
-    """The largest number of pairs whose nodes do not conflict; nodes do where their spans overlap.
-
-    An upper bound where the search visits pairs more than `most_visits` times in one of its parts.
-    """
-    conflicts = _conflicts(sorted({node for pair in pairs for node in pair}))
-    if not conflicts:
-        return len(pairs)
-    return sum(_best_choice(part, conflicts, most_visits) for part in _parts(pairs, conflicts))
-
-
-def _conflicts(nodes: list[Node]) -> dict[Node, set[Node]]:
-    """The nodes, in order of their starts, that overlap others, with these."""
-    found: defaultdict[Node, set[Node]] = defaultdict(set)
-    open_nodes: list[Node] = []
-    for node in nodes:
-        open_nodes = [other for other in open_nodes if other[0][1] > node[0][0]]
-        for other in open_nodes:
-            found[node].add(other)
-            found[other].add(node)
-        open_nodes.append(node)
-    return found
-
-
-def _parts(pairs: Collection[Pair], conflicts: Mapping[Node, set[Node]]) -> Iterator[frozenset[Pair]]:
-    """The pairs, in parts that have nothing to do with each other."""
-    pairs_of: defaultdict[Node, list[Pair]] = defaultdict(list)
-    for pair in pairs:
-        for node in pair:
-            pairs_of[node].append(pair)
-    unseen = set(pairs_of)
-    while unseen:
-        part: set[Pair] = set()
-        waiting = [unseen.pop()]
-        while waiting:
-            node = waiting.pop()
-            part.update(pairs_of[node])
-            near = {other for pair in pairs_of[node] for other in pair} | conflicts.get(node, set())
-            waiting += near & unseen
-            unseen -= near
-        yield frozenset(part)
-
-
-def _best_choice(pairs: frozenset[Pair], conflicts: Mapping[Node, set[Node]], most_visits: int) -> int:
-    """Best first by the pairs that are left: the first state without a conflict is the best of all.
-
-    A state goes on without its most contested node, or without all that conflict with this.
-    """
-    numbers = count()
-    queue = [(-len(pairs), 0, next(numbers), pairs)]
-    while True:
-        bound, depth, step, left = heapq.heappop(queue)
-        nodes = {node for pair in left for node in pair}
-        contested = [(len(conflicts[node] & nodes), node) for node in nodes if node in conflicts]
-        most, node = max(contested, default=(0, None))
-        if not most or step * len(pairs) > most_visits:
-            return -bound
-        assert node is not None
-        for removed in ({node}, conflicts[node] & nodes):
-            rest = frozenset(pair for pair in left if not removed & set(pair))
-            heapq.heappush(queue, (-len(rest), depth - 1, next(numbers), rest))

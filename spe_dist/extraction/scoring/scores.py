@@ -138,7 +138,7 @@ class Scores:
         }
 
 
-def score(gold: Corpus, predicted: Corpus, symmetric: Collection[str] = ()) -> Scores:
+def score(gold: Corpus, predicted: Corpus, symmetric: Collection[str] = (), given_entities: bool = False) -> Scores:
     """Score predictions against gold, sentence by sentence in order.
 
         gold, predicted = read_corpus("test.json"), read_corpus("predicted.json", predictions=True)
@@ -150,6 +150,7 @@ def score(gold: Corpus, predicted: Corpus, symmetric: Collection[str] = ()) -> S
         predicted: the same sentences as a system marked them. Documents may be divided differently.
         symmetric: relation types whose direction does not matter. `Scores.with_direction` then has the scores with
             direction too.
+        given_entities: the predictions are relations between the gold entities, which raises the ceiling of recall.
 
     Returns:
         Counts, and fractions of 1. `scoring.table.scores_table` makes a table of them.
@@ -158,17 +159,23 @@ def score(gold: Corpus, predicted: Corpus, symmetric: Collection[str] = ()) -> S
         DataError: the two corpora do not hold the same sentences.
     """
     check_aligned(gold, predicted)
-    directed = _score(gold, predicted, ()) if symmetric else None
-    return _score(gold, predicted, tuple(sorted(set(symmetric))), directed)
+    directed = _score(gold, predicted, (), given_entities) if symmetric else None
+    return _score(gold, predicted, tuple(sorted(set(symmetric))), given_entities, directed)
 
 
-def _score(gold: Corpus, predicted: Corpus, symmetric: tuple[str, ...], with_direction: Scores | None = None) -> Scores:
+def _score(
+    gold: Corpus,
+    predicted: Corpus,
+    symmetric: tuple[str, ...],
+    given_entities: bool,
+    with_direction: Scores | None = None,
+) -> Scores:
     notices: Counter[str] = Counter()
     across = mark_across(gold, predicted, symmetric, notices)
     predicted_sentences = iter(predicted.sentences)
     is_one_document = len(gold.documents) == 1
     units: list[Tally] = []
-    by_entities, by_length, ceiling = GroupTally(), GroupTally(), CeilingTally()
+    by_entities, by_length, ceiling = GroupTally(), GroupTally(), CeilingTally(None, given_entities)
     for number, document in enumerate(gold.documents):
         unit = Tally()
         for sentence in document.sentences:

@@ -97,3 +97,20 @@ def test_nothing_across_sentences_and_without_a_place_is_nothing_too(tmp_path: P
     mention = {"text": "nobody", "label": "none"}
     record = {"sentText": "Ada wrote", "entityMentions": [mention], "relationMentions": [missing]}
     assert not read_corpus(put(tmp_path, record)).sentences[0].unplaced
+
+
+def test_annotations_by_character_lose_nothing_else_on_their_way_through(tmp_path: Path) -> None:
+    spans = [(0, 3, "Person"), (4, 7, "None"), (8, 12, "Place"), (13, 17, "NA")]
+    relations = [("no_relation", 0, 2), ("saw", 0, 1), ("at", 0, 2)]
+    record = {
+        "text": "Ada saw York once",
+        "entities": [{"id": str(i), "start": a, "end": b, "type": name} for i, (a, b, name) in enumerate(spans)],
+        "relations": [{"type": name, "head": str(head), "tail": str(tail)} for name, head, tail in relations],
+    }
+    corpus = read_corpus(put(tmp_path, record))
+    (document,) = corpus.documents
+    assert document.annotated is not None
+    assert [span.type for span in document.annotated.spans] == ["Person", "None", "Place"]  # one is an argument
+    assert [(r.type, r.head, r.tail) for r in document.annotated.relations] == [("saw", 0, 1), ("at", 0, 2)]
+    assert [entity.type for entity in document.sentences[0].entities] == ["Person", "Place"]
+    assert sorted(corpus.notices.values()) == [1, 1, 1]

@@ -195,3 +195,14 @@ def test_an_empty_input_gives_no_line(run, tmp_path):
         (tmp_path / name).write_text("\n \n")
         status, out, err = run(tmp_path / name)
         assert (status, out) == (0, "") and "0 sentences" in err
+
+
+def test_gold_that_the_model_cannot_find_is_said_of_a_corpus(run, tmp_path):
+    corpus = tmp_path / "documents.json"
+    record = {"doc_key": "d", "sentences": [["John", "left"], ["He", "ran"]], "ner": [[[0, 0, "A"]], [[2, 2, "D"]]]}
+    corpus.write_text(json.dumps({**record, "relations": [[], [[2, 2, 0, 0, "r"]]]}))
+    status, _, err = run(corpus, "--format", "corpus", "--output", tmp_path / "out.json")
+    assert status == 0
+    assert "1 of 1 relations cannot be found (recall 0.0% at most): across sentences: 1" in err
+    assert "1 of 2 entities cannot be found (recall 50.0% at most): of types that no training sentence has: 1" in err
+    assert "entity types of which nothing can be found: D: 1" in err

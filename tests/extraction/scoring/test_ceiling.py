@@ -32,13 +32,10 @@ from spe_dist.extraction.scoring.ceiling import (
     NOT_LEARNED,
     SAME_WORDS,
     UNTYPED_ARGUMENT,
-    Node,
-    Pair,
     ceiling_lines,
     gold_ceiling,
-    most_flat,
-    most_pairs,
 )
+from spe_dist.extraction.scoring.flat_choice import Node, Pair, most_flat, most_pairs
 from spe_dist.extraction.scoring.scores import score
 from spe_dist.extraction.scoring.table import scores_table
 
@@ -171,3 +168,12 @@ def test_many_overlapping_arguments_end_in_an_upper_bound_in_time():
     began = time.perf_counter()
     assert 0 < most_pairs(pairs) <= len(pairs)
     assert time.perf_counter() - began < 10
+
+
+def test_relations_between_given_entities_may_have_arguments_that_overlap_others():
+    nobody = Entity(9, 10, "")
+    relations = [Relation("R", A, B), Relation("R", INSIDE, C), Relation("S", A, B), Relation("R", A, nobody)]
+    given = corpus([A, B, C, INSIDE], relations)
+    ceiling = gold_ceiling(given, labels=Labels(("other",), ("R", "S")), given_entities=True)
+    assert ceiling.entity.recall == 1.0 and ceiling.relation.lost == {UNTYPED_ARGUMENT: 1, FURTHER: 1}
+    assert gold_ceiling(given).relation.lost == {FURTHER: 1, CONTESTED: 1}
