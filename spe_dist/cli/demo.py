@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from spe_dist.cli.exits import run_command
 from spe_dist.cli.options.numbers import whole_number
-from spe_dist.cli.options.parser import Parser
+from spe_dist.cli.options.parser import Parser, split_settings
 from spe_dist.errors import ConfigError
 from spe_dist.utils.files import write_atomically
 from spe_dist.utils.run_files import CURVES_FILE, MODEL_FOLDER, SCORES_FILE
@@ -29,7 +29,7 @@ from spe_dist.utils.tables import aligned
 from spe_dist.utils.wording import how_many
 
 if TYPE_CHECKING:
-    from spe_dist.demo.stages import Stage
+    from spe_dist.utils.stages import Stage
 
 CPU_RANKS = 2
 PRESET_PRECISION = "float32"
@@ -65,17 +65,10 @@ def build_parser() -> Parser:
     return parser
 
 
-def split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The options of `spe demo`, and what follows `--`: settings of the pre-training."""
-    words = list(argv)
-    end = words.index("--") if "--" in words else len(words)
-    return words[:end], words[end + 1 :]
-
-
 def _run(argv: Sequence[str]) -> int:
-    own, settings = split(argv)
+    own, settings = split_settings(argv)
     options = build_parser().parse(own)
-    from spe_dist.demo.stages import StageError, run_stage
+    from spe_dist.utils.stages import StageError, run_stage
 
     output, began = Path(options.output), time.monotonic()
     stages = plan(output, choose_ranks(options.ranks), options.precision, settings)
@@ -128,8 +121,8 @@ def plan(folder: Path, ranks: int, precision: str, settings: Sequence[str]) -> l
     """The commands of the demo in `folder`, in their order."""
     from spe_dist.demo import shards
     from spe_dist.demo.sentences import TEXT_FILE, UNSEEN_FILE
-    from spe_dist.demo.stages import Stage
     from spe_dist.distributed.ports import free_port
+    from spe_dist.utils.stages import Stage
 
     corpus, run, encoder, tuned = (folder / name for name in ("corpus", "pretraining", "encoder", "extraction"))
     labelled = corpus / "extraction"

@@ -14,6 +14,7 @@ COMMANDS = {  # in the order in which people meet them; each is a module of `spe
     "demo": "corpus, pre-training, conversion and results, from nothing",
     "shards": "make, verify and show shards of pre-training text",
     "pretrain": "pre-train an encoder on shards",
+    "adapt": "go on pre-training an encoder on text of your own, in one command",
     "export": "turn a training checkpoint into plain PyTorch",
     "finetune": "fine-tune a model that extracts entities and relations",
     "predict": "find entities and relations in text",

@@ -61,6 +61,22 @@ PRETRAINING: Mapping[str, Mapping[str, Any]] = {
         "epochs": 10.0,
         "output": "runs/nyt",
     },
+    # Going on from a good encoder on text of a domain, in few passes: what random heads need to learn without spoiling
+    # it, and a contrast that learns in thousands of steps (experiments/files/adapt.yaml).
+    "adapt": {
+        "global_batch_sentences": 64,
+        "epochs": 3.0,
+        "learning_rate": 1e-4,
+        "queue_keys": 16_384,
+        "temperature": 0.05,
+        "momentum": 0.99,
+        "cspo_weight": 1.0,
+        "checkpoint_every_steps": 0,
+        "checkpoint_every_minutes": 5.0,
+        "keep_checkpoints": 1,
+        "evaluate_sentences": 1_024,
+        "output": "runs/adapt",
+    },
 }
 
 FINETUNING: Mapping[str, Mapping[str, Any]] = {

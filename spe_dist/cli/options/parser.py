@@ -178,3 +178,10 @@ def help_on_commands(program: str, doc: str, commands: dict[str, str]) -> str:
     parts = [f"usage: {program} COMMAND ...", summary, "\n".join(lines), details]
     parts.append(f"{program} COMMAND --help explains one of them.")
     return "\n\n".join(part for part in parts if part)
+
+
+def split_settings(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """A command's own options, and what follows `--`: settings that it hands on."""
+    words = list(argv)
+    end = words.index("--") if "--" in words else len(words)
+    return words[:end], words[end + 1 :]

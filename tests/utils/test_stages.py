@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from spe_dist.demo.stages import Stage, StageError, run_stage
+from spe_dist.utils.stages import Stage, StageError, run_stage
 
 
 def script(place: Path, text: str) -> Path:

@@ -1,4 +1,4 @@
-"""Stages of a demo: commands that run one after another, each shown as a user would type it, each with its log."""
+"""Stages: commands that run one after another, each shown as a user would type it, each with its log."""
 
 from __future__ import annotations
 

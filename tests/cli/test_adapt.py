@@ -1,0 +1,98 @@
+"""`spe adapt`: the commands it runs, the estimate, and going on where it was stopped."""
+
+from __future__ import annotations
+
+import json
+import shlex
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import BertConfig, BertModel
+
+from spe_dist.cli import adapt
+from spe_dist.cli.adapt.stages import RECORD, Adaptation
+from spe_dist.data.text.vocabulary import load_tokenizer
+from spe_dist.export import load_pretraining_model
+from spe_dist.utils import stages
+
+SMALL = "--global_batch_sentences 8 --queue_keys 64 --evaluate_sentences 0 --loader_workers 0 --precision float32"
+
+
+@pytest.fixture(scope="module")
+def demo_encoder(demo_shards, tmp_path_factory):
+    """A small BERT with the vocabulary of the demo."""
+    folder = tmp_path_factory.mktemp("encoder")
+    tokenizer = load_tokenizer(demo_shards / "tokenizer")
+    tokenizer.save_pretrained(str(folder))
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}
+    torch.manual_seed(0)
+    BertModel(BertConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(str(folder))
+    return folder
+
+
+def of(*argv, settings=()):
+    return Adaptation.of(adapt.build_parser().parse(list(argv)), settings)
+
+
+def needed(folder, *more):
+    return ["--text", "t", "--encoder", "e", "--output", str(folder / "out"), *more]
+
+
+def test_the_work_folder_lies_beside_the_encoder_unless_it_is_given(tmp_path):
+    assert of(*needed(tmp_path)).work == tmp_path / "out-work"
+    assert of(*needed(tmp_path, "--work", "w")).work.name == "w"
+
+
+def test_several_ranks_are_launched_and_settings_reach_trial_and_training(tmp_path):
+    several = of(*needed(tmp_path, "--ranks", "4", "--passes", "2"), settings=["--cache_dir", "a b"])
+    for stage in (several.trial(), several.pretraining()):
+        assert stage.command[:3] == ["deepspeed", "--num_gpus", "4"] and "zero2" in stage.command
+        assert stage.command[-2:] == ["--cache_dir", "a b"]
+    command = of(*needed(tmp_path, "--ranks", "1")).pretraining().command
+    assert command[:2] == ["spe", "pretrain"]
+    assert shlex.join(command).count("--epochs 3.0 --resume auto") == 1
+
+
+def test_folders_of_others_are_refused(tmp_path, capsys):
+    def refuses(words, *argv):
+        assert adapt.main(needed(tmp_path, *argv)) == 2
+        assert words in capsys.readouterr().err
+
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").touch()
+    refuses("is there already")
+    (tmp_path / "out" / "thesis.tex").rename(tmp_path / "thesis.tex")
+    refuses("is not of spe adapt", "--work", str(tmp_path))
+    of(*needed(tmp_path))._claim()
+    refuses("passes, language differ", "--passes", "7", "--language", "de")
+
+
+def test_text_becomes_an_encoder_and_a_second_start_uses_what_is_there(demo_corpus, demo_encoder, tmp_path, capsys):
+    text, output = tmp_path / "text.txt", tmp_path / "encoder"
+    text.write_text("".join((demo_corpus / "text.txt").read_text().splitlines(keepends=True)[:60]))
+    argv = ["--text", str(text), "--encoder", str(demo_encoder), "--output", str(output), "--passes", "0.5"]
+    settings = ["--", *SMALL.split()]
+    assert adapt.main([*argv, "--estimate", *settings]) == 0
+    printed = capsys.readouterr().out
+    assert "0.5 passes over" in printed and "of training on this machine" in printed and not output.exists()
+    speeds = json.loads((tmp_path / "encoder-work" / RECORD).read_text())["sentences_per_s"]
+    assert speeds["1"] > 0
+
+    assert adapt.main([*argv, *settings]) == 0
+    printed = capsys.readouterr().out
+    assert "A few steps" not in printed and str(output) in printed
+    model = load_pretraining_model(output)
+    before = load_file(demo_encoder / "model.safetensors")
+    after = load_file(output / "model.safetensors")
+    name = "encoder.layer.0.attention.self.query.weight"
+    assert before[name].shape == after[name].shape and not before[name].equal(after[name])
+    assert model.spe.pair_encoder is not None
+
+
+def test_a_stage_that_fails_is_named_and_goes_on_later(monkeypatch, tmp_path, capsys):
+    adaptation = of(*needed(tmp_path))
+    monkeypatch.setattr(stages, "_run", lambda command, log: log.write("error: no text\n") and 3)
+    assert adaptation.run() == 3
+    assert "Shards of the text ended with status 3: no text" in capsys.readouterr().err
+    assert pytest.approx(adaptation.passes) == 3.0
