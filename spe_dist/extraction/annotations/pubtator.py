@@ -25,7 +25,7 @@ from spe_dist.extraction.annotations.document import AnnotatedDocument, Annotate
 from spe_dist.extraction.annotations.offsets import check_words
 from spe_dist.extraction.annotations.sentences import sentence_borders
 from spe_dist.extraction.annotations.settings import AnnotationSettings
-from spe_dist.extraction.formats.node import Node
+from spe_dist.extraction.formats.node import Node, shown
 
 FIRST_LINE = re.compile(r"[^\s|]+\|[ta]\|")
 NO_CONCEPT = ("", "-1", "-")
@@ -73,7 +73,9 @@ class _Abstract:
         relations = []
         for line in self.lines:
             if _key(line) != self.key:
-                line.fail(f"it stands with the abstract {self.key}", "put it behind the title and abstract of its id")
+                line.fail(
+                    f"it stands with the abstract {shown(self.key)}", "put it behind the title and abstract of its id"
+                )
             match = _TEXT.match(line.value)
             columns = [column.strip() for column in line.value.rstrip().split("\t")]
             if match:

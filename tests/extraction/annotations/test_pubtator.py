@@ -124,10 +124,10 @@ def test_a_mention_whose_text_is_another_one_is_left_out_and_counted(tmp_path: P
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("2\t0\t3\tAda\tPerson\tC1", r"line 3 is .* but it stands with the abstract 1; put it behind"),
+        ("2\t0\t3\tAda\tPerson\tC1", r"line 3 is .* but it stands with the abstract \"1\"; put it behind"),
         ("1\t0\t3\tAda", "line 3 is .* but a mention is PMID, start, end, text, type, concept"),
         ("1\t0\tx\tAda\tPerson\tC1", "line 3 is .* but a mention is PMID"),
-        ("1 0 3 Ada Person C1", "line 3 is .* but it stands with the abstract 1"),
+        ("1 0 3 Ada Person C1", 'line 3 is .* but it stands with the abstract "1"'),
         ("1\t0\t3\tAda\t\tC1", "line 3 is .* but a mention needs a type"),
         (f"1\t0\t{'9' * 5000}\tAda\tPerson\tC1", "line 3 is .* but a mention is PMID"),
     ],
