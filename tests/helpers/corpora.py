@@ -46,6 +46,44 @@ NYT = {
         {"start": 1, "label": "Work", "text": "code"},
     ],
 }
+# Formats that are read and not written
+DOCRED = {
+    "title": "Acme",
+    "sents": [["Ada", "owns", "Acme", ".", "Acme", "is", "Acme"], [], ["The", "firm", "is", "in", "London", "."]],
+    "vertexSet": [
+        [{"name": "Ada", "pos": [0, 1], "sent_id": 0, "type": "PER", "global_pos": [0, 0], "index": "0_0"}],
+        [
+            {"name": "Acme", "pos": [2, 3], "sent_id": 0, "type": "ORG"},
+            {"name": "Acme", "pos": [4, 5], "sent_id": 0, "type": "ORG"},
+            {"name": "The firm", "pos": [0, 2], "sent_id": 2, "type": "ORG"},
+        ],
+        [{"name": "London", "pos": [4, 5], "sent_id": 2, "type": "LOC"}],
+    ],
+    "labels": [
+        {"h": 0, "t": 1, "r": "owns", "evidence": [0]},
+        {"h": 1, "t": 2, "r": "in", "evidence": []},
+        {"h": 2, "t": 0, "r": "home", "evidence": [0, 2]},
+    ],
+    "index": 7,
+}
+TRIPLES = {
+    "text": "Ada Lovelace's firm, Acme, is based in London.",
+    "triple_list": [["Ada Lovelace", "owns", "Acme"], ["Acme", "based in", "London"], ["Acme", "owner", "Byron"]],
+    "id": 7,
+}
+MULTIHEAD = (
+    "#doc 5121\n"
+    "0\tAda\tB-Peop\t['N']\t[0]\n"
+    "1\tLovelace\tI-Peop\t['Owns', 'Lives_In']\t[3, 5]\n"
+    "2\towns\tO\t['N']\t[2]\n"
+    "3\tAcme\tB-Org\t['N']\t[3]\n"
+    "4\tin\tO\t['N']\t[4]\n"
+    "5\tLondon\tB-Loc\t['N']\t[5]\n"
+)
+CONLL = (
+    "-DOCSTART- O\n\nAda NNP B-NP B-Person\nLovelace NNP I-NP E-Person\nowns VBZ O O\nAcme NNP B-NP S-Org\n\n"
+    "Bob NNP B-NP I-Person\n"
+)
 EXAMPLES: dict[str, dict[str, Any]] = {"dygie": DYGIE, "spert": SPERT, "pspe": PSPE, "nyt": NYT}
 WORD_FORMATS = tuple(EXAMPLES)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from corpora import changed, put
+from corpora import DOCRED, changed, put
 from project import SHARED
 
 from spe_dist.errors import DataError
@@ -15,25 +15,6 @@ from spe_dist.extraction.corpora.corpus import CrossEntity, CrossRelation, Entit
 from spe_dist.extraction.formats import read_corpus, write_corpus, written_format
 
 CASES = SHARED / "cases" / "annotations"
-DOCUMENT = {
-    "title": "Acme",
-    "sents": [["Ada", "owns", "Acme", ".", "Acme", "is", "Acme"], [], ["The", "firm", "is", "in", "London", "."]],
-    "vertexSet": [
-        [{"name": "Ada", "pos": [0, 1], "sent_id": 0, "type": "PER", "global_pos": [0, 0], "index": "0_0"}],
-        [
-            {"name": "Acme", "pos": [2, 3], "sent_id": 0, "type": "ORG"},
-            {"name": "Acme", "pos": [4, 5], "sent_id": 0, "type": "ORG"},
-            {"name": "The firm", "pos": [0, 2], "sent_id": 2, "type": "ORG"},
-        ],
-        [{"name": "London", "pos": [4, 5], "sent_id": 2, "type": "LOC"}],
-    ],
-    "labels": [
-        {"h": 0, "t": 1, "r": "owns", "evidence": [0]},
-        {"h": 1, "t": 2, "r": "in", "evidence": []},
-        {"h": 2, "t": 0, "r": "home", "evidence": [0, 2]},
-    ],
-    "index": 7,
-}
 ADA, ACME, AGAIN = Entity(0, 1, "PER"), Entity(2, 3, "ORG"), Entity(4, 5, "ORG")
 FIRM, LONDON = Entity(0, 2, "ORG"), Entity(4, 5, "LOC")
 
@@ -49,7 +30,7 @@ def test_the_case_has_four_mentions_and_three_relations_of_which_one_crosses() -
 
 
 def test_relations_hold_between_all_pairs_of_mentions_in_a_sentence_or_the_nearest(tmp_path: Path) -> None:
-    path = put(tmp_path, DOCUMENT)
+    path = put(tmp_path, DOCRED)
     corpus = read_corpus(path)
     (document,) = corpus.documents
     first, second = document.sentences
@@ -67,7 +48,7 @@ def test_relations_hold_between_all_pairs_of_mentions_in_a_sentence_or_the_neare
 
 def test_of_the_sentences_with_both_entities_the_evidence_decides_where_it_names_one(tmp_path: Path) -> None:
     both = {"name": "Ada", "pos": [0, 1], "sent_id": 2, "type": "PER"}
-    record = changed(DOCUMENT, ["vertexSet", 0], [*DOCUMENT["vertexSet"][0], both])  # type: ignore[index,misc]
+    record = changed(DOCRED, ["vertexSet", 0], [*DOCRED["vertexSet"][0], both])  # type: ignore[index,misc]
     for evidence, counts in (([2], [0, 1]), ([0], [2, 0]), ([1], [2, 1]), ([], [2, 1])):
         label = {"h": 0, "t": 1, "r": "owns", "evidence": evidence}
         corpus = read_corpus(put(tmp_path, changed(record, ["labels"], [label])))
@@ -75,13 +56,13 @@ def test_of_the_sentences_with_both_entities_the_evidence_decides_where_it_names
 
 
 def test_documents_without_labels_and_entities_without_mentions_are_counted(tmp_path: Path) -> None:
-    record = changed(DOCUMENT, ["vertexSet", 2], [])
-    corpus = read_corpus(put(tmp_path, record, changed(DOCUMENT, ["labels"], KeyError)))
+    record = changed(DOCRED, ["vertexSet", 2], [])
+    corpus = read_corpus(put(tmp_path, record, changed(DOCRED, ["labels"], KeyError)))
     assert [len(document.cross_relations) for document in corpus.documents] == [0, 0]
     assert [len(sentence.relations) for sentence in corpus.sentences] == [2, 0, 0, 0]
     reasons = " ".join(corpus.notices)
     assert "read as without relations" in reasons and "have no mention each" in reasons
-    other = read_corpus(put(tmp_path, changed(DOCUMENT, ["vertexSet", 0, 0, "name"], "Bob")))
+    other = read_corpus(put(tmp_path, changed(DOCRED, ["vertexSet", 0, 0, "name"], "Bob")))
     assert any("not what stands at their words" in reason for reason in other.notices)
 
 
@@ -101,14 +82,14 @@ def test_documents_without_labels_and_entities_without_mentions_are_counted(tmp_
 def test_faults_name_line_field_value_and_remedy(
     tmp_path: Path, keys: list[str | int], value: Any, message: str
 ) -> None:
-    path = put(tmp_path, DOCUMENT, changed(DOCUMENT, keys, value))
+    path = put(tmp_path, DOCRED, changed(DOCRED, keys, value))
     with pytest.raises(DataError) as error:
         read_corpus(path)
     assert message in str(error.value) and f"{path}, line 2" in str(error.value) and "; " in str(error.value)
 
 
 def test_predictions_on_docred_keep_its_documents(tmp_path: Path) -> None:
-    corpus = read_corpus(put(tmp_path, DOCUMENT))
+    corpus = read_corpus(put(tmp_path, DOCRED))
     assert write_corpus(corpus, tmp_path / "out", written_format("docred")) == {}
     again = read_corpus(tmp_path / "out")
     assert again.documents[0].id == "Acme" and again.documents[0].cross_relations == corpus.documents[0].cross_relations

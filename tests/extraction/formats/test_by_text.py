@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from corpora import put
+from corpora import TRIPLES, put
 from project import SHARED
 
 from spe_dist.errors import DataError
@@ -14,11 +14,6 @@ from spe_dist.extraction.corpora.corpus import Corpus, Sentence
 from spe_dist.extraction.formats import read_corpus, write_corpus, written_format
 
 CASES = SHARED / "cases" / "annotations"
-TRIPLES = {
-    "text": "Ada Lovelace's firm, Acme, is based in London.",
-    "triple_list": [["Ada Lovelace", "owns", "Acme"], ["Acme", "based in", "London"], ["Acme", "owner", "Byron"]],
-    "id": 7,
-}
 
 
 def nyt(text: str, *triples: tuple[str, str, str], entities: list[Any] | None = None) -> dict[str, Any]:
@@ -112,6 +107,10 @@ def test_ordinary_text_comes_back_with_its_words_from_every_format(tmp_path: Pat
         (s.words, s.entities, s.relations) for s in corpus.sentences
     ]
     assert written_format("triples") == "spert"
+    given: dict[str, Any] = {"tokens": ["Ada", "owns", "Acme,", "(they", "say)."], "relations": []}
+    given["entities"] = [{"type": "P", "start": 0, "end": 1}]
+    write_corpus(read(tmp_path, given), tmp_path / "out.json", name)
+    assert list(read_corpus(tmp_path / "out.json").sentences[0].words) == given["tokens"]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from corpora import MULTIHEAD
 from project import SHARED
 
 from spe_dist.errors import ConfigError, DataError
@@ -12,15 +13,6 @@ from spe_dist.extraction.corpora.corpus import Corpus, Entity, Relation
 from spe_dist.extraction.formats import read_corpus, write_corpus, written_format
 
 CASES = SHARED / "cases" / "annotations"
-MULTIHEAD = (
-    "#doc 5121\n"
-    "0\tAda\tB-Peop\t['N']\t[0]\n"
-    "1\tLovelace\tI-Peop\t['Owns', 'Lives_In']\t[3, 5]\n"
-    "2\towns\tO\t['N']\t[2]\n"
-    "3\tAcme\tB-Org\t['N']\t[3]\n"
-    "4\tin\tO\t['N']\t[4]\n"
-    "5\tLondon\tB-Loc\t['N']\t[5]\n"
-)
 
 
 def read(folder: Path, text: str, **options: bool) -> Corpus:
@@ -142,8 +134,8 @@ def test_words_that_look_like_comments_or_json_are_words(tmp_path: Path) -> None
     [
         ("owns", "it has 1 columns where most lines have 2"),
         ("owns Acme O", "it has 3 columns where most lines have 2"),
-        ("owns PER", "column 2 holds 'PER', which is no tag"),
-        ("owns B-", "column 2 holds 'B-', which is no tag"),
+        ("owns PER", 'column 2 holds "PER", which is no tag'),
+        ("owns B-", 'column 2 holds "B-", which is no tag'),
     ],
 )
 def test_a_line_without_a_tag_is_named(tmp_path: Path, line: str, message: str) -> None:
@@ -190,12 +182,12 @@ def test_multi_head_relations_of_other_words_are_kept_and_counted(tmp_path: Path
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("[3, 5]", "[3]", "2 relations have the words [3]"),
-        ("[3, 5]", "[3, x]", "2 relations have the words [3, x]"),
+        ("[3, 5]", "[3]", '2 relations have the words "[3]"'),
+        ("[3, 5]", "[3, x]", '2 relations have the words "[3, x]"'),
         ("[3, 5]", "[3, 9]", "no word of its sentence has the number 9"),
-        ("['Owns', 'Lives_In']", "[Owns, Lives_In]", "[Owns, Lives_In] is no list of names"),
-        ("['Owns', 'Lives_In']", "['Owns', '']", "['Owns', ''] is no list of names"),
-        ("I-Peop", "Peop", "'Peop' is no tag"),
+        ("['Owns', 'Lives_In']", "[Owns, Lives_In]", '"[Owns, Lives_In]" is no list of names'),
+        ("['Owns', 'Lives_In']", "['Owns', '']", "\"['Owns', '']\" is no list of names"),
+        ("I-Peop", "Peop", '"Peop" is no tag'),
         ("['Owns', 'Lives_In']\t", "", "five columns are expected"),
     ],
 )

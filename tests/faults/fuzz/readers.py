@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from annotation_tools import DOCCANO, LABEL_STUDIO, PRODIGY, PUBTATOR
-from corpora import EXAMPLES
+from corpora import CONLL, DOCRED, EXAMPLES, MULTIHEAD, TRIPLES
 
 from tests.faults.fuzz.damage import PACKED, compressed, flipped, json_damage, lines_damage
 from tests.faults.fuzz.engine import Reader
@@ -110,6 +110,19 @@ def annotation_readers() -> list[Reader]:
     return [*readers, Reader("annotations, pubtator", lines_damage, file_of("a.txt", PUBTATOR), read_annotations)]
 
 
+def word_format_readers() -> list[Reader]:
+    """Corpora of columns, of entities with several mentions, and of entities named by their text."""
+    ordinary = {**EXAMPLES["nyt"], "sentText": "Ada Lovelace, (they say) wrote code."}
+    records = {"docred": DOCRED, "triples": TRIPLES, "nyt of ordinary text": ordinary}
+    readers = [
+        Reader(f"corpus, {name}", json_damage, file_of("a.json", f"{json.dumps(record)}\n" * 2), read_annotations)
+        for name, record in records.items()
+    ]
+    for name, columns in (("conll", CONLL), ("multihead", MULTIHEAD)):
+        readers.append(Reader(f"corpus, {name}", lines_damage, file_of("a.txt", columns * 2), read_annotations))
+    return readers
+
+
 def text_readers() -> list[Reader]:
     wiki = '<doc id="1" url="" title="A">\nA\n\nAda wrote code. She did.\n</doc>\n'
     readers = [
@@ -136,7 +149,7 @@ def text_readers() -> list[Reader]:
     readers.append(
         Reader("JSON to predict on", json_damage, file_of("a.json", json.dumps(inputs)), read_for_prediction)
     )
-    return readers + annotation_readers()
+    return readers + annotation_readers() + word_format_readers()
 
 
 # Shards

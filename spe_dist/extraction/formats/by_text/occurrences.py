@@ -133,7 +133,7 @@ class TextWords(Words):
 
     def numbered(self, start: int) -> int:
         """The word that a file means by a number, which counts what stands between spaces; -1 where there is none."""
-        if start < 0:
+        if not 0 <= start < len(self.text):
             return -1
         stretch = next(islice(re.finditer(r"\S+", self.text), start, None), None)
         if stretch is None:

@@ -29,7 +29,7 @@ from spe_dist.extraction.formats.columns.layout import (
     is_data,
 )
 from spe_dist.extraction.formats.columns.tags import EXAMPLE, NO_TYPES, Tag, entities_of, parse_tag, says_ends
-from spe_dist.extraction.formats.node import Node
+from spe_dist.extraction.formats.node import Node, shown
 from spe_dist.extraction.formats.notices import note_words
 
 OTHER_COLUMNS = "columns beside words and tags, not kept"
@@ -80,7 +80,7 @@ def _word_and_tag(line: Node, columns: Columns, number: int, notices: Counter[st
         )
     tag = parse_tag(fields[number])
     if tag is None:
-        line.fail(f"column {number + 1} holds {fields[number]!r}, which is no tag", f"give {EXAMPLE}")
+        line.fail(f"column {number + 1} holds {shown(fields[number])}, which is no tag", f"give {EXAMPLE}")
     notices[NO_TYPES] += fields[number] != "O" and len(fields[number]) == 1
     return fields[columns.word], tag
 

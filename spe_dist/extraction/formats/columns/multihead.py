@@ -21,7 +21,7 @@ from typing import NamedTuple
 from spe_dist.extraction.corpora.corpus import Document, Entity, Relation, Sentence
 from spe_dist.extraction.formats.columns.layout import Block, blocks_of, documents_of
 from spe_dist.extraction.formats.columns.tags import EXAMPLE, NO_TYPES, Tag, entities_of, parse_tag, says_ends
-from spe_dist.extraction.formats.node import Node
+from spe_dist.extraction.formats.node import Node, shown
 from spe_dist.extraction.formats.notices import note_words
 
 NONE = "N"
@@ -83,12 +83,14 @@ def _word(line: Node, notices: Counter[str]) -> _Word:
     number, text, tag_text, relations, heads = columns
     tag = parse_tag(tag_text)
     if tag is None:
-        line.fail(f"{tag_text!r} is no tag", f"give {EXAMPLE}")
+        line.fail(f"{shown(tag_text)} is no tag", f"give {EXAMPLE}")
     notices[NO_TYPES] += tag_text != "O" and len(tag_text) == 1
     labels = _labels(line, relations)
     numbers = [part.strip() for part in heads[1:-1].split(",") if part.strip()]
     if len(numbers) != len(labels) or not all(part.isdecimal() and len(part) < 10 for part in numbers):
-        line.fail(f"{len(labels)} relations have the words {heads}", "give the number of one word for each relation")
+        line.fail(
+            f"{len(labels)} relations have the words {shown(heads)}", "give the number of one word for each relation"
+        )
     return _Word(line, int(number), text, tag, tuple(zip(labels, map(int, numbers), strict=True)))
 
 
@@ -99,7 +101,9 @@ def _labels(line: Node, text: str) -> list[str]:
         found = _LABEL.match(rest)
         label = (found[1] or found[2] or "").strip() if found else ""
         if found is None or not label:
-            line.fail(f"{text} is no list of names", "write relations as ['Works_For', 'Lives_In'], none as ['N']")
+            line.fail(
+                f"{shown(text)} is no list of names", "write relations as ['Works_For', 'Lives_In'], none as ['N']"
+            )
         labels.append(label)
         rest = rest[found.end() :]
     return labels
