@@ -87,12 +87,17 @@ def read_text(
             continue
         if document is None:
             document, number = next(documents), 0
-        starts = [line.start for line in paragraph]
-        for offset, sentence in sentences_of(joined(paragraph), tokenised, language):
-            start = starts[0] + offset
-            line = paragraph[bisect_right(starts, start) - 1].number
+        for line, start, sentence in _located(paragraph, tokenised, language):
             yield Located(Place(file, document, None, line, number, start), sentence)
             number += 1
+
+
+def _located(paragraph: Sequence[Line], tokenised: bool, language: str) -> Iterator[tuple[int, int, Sentence]]:
+    """(number of the line in which it begins, first character, sentence) for each sentence of some lines."""
+    starts = [line.start for line in paragraph]
+    for offset, sentence in sentences_of(joined(paragraph), tokenised, language):
+        start = starts[0] + offset
+        yield paragraph[bisect_right(starts, start) - 1].number, start, sentence
 
 
 def sentences_of_text(text: str, tokenised: bool = False, language: str = AUTO) -> Iterator[tuple[int, Sentence]]:
@@ -144,11 +149,8 @@ def read_articles(
             begun.popleft()
             document = None
         if document is None:
-            document, number = next(documents), 0
-        starts = [line.start for line in paragraph]
-        for offset, sentence in sentences_of(joined(paragraph), language=language):
-            start = starts[0] + offset
-            line = paragraph[bisect_right(starts, start) - 1].number
+            number, document = 0, next(documents)
+        for line, start, sentence in _located(paragraph, False, language):
             yield Located(Place(file, document, begun[0].id, line, number, start), sentence)
             number += 1
 
