@@ -107,7 +107,9 @@ class _Abstract:
         self.text += f" {text}" if self.has_title else text
         self.has_title = True
         start = len(self.text) - len(text)
-        self.sentences += [(start + first, start + end) for first, end in sentence_borders(text)]
+        self.sentences += [
+            (start + first, start + end) for first, end in sentence_borders(text, self.settings.language)
+        ]
 
     def _add_mention(self, line: Node, columns: Sequence[str]) -> None:
         if not columns[4]:
