@@ -62,6 +62,12 @@ def test_inspect_json_is_json_with_all_counts(tool: ModuleType, file: Path, caps
     report = json.loads(capsys.readouterr().out)
     assert report["corpus"] is None and report["checks"] == []
     assert report["files"][0]["counts"]["cross_relations"] == 1
+    assert report["files"][0]["ceiling"]["relation"] == {
+        "recall": 0.5,
+        "gold": 2,
+        "lost": {"across sentences": 1},
+        "lost_types": {"In": 1},
+    }
     assert report["files"][0]["entity_types"] == {"Name": 1, "Person": 1, "Place": 1, "Work": 1}
 
 

@@ -129,6 +129,9 @@ OTHER_NAMES: dict[str, tuple[str, ...]] = {
     "config_file": ("config",),
     "random_seed": ("seed", "seeds"),
     "threshold": ("min_probability",),
+    "rel_filter_threshold": ("threshold_relations",),
+    "relation_threshold": ("threshold_relations",),
+    "entity_threshold": ("threshold_entities",),
     "min_score": ("min_probability",),
     "plan": ("dry_run",),
 }

@@ -28,7 +28,7 @@ from spe_dist.extraction.corpora.corpus import Corpus
 from spe_dist.extraction.joint.card import SCORES
 from spe_dist.extraction.joint.examples import ExampleMaker
 from spe_dist.extraction.joint.folder import LoadedExtractor, load_extractor
-from spe_dist.extraction.joint.thresholds import Choice, Thresholds
+from spe_dist.extraction.joint.thresholds import ARGMAX, Choice, Thresholds
 from spe_dist.extraction.predicting.calls.items import CARRIERS, Item, read_given, read_item
 from spe_dist.extraction.predicting.calls.options import Chosen, PredictOptions, chosen_options
 from spe_dist.extraction.predicting.device import choose_device, fast_bfloat16
@@ -118,6 +118,8 @@ class Extractor:
             f"{how_many(len(relations), 'relation type')} ({', '.join(relations) or 'none'})",
             f"{self.device}, {'bfloat16' if self.bfloat16 else 'float32'}",
         ]
+        if self.thresholds != ARGMAX:
+            parts.append(f"thresholds of {self.thresholds}")
         doubt = self.doubt()
         return f"Extractor({self.name}: {'; '.join([*parts, doubt] if doubt else parts)})"
 

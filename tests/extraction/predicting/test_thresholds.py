@@ -51,7 +51,7 @@ def test_thresholds_of_a_folder_hold_until_others_are_kept(extractor_folder, tmp
     assert load_extractor(folder).thresholds == ARGMAX
     keep_thresholds(folder, Thresholds(LOW, HIGH), "dev.json")
     kept = Extractor.from_pretrained(folder, "cpu", bfloat16=False)
-    assert kept.thresholds == Thresholds(LOW, HIGH)
+    assert kept.thresholds == Thresholds(LOW, HIGH) and "thresholds of entities 0.05, relations 0.3" in repr(kept)
     assert kept.predict(TEXT) == extractor.predict(TEXT, threshold_entities=LOW, threshold_relations=HIGH)
     assert "entities 0.05, relations 0.3 (chosen on dev.json)" in (folder / "README.md").read_text()
     document = json.loads((folder / "extractor.json").read_text())
