@@ -61,12 +61,16 @@ PRETRAINING: Mapping[str, Mapping[str, Any]] = {
         "epochs": 10.0,
         "output": "runs/nyt",
     },
-    # Going on from a good encoder on text of a domain, in few passes: what random heads need to learn without spoiling
-    # it, and a contrast that learns in thousands of steps (experiments/files/adapt.yaml).
+    # Going on from a good encoder on text of a domain, in few passes: random heads learn without spoiling it, and a
+    # contrast in thousands of steps (experiments/files/adapt.yaml). `spe adapt` adds freeze_encoder_steps.
     "adapt": {
         "global_batch_sentences": 64,
         "epochs": 3.0,
         "learning_rate": 1e-4,
+        "head_learning_rate": 5e-4,
+        "layer_decay": 0.9,
+        "tbo_decoder": "tied",
+        "mlm": True,
         "queue_keys": 16_384,
         "temperature": 0.05,
         "momentum": 0.99,

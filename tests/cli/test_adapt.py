@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from itertools import pairwise
 
 import pytest
 import torch
@@ -44,14 +45,33 @@ def test_the_work_folder_lies_beside_the_encoder_unless_it_is_given(tmp_path):
     assert of(*needed(tmp_path, "--work", "w")).work.name == "w"
 
 
-def test_several_ranks_are_launched_and_settings_reach_trial_and_training(tmp_path):
+def test_several_ranks_are_launched_and_settings_reach_trial_and_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(Adaptation, "_sentences", lambda self: 64_000)
     several = of(*needed(tmp_path, "--ranks", "4", "--passes", "2"), settings=["--cache_dir", "a b"])
     for stage in (several.trial(), several.pretraining()):
         assert stage.command[:3] == ["deepspeed", "--num_gpus", "4"] and "zero2" in stage.command
-        assert stage.command[-2:] == ["--cache_dir", "a b"]
+        assert "--cache_dir 'a b'" in shlex.join(stage.command)
     command = of(*needed(tmp_path, "--ranks", "1")).pretraining().command
     assert command[:2] == ["spe", "pretrain"]
-    assert shlex.join(command).count("--epochs 3.0 --resume auto") == 1
+    assert "--epochs 3.0 --freeze_encoder_steps 300 --resume auto" in shlex.join(command)
+
+
+def test_the_heads_learn_alone_for_no_more_than_a_tenth_of_the_run(tmp_path, monkeypatch):
+    def frozen(sentences, *settings):
+        monkeypatch.setattr(Adaptation, "_sentences", lambda self: sentences)
+        command = of(*needed(tmp_path), settings=settings).pretraining().command
+        return [word for before, word in pairwise(command) if before == "--freeze_encoder_steps"]
+
+    assert frozen(10) == ["0"] and frozen(6_400) == ["30"] and frozen(10**7) == ["500"]
+    assert frozen(6_400, "--global_batch_sentences", "32") == ["60"]
+    assert frozen(6_400, "--freeze_encoder_steps", "7") == ["30", "7"]  # of which the last one counts
+    trial = of(*needed(tmp_path), settings=["--freeze_encoder_steps", "7"]).trial().command
+    assert trial.index("--freeze_encoder_steps", trial.index("7")) > trial.index("7")
+
+
+def test_a_wrong_setting_is_an_error_before_anything_begins(tmp_path, capsys):
+    assert adapt.main([*needed(tmp_path), "--", "--learning_rat", "1"]) == 2
+    assert "did you mean '--learning_rate'" in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
 def test_folders_of_others_are_refused(tmp_path, capsys):

@@ -8,10 +8,13 @@ import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from spe_dist.cli.options.training import read_options, training_parser
+from spe_dist.config.pretraining import Config
 from spe_dist.errors import ConfigError
 from spe_dist.utils.files import write_atomically
 from spe_dist.utils.run_files import CURVES_FILE, METRICS_FILE
@@ -23,6 +26,8 @@ RECORD = "adapt.json"  # in the work folder: what was asked for, and what was me
 LOGS = "logs"
 TRIAL_STEPS = 6
 WARMING_UP = 2  # steps of the trial that are not counted
+HEADS_FIRST_STEPS = 500  # in which the encoder stays as it is, at most
+HEADS_FIRST_SHARE = 0.1  # of the run, at most
 STAGES = 4
 
 
@@ -59,8 +64,15 @@ class Adaptation:
             "settings": list(self.settings),
         }
 
+    @cached_property
+    def config(self) -> Config:
+        """The settings of the pre-training. Raises ConfigError."""
+        parser = training_parser("spe pretrain", None, Config)
+        return read_options(parser, ["--preset", PRESET, *self.settings], Config).config
+
     def run(self) -> int:
-        """All stages; the exit status. Raises ConfigError where a folder is in the way."""
+        """All stages; the exit status. Raises ConfigError where a folder is in the way or a setting is wrong."""
+        self.config.validate()
         if self.output.exists() and any(self.output.iterdir() if self.output.is_dir() else [0]):
             raise ConfigError(f"{self.output} is there already; give another --output, or remove it")
         self._claim()
@@ -87,21 +99,23 @@ class Adaptation:
         return Stage("shards", "Shards of the text", "spe shards make --input", more=[*self.text, *map(str, parts)])
 
     def trial(self) -> Stage:
-        """A few steps, whose speed is that of the training."""
-        return self._training(
-            "trial",
-            "A few steps, to see how long it will take",
-            *("--steps", TRIAL_STEPS, "--evaluate_sentences 0 --checkpoint_every_minutes 0 --log_every_steps 1"),
-        )
+        """A few steps with the encoder, whose speed is that of the training."""
+        few = f"--steps {TRIAL_STEPS} --freeze_encoder_steps 0 --warmup_steps 1 --log_every_steps 1"
+        few += " --evaluate_sentences 0 --checkpoint_every_minutes 0"
+        return self._training("trial", "A few steps, to see how long it will take", last=few.split())
 
     def pretraining(self) -> Stage:
-        return self._training("run", "Pre-training", "--epochs", self.passes, "--resume auto")
+        steps = int(self._sentences() * self.passes / self.config.train.global_batch_sentences)
+        heads_first = min(HEADS_FIRST_STEPS, int(HEADS_FIRST_SHARE * steps))
+        parts = ("--epochs", self.passes, "--freeze_encoder_steps", heads_first, "--resume auto")
+        return self._training("run", "Pre-training", *parts)
 
     def export(self) -> Stage:
         paths = [str(self.work / "run"), str(self.output)]
         return Stage("export", "Conversion to plain PyTorch", "spe export", more=paths)
 
-    def _training(self, folder: str, title: str, *parts: object) -> Stage:
+    def _training(self, folder: str, title: str, *parts: object, last: Sequence[str] = ()) -> Stage:
+        """`parts` yield to the user's settings, `last` do not."""
         from spe_dist.distributed.ports import free_port
 
         launcher: tuple[object, ...] = ("spe pretrain",)
@@ -109,7 +123,7 @@ class Adaptation:
             launcher = ("deepspeed --num_gpus", self.ranks, "--master_port", free_port(), "--module spe_dist.pretrain")
             launcher += ("--deepspeed zero2",)
         paths = ["--encoder", self.encoder, "--shards", str(self.work / "shards"), "--output", str(self.work / folder)]
-        return Stage(folder, title, *launcher, "--preset", PRESET, *parts, more=[*paths, *self.settings])
+        return Stage(folder, title, *launcher, "--preset", PRESET, *parts, more=[*paths, *self.settings, *last])
 
     def speed(self) -> float | None:
         """Sentences a second that were measured with as many ranks; None: not yet."""
@@ -127,17 +141,20 @@ class Adaptation:
 
     def estimate(self) -> str:
         """How long the training takes, in a line or two."""
-        from spe_dist.data.shards.manifest import Manifest
         from spe_dist.training.progress import duration
 
-        speed = self.speed()
+        speed, sentences = self.speed(), self._sentences()
         assert speed is not None
-        sentences = Manifest.load(self.work / "shards").n_sentences("train")
         seconds = sentences * self.passes / speed
         return (
             f"{self.passes:g} passes over {sentences:,} sentences at {speed:,.0f} a second: about {duration(seconds)} "
             f"of training on this machine. Ctrl-C stops it; the same command goes on."
         )
+
+    def _sentences(self) -> int:
+        from spe_dist.data.shards.manifest import Manifest
+
+        return Manifest.load(self.work / "shards").n_sentences("train")
 
     def closing_lines(self) -> list[str]:
         places = [
