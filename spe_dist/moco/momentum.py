@@ -6,7 +6,7 @@ Legend of the shape suffixes:
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -19,15 +19,22 @@ from spe_dist.moco.queue import KeyQueue
 from spe_dist.moco.sharded_queue import ShardedKeyQueue
 
 AnyQueue = KeyQueue | ShardedKeyQueue
+ComparedIds = Literal["texts", "sentences"]
+_COMPARED = "queue_ids"
 
 
 class MomentumContrast:
-    """A key encoder with a queue of span-pair keys and one of context keys (METHOD, CSPO with MoCo)."""
+    """A key encoder with a queue of span-pair keys and one of context keys (METHOD, CSPO with MoCo).
+
+    `compared`: whose ids the queues hold, and which are no negatives of each other: sentences with equal pieces, or, in
+    a run that an earlier version began, one and the same sentence.
+    """
 
     def __init__(self, key_encoder: MomentumKeyEncoder, pair_queue: AnyQueue, context_queue: AnyQueue) -> None:
         self.key_encoder = key_encoder
         self.pair_queue = pair_queue
         self.context_queue = context_queue
+        self.compared: ComparedIds = "texts"
         self.collectives: Collectives = key_encoder.collectives
 
     @property
@@ -44,7 +51,7 @@ class MomentumContrast:
         self.key_encoder.follow()
 
     @torch.no_grad()
-    def enqueue(self, pair_keys_BC: Tensor, context_keys_BC: Tensor, sentence_ids_B: Tensor) -> None:
+    def enqueue(self, pair_keys_BC: Tensor, context_keys_BC: Tensor, ids_B: Tensor) -> None:
         """Gather the keys of a step in rank order and add them to the queues; after applied steps only; a collective.
 
         Every rank gives the keys of all its micro-batches joined in slot order, the same number on each rank.
@@ -52,7 +59,7 @@ class MomentumContrast:
         size = pair_keys_BC.shape[1]
         both = torch.cat([pair_keys_BC, context_keys_BC], dim=1).to(self.pair_queue.dtype)
         both = self.collectives.all_gather_rows(both)
-        ids = self.collectives.all_gather_rows(sentence_ids_B)
+        ids = self.collectives.all_gather_rows(ids_B)
         self.pair_queue.enqueue(both[:, :size], ids)
         self.context_queue.enqueue(both[:, size:], ids)
 
@@ -85,8 +92,8 @@ class MomentumContrast:
         return self.key_encoder.fragments() + queued
 
     def values(self) -> dict[str, Any]:
-        """Nothing: all of the state is in tensors."""
-        return {}
+        """What the ids of the queues are of; all else of the state is in tensors."""
+        return {_COMPARED: self.compared}
 
     def load(self, source: FragmentSource) -> None:
         """Continue exactly from a checkpoint of any number of ranks and layout of average and queues; a collective.
@@ -96,6 +103,7 @@ class MomentumContrast:
         """
         for name, queue in self._queues():
             queue.load(name, source, self.collectives)
+        self.compared = "texts" if source.values.get(_COMPARED) == "texts" else "sentences"
         self.key_encoder.load(source)
 
     def _queues(self) -> tuple[tuple[str, AnyQueue], ...]:

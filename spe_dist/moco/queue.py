@@ -16,7 +16,7 @@ NO_SENTENCE = -1  # sentence id of a slot that no key has filled yet
 
 
 class KeyQueue(nn.Module):
-    """The last `queue_keys` keys with the ids of their sentences; the oldest leave first.
+    """The last `queue_keys` keys with ids of their texts; the oldest leave first. Equal ids are no negatives.
 
     Buffers: keys_KC in the queue's dtype, ids_K (int64, -1 where unfilled), cursor (0-dim int64, slot of the next key)
     and fill (0-dim int64, number of filled slots; they are slots 0..fill-1). All of it is in the state_dict.

@@ -297,6 +297,7 @@ def views_only(batch: PackedBatch) -> PackedBatch:
     none = batch.tbo_label_M[:0]
     return PackedBatch(
         sentence_ids_B=batch.sentence_ids_B,
+        text_ids_B=batch.text_ids_B,
         piece_ids_T=batch.piece_ids_T[:n_tokens],
         positions_T=batch.positions_T[:n_tokens],
         cu_seqlens_Q1=batch.cu_seqlens_Q1[: n_views + 1],

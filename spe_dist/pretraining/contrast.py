@@ -29,10 +29,13 @@ PIECE_SCORES_GPU = 1 << 23  # 32 MiB: few launches, and most of the scores stay 
 
 @dataclass(frozen=True)
 class Negatives:
-    """What queries are compared with, and which of it counts: filled slots of other sentences than the query's."""
+    """What queries are compared with, and which of it counts: filled slots of other texts than the query's.
+
+    An id stands for a text: equal sentences have the same one.
+    """
 
     keys_KC: Tensor
-    ids_K: Tensor  # sentence of each key
+    ids_K: Tensor  # text of each key
     fill: int | Tensor  # slots from here on are empty
     sentence_ids_B: Tensor  # of the queries
 

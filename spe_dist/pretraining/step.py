@@ -99,7 +99,7 @@ class TrainingStep:
             if self.moco is not None:
                 key_module = self.moco.key_module  # waits for its weights
                 with self.own_work:
-                    keys.append((*key_module.keys(batch), batch.sentence_ids_B))
+                    keys.append((*key_module.keys(batch), self._compared_ids(batch)))
             terms = self.terms(outputs, batch, keys[-1] if keys else None, sharded)
             self.engine.backward(
                 outputs.anchor + total(terms, self.weights, counts, self.context.ranks, len(micro_batches))
@@ -142,7 +142,7 @@ class TrainingStep:
     ) -> dict[str, Term]:
         """The objectives that are on, by name.
 
-        `keys`: span-pair keys, context keys [B, C] and sentence ids. `sharded`: queries on their way to all ranks.
+        `keys`: of span pairs, of contexts [B, C], and their ids. `sharded`: queries on their way to all ranks.
         """
         terms = prediction_terms(outputs, batch, self._cross_entropy)
         if keys is not None:
@@ -159,11 +159,16 @@ class TrainingStep:
             terms["cspo"] = contrastive_span_pair(*directions)
         return terms
 
+    def _compared_ids(self, batch: PackedBatch) -> Tensor:
+        """The ids by which keys are no negatives of a query, [B]."""
+        assert self.moco is not None
+        return batch.text_ids_B if self.moco.compared == "texts" else batch.sentence_ids_B
+
     def _send_queries(self, outputs: PretrainingOutputs, batch: PackedBatch, sizes: Sequence[int]) -> ShardedContrast:
         """Begin to give all ranks the queries of a micro-batch, of which each has `sizes[rank]`."""
         settings, queries = self.config.moco, _queries(outputs)
         products = product_type(settings.contrast_dtype, queries[0].device)
-        ids_B = batch.sentence_ids_B
+        ids_B = self._compared_ids(batch)
         return ShardedContrast(self.context, queries, ids_B, sizes, settings.temperature, settings.normalize, products)
 
     def _contrast(self, queries_BC: Tensor, positive_keys_BC: Tensor, queue: KeyQueue, batch: PackedBatch) -> Term:
@@ -173,7 +178,7 @@ class TrainingStep:
             positive_keys_BC,
             queue.keys_KC,
             queue.fill,
-            batch.sentence_ids_B,
+            self._compared_ids(batch),
             queue.ids_K,
             settings.temperature,
             settings.normalize,

@@ -41,6 +41,7 @@ def pack(views) -> PackedBatch:
     tbo_M3, spo_P2 = torch.tensor(tbo).view(-1, 3), torch.tensor(spo).view(-1, 2)
     return PackedBatch(
         sentence_ids_B=torch.arange(len(views)),
+        text_ids_B=torch.arange(len(views)),
         piece_ids_T=torch.tensor([piece for view in views for piece in view.pieces]),
         positions_T=torch.cat([torch.arange(n) for n in lengths]),
         cu_seqlens_Q1=torch.tensor(starts, dtype=torch.int32),

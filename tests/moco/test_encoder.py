@@ -205,6 +205,22 @@ def test_a_restored_run_has_each_queue_as_it_was():
     run_threads(2, rank)
 
 
+def test_a_run_of_an_earlier_version_goes_on_with_ids_of_sentences():
+    def rank(collectives):
+        moco = trained(collectives)[1]
+        state = whole_state(moco, collectives)
+        found = []
+        for values in ({}, moco.values()):
+            _, resumed = build(collectives)
+            resumed.load(MemorySource(state, values))
+            found.append((resumed.compared, resumed.values()))
+        return found
+
+    [(old, old_values), (new, new_values)] = run_threads(1, rank)[0]
+    assert (old, new) == ("sentences", "texts")
+    assert (old_values, new_values) == ({"queue_ids": "sentences"}, {"queue_ids": "texts"})
+
+
 @pytest.mark.parametrize("queue", ["pair_queue", "context_queue"])
 def test_a_diverged_queue_is_named(queue):
     def rank(collectives):

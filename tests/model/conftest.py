@@ -61,6 +61,7 @@ def make_batch():
         as_tensor = lambda values: torch.tensor(np.asarray(values, dtype=np.int64))  # noqa: E731
         return PackedBatch(
             sentence_ids_B=torch.arange(100 * seed, 100 * seed + sentences),
+            text_ids_B=torch.arange(100 * seed, 100 * seed + sentences) + (1 << 62),
             piece_ids_T=as_tensor(all_ids),
             positions_T=as_tensor(positions),
             cu_seqlens_Q1=torch.tensor(cu, dtype=torch.int32),

@@ -29,6 +29,7 @@ def take_sentences(batch: PackedBatch, sentences: range) -> PackedBatch:
     permuted = [p for p, span in enumerate(batch.spo_span_P.tolist()) if span in new_span]
     return PackedBatch(
         sentence_ids_B=batch.sentence_ids_B[list(sentences)],
+        text_ids_B=batch.text_ids_B[list(sentences)],
         piece_ids_T=batch.piece_ids_T[tokens],
         positions_T=batch.positions_T[tokens],
         cu_seqlens_Q1=torch.tensor(new_cu, dtype=torch.int32),

@@ -70,7 +70,8 @@ def build(**given):
     generator = torch.Generator().manual_seed(2)
     for name, fill in FILLS.items():
         entering = torch.nn.functional.normalize(torch.randn(fill, size, generator=generator), dim=1)
-        getattr(moco, name).enqueue(entering, torch.arange(fill) + fill)  # some are keys of sentences of the batch
+        ids = make_batch(config, fill, fill).text_ids_B  # some are those of sentences of the batch
+        getattr(moco, name).enqueue(entering, ids)
     with torch.no_grad():  # the query has moved on since the average began as its copy
         for parameter in model.spe.parameters():
             parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
@@ -102,7 +103,7 @@ def plain_losses(step, batch):
             outputs.context_queries_BC,
             pair_keys,
             context_keys,
-            batch.sentence_ids_B,
+            batch.text_ids_B,
             strict=True,
         )
     )
@@ -149,11 +150,12 @@ def test_a_skipped_step_moves_neither_the_average_nor_the_queues():
     outcome = step(0, RATE, [make_batch(step.config, 40, 4)])
     assert not outcome.applied and changed(before, state_of(step.moco)) == set()
     step.engine.skips = False
-    assert step(1, RATE, [make_batch(step.config, 44, 4)]).applied
+    batch = make_batch(step.config, 44, 4)
+    assert step(1, RATE, [batch]).applied
     moved = changed(before, state_of(step.moco))
     for queue, fill in FILLS.items():
         assert {f"{queue}/{name}" for name in ("keys_KC", "ids_K", "cursor", "fill")} <= moved
-        assert getattr(step.moco, queue).ids_K[fill : fill + 4].tolist() == [44, 45, 46, 47]
+        assert getattr(step.moco, queue).ids_K[fill : fill + 4].tolist() == batch.text_ids_B.tolist()
     assert {name for name in before if name.startswith("key_average/")} & moved
 
 
@@ -202,3 +204,16 @@ def test_a_stop_drops_a_step_unless_its_last_micro_batch_is_done(micro_batches):
     assert asked == [1, 2][:micro_batches]
     entered = {name: int(getattr(step.moco, name).fill) - fill for name, fill in FILLS.items()}
     assert set(entered.values()) == {0 if outcome is None else micro_batches}
+
+
+def test_keys_of_an_equal_sentence_with_another_id_are_no_negatives():
+    batch = make_batch(build().config, 8, 5)
+    other = replace(batch, sentence_ids_B=batch.sentence_ids_B + 1_000)
+    lost = {}
+    for compared in ("texts", "sentences"):
+        step = build()
+        step.moco.compared = compared
+        for queue in (step.moco.pair_queue, step.moco.context_queue):
+            queue.enqueue(torch.zeros(5, queue.key_size), batch.text_ids_B)
+        lost[compared] = step(0, 0.0, [other]).sums["cspo/loss"].item()
+    assert lost["texts"] < lost["sentences"]

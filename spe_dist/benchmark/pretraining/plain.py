@@ -159,7 +159,7 @@ class PlainStep:
         with torch.no_grad():
             for key, query in zip(self.keys.parameters(), self.model.spe.parameters(), strict=True):
                 key.mul_(momentum).add_(query, alpha=1 - momentum)
-        self.enqueue(keys, batch.sentence_ids_B)
+        self.enqueue(keys, batch.text_ids_B)
         return {name: float(value.detach()) for name, value in losses.items()}
 
     def losses(self, batch: PackedBatch) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor]]:
@@ -175,8 +175,8 @@ class PlainStep:
         tbo, spo = self.model.tbo_head, self.model.spo_head
         words = torch.cat([states_TD[batch.tbo_first_piece_M], tbo.offset_embedding(batch.tbo_offset_M)], dim=1)
         permuted = torch.stack(spans, dim=1).flatten(0, 1)[batch.spo_span_P]
-        pair = self.contrast(pair_queries, context_keys, self.queues[1], batch.sentence_ids_B)
-        context = self.contrast(context_queries, pair_keys, self.queues[0], batch.sentence_ids_B)
+        pair = self.contrast(pair_queries, context_keys, self.queues[1], batch.text_ids_B)
+        context = self.contrast(context_queries, pair_keys, self.queues[0], batch.text_ids_B)
         losses = {
             "tbo": F.cross_entropy(tbo.decoder(tbo.mlp(words)).float(), batch.tbo_label_M),
             "spo": F.cross_entropy(spo.decoder(spo.mlp(permuted)).float(), batch.spo_label_P),

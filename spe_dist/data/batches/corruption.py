@@ -40,6 +40,7 @@ class Corrupted:
     """N sentences with everything that was decided about them."""
 
     sentence_ids_N: np.ndarray
+    text_ids_N: np.ndarray  # equal for sentences of equal pieces
     span_words_N5: np.ndarray  # words in L, s1, M, s2, R: a partition of the sentence; widths a, b in columns 1 and 3
     orders_CN5: np.ndarray  # label of the order applied to each span, -1 where the span is not permuted
     source_word_V: np.ndarray  # the original word (index into W) that stands at each place of a row
@@ -120,6 +121,7 @@ def corrupt(
     copies = len(orders_CN5)
     return Corrupted(
         sentence_ids_N=sentence_ids_N,
+        text_ids_N=text_ids(sentences.piece_ids_T, sentences.piece_borders_N1),
         span_words_N5=span_words_N5,
         orders_CN5=orders_CN5,
         source_word_V=source_word_V,
@@ -128,6 +130,18 @@ def corrupt(
         word_borders_R1=sentences.word_borders_N1 if copies == 1 else borders(np.tile(words_N, copies)),
         tbo_words_W=tbo_words_W,
     )
+
+
+def text_ids(piece_ids_T: np.ndarray, piece_borders_N1: np.ndarray) -> np.ndarray:
+    """int64 [N]: a number for each sentence that equal sentences have in common, whatever their ids; 62-bit hashes.
+
+    They are 2**62 or more, so that none is the id of a sentence.
+    """
+    positions_T = ranges(np.diff(piece_borders_N1))
+    placed_T = randomness.keys(0, positions_T, piece_ids_T)
+    sums_T1 = np.concatenate([np.zeros(1, np.uint64), np.cumsum(placed_T, dtype=np.uint64)])  # modulo 2**64
+    sums_N = np.diff(sums_T1[piece_borders_N1])
+    return ((sums_N >> np.uint64(2)) | np.uint64(1 << 62)).astype(np.int64)
 
 
 @lru_cache(maxsize=8)

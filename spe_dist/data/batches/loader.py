@@ -42,9 +42,8 @@ from spe_dist.data.batches.stream import StepBatch, StepBuilder, Store
 from spe_dist.errors import ConfigError, SpeError
 
 _NUMBERS = [field.name for field in fields(PackedBatch) if field.type == "int"]
-_NARROW = [
-    field.name for field in fields(PackedBatch) if field.name not in ("sentence_ids_B", "dropout_keys", *_NUMBERS)
-]
+_WIDE = ["sentence_ids_B", "text_ids_B"]
+_NARROW = [field.name for field in fields(PackedBatch) if field.name not in ("dropout_keys", *_WIDE, *_NUMBERS)]
 _BLOCKED = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP}
 
 
@@ -95,7 +94,7 @@ def _in_place(
 
 @dataclass
 class _Parcel:
-    """A StepBatch on its way out of a worker: everything but the sentence ids fits 32 bits."""
+    """A StepBatch on its way out of a worker: everything but the ids of sentences and texts fits 32 bits."""
 
     step: int
     epoch: int
@@ -111,7 +110,7 @@ class _Parcel:
         return cls(
             batch.step,
             batch.epoch,
-            [b.sentence_ids_B.numpy() for b in batch.micro_batches],
+            [np.stack([getattr(b, name).numpy() for name in _WIDE]) for b in batch.micro_batches],
             torch.cat([tensor.to(torch.int32) for part in parts for tensor in part]).numpy(),
             [[len(tensor) for tensor in part] for part in parts],
             [{name: getattr(b, name) for name in _NUMBERS} for b in batch.micro_batches],
@@ -125,8 +124,9 @@ class _Parcel:
         batches = []
         for ids, numbers in zip(self.ids, self.numbers, strict=True):
             values: dict[str, Any] = numbers | {name: next(parts) for name in _NARROW}
+            values |= zip(_WIDE, torch.from_numpy(ids), strict=True)
             values["cu_seqlens_Q1"] = values["cu_seqlens_Q1"].to(torch.int32)
-            batches.append(PackedBatch(sentence_ids_B=torch.from_numpy(ids), **values))
+            batches.append(PackedBatch(**values))
         return StepBatch(self.step, self.epoch, batches, self.replaced)
 
     def pin_memory(self) -> StepBatch:

@@ -56,6 +56,7 @@ class PackedBatch(BatchTensors):
     """
 
     sentence_ids_B: Tensor  # int64: global id of each sentence
+    text_ids_B: Tensor  # int64: equal for sentences of equal pieces, which are no negatives of each other
     first_piece_W: Tensor  # int64: index into T of each word's first piece, ascending
     span_borders_S1: Tensor  # int64: borders of the spans in W, first 0, last W; S = 5Q
     tbo_first_piece_M: Tensor  # int64: index into T of the first piece of the word a target belongs to

@@ -122,6 +122,7 @@ def pack(corrupted: Corrupted, special: SpecialPieces, view_masks: str) -> Packe
     n_views = 2 * corrupted.n_sentences
     return PackedBatch(
         sentence_ids_B=_tensor(corrupted.sentence_ids_N),
+        text_ids_B=_tensor(corrupted.text_ids_N),
         piece_ids_T=_tensor(piece_ids_T),
         positions_T=_tensor(ranges(sequence_tokens_Q)),
         cu_seqlens_Q1=_tensor(borders(sequence_tokens_Q), np.int32),

@@ -10,7 +10,7 @@ import torch
 from project import SHARED
 
 from spe_dist.config.pretraining import CorruptionConfig
-from spe_dist.data.batches.corruption import Corrupted, SentenceBatch, corrupt
+from spe_dist.data.batches.corruption import Corrupted, SentenceBatch, corrupt, text_ids
 from spe_dist.data.batches.packed import PackedBatch
 from spe_dist.data.batches.packing import SpecialPieces, longest_sequence, pack
 from spe_dist.data.shards.reader import SentenceReader
@@ -90,6 +90,7 @@ def plain_pack(batch: SentenceBatch, corrupted: Corrupted, each: bool) -> tuple[
     n = corrupted.n_sentences
     plain = PlainBatch()
     plain.lists["sentence_ids_B"] = corrupted.sentence_ids_N.tolist()
+    plain.lists["text_ids_B"] = corrupted.text_ids_N.tolist()
     # Pieces are marked with where they come from, so that equal words stay apart.
     marks = itertools.count()
     sentences = [[[(piece, next(marks)) for piece in word] for word in words_of(batch, i)] for i in range(n)]
@@ -314,3 +315,17 @@ def test_switched_off_targets_are_none(random_batch):
     corrupted, packed = both(random_batch, off)
     assert not len(packed.spo_span_P) and not len(packed.tbo_label_M)
     assert (corrupted.piece_ids_U == random_batch.piece_ids_T).all()
+
+
+def test_sentences_of_equal_pieces_have_one_text_id_whatever_stands_around_them(real_batch):
+    batch = real_batch
+    borders_N1 = batch.piece_borders_N1
+    sentences = [tuple(batch.piece_ids_T[a:b].tolist()) for a, b in itertools.pairwise(borders_N1.tolist())]
+    ids = text_ids(batch.piece_ids_T, borders_N1).tolist()
+    by_text = dict(zip(sentences, ids, strict=True))
+    assert [by_text[sentence] for sentence in sentences] == ids and len(set(ids)) == len(by_text)
+    assert min(ids) >= 1 << 62
+    again = [sentences[5], sentences[3], sentences[5], (*sentences[5], 7), sentences[5][::-1]]
+    pieces_T = np.array([piece for sentence in again for piece in sentence], dtype=batch.piece_ids_T.dtype)
+    found = text_ids(pieces_T, borders(np.array([len(sentence) for sentence in again]))).tolist()
+    assert found[:3] == [ids[5], ids[3], ids[5]] and len(set(found)) == 4
