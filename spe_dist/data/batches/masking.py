@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from spe_dist.config.pretraining import CorruptionConfig
-from spe_dist.data.batches.corruption import take_words
+from spe_dist.data.batches.corruption import take_words, text_ids
 from spe_dist.data.batches.packed import PackedBatch
 from spe_dist.data.batches.packing import SpecialPieces
 from spe_dist.data.shards.reader import SentenceBatch
@@ -87,6 +87,7 @@ def masked_batch(
     none = torch.empty(0, dtype=torch.int64)
     return PackedBatch(
         sentence_ids_B=_tensor(sentence_ids_N),
+        text_ids_B=_tensor(text_ids(sentences.piece_ids_T, sentences.piece_borders_N1)),
         piece_ids_T=_tensor(piece_ids),
         positions_T=_tensor(ranges(tokens_N)),
         cu_seqlens_Q1=torch.from_numpy(ends.astype(np.int32)),
