@@ -30,6 +30,7 @@ from typing import get_args
 
 from spe_dist.cli.exits import run_command
 from spe_dist.cli.options.corpora import add_corpus_options
+from spe_dist.cli.options.languages import add_language
 from spe_dist.cli.options.numbers import number, threshold, whole_number
 from spe_dist.cli.options.parser import Parser
 from spe_dist.data.text.formats.recognise import FormatChoice
@@ -100,6 +101,7 @@ def build_parser() -> Parser:
             metavar="NAME",
             help="field or column of the text; by its path in a record (body.paragraphs), in a table also by number",
         ),
+        add_language(add, None, " [as the model was trained]"),
         add("--skip_bad", action="store_true", help="leave out lines that cannot be read, and count them"),
     )
 

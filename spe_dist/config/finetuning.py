@@ -43,6 +43,11 @@ class DataConfig:
         "brat",
         "predicted",
     ] = setting("auto", "format of the corpora; auto: by content")
+    language: str = setting(
+        "auto",
+        "language of raw text (en, de, zh, ...), for its words and sentence ends, in corpora by character and when the "
+        "model predicts; auto: by the script of each paragraph",
+    )
     cut_words: Literal["widen", "drop"] = setting(
         "widen", "entities by character that cover a part of a word: widen them to whole words, or drop them"
     )

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from spe_dist.config.finetuning import DataConfig, FinetuneConfig
 from spe_dist.data.batches.replacing import Replacements
+from spe_dist.data.text.characters import count_longer
 from spe_dist.errors import ConfigError, DataError
 from spe_dist.extraction.annotations.brat import is_brat
 from spe_dist.extraction.annotations.settings import AnnotationSettings
@@ -40,6 +41,7 @@ from spe_dist.finetuning.sampling import (
 from spe_dist.utils.wording import counted, how_many
 
 ENOUGH_DEV_SENTENCES = 100
+LONGER_WORDS = 0.2  # share of the words of scripts without spaces above which they are not characters
 NO_RELATIONS = (
     "the training sentences have no relations, so the model learns to find entities alone and its best epoch is that "
     "of the best entity F1; train on a corpus with relations to find these too"
@@ -100,7 +102,9 @@ def _read(name: str, path: str, data: DataConfig) -> Corpus:
             other = "is a pipe or device, which ranks and resumed runs cannot read again"
             what = "is a folder without .ann files" if Path(path).is_dir() else other
         raise DataError(f"{name}={path} {what}; give a file of sentences with --{name}")
-    corpus = read_corpus(path, data.format, settings=AnnotationSettings(data.cut_words, data.concept_pairs))
+    corpus = read_corpus(
+        path, data.format, settings=AnnotationSettings(data.cut_words, data.concept_pairs, data.language)
+    )
     if corpus.n_sentences == 0:
         raise DataError(f"{name}={path} holds no sentences; give another file with --{name}")
     if name == "dev" and not any(sentence.entities for sentence in corpus.sentences):
@@ -120,6 +124,12 @@ def warnings_of(corpora: Corpora) -> list[str]:
         lines += [f"{name}: {line}" for line in ceiling_lines(ceiling, of_training=name == "train")]
     if not corpora.labels.relation_types:
         lines.append(f"warning: {NO_RELATIONS}")
+    longer, unspaced = count_longer(word for sentence in corpora.train.sentences for word in sentence.words)
+    if longer > LONGER_WORDS * unspaced:
+        lines.append(
+            f"warning: train: {longer:,} of {unspaced:,} words in a script without spaces have several characters, but "
+            "raw text is read character by character; predict on text that is split into such words (--tokenised)"
+        )
     if corpora.dev is not None and corpora.dev.n_sentences < ENOUGH_DEV_SENTENCES:
         few = how_many(corpora.dev.n_sentences, "sentence")
         lines.append(f"warning: dev has only {few}: which epoch is the best is partly chance; give a larger --dev")

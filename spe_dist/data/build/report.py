@@ -8,6 +8,7 @@ from typing import Any
 
 from spe_dist.data.build.settings import MIN_WORDS
 from spe_dist.data.shards.manifest import SPLITS, Manifest
+from spe_dist.data.text.lines import BAD_JSON, NO_TEXT_FIELD, UNDECODABLE
 from spe_dist.data.text.markup import OTHER_MARKUP
 from spe_dist.utils.tables import aligned
 from spe_dist.utils.wording import counted, how_many, rate
@@ -21,6 +22,16 @@ WITHOUT_PIECES = "words without pieces (control characters), dropped"
 UNKNOWN_WORDS = "words with [UNK] pieces, kept"
 SPECIAL_WRITTEN = "sentences in which a special token is written, taken as text"
 MANY_UNKNOWN_WORDS = 0.05  # share of all words
+MANY_SKIPPED = 0.2  # share of all sentences and bad lines, above which a build says what to do
+REMEDIES = {
+    TOO_SHORT: "are lines titles or items of lists? Where text has no spaces between words, give its --language (zh, "
+    "ja, th, ...) and leave --words away",
+    TOO_LONG: "raise --max_pieces; give --unit documents where lines are paragraphs, and a --tokenizer of the text's "
+    "language where there are many pieces a word",
+    UNDECODABLE: "convert the files to UTF-8",
+    BAD_JSON: "repair the files, or give --format text if they are no JSON",
+    NO_TEXT_FIELD: "name the field with --text_field",
+}
 MUCH_MARKUP = 0.02  # share of the lines
 
 
@@ -90,8 +101,29 @@ def warnings_of(manifest: Manifest) -> list[str]:
             f"{markup:,} of {lines:,} lines look like markup (HTML, wiki, TeX), which was kept as text; take it out "
             "before, with trafilatura or WikiExtractor, for example"
         )
+    pieces = sum(shard.pieces for shards in manifest.splits.values() for shard in shards)
+    if pieces == words:
+        warnings.append(
+            "no word has several pieces (characters as words have one each), so that the token boundary objective has "
+            "no targets; pre-train with --tbo false (--mlm true hides characters, too)"
+        )
+    warnings += _skipped_warnings(manifest)
     if not manifest.n_sentences("held_out"):
         warnings.append(
             "no sentence was held out, so that nothing can be evaluated; give more text or a larger held_out"
         )
     return warnings
+
+
+def _skipped_warnings(manifest: Manifest) -> list[str]:
+    """That much of the text is not among the sentences, for which reason most of it, and what helps."""
+    lost = {reason: manifest.skipped.get(reason, 0) for reason in REMEDIES}
+    kept = sum(manifest.n_sentences(split) for split in manifest.splits)
+    n_lost = sum(lost.values())
+    if n_lost <= MANY_SKIPPED * (kept + n_lost):
+        return []
+    most = max(lost, key=lambda reason: lost[reason])
+    return [
+        f"{n_lost / (kept + n_lost):.0%} of the text was skipped: {n_lost:,} of {kept + n_lost:,} sentences and lines, "
+        f"most of them {most} ({lost[most]:,}); {REMEDIES[most]}"
+    ]

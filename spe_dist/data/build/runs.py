@@ -35,7 +35,7 @@ from spe_dist.data.build.duplicates import (
     write_hashes,
 )
 from spe_dist.data.build.reading import TextReader
-from spe_dist.data.build.report import SPECIAL_WRITTEN, TOO_SHORT, Progress
+from spe_dist.data.build.report import REMEDIES, SPECIAL_WRITTEN, TOO_SHORT, Progress
 from spe_dist.data.build.settings import CONTINUE_REMEDY, MIN_WORDS
 from spe_dist.data.text.files import Part, read_parts
 from spe_dist.data.text.languages import language_of
@@ -109,9 +109,11 @@ class Tally:
         check_bad_lines(self.skips, max_bad_share)
         if not self.sentences:
             counts = ", ".join(f"{count:,} {reason}" for reason, count in self.skips.counts.items()) or "nothing else"
+            most = max(REMEDIES, key=lambda reason: self.skips.counts[reason])
+            remedy = f": {REMEDIES[most]}" if self.skips.counts[most] else ""
             raise DataError(
                 f"the input has {self.skips.lines:,} lines but no sentence to keep ({counts}); "
-                "check the files and the text field"
+                f"check the files and the text field{remedy}"
             )
         return RunsSummary(self.runs, self.skips.lines, self.sentences, dict(self.skips.counts), dict(self.noticed))
 

@@ -9,6 +9,7 @@ mark by mark, as BERT does. All else in such a text (Latin words, numbers) is re
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 _HAN = "\u3005-\u3007\u3100-\u312f\u31a0-\u31bf\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
 _KANA = "\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\uff66-\uff9d"
@@ -47,6 +48,12 @@ _MARK = (
 
 PART = re.compile(f"({_CHARACTER}|{_MARK})")  # as a separator of what lies between, which is kept
 CHARACTERS = re.compile(f"(?:{_CHARACTER})+")
+
+
+def count_longer(words: Iterable[str]) -> tuple[int, int]:
+    """(words of several characters, words) among those that are nothing but characters of these scripts."""
+    sizes = [len(PART.findall(word)) for word in words if not word.isascii() and CHARACTERS.fullmatch(word)]
+    return sum(1 for size in sizes if size > 1), len(sizes)
 
 
 def characters_and_rest(stretch: str) -> list[tuple[str, bool]]:

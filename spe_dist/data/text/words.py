@@ -46,7 +46,7 @@ _OTHER_MARKS = "\u0589\u060c\u061b\u061f\u06d4\u0964\u0965\u1362-\u1368\u3001\u3
 _SIGNS = "\u0591-\u06ff\u0900-\u0dff\u0e31-\u0e4e\u0eb1-\u0ecd\u102b-\u109d\u17b4-\u17dd"
 _OTHER_ATTACHED = re.compile(rf"(?<=\S)[{_OTHER_MARKS}]|(?<=[{_SIGNS}])(?<!\w)(?:[,;:!?]|\.(?=\s*$))(?=\s|$)")
 _OTHER_STANDALONE = re.compile(rf"(?<!\S)[{_OTHER_MARKS}](?=\s|$)")
-LONG_RUN_CHARACTERS = 8  # words of scripts without spaces are shorter on average
+LONG_RUN_CHARACTERS = 6  # words of scripts without spaces are shorter on average
 
 
 class Word(NamedTuple):

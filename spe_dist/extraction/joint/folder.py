@@ -27,6 +27,7 @@ from torch import Tensor
 
 from spe_dist.config.finetuning import PAIR_FEATURES, TYPING_FEATURES
 from spe_dist.config.loading import leaves, resolve
+from spe_dist.data.text.languages import AUTO, LANGUAGES
 from spe_dist.data.text.vocabulary import load_tokenizer
 from spe_dist.errors import CheckpointError
 from spe_dist.export.folder import (
@@ -67,9 +68,10 @@ EXTRACTION_SETTINGS = (
     "typing_features",
     "pair_features",
     "feature_size",
+    "language",
 )
 # What folders have that were written before these settings.
-ADDED_LATER: dict[str, Any] = {"typing_features": [], "pair_features": [], "feature_size": 25}
+ADDED_LATER: dict[str, Any] = {"typing_features": [], "pair_features": [], "feature_size": 25, "language": AUTO}
 THRESHOLDS = "thresholds"  # optional: of predictions that name none
 THRESHOLDS_OF_CARD = "thresholds of prediction"
 OBJECTIVES = {"tbo": False, "spo": False, "cspo": True, "contrastive_head": False}  # what gives span and pair encoder
@@ -252,6 +254,7 @@ def _own_settings(document: Mapping[str, Any], parts: Parts, path: Path) -> dict
         "typing_features": _are_some_of(settings["typing_features"], TYPING_FEATURES),
         "pair_features": _are_some_of(settings["pair_features"], PAIR_FEATURES),
         "feature_size": is_whole(settings["feature_size"], 1, 1 << 20),
+        "language": settings["language"] in (AUTO, *LANGUAGES),
     }
     for name, is_right in right.items():
         if not is_right:

@@ -16,11 +16,13 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, Unpack, cast, overload
 
 import torch
 
+from spe_dist.data.text.languages import AUTO, check_language
 from spe_dist.data.text.lines import Skips
 from spe_dist.errors import ConfigError, DataError
 from spe_dist.extraction.corpora import corpus
@@ -57,6 +59,7 @@ class Extractor:
         device: where the model is.
         thresholds: the least probability of entities and relations where a call names none: those that were kept in the
             model folder (`spe thresholds --keep`), else none.
+        language: of texts that are split into sentences and words.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Extractor:
         *,
         batch_pieces: int = BATCH_PIECES,
         bfloat16: bool | None = None,
+        language: str | None = None,
         name: str = "",
     ) -> None:
         """Args as in `from_pretrained`; `name` is shown where the extractor is printed."""
@@ -78,6 +82,7 @@ class Extractor:
         self.bfloat16 = fast_bfloat16(self.device) if bfloat16 is None else bfloat16
         if self.bfloat16:
             prepack(self.model.spe.encoder.to(torch.bfloat16))
+        self.language = check_language(self.settings["language"] if language is None else language)
         self.notices: Counter[str] = Counter()
         self._workers: BatchWorkers | None = None
 
@@ -89,6 +94,7 @@ class Extractor:
         *,
         batch_pieces: int = BATCH_PIECES,
         bfloat16: bool | None = None,
+        language: str | None = None,
     ) -> Extractor:
         """The model of a fine-tuned folder (OUTPUT/model of `spe finetune`).
 
@@ -98,14 +104,16 @@ class Extractor:
             batch_pieces: word pieces that are computed at a time; this bounds memory.
             bfloat16: matrix products in bfloat16, and the encoder's weights and sums too; None: where the device is
                 fast at it.
+            language: of texts, for their words and sentence ends, such as "de"; "auto": by the script of each
+                paragraph; None: as in training.
 
         Raises:
             CheckpointError: the folder is no fine-tuned model, or is damaged.
-            ConfigError: the device is unknown, or torch does not see it.
+            ConfigError: the device is unknown, or torch does not see it; the language is unknown.
         """
         loaded = load_extractor(folder, choose_device(device))
         name = "/".join(Path(folder).absolute().parts[-2:])
-        return cls(loaded, batch_pieces=batch_pieces, bfloat16=bfloat16, name=name)
+        return cls(loaded, batch_pieces=batch_pieces, bfloat16=bfloat16, language=language, name=name)
 
     @property
     def device(self) -> torch.device:
@@ -216,11 +224,13 @@ class Extractor:
 
     def _stream(self, inputs: Iterable[Item], chosen: Chosen) -> Iterator[Any]:
         waiting: deque[tuple[int, bool]] = deque()  # (sentences of an input, whether its result is a list)
-        read = read_given if chosen.given_entities else read_item
 
         def feed() -> Iterator[tuple[_Start, corpus.Sentence]]:
             for number, item in enumerate(inputs):
-                sentences, is_list = read(item, number)
+                if chosen.given_entities:
+                    sentences, is_list = read_given(item, number)
+                else:
+                    sentences, is_list = read_item(item, number, self.language)
                 waiting.append((len(sentences), is_list))
                 yield from ((_Start(number, start), sentence) for start, sentence in sentences)
 
@@ -247,7 +257,8 @@ class Extractor:
 
         Args:
             inputs: what is to be read; "-" is standard input.
-            settings: how it is read, such as `InputSettings(tokenised=True)`; None: as the files look.
+            settings: how it is read, such as `InputSettings(tokenised=True)`; None: as the files look. Its language
+                "auto" is that of this extractor.
             options: those of `predict`.
 
         Raises:
@@ -259,7 +270,10 @@ class Extractor:
         if chosen.given_entities:
             located = read_corpora(paths, Skips())
         else:
-            located = read_inputs(paths, settings or InputSettings(), Skips())
+            settings = settings or InputSettings()
+            if settings.language == AUTO:
+                settings = replace(settings, language=self.language)
+            located = read_inputs(paths, settings, Skips())
         tagged = self._tagged(located, lambda place: (place.file, place.document), chosen)
         return (result_of(chosen.limits.apply(predicted), place.start, place) for place, predicted in tagged)
 

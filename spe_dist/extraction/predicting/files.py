@@ -45,7 +45,11 @@ def predict_files(options: argparse.Namespace) -> None:
         torch.set_num_threads(options.threads)
     tune_memory()
     extractor = Extractor.from_pretrained(
-        options.model, options.device, batch_pieces=options.batch_pieces, bfloat16=options.bfloat16
+        options.model,
+        options.device,
+        batch_pieces=options.batch_pieces,
+        bfloat16=options.bfloat16,
+        language=options.language,
     )
     freeze_garbage_collector()
     stored = extractor.thresholds
@@ -66,7 +70,7 @@ def predict_files(options: argparse.Namespace) -> None:
 
 def _predict_lines(options: argparse.Namespace, extractor: Extractor, limits: MinProbability, report: Report) -> None:
     settings = InputSettings(
-        options.input_format, options.tokenised, options.lines, options.text_field, options.skip_bad
+        options.input_format, options.tokenised, options.lines, options.text_field, options.skip_bad, extractor.language
     )
     failure: list[SpeError] = []
 
@@ -98,7 +102,9 @@ def _predict_lines(options: argparse.Namespace, extractor: Extractor, limits: Mi
 def _predict_corpus(options: argparse.Namespace, extractor: Extractor, limits: MinProbability, report: Report) -> None:
     """The input as a corpus, gold replaced by predictions, in its own format or the `written_format` of that."""
     [path] = find_corpora(options.inputs)
-    corpus = read_corpus(path, settings=AnnotationSettings(options.cut_words, options.concept_pairs))
+    corpus = read_corpus(
+        path, settings=AnnotationSettings(options.cut_words, options.concept_pairs, extractor.language)
+    )
     for notice in counted(corpus.notices):
         report.tell(f"{path}: {notice}")
     given = options.entities == "given"

@@ -14,6 +14,7 @@ from spe_dist.extraction.predicting.results import NOTHING_FOUND, MinProbability
 from spe_dist.utils.wording import counted, how_many, rate
 
 PROGRESS_SECONDS = 10.0
+MANY_LEFT_OUT = 0.2  # share of the lines above which even --quiet says so
 
 
 @dataclass
@@ -66,6 +67,14 @@ class Report:
             f"{seconds:.1f} s: {rate(self.sentences, seconds)} sentences/s; "
             f"{how_many(left_out, 'line')} left out"
         )
+        if left_out > MANY_LEFT_OUT * max(self.skips.lines, left_out):
+            share = left_out / max(self.skips.lines, left_out)
+            print(
+                f"warning: {share:.0%} of {how_many(self.skips.lines, 'line')} could not be read and were left out "
+                f"(first: {self.skips.first_bad}); convert the input to UTF-8, or name the field of the text with "
+                "--text_field",
+                file=sys.stderr,
+            )
         if self.sentences and not self.entities and not self.given_entities:
             self.tell(f"{NOTHING_FOUND}: {_why_nothing(extractor, limits)}")
 

@@ -8,6 +8,7 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
+from spe_dist.data.text.languages import AUTO
 from spe_dist.errors import ConfigError
 from spe_dist.extraction.annotations.settings import AnnotationSettings
 from spe_dist.extraction.corpora.corpus import Corpus
@@ -32,10 +33,11 @@ SHOWN = 5  # per cent between the rows that are printed
 def choose_thresholds(options: argparse.Namespace) -> Iterator[str]:
     """Do as the command line says, and give what is to be printed, part by part. Raises SpeError."""
     _check(options)
-    settings = AnnotationSettings(options.cut_words, options.concept_pairs)
+    extractor = Extractor.from_pretrained(options.model, options.device, batch_pieces=options.batch_pieces)
+    language = extractor.language if options.language == AUTO else options.language
+    settings = AnnotationSettings(options.cut_words, options.concept_pairs, language)
     dev = read_corpus(options.dev, settings=settings)
     test = read_corpus(options.test, settings=settings) if options.test else None
-    extractor = Extractor.from_pretrained(options.model, options.device, batch_pieces=options.batch_pieces)
     _check_is_no_test(extractor, dev)
     symmetric = _symmetric(options, extractor)
     check_symmetric(symmetric, *filter(None, (dev, test)))

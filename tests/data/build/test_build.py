@@ -18,6 +18,7 @@ from spe_dist.data.build.report import TOO_LONG, TOO_SHORT, UNKNOWN_WORDS, WITHO
 from spe_dist.data.build.runs import BINS, bin_sizes, is_held_out, read_run, write_run
 from spe_dist.data.shards.store import ShardStore
 from spe_dist.data.text.lines import BLANK, UNDECODABLE
+from spe_dist.data.text.vocabulary import SPECIAL_TOKENS
 from spe_dist.errors import ConfigError, DataError
 
 TEXT_FOLDER = SHARED / "data" / "text"
@@ -109,6 +110,53 @@ def test_fifty_sentences_make_one_block_and_an_empty_held_out_split_is_said(tmp_
     assert "words: spaces" in shown.out and "unit: sentences" in shown.out and "held-out" in shown.out
     held_out = ShardStore.open(str(tmp_path / "out"), "held_out")
     assert held_out.n_sentences == 0 and held_out.first_sentence_id == 50 and len(held_out.block_sentences) == 0
+
+
+def test_much_that_is_skipped_is_a_warning_with_the_remedy(tmp_path, vocabulary, capsys):
+    def build(name: str, lines: list[str], **settings: object) -> str:
+        (tmp_path / f"{name}.txt").write_text("\n".join(lines), encoding="utf-8")
+        make_shards(
+            [str(tmp_path / f"{name}.txt")],
+            str(tmp_path / name),
+            tokenizer=vocabulary,
+            unit="sentences",
+            quiet=True,
+            **settings,
+        )
+        return capsys.readouterr().err
+
+    lines = numbered_sentences(200)
+    few, many = [f"title {i}" for i in range(40)], [f"title {i}" for i in range(60)]
+    assert "skipped" not in build("few", lines + few)
+    shown = build("many", lines + many, words="spaces")
+    assert "warning: 23% of the text was skipped: 60 of 260 sentences and lines" in shown
+    assert "most of them sentences under 3 words (60); are lines titles" in shown and "--language" in shown
+    shown = build("long", lines, max_pieces=9)
+    assert "sentences over the limit of pieces" in shown and "raise --max_pieces" in shown
+    with pytest.raises(DataError, match=r"no sentence to keep \(60 sentences under 3 words\).*--language"):
+        build("titles", many, words="spaces")
+
+
+def test_a_chinese_file_keeps_its_sentences_and_names_its_language(tmp_path, capsys):
+    lines = [f"这座城市位于河边。它由商人在{1000 + i}年建立。" for i in range(300)]
+    (tmp_path / "a.txt").write_text("\n".join(lines), encoding="utf-8")
+    characters = sorted(set("".join(lines)) - set("0123456789"))
+    pieces = [*SPECIAL_TOKENS, *characters, *"0123456789", *(f"##{d}" for d in "0123456789")]
+    (tmp_path / "vocab.txt").write_text("".join(f"{piece}\n" for piece in pieces), encoding="utf-8")
+    options = {"tokenizer": str(tmp_path / "vocab.txt"), "drop_duplicates": "none"}
+    manifest = make_shards([str(tmp_path / "a.txt")], str(tmp_path / "out"), **options)
+    shown = capsys.readouterr()
+    assert sum(manifest.n_sentences(split) for split in manifest.splits) == 600 and not manifest.skipped
+    assert (
+        "skipped" not in shown.err and "language: auto (by the script of each text in a sample: zh 100%)" in shown.out
+    )
+    assert manifest.source["language"] == manifest.source["request"]["settings"]["language"] == "auto"
+    assert "这 座 城 市 位 于 河 边 。" in sentences_of(tmp_path / "out", "train")
+    manifest = make_shards([str(tmp_path / "a.txt")], str(tmp_path / "zh"), language="zh", quiet=True, **options)
+    assert manifest.source["language"] == "zh"
+    assert contents(tmp_path / "zh")["train-00000.tar"] == contents(tmp_path / "out")["train-00000.tar"]
+    with pytest.raises(ConfigError, match="language='cn' is unknown"):
+        make_shards([str(tmp_path / "a.txt")], str(tmp_path / "cn"), language="cn", **options)
 
 
 def test_a_vocabulary_can_be_trained_on_the_corpus_and_lies_beside_the_shards(tmp_path, corpus, small_parts):

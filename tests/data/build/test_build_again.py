@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -82,6 +83,18 @@ def test_a_finished_build_returns_at_once_and_another_request_is_an_error(tmp_pa
     assert Manifest.load(out) == first
     other = make_shards(corpus, out, tokenizer=vocabulary, seed=1, overwrite=True, quiet=True)
     assert other.hash() != first.hash() and ShardStore.open(out).verify().ok
+
+
+def test_finished_shards_of_an_earlier_version_count_as_read_by_the_script_of_their_text(tmp_path, corpus, vocabulary):
+    make_shards(corpus, str(tmp_path / "out"), tokenizer=vocabulary, quiet=True)
+    path = tmp_path / "out" / "manifest.json"
+    content = json.loads(path.read_text())
+    del content["source"]["language"], content["source"]["request"]["settings"]["language"]
+    path.write_text(json.dumps(content))
+    old = Manifest.load(path)
+    assert make_shards(corpus, str(tmp_path / "out"), tokenizer=vocabulary, quiet=True) == old
+    with pytest.raises(DataError, match="language was 'auto' and is 'de'"):
+        make_shards(corpus, str(tmp_path / "out"), tokenizer=vocabulary, language="de", quiet=True)
 
 
 def test_a_build_in_the_place_of_another_uses_its_own_vocabulary(tmp_path, corpus, vocabulary):

@@ -17,7 +17,7 @@ pytest.importorskip("datatrove")
 from spe_dist.data.build import executors
 from spe_dist.data.build.executors import SlurmOptions, make_shards_divided
 
-OPTIONS = {"block_sentences": 50, "shard_sentences": 250, "held_out": 0.1, "quiet": True}
+OPTIONS = {"language": "de", "block_sentences": 50, "shard_sentences": 250, "held_out": 0.1, "quiet": True}
 
 
 @pytest.mark.parametrize("vocabulary_of, tasks", [("given", 1), ("trained", 3), ("given", 50)])

@@ -147,7 +147,9 @@ needs_cases = pytest.mark.skipif(not CASES.is_dir(), reason="the shared cases ar
 
 
 @needs_cases
-@pytest.mark.parametrize(("language", "sentences"), [("russian", 6), ("arabic", 4), ("hindi", 3)])
+@pytest.mark.parametrize(
+    ("language", "sentences"), [("russian", 6), ("arabic", 4), ("hindi", 3), ("chinese", 6), ("japanese", 3)]
+)
 def test_paragraphs_of_other_scripts_are_split_at_their_full_stops(language, sentences):
     found, _, _ = read([CASES / f"{language}_paragraphs.txt"])
     assert len(found) == 120 * sentences

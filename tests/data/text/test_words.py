@@ -33,6 +33,23 @@ def test_auto_takes_spaces_for_tokenised_text_and_the_tokenizer_for_raw_text():
     assert choose_words("auto", ["no punctuation at all here"])[0] == "spaces"
 
 
+def test_marks_of_every_script_tell_raw_text_from_tokenised_text():
+    for raw, tokenised in (
+        ("यह शहर है। वह नदी है।", "यह शहर है । वह नदी है ।"),
+        ("他来了，她也来了。", "他 来 了 ， 她 也 来 了 。"),  # noqa: RUF001
+        ("هل تأتي؟ نعم، غدا", "هل تأتي ؟ نعم ، غدا"),
+        ("अब में, नहीं", "अब में , नहीं"),
+    ):
+        assert choose_words("auto", [raw])[0] == "tokenizer", raw
+        assert choose_words("auto", [tokenised])[0] == "spaces", tokenised
+
+
+def test_text_without_spaces_and_marks_is_raw():
+    assert choose_words("auto", ["เมืองนี้ตั้งอยู่ริมแม่น้ำ"]) == ("tokenizer", "the script has no spaces between words")
+    assert choose_words("auto", ["เมือง นี้ ตั้ง อยู่ ริม แม่น้ำ"])[0] == "spaces"
+    assert choose_words("auto", ["这座城市位于河边"])[0] == "tokenizer"
+
+
 def test_spaces_on_raw_text_is_refused_with_the_remedy():
     with pytest.raises(DataError, match=r"words='spaces' does not fit.*words='tokenizer'"):
         choose_words("spaces", RAW)

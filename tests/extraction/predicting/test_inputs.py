@@ -83,6 +83,34 @@ def test_offsets_in_articles_count_in_their_text_without_markup(name, form):
     assert [place.sentence for place, _ in located] == [*range(per_article)] * len(texts) and len(texts) > 50
 
 
+@pytest.mark.skipif(not CASES.is_dir(), reason="the shared cases are not here")
+@pytest.mark.parametrize(
+    ("name", "sentences", "words"),
+    [
+        ("russian_paragraphs", 720, "Город стоит на реке ."),
+        ("arabic_paragraphs", 480, "تقع المدينة على النهر ."),
+        ("hindi_paragraphs", 360, "यह शहर नदी के किनारे है ।"),
+        ("chinese_paragraphs", 720, "这 座 城 市 位 于 河 边 。"),
+        ("japanese_paragraphs", 360, "こ の 町 は 川 の ほ と り に あ り ま す 。"),
+        ("thai_paragraphs", 120, "เ มื อ ง นี้ ตั้ ง อ ยู่ ริ ม แ ม่ น้ำ"),
+        ("abbreviations", 2, "Smith et al . ( 2019 ) moved to the U.S."),
+    ],
+)
+def test_every_language_is_read_alike_without_a_setting(name, sentences, words):
+    found = words_of_prediction(CASES / f"{name}.txt")
+    assert words_of_shards(CASES / f"{name}.txt") == found and len(found) == sentences
+    assert " ".join(found[0]).startswith(words)
+
+
+def test_the_language_is_a_setting_of_both(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("Am 3. Mai kam er. Er ging z.B. nach Köln.\n\nNoch eine Zeile, mit Nr. 7.\n", encoding="utf-8")
+    found = words_of_prediction(path, language="de")
+    assert words_of_shards(path, unit="documents", words="tokenizer", language="de") == found
+    assert found[:2] == [["Am", "3.", "Mai", "kam", "er", "."], ["Er", "ging", "z.B.", "nach", "Köln", "."]]
+    assert words_of_prediction(path)[0] == ["Am", "3", "."]
+
+
 def test_abbreviations_end_no_sentence_in_shards_and_prediction(tmp_path):
     (tmp_path / "a.txt").write_text("Smith et al. (2019) moved to the U.S. He lives near Fig. 3 of the map.\n")
     assert [" ".join(words) for words in check_same(tmp_path / "a.txt")] == [

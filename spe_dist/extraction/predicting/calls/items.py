@@ -27,10 +27,10 @@ class Sentences(NamedTuple):
     is_list: bool  # whether its result is a list, or the one sentence
 
 
-def read_item(item: Item, number: int) -> Sentences:
+def read_item(item: Item, number: int, language: str) -> Sentences:
     """The sentences of a text or a list of words. Raises DataError for what is neither."""
     if isinstance(item, str):
-        return Sentences(list(sentences_of_text(encodable(item))), True)
+        return Sentences(list(sentences_of_text(encodable(item), language=language)), True)
     if isinstance(item, CARRIERS):
         raise DataError(
             f"input {number} is {type(item).__name__}, which carries entities; give entities='given' for the relations "
