@@ -45,7 +45,7 @@ UNKNOWN_LINES = "lines of no known kind, left out"
 NO_TEXT = "files of annotations without a text, left out"
 NO_ANNOTATIONS = "texts without a file of annotations, left out"
 
-_OFFSETS = re.compile(r"(\S+) (-?\d+ -?\d+(?:;-?\d+ -?\d+)*)")
+_OFFSETS = re.compile(r"(\S+) (-?\d{1,15} -?\d{1,15}(?:;-?\d{1,15} -?\d{1,15})*)")
 _REMEDY = 'write "T1<tab>Type 0 4<tab>words", "R1<tab>Type Arg1:T1 Arg2:T2"'
 
 

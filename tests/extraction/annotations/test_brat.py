@@ -142,6 +142,7 @@ def test_offsets_beyond_the_text_and_unknown_arguments_are_counted(tmp_path: Pat
     [
         ("T1\tPerson two 5\tAda\n", r'doc\.ann, line 1 is .*an entity has a type and offsets; write "T1<tab>Type'),
         ("T1\tPerson\n", "an entity has a type and offsets"),
+        (f"T1\tPerson 0 {'9' * 5000}\tAda\n", "an entity has a type and offsets"),
         ("T1 Person 2 5 Ada\n", "an entity has a type and offsets"),
         (f"{ANN}T2\tWork 2 5\tAda\n", r"line 4 is .*T2 is the id of an earlier entity"),
         (f"{ANN}R2\twrote T1 T2\n", r"line 4 is .*a relation has a type and arguments"),

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from corpora import changed, put
+from hypothesis import given
+from hypothesis import strategies as st
+from project import SHARED
 
+from spe_dist import predict
+from spe_dist.config.finetuning import DataConfig
 from spe_dist.errors import DataError
 from spe_dist.extraction.corpora.corpus import Corpus, Sentence
 from spe_dist.extraction.formats import read_corpus, write_corpus
 from spe_dist.extraction.predicting.extractor import Extractor
 from spe_dist.extraction.predicting.text_input import InputSettings
+from spe_dist.finetuning import data as training_data
+
+DATA = SHARED / "data/extraction"
 
 TEXTS = {
     "a/notes.txt": (
@@ -105,13 +115,11 @@ def test_a_correction_in_the_tool_is_what_is_trained_on(
 
 
 def test_records_of_json_are_texts_of_their_own(extractor: Extractor, tmp_path: Path) -> None:
-    given = put(
-        tmp_path, {"id": 3, "text": "John works. He sleeps."}, {"id": 4, "text": "   Ann left IBM."}, "Bare text."
-    )
+    given = put(tmp_path, {"id": 3, "text": "Hi."}, {"id": 4, "text": "   Ann left IBM."}, "Bare text.")
     predicted(extractor, tmp_path / "out.jsonl", given)
     corpus = read_corpus(tmp_path / "out.jsonl")
     assert [(d.id, d.text) for d in corpus.documents] == [
-        ("3", "John works. He sleeps."),
+        ("3", "Hi."),
         ("4", "   Ann left IBM."),
         (str(given), "Bare text."),
     ]
@@ -186,3 +194,66 @@ def test_doccano_gets_ids_for_all_texts_and_names_them(tmp_path: Path) -> None:
     without = read_corpus(put(tmp_path, {**text, "relations": []}))
     write_corpus(without, tmp_path / "out.jsonl", "doccano")
     assert json.loads((tmp_path / "out.jsonl").read_text())["label"] == [[0, 3, "P"], [9, 12, "O"]]
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="needs the corpora beside the project")
+@pytest.mark.parametrize("file", ["conll04/dev.json", "scierc/dev.json"])
+def test_real_corpora_keep_every_word_in_the_plain_form_and_every_label_in_tools(tmp_path: Path, file: str) -> None:
+    corpus = read_corpus(DATA / file)
+    for name in ("plain", "brat", "doccano"):
+        write_corpus(corpus, tmp_path / name, name)
+        again = read_corpus(tmp_path / name)
+        assert name != "plain" or marks(again.sentences) == marks(corpus.sentences)
+        assert _types(again) == _types(corpus)
+
+
+def _types(corpus: Corpus) -> Counter[str]:
+    """Types of entities and relations, those across sentences too."""
+    items: list[Any] = [item for s in corpus.sentences for item in (*s.entities, *s.relations)]
+    items += [item for d in corpus.documents for item in (*d.cross_entities, *d.cross_relations)]
+    return Counter(item.type for item in items)
+
+
+PIECES = st.text(alphabet="ab \n\r\t\u00e9\U0001f389", min_size=1, max_size=4)
+
+
+@given(st.lists(PIECES, min_size=1, max_size=8), st.data())
+def test_brat_gives_back_what_it_was_given(tmp_path: Path, pieces: list[str], data: st.DataObject) -> None:
+    text = "".join(["a", *pieces])
+    place = st.tuples(st.integers(0, len(text)), st.integers(0, len(text))).map(sorted)
+    spans = [
+        {"start": start, "end": end, "type": data.draw(st.sampled_from(["P", "W"]))}
+        for start, end in data.draw(st.lists(place, max_size=4))
+        if text[start:end].strip()
+    ]
+    number = st.integers(0, max(0, len(spans) - 1))
+    ends = data.draw(st.lists(st.tuples(number, number), max_size=3)) if spans else []
+    relations = [{"head": head, "tail": tail, "type": "r"} for head, tail in ends]
+    path = tmp_path / "given.jsonl"
+    path.write_text(json.dumps({"text": text, "entities": spans, "relations": relations}), encoding="utf-8")
+    corpus = read_corpus(path)
+    assert write_corpus(corpus, tmp_path / "out", "brat") == {}
+    again = read_corpus(tmp_path / "out")
+    assert (tmp_path / "out/1.txt").read_bytes().decode() == text
+    assert marks(again.sentences) == marks(corpus.sentences)
+    assert again.documents[0].cross_relations == corpus.documents[0].cross_relations
+
+
+def test_a_folder_of_brat_is_trained_on_and_predicted_on(
+    extractor_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(tmp_path, {"id": "n", "text": "Ann left IBM. Bo stayed.", "entities": [[0, 2, "P"]]}, name="given.jsonl")
+    write_corpus(read_corpus(tmp_path / "given.jsonl"), tmp_path / "folder", "brat")
+    folder = str(tmp_path / "folder")
+    for cut_words, found in (("widen", 1), ("drop", 0)):
+        config = replace(DataConfig(), train=folder, cut_words=cut_words)
+        assert sum(len(s.entities) for s in training_data._read("train", folder, config).sentences) == found
+    with pytest.raises(DataError, match=r"train=.* is a folder without \.ann files"):
+        (tmp_path / "empty").mkdir()
+        training_data._read("train", str(tmp_path / "empty"), DataConfig())
+    out = str(tmp_path / "out.jsonl")
+    for further in ([], ["--entities", "given"]):
+        arguments = [str(extractor_folder), folder, "--format", "corpus", "--output", out, "--device", "cpu", *further]
+        assert predict.main([*arguments, "--no-bfloat16"]) == 0
+        assert "has the format plain, in which predictions on brat are written" in capsys.readouterr().err
+        assert [s.words for s in read_corpus(out).sentences] == [s.words for s in read_corpus(folder).sentences]

@@ -99,14 +99,28 @@ def read_annotations(path: Path) -> None:
     write_corpus(corpus, path.with_name("written.json"), "plain" if nearest else "dygie")
 
 
+def brat_folder(folder: Path) -> Path:
+    file_of("a.txt", TEXT)(folder)
+    entities = "T1\tP 0 12\tAda Lovelace\nT2\tW 19 23\tcode\nT3\tX 0 3;19 23\tAda code\n"
+    further = "E1\tw:T2\nA1\tx T1\n#1\tNote T1\thm\n*\tEquiv T1 T2\n"
+    return file_of("a.ann", f"{entities}R1\tr Arg1:T1 Arg2:T2\n{further}")(folder)
+
+
 def annotation_readers() -> list[Reader]:
-    """Exports of annotation tools."""
-    records = {"doccano": [DOCCANO] * 2, "label_studio": [LABEL_STUDIO], "prodigy": [PRODIGY] * 2}
+    """Exports of annotation tools, and texts by character."""
+    plain = {"text": TEXT, "entities": [[0, 3, "P"], {"pieces": [[4, 9], [19, 23]], "type": "W", "id": "w"}]}
+    plain |= {"relations": [{"head": 0, "tail": "w", "type": "r"}], "word_offsets": [[0, 3], [4, 12]]}
+    found = {"text": "Ada left.", "words": ["Ada", "left", "."], "word_offsets": [[0, 3], [4, 8], [8, 9]]}
+    found |= {"file": "a.txt", "line": 1, "start": 0, "end": 9, "relations": [{"type": "r", "head": 0, "tail": 0}]}
+    found |= {"entities": [{"type": "P", "start": 0, "end": 3, "probability": 0.5}]}
+    records: dict[str, list[dict[str, Any]]] = {"plain": [plain] * 2, "predicted": [found] * 2}
+    records |= {"doccano": [DOCCANO] * 2, "label_studio": [LABEL_STUDIO], "prodigy": [PRODIGY] * 2}
     exports = {name: "".join(f"{json.dumps(record)}\n" for record in listed) for name, listed in records.items()}
     readers = [
         Reader(f"annotations, {name}", json_damage, file_of("a.json", lines), read_annotations)
         for name, lines in exports.items()
     ]
+    readers.append(Reader("annotations, brat", lines_damage, brat_folder, read_annotations))
     return [*readers, Reader("annotations, pubtator", lines_damage, file_of("a.txt", PUBTATOR), read_annotations)]
 
 
