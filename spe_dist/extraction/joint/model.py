@@ -146,7 +146,7 @@ class JointModel(nn.Module):
 
         takes_gold_S, found_S = gold_entities_B[spans.sentence_S], type_logits_SY.detach().argmax(1).cpu()
         is_entity_S = torch.where(takes_gold_S, gold.class_S > 0, gold.is_predicted_S & (found_S > 0))
-        pairs, class_P = with_gold_pairs(batch, spans, gold, all_pairs(batch, spans, is_entity_S))
+        pairs, class_P = with_gold_pairs(batch, spans, gold, self._pairs(batch, spans, is_entity_S))
         known_S = torch.where(takes_gold_S | (found_S == 0), gold.class_S, found_S)
         relation_logits_PZ, relation_anchor = self._classify(batch, read, spans, vectors_SH, known_S, pairs)
         type_label_S, relation_label_P = send([gold.class_S, class_P], batch.device)
@@ -183,7 +183,7 @@ class JointModel(nn.Module):
                 spans, span_probability_S, type_probability_SY, thresholds.entities
             )
             known_S = class_S
-        pairs = all_pairs(batch, spans, is_entity_S)
+        pairs = self._pairs(batch, spans, is_entity_S)
         relation_class_P, relation_probability_P = self._relations(
             batch, read, spans, vectors_SH, known_S, pairs, thresholds.relations
         )
@@ -247,6 +247,10 @@ class JointModel(nn.Module):
         widths_S = spans.end_S - spans.start_S
         logits_SY = self.typing_head(self.span_features(vectors_SH, read.cls_QD, widths_S, spans.window_S))
         return vectors_SH, logits_SY, logits_SY.new_zeros(())
+
+    def _pairs(self, batch: ExtractionBatch, spans: Spans, is_entity_S: Tensor) -> Pairs:
+        """The pairs of entities to classify; none where no type of relation is known."""
+        return all_pairs(batch, spans, is_entity_S if self.labels.relation_types else torch.zeros_like(is_entity_S))
 
     def _classify(
         self, batch: ExtractionBatch, read: _Read, spans: Spans, vectors_SH: Tensor, known_S: Tensor, pairs: Pairs

@@ -1,6 +1,7 @@
 """The joint model against sentence by sentence, span by span and pair by pair: losses, gradients, predictions."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -254,6 +255,19 @@ def test_a_model_without_relation_types_takes_a_threshold(joint):
     batch = collate(make_examples(joint.random_sentences(6, [12]), joint.tokenizer(), None, 64))
     assert choose_relations(torch.ones(3, 1), 0.5)[0].tolist() == [0, 0, 0]
     assert len(model.predict(batch, thresholds=Thresholds(1.0, 0.5)).entity_start_E) == 0
+
+
+def test_a_model_without_relation_types_classifies_no_pairs_and_every_parameter_still_has_a_gradient(joint):
+    labels = Labels(joint.LABELS.entity_types, ())
+    model = joint.build_model(seed=1, labels=labels)
+    sentences = [replace(sentence, relations=()) for sentence in joint.random_sentences(6, [12, 9])]
+    batch = collate(make_examples(sentences, joint.tokenizer(), labels, 64))
+    outputs = model(batch, torch.full((2,), True))
+    assert outputs.terms["relation"].count == 0 and outputs.terms["typing"].count > 1
+    (sum(term.loss_sum for term in outputs.terms.values()) + outputs.anchor).backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    found = model.eval().predict(batch)
+    assert len(found.entity_start_E) > 1 and len(found.relation_class_R) == found.overlapping_pairs == 0
 
 
 def test_a_batch_gives_the_losses_of_its_sentences_one_by_one(joint):
