@@ -8,8 +8,8 @@
 MODEL is the folder that fine-tuning writes (OUTPUT/model). An INPUT is a text file (UTF-8; blank lines part documents),
 JSON lines or a JSON list of texts, or of objects with text ("text") or words ("tokens", "words", "sentences"), a corpus
 of any format that fine-tuning reads, CSV or TSV, Parquet or Arrow, articles of WikiExtractor or WikiText, a folder or
-glob of such files, plain, .gz, .xz, .zst or .bz2; "-" or none is standard input. What a file is shows in its content;
-a bare string a line is JSON, and a table without a header one, by the file's name alone.
+glob of such files, plain, .gz, .xz, .zst or .bz2, or a URL of them; "-" or none is standard input. What a file is shows
+in its content; a bare string a line is JSON, and a table without a header one, by the file's name alone.
 
 With --entities given, every INPUT is a corpus, and its entities stay as they are, of any types: the model finds the
 relations between them alone. An entity without a probability of its own has 1.
@@ -30,6 +30,7 @@ from typing import get_args
 
 from spe_dist.cli.exits import run_command
 from spe_dist.cli.options.corpora import add_corpus_options
+from spe_dist.cli.options.fetching import add_fetching
 from spe_dist.cli.options.languages import add_language
 from spe_dist.cli.options.numbers import number, threshold, whole_number
 from spe_dist.cli.options.parser import Parser
@@ -105,6 +106,7 @@ def build_parser() -> Parser:
         add("--skip_bad", action="store_true", help="leave out lines that cannot be read, and count them"),
     )
 
+    rest(*add_fetching(add, "inputs"))
     add = parser.add_argument_group("speed").add_argument
     rest(
         add("--batch_size", type=whole_number(1), metavar="N", help="sentences of a batch at most [as many as fit]"),

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from spe_dist.cli.exits import run_command
 from spe_dist.cli.options.extras import TO_DIVIDE_SHARDS, TO_MAKE_SHARDS, require
+from spe_dist.cli.options.fetching import add_fetching
 from spe_dist.cli.options.languages import add_language
 from spe_dist.cli.options.numbers import number, whole_number
 from spe_dist.cli.options.parser import Parser, choose_command, help_on_commands
@@ -68,8 +69,12 @@ def make(options: argparse.Namespace) -> int:
     divided over a cluster; the shards are the same, byte for byte.
     """
     require(*TO_MAKE_SHARDS)
+    from spe_dist.data.text.remote import local_inputs
+
     settings = vars(options).copy()
     inputs, output, executor = settings.pop("input"), settings.pop("output"), settings.pop("executor")
+    cache_dir, fetch_timeout_s = settings.pop("cache_dir"), settings.pop("fetch_timeout_s")
+    inputs = local_inputs(inputs, cache_dir, fetch_timeout_s, lambda line: print(line, flush=True)).names
     for_slurm = {name.removeprefix("slurm_"): settings.pop(name) for name in SLURM_OPTIONS}
     if executor is None:
         _refuse_without_executor({"tasks": settings.pop("tasks"), **for_slurm})
@@ -154,7 +159,7 @@ def make_parser() -> Parser:
     parser = Parser("spe shards make", "--input FILES --output DIR --tokenizer NAME [options]", make.__doc__)
     defaults = BuildSettings()
     add, rest = parser.add_argument, parser.less_used
-    add("--input", nargs="+", required=True, metavar="FILES", help="text files, folders or globs")
+    add("--input", nargs="+", required=True, metavar="FILES", help="text files, folders, globs or URLs")
     add("--output", required=True, metavar="DIR", help="folder for shards, tokenizer and manifest.json")
     add("--tokenizer", metavar="NAME|FOLDER|FILE", help="WordPiece tokenizer: a name, a folder or a vocab.txt")
     add(
@@ -254,7 +259,8 @@ def make_parser() -> Parser:
             default=0.01,
             metavar="X",
             help="share of undecodable lines from which the build fails",
-        )
+        ),
+        *add_fetching(add, "texts"),
     )
     add("--overwrite", action="store_true", help="remove an earlier build of another request from DIR")
     rest(add("--quiet", action="store_true", help="print nothing but warnings and errors"))
@@ -332,7 +338,7 @@ def _add_shards(parser: Parser) -> None:
     parser.add_argument("shards", metavar="DIR", help="folder or URL of shards")
     defaults = DataConfig()
     add, rest = parser.add_argument, parser.less_used
-    add("--cache_dir", metavar="DIR", help="where shards of a URL are kept [the user's cache folder]")
+    _, timeout = add_fetching(add, "shards")
     rest(
         add(
             "--cache_gib",
@@ -340,16 +346,8 @@ def _add_shards(parser: Parser) -> None:
             default=defaults.cache_gib,
             metavar="X",
             help="what they may take there; what was used longest ago goes",
-        )
-    )
-    rest(
-        add(
-            "--fetch_timeout_s",
-            type=number(0),
-            default=defaults.fetch_timeout_s,
-            metavar="X",
-            help="seconds that a server may send nothing, or less than 1 KiB/s, before it is asked again",
-        )
+        ),
+        timeout,
     )
 
 

@@ -35,7 +35,10 @@ class DataConfig:
     )
     cache_gib: float = setting(20.0, "what shards of URLs may take there; what was used longest ago goes", above=0)
     fetch_timeout_s: float = setting(
-        30.0, "seconds that a server may send nothing, or less than 1 KiB/s, before it is asked again", above=0
+        30.0,
+        "seconds that a server or a pipe's command may send nothing, or less than 1 KiB/s, before it is ended and "
+        "asked again",
+        above=0,
     )
     loader_workers: int = setting(1, "loader processes a rank; 0 loads in the training process")
     prefetch_steps: int = setting(4, "steps that the loader prepares ahead of training", low=1)

@@ -22,6 +22,7 @@ from spe_dist.utils.reading.bounded import (
     TIMEOUT_S,
     Readable,
     TooLarge,
+    TooSlow,
     chunks,
     open_pipe,
     within,
@@ -30,9 +31,16 @@ from spe_dist.utils.reading.bounded import (
 ATTEMPTS = 4  # of a manifest or another small file, about 4 s: a URL that is mistyped is said soon
 DATA_ATTEMPTS = 7  # of shards and blocks, about 30 s more than the time-outs: a run outlives a server's restart
 FIRST_PAUSE_S = 0.5
+MAX_TEXT_BYTES = 1 << 44  # of a text of unknown size
 MAX_READ_BYTES = 1 << 30  # of what has no declared size: a manifest, a file of a tokenizer
 AGAIN = (408, 425, 429)  # answers of http below 500 that may be others a moment later
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}  # scheme -> extra of this package that reads it
+COMMANDS = {  # scheme -> a command that prints a file, for the form `pipe:`
+    "s3": "aws s3 cp {url} -",
+    "s3a": "aws s3 cp {url} -",
+    "gs": "gcloud storage cat {url}",
+    "gcs": "gcloud storage cat {url}",
+}
 
 Result = TypeVar("Result")
 
@@ -78,8 +86,8 @@ def read_range(url: str, start: int, size: int, timeout_s: float = TIMEOUT_S) ->
     """
     assert size > 0
     if not is_http(url):
-        system, path = _file_system(url)
-        return _within(timeout_s + size / SLOWEST_BYTES_PER_S, lambda: system.cat_file(path, start, start + size))
+        system, path = file_system(url)
+        return limited(timeout_s + size / SLOWEST_BYTES_PER_S, lambda: system.cat_file(path, start, start + size))
     request = _request(url)
     request.add_header("Range", f"bytes={start}-{start + size - 1}")
     with _answer(request, timeout_s) as response:
@@ -131,7 +139,8 @@ def with_attempts(url: str, action: Callable[[], Result], attempts: int = DATA_A
                     f"{url} does not fit into the cache: no space left; free some or set cache_dir"
                 ) from error
             if attempt == attempts:
-                raise DataError(f"{url} cannot be fetched ({attempts} attempts): {error}") from error
+                remedy = "; raise fetch_timeout_s if it needs longer" if isinstance(error, TooSlow) else ""
+                raise DataError(f"{url} cannot be fetched ({attempts} attempts): {error}{remedy}") from error
         time.sleep(pause_s)
         pause_s *= 2
     raise AssertionError("unreachable")
@@ -143,7 +152,7 @@ def _request(url: str) -> urllib.request.Request:
 
 def _answer(request: urllib.request.Request, timeout_s: float) -> Any:
     """The answer to a request. The limit of a socket is one of each read: a head sent byte by byte would never end."""
-    return _within(2 * timeout_s, lambda: urllib.request.urlopen(request, timeout=timeout_s))
+    return limited(2 * timeout_s, lambda: urllib.request.urlopen(request, timeout=timeout_s))
 
 
 def _opened(url: str, timeout_s: float) -> AbstractContextManager[Any]:
@@ -152,8 +161,8 @@ def _opened(url: str, timeout_s: float) -> AbstractContextManager[Any]:
         return _answer(_request(url), timeout_s)
     if url.startswith("pipe:"):
         return open_pipe(url.removeprefix("pipe:"), timeout_s)
-    system, path = _file_system(url)
-    return _Slow(_within(timeout_s, lambda: system.open(path, "rb")), timeout_s)
+    system, path = file_system(url)
+    return _Slow(limited(timeout_s, lambda: system.open(path, "rb")), timeout_s)
 
 
 class _Slow:
@@ -169,10 +178,10 @@ class _Slow:
         self._file.close()
 
     def read(self, size: int, /) -> bytes:
-        return _within(self._timeout_s, lambda: self._file.read(size))
+        return limited(self._timeout_s, lambda: self._file.read(size))
 
 
-def _file_system(url: str) -> tuple[Any, str]:
+def file_system(url: str) -> tuple[Any, str]:
     """fsspec's file system for a URL, and the path in it. ValueError where there is none, DataError what it lacks."""
     from fsspec.core import url_to_fs
 
@@ -182,11 +191,15 @@ def _file_system(url: str) -> tuple[Any, str]:
         scheme = url.partition(":")[0]
         extra = EXTRAS.get(scheme)
         remedy = f'pip install "spe-dist[{extra}]"' if extra else f"install what fsspec needs for {scheme}:"
-        raise DataError(f"{url} cannot be opened: {str(error).splitlines()[0]}; {remedy}") from error
+        command = COMMANDS.get(scheme, "COMMAND {url}").format(url=url)
+        raise DataError(
+            f"{url} cannot be opened: {str(error).splitlines()[0]}; {remedy}, or have a command print it: "
+            f"'pipe:{command}' (of shards with {{}} where the file's name belongs)"
+        ) from error
     return system, path
 
 
-def _within(seconds: float, action: Callable[[], Result]) -> Result:
+def limited(seconds: float, action: Callable[[], Result]) -> Result:
     """`within`, with errors of other kinds, which libraries of object stores have, turned into OSError.
 
     Raises:

@@ -75,7 +75,7 @@ def find_files(inputs: Sequence[str], leave_out: Path | None = None) -> list[Pat
     for argument in inputs:
         path = Path(argument).expanduser()
         if path.is_dir():
-            files = [file for file in _visible_files(path) if _is_text_name(file)]
+            files = [file for file in _visible_files(path) if is_text_name(file)]
         elif path.exists():
             files = [path]
         else:
@@ -103,7 +103,7 @@ def warn_of_left_out_files(inputs: Sequence[str], leave_out: Path | None = None)
         file
         for folder in folders
         for file in _visible_files(folder)
-        if not _is_text_name(file) and not _lies_in(file, leave_out)
+        if not is_text_name(file) and not _lies_in(file, leave_out)
     ]
     if files:
         names = ", ".join(file.name for file in files[:3])
@@ -135,8 +135,8 @@ def _lies_in(file: Path, folder: Path | None) -> bool:
     return folder is not None and file.resolve().is_relative_to(folder.resolve())
 
 
-def _is_text_name(file: Path) -> bool:
-    """Has a text suffix (also before a compression's) or none at all (wikiextractor's wiki_00)."""
+def is_text_name(file: Path) -> bool:
+    """Whether a file has a text suffix (also before a compression's) or none at all (wikiextractor's wiki_00)."""
     plain = file.with_suffix("") if file.suffix in COMPRESSED_SUFFIXES else file
     return plain.suffix in TEXT_SUFFIXES or (plain.suffix == "" and file.name not in ("README", "LICENSE"))
 

@@ -24,6 +24,7 @@ import torch
 
 from spe_dist.data.text.languages import AUTO, check_language
 from spe_dist.data.text.lines import Skips
+from spe_dist.data.text.remote import local_inputs
 from spe_dist.errors import ConfigError, DataError
 from spe_dist.extraction.corpora import corpus
 from spe_dist.extraction.corpora.corpus import Corpus
@@ -256,7 +257,7 @@ class Extractor:
         """The sentences of text and JSON files, folders and globs, in order, with their places, as `spe predict` does.
 
         Args:
-            inputs: what is to be read; "-" is standard input.
+            inputs: what is to be read; "-" is standard input, URLs are fetched into the user's cache folder.
             settings: how it is read, such as `InputSettings(tokenised=True)`; None: as the files look. Its language
                 "auto" is that of this extractor.
             options: those of `predict`.
@@ -266,7 +267,9 @@ class Extractor:
             ConfigError: as for `predict`.
         """
         chosen = chosen_options(**options, stored=self.thresholds)
-        paths = [str(path) for path in ([inputs] if isinstance(inputs, str | Path) else inputs)]
+        given = [str(path) for path in ([inputs] if isinstance(inputs, str | Path) else inputs)]
+        fetched = local_inputs(given)
+        paths = fetched.names
         if chosen.given_entities:
             located = read_corpora(paths, Skips())
         else:
@@ -275,7 +278,14 @@ class Extractor:
                 settings = replace(settings, language=self.language)
             located = read_inputs(paths, settings, Skips())
         tagged = self._tagged(located, lambda place: (place.file, place.document), chosen)
-        return (result_of(chosen.limits.apply(predicted), place.start, place) for place, predicted in tagged)
+        return (
+            result_of(
+                chosen.limits.apply(predicted),
+                place.start,
+                place._replace(file=fetched.urls.get(place.file, place.file)),
+            )
+            for place, predicted in tagged
+        )
 
     def predict_corpus(self, gold: Corpus, **options: Unpack[PredictOptions]) -> Corpus:
         """The corpus with what was found in place of its gold: `score(gold, extractor.predict_corpus(gold))`.

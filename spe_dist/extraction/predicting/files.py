@@ -7,6 +7,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,6 +15,7 @@ import torch
 
 from spe_dist.data.text.files import COMPRESSED_SUFFIXES, warn_of_left_out_files
 from spe_dist.data.text.lines import STANDARD_INPUT, shown_name
+from spe_dist.data.text.remote import local_inputs
 from spe_dist.errors import ConfigError, DataError, SpeError
 from spe_dist.extraction.annotations.settings import AnnotationSettings
 from spe_dist.extraction.drawing.pages import predictions_page
@@ -35,6 +37,8 @@ _TEXT_OPTIONS = {"input_format": "auto", "tokenised": False, "lines": "auto", "t
 
 def predict_files(options: argparse.Namespace) -> None:
     """Predict as the command line says. Raises SpeError, BrokenPipeError."""
+    fetched = local_inputs(options.inputs, options.cache_dir, options.fetch_timeout_s, partial(_tell, options.quiet))
+    options.inputs, options.urls = fetched.names, fetched.urls
     takes_corpora = options.format == "corpus" or options.entities == "given"
     find = find_corpora if takes_corpora else find_inputs
     files = find(options.inputs)  # what does not exist is said before the model is loaded
@@ -68,6 +72,11 @@ def predict_files(options: argparse.Namespace) -> None:
     report.finish(extractor, limits)
 
 
+def _tell(quiet: bool, message: str) -> None:
+    if not quiet:
+        print(message, file=sys.stderr, flush=True)
+
+
 def _predict_lines(options: argparse.Namespace, extractor: Extractor, limits: MinProbability, report: Report) -> None:
     settings = InputSettings(
         options.input_format, options.tokenised, options.lines, options.text_field, options.skip_bad, extractor.language
@@ -78,7 +87,8 @@ def _predict_lines(options: argparse.Namespace, extractor: Extractor, limits: Mi
         """Up to the first fault, so that what stands before it is predicted and written."""
         try:
             if options.entities == "given":
-                yield from read_corpora(options.inputs, report.skips, report.tell)
+                annotations = AnnotationSettings(options.cut_words, options.concept_pairs)
+                yield from read_corpora(options.inputs, report.skips, report.tell, annotations)
             else:
                 yield from read_inputs(options.inputs, settings, report.skips, report.tell)
         except SpeError as error:
@@ -93,6 +103,7 @@ def _predict_lines(options: argparse.Namespace, extractor: Extractor, limits: Mi
             given_entities=options.entities == "given",
         ):
             sentence = limits.apply(predicted)
+            place = place._replace(file=options.urls.get(place.file, place.file))
             file.write(result_of(sentence, place.start, place).to_json().encode() + b"\n")
             report.add(sentence, _where(place))
         if failure:

@@ -23,6 +23,7 @@ from spe_dist.data.text.lines import STANDARD_INPUT, Line, Skips, open_chunks, r
 from spe_dist.data.text.paragraphs import full_line_characters
 from spe_dist.errors import DataError
 from spe_dist.extraction.annotations.brat import is_brat
+from spe_dist.extraction.annotations.settings import DEFAULTS, AnnotationSettings
 from spe_dist.extraction.formats import read_corpus
 from spe_dist.extraction.predicting.calls.items import placed
 from spe_dist.extraction.predicting.given import ACROSS_GIVEN
@@ -83,7 +84,10 @@ def _format(head: Head, settings: InputSettings, path: Path) -> Format:
 
 
 def read_corpora(
-    inputs: Sequence[str], skips: Skips | None = None, tell: Callable[[str], None] = lambda _: None
+    inputs: Sequence[str],
+    skips: Skips | None = None,
+    tell: Callable[[str], None] = lambda _: None,
+    settings: AnnotationSettings = DEFAULTS,
 ) -> Iterator[Located]:
     """All sentences of corpora of any format that `read_corpus` knows, with their entities, in order.
 
@@ -95,7 +99,7 @@ def read_corpora(
     skips = Skips() if skips is None else skips
     documents = count()
     for path in find_corpora(inputs):
-        corpus = read_corpus(STANDARD_INPUT_FILE if str(path) == STANDARD_INPUT else path)
+        corpus = read_corpus(STANDARD_INPUT_FILE if str(path) == STANDARD_INPUT else path, settings=settings)
         tell(f"{shown_name(path)}: a corpus in the format {corpus.format}, whose entities are taken as they are")
         skips.counts.update(corpus.notices)
         for document in corpus.documents:

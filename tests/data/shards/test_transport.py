@@ -146,7 +146,7 @@ def test_a_file_system_that_hangs_or_fails_in_its_own_way_is_an_error(monkeypatc
                 time.sleep(5)
             raise Strange("no credentials")
 
-    monkeypatch.setattr(transport, "_file_system", lambda url: (System(), url.rpartition("/")[2]))
+    monkeypatch.setattr(transport, "file_system", lambda url: (System(), url.rpartition("/")[2]))
     monkeypatch.setattr(transport, "SLOWEST_BYTES_PER_S", 10**9)
     with pytest.raises(OSError, match="no answer"):
         read_range("s3://bucket/hangs", 0, 10, timeout_s=0.1)

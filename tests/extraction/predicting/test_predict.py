@@ -7,6 +7,7 @@ import json
 import os
 from dataclasses import replace
 
+import fsspec
 from predicted import TEXT, check_places, parse_records
 
 from spe_dist.extraction.formats import read_corpus
@@ -206,3 +207,11 @@ def test_gold_that_the_model_cannot_find_is_said_of_a_corpus(run, tmp_path):
     assert "1 of 1 relations cannot be found (recall 0.0% at most): across sentences: 1" in err
     assert "1 of 2 entities cannot be found (recall 50.0% at most): of types that no training sentence has: 1" in err
     assert "entity types of which nothing can be found: D: 1" in err
+
+
+def test_a_text_behind_a_url_is_predicted_under_its_url(run, tmp_path):
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/predicted/text.txt", TEXT.encode())
+    status, out, err = run("memory://predicted/text.txt", "--cache_dir", tmp_path)
+    assert status == 0 and {record["file"] for record in parse_records(out)} == {"memory:///predicted/text.txt"}
+    assert "fetching memory:///predicted/text.txt" in err
