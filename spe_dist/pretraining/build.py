@@ -129,12 +129,17 @@ def held_out_warnings(config: Config, held_out: int) -> list[str]:
 
 
 def total_steps(config: Config, order: Order) -> int:
-    """Length of the run in steps. Raises ConfigError where the warm-up is longer than that."""
+    """Length of the run in steps. Raises ConfigError where warm-up or freezing are longer."""
     steps = config.train.steps or max(1, order.steps_for(config.train.epochs))
     if config.optimizer.warmup_steps > steps:
         raise ConfigError(
             f"warmup_steps={config.optimizer.warmup_steps} is longer than the run, {steps} steps; lower "
             "warmup_steps, or raise epochs or steps"
+        )
+    if config.optimizer.freeze_encoder_steps >= steps:
+        raise ConfigError(
+            f"freeze_encoder_steps={config.optimizer.freeze_encoder_steps} leaves the encoder no step of the run's "
+            f"{steps}; lower it, or raise epochs or steps"
         )
     return steps
 

@@ -1,10 +1,15 @@
 """What goes beyond the paper on real ranks: masked language modelling, decoders, an encoder that joins late."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from kept_state import load_states, save_states
 from small_steps import build_descent_step, build_step, micro_batches, small_config, start
 
+from spe_dist.distributed import local_gradients
+from spe_dist.errors import ConfigError
+from spe_dist.pretraining import build
 from spe_dist.training.rates.groups import GroupRates, group_rates
 from spe_dist.training.rates.schedule import Schedule
 
@@ -48,6 +53,19 @@ def test_losses_and_gradients_do_not_depend_on_ranks_and_stage(run_ranks, whole,
             assert (gradient[name] - wanted).norm() <= 1e-5 * wanted.norm() + 1e-7, name
 
 
+def large_table(accumulation, stage, kinds):
+    local_gradients.LARGE_TABLE = 1  # its gradient stays, and is the sum of few rows and of the decoder's whole one
+    return gradients(accumulation, stage, kinds)
+
+
+def test_a_tied_table_gathers_both_gradients_at_stage_0(run_ranks, whole):
+    found = run_ranks(large_table, 1, 2, 0, [ALL])[0]
+    (expected, expected_losses), (gradient, losses) = whole[0], found[0]
+    assert losses == pytest.approx(expected_losses, rel=1e-6)
+    name = "spe.encoder.embeddings.word_embeddings.weight"
+    assert (gradient[name] - expected[name]).norm() <= 1e-5 * expected[name].norm()
+
+
 FROZEN = {"mlm": True, "tbo_decoder": "tied", "freeze_encoder_steps": 3, "layer_decay": 0.5, "dropout": 0.1}
 STEPS = 6
 
@@ -64,10 +82,10 @@ def train(step, config, accumulation, numbers):
         assert step(number, 1.0, batches, rates.at(number)).applied
 
 
-def join_late(accumulation, stage, precision="float32"):
+def join_late(accumulation, stage, precision="float32", zero=None):
     """Weights at the start, after the frozen steps and at the end, and the key encoder's after the frozen steps."""
     context, config = start(), small_config(**FROZEN)
-    step = build_step(config, context, stage, accumulation, precision)
+    step = build_step(config, context, stage, accumulation, precision, zero)
     weights = [step.engine.master_weights()]
     train(step, config, accumulation, range(3))
     weights.append(step.engine.master_weights())
@@ -96,9 +114,15 @@ def test_a_frozen_encoder_stays_bit_for_bit_and_then_learns_lower_layers_less(la
     assert 0.3 < size[0] < 0.7  # half the rate
 
 
-@pytest.mark.parametrize(("ranks", "accumulation", "stage"), [(1, 2, 1), (2, 1, 2), (2, 1, 3)])
-def test_all_stages_freeze_and_join_alike(run_ranks, late, ranks, accumulation, stage):
-    weights, _ = run_ranks(join_late, ranks, accumulation, stage)[0]
+OFFLOAD = {"offload_optimizer": {"device": "cpu"}}
+
+
+@pytest.mark.parametrize(
+    ("ranks", "accumulation", "stage", "zero"),
+    [(1, 2, 1, None), (2, 1, 2, None), (2, 1, 3, None), (1, 2, 2, OFFLOAD), (1, 2, 3, OFFLOAD)],
+)
+def test_all_stages_freeze_and_join_alike(run_ranks, late, ranks, accumulation, stage, zero):
+    weights, _ = run_ranks(join_late, ranks, accumulation, stage, "float32", zero)[0]
     for found, expected in zip(weights, late[0], strict=True):
         assert all(torch.allclose(found[name], expected[name], atol=2e-5) for name in expected)
 
@@ -146,6 +170,15 @@ def test_an_encoder_that_joins_steps_as_a_fresh_adam_does():
             fresh.grad, fresh_adam.param_groups[0]["lr"] = gradient, at.encoder
             fresh_adam.step()
     assert torch.allclose(late, fresh, rtol=1e-9) and not torch.allclose(fresh, torch.ones_like(fresh), atol=0.01)
+
+
+def test_a_run_that_would_end_before_its_encoder_joins_is_refused():
+    with pytest.raises(ConfigError, match="freeze_encoder_steps=9 leaves the encoder no step of steps=9"):
+        small_config(steps=9, freeze_encoder_steps=9).validate()
+    config = small_config(epochs=2.0, freeze_encoder_steps=9)
+    order = SimpleNamespace(steps_for=lambda epochs: int(4 * epochs))
+    with pytest.raises(ConfigError, match="no step of the run's 8; lower it, or raise epochs"):
+        build.total_steps(config, order)
 
 
 def test_rates_rise_from_the_step_at_which_the_encoder_joins_until_they_meet_the_schedule():
