@@ -111,7 +111,9 @@ class TextReader:
     def sentences(self, part: Part, skips: Skips, noticed: Counter[str]) -> Iterator[tuple[str, list[str]]]:
         """The sentences of a part in order: the text, without space around it, and its words."""
         splitter = make_splitter(self.words, self.language)
-        for text in _noticing_markup(self._texts(part, skips, noticed), noticed):
+        for text in self._texts(part, skips, noticed):
+            if looks_like_markup(text):
+                noticed[OTHER_MARKUP] += sum(map(looks_like_markup, text.split("\n")))
             if self.unit == "sentences":
                 yield text, splitter.words(text)
                 continue
@@ -137,7 +139,17 @@ class TextReader:
     def _decoded(self, lines: FileSlice, skips: Skips) -> Iterator[Line]:
         """Stripped lines; blank ones and those that cannot be decoded are counted."""
         file = self.files[lines.file]
-        for number, data in enumerate(lines.data.split(b"\n")[: _n_lines(lines.data)], lines.first_line):
+        n_lines = _n_lines(lines.data)
+        whole, fault = decode_line(lines.data) if b"\0" not in lines.data else ("", "has zero bytes")
+        if not fault:  # faster than line by line
+            skips.lines += n_lines
+            texts = list(map(str.strip, whole.split("\n")[:n_lines]))
+            blank = texts.count("")
+            if blank:
+                skips.counts[BLANK] += blank
+            yield from (Line(number, 0, text) for number, text in enumerate(texts, lines.first_line))
+            return
+        for number, data in enumerate(lines.data.split(b"\n")[:n_lines], lines.first_line):
             skips.lines += 1
             text, fault = decode_line(data)
             text = text.strip()
@@ -184,14 +196,6 @@ class TextReader:
         for line in lines:  # a blank line between records
             texts += [*as_sentences._texts_of_json([line], file, Skips()), ""]
         return texts
-
-
-def _noticing_markup(texts: Iterable[str], noticed: Counter[str]) -> Iterator[str]:
-    """The texts; those that look like markup are counted."""
-    for text in texts:
-        if looks_like_markup(text):
-            noticed[OTHER_MARKUP] += sum(1 for line in text.split("\n") if looks_like_markup(line))
-        yield text
 
 
 def _unmarked(lines: Iterator[Line], form: Markup, skips: Skips, noticed: Counter[str]) -> Iterator[Line]:

@@ -6,6 +6,7 @@ words wherever it is read. Latin letters are read by the rules of English; other
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable
@@ -68,6 +69,8 @@ _SCRIPTS = (
     (0xFF66, 0xFF9F, "ja", 2),
     (0x20000, 0x323AF, "zh", 3),
 )
+# A character that may be a letter of another script than Latin; without any, there is nothing to count.
+_OTHER_LETTER = re.compile("[^\\x00-\\u036f\\u2000-\\u3004]")
 _FIRST = [first for first, _, _, _ in _SCRIPTS]
 
 
@@ -92,7 +95,7 @@ def language_of(text: str, language: str = AUTO) -> str:
     """
     if language != AUTO:
         return language
-    if text.isascii():
+    if text.isascii() or _OTHER_LETTER.search(text) is None:
         return ENGLISH
     found: Counter[str] = Counter()
     for letter, count in Counter(text).items():

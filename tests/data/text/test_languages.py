@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spe_dist.data.text import languages
 from spe_dist.data.text.languages import LANGUAGES, SPACY_LANGUAGES, check_language, describe_language, language_of
 from spe_dist.data.text.sentences import split_sentences
 from spe_dist.data.text.words import SpacySplitter, make_splitter, tokenizer_of
@@ -43,6 +44,13 @@ def sentences(text: str, language: str = "auto") -> list[str]:
 def test_the_script_of_most_letters_tells_the_language(text, language):
     assert language_of(text) == language
     assert language_of(text, "de") == "de"
+
+
+def test_no_letter_of_another_script_is_passed_over():
+    for first, _, language, _ in languages._SCRIPTS:
+        if language != "en":
+            letter = next(chr(code) for code in range(first, first + 64) if chr(code).isalpha())
+            assert languages.language_of(f"{letter} {letter} \u2014") == language or language in ("zh", "ja")
 
 
 def test_an_unknown_language_is_refused_with_those_there_are():
