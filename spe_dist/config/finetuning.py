@@ -40,6 +40,7 @@ class DataConfig:
         "conll",
         "multihead",
         "docred",
+        "triples",
         "brat",
         "predicted",
     ] = setting("auto", "format of the corpora; auto: by content")
