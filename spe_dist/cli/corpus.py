@@ -5,8 +5,8 @@
     spe corpus convert found.jsonl correct --to brat      what spe predict has found, to be corrected
 
 Formats are told apart by content. Of words: dygie (DyGIE, SciERC, PURE), spert (SpERT), pspe (PSPE, UniRE), nyt
-(distant supervision: CoType, ARNOR), conll (BIO and the like), multihead (CoNLL04). Of characters: plain, brat,
-doccano, label_studio, prodigy, pubtator, predicted (what spe predict writes).
+(distant supervision: CoType, ARNOR), triples (CasRel, PFN), conll (BIO and the like), multihead (CoNLL04), docred. Of
+characters: plain, brat, doccano, label_studio, prodigy, pubtator, predicted (what spe predict writes).
 """
 
 from __future__ import annotations
