@@ -26,6 +26,7 @@ from spe_dist.data.text.languages import AUTO, check_language
 from spe_dist.data.text.lines import Skips
 from spe_dist.data.text.remote import local_inputs
 from spe_dist.errors import ConfigError, DataError
+from spe_dist.extraction.annotations.settings import AnnotationSettings
 from spe_dist.extraction.corpora import corpus
 from spe_dist.extraction.corpora.corpus import Corpus
 from spe_dist.extraction.joint.card import SCORES
@@ -229,7 +230,7 @@ class Extractor:
         def feed() -> Iterator[tuple[_Start, corpus.Sentence]]:
             for number, item in enumerate(inputs):
                 if chosen.given_entities:
-                    sentences, is_list = read_given(item, number)
+                    sentences, is_list = read_given(item, number, self.language)
                 else:
                     sentences, is_list = read_item(item, number, self.language)
                 waiting.append((len(sentences), is_list))
@@ -271,7 +272,7 @@ class Extractor:
         fetched = local_inputs(given)
         paths = fetched.names
         if chosen.given_entities:
-            located = read_corpora(paths, Skips())
+            located = read_corpora(paths, Skips(), settings=AnnotationSettings(language=self.language))
         else:
             settings = settings or InputSettings()
             if settings.language == AUTO:

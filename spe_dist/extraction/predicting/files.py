@@ -87,7 +87,7 @@ def _predict_lines(options: argparse.Namespace, extractor: Extractor, limits: Mi
         """Up to the first fault, so that what stands before it is predicted and written."""
         try:
             if options.entities == "given":
-                annotations = AnnotationSettings(options.cut_words, options.concept_pairs)
+                annotations = AnnotationSettings(options.cut_words, options.concept_pairs, extractor.language)
                 yield from read_corpora(options.inputs, report.skips, report.tell, annotations)
             else:
                 yield from read_inputs(options.inputs, settings, report.skips, report.tell)

@@ -135,6 +135,17 @@ def test_offsets_of_entities_given_by_character_are_those_of_the_text(extractor,
         check_places(record, TEXT)
 
 
+def test_texts_with_given_entities_are_cut_into_words_as_the_extractor_cuts_text(extractor, extractor_folder, tmp_path):
+    text = "\u5f20\u4e09\u5728\u5317\u4eac\u3002"
+    record = {"text": text, "entities": [{"start": 3, "end": 5, "type": "A"}], "relations": []}
+    chinese = Extractor.from_pretrained(extractor_folder, "cpu", bfloat16=False, language="zh")
+    (words,) = (sentence.words for sentence in chinese.predict(text))
+    assert [s.words for s in chinese.predict(record, entities="given")] == [words] == [tuple(text)]
+    path = tmp_path / "text.jsonl"
+    path.write_text(json.dumps(record))
+    assert [s.words for s in chinese.predict_files(path, entities="given")] == [words]
+
+
 def test_entities_across_sentences_are_counted(run, tmp_path):
     path = tmp_path / "documents.jsonl"
     path.write_text(

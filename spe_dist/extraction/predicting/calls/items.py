@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from spe_dist.data.text.lines import encodable
 from spe_dist.errors import DataError
+from spe_dist.extraction.annotations.settings import AnnotationSettings
 from spe_dist.extraction.corpora import corpus
 from spe_dist.extraction.corpora.corpus import Document
 from spe_dist.extraction.formats import read_record
@@ -42,7 +43,7 @@ def read_item(item: Item, number: int, language: str) -> Sentences:
     return Sentences([(0, sentence)], False)
 
 
-def read_given(item: Item, number: int) -> Sentences:
+def read_given(item: Item, number: int, language: str) -> Sentences:
     """The sentences, with their entities, of what carries some: a result, a sentence of a corpus, a JSON object.
 
     Raises:
@@ -55,7 +56,7 @@ def read_given(item: Item, number: int) -> Sentences:
         check_entities(item, name)
         return Sentences([(0, item)], False)
     if isinstance(item, Mapping):
-        read = read_record(item, name)
+        read = read_record(item, name, AnnotationSettings(language=language))
         [document] = read.documents
         return Sentences(list(placed(document)), read.format != "spert")
     raise DataError(
