@@ -189,7 +189,7 @@ ACTIONS: dict[str, Callable[..., tuple]] = {
 }
 
 
-def _pretraining_ids(step: Any, number: int, rate: float, micro_batches: Any) -> dict[str, Any]:
+def _pretraining_ids(step: Any, number: int, rate: float, micro_batches: Any, *rates: Any) -> dict[str, Any]:
     return {"step": number, "ids": [i for b in micro_batches for i in b.sentence_ids_B.tolist()]}
 
 
