@@ -23,8 +23,8 @@ def blow_up(steps):
     """Have the updates of some steps, counted from 1, ruin the model; only in this process."""
     pretraining, finetuning = TrainingStep.__call__, FinetuneStep.__call__
 
-    def of_pretraining(self, step, rate, batches):
-        return pretraining(self, step, rate * (BLOW if step + 1 in steps else 1), batches)
+    def of_pretraining(self, step, rate, batches, *rest):
+        return pretraining(self, step, rate * (BLOW if step + 1 in steps else 1), batches, *rest)
 
     def of_finetuning(self, step, rates, *rest):
         return finetuning(self, step, [rate * (BLOW if step + 1 in steps else 1) for rate in rates], *rest)
