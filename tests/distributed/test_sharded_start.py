@@ -108,7 +108,7 @@ def refusal(folder):
         ("none", "^$"),
         ("missing file", "lacks model-1"),
         ("cut file", "cannot read"),
-        ("sizes", r"\.json says \["),
+        ("sizes", "hidden_size=64, but its weights have 32"),
     ],
 )
 def test_a_damaged_encoder_is_refused_before_it_is_trained(run_ranks, tmp_path, damage, expected):

@@ -47,6 +47,7 @@ ALLOWED = {
     ("spe_dist/config/yaml_file.py", "yaml.load"): "with StrictLoader, a SafeLoader: plain values only",
     ("spe_dist/distributed/context.py", "pickle.loads"): "an error of this process that it has pickled itself",
     ("spe_dist/export/pspe.py", "torch.load"): "weights_only=True: tensors and plain values; the predecessor's format",
+    ("spe_dist/extraction/formats/__init__.py", "importlib.import_module"): "names of its own modules",
     ("spe_dist/model/kernels.py", "importlib.import_module"): "names that stand there",
     ("spe_dist/training/optimizer.py", "importlib.import_module"): "a name that stands there",
     ("spe_dist/utils/reading/bounded.py", "shell=True"): "pipe: a command that the user typed; names in it are safe",

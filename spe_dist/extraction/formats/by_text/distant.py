@@ -251,7 +251,7 @@ def _mention(words: Sequence[str], entity: Entity) -> dict[str, Any]:
 def _relations(
     sentence: Sentence, entities: Sequence[Entity], positions: Sequence[tuple[int, int]], losses: Losses
 ) -> list[dict[str, Any]]:
-    """Arguments by text; also by position, where another entity with the text is listed earlier."""
+    """Arguments by text; also by position, where another entity with the text is listed earlier, or both have one."""
     texts = [" ".join(sentence.words[entity.start : entity.end]) for entity in entities]
     first: dict[str, Entity] = {}
     first_at: dict[tuple[str, int], Entity] = {}
@@ -261,10 +261,11 @@ def _relations(
     mentions = []
     for relation, arguments in zip(sentence.relations, positions, strict=True):
         mention: dict[str, Any] = {}
+        alike = texts[arguments[0]] == texts[arguments[1]]  # which a reader takes for two places
         for role, position in zip(("em1", "em2"), arguments, strict=True):
             argument, text = entities[position], texts[position]
             mention[f"{role}Text"] = text
-            if first[text] != argument:
+            if alike or first[text] != argument:
                 mention[f"{role}Start"] = argument.start
             losses[OTHER_TYPE] += first_at[text, argument.start] != argument
         mention["label"] = relation.type
