@@ -28,7 +28,8 @@ class Zero12Masters:
         layout = FlatLayout.of(module)
         mappings = {name: (p, _mapping(name, p)) for name, p in module.named_parameters()}
         owned = [(name, p, mapping) for name, (p, mapping) in mappings.items() if mapping is not None]
-        owned.sort(key=lambda part: part[2].get_hp_fragment().data_ptr())  # neighbours are read as one piece
+        # Neighbours of a flat group are read as one piece. Not by address: groups may lie in any order in memory.
+        owned.sort(key=lambda part: (part[2].param_group_index, part[2].get_hp_fragment_address().start))
         self._owned: list[Any] = [parameter for _, parameter, _ in owned]
         addresses = [(name, mapping.lp_fragment_address) for name, _, mapping in owned]
         self.intervals = [Interval(layout.slots[name].offset + a.start, a.numel) for name, a in addresses]
