@@ -18,6 +18,7 @@ from spe_dist.extraction.annotations.document import (
     AnnotatedSpan,
     Characters,
 )
+from spe_dist.extraction.annotations.offsets import LOST_ARGUMENTS
 from spe_dist.extraction.annotations.sentences import find_words
 from spe_dist.extraction.annotations.settings import AnnotationSettings
 from spe_dist.extraction.corpora.corpus import (
@@ -44,7 +45,6 @@ DISCONTINUOUS = "discontinuous entities"
 NESTED = "entities inside another one"
 CROSSING = "entities across sentences"
 BETWEEN = "relations between sentences"
-LOST_ARGUMENTS = "relations of entities that are left out"
 NO_TEXT = "texts without a word"
 
 

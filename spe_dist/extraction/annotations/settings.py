@@ -18,8 +18,8 @@ class AnnotationSettings:
 
     Attributes:
         cut_words: what becomes of a span that covers a part of a word: "widen" it to whole words, or "drop" it.
-        concept_pairs: between which mentions a relation of two concepts holds (PubTator): "all" pairs in a sentence,
-            or the "nearest" one.
+        concept_pairs: between which mentions a relation of two concepts holds (PubTator, DocRED): "all" pairs in a
+            sentence, or the "nearest" one.
         language: of the texts, for their words and sentence ends where the file does not have them.
 
     Raises:
