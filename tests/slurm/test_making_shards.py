@@ -41,7 +41,7 @@ def test_tasks_on_two_nodes_give_the_bytes_of_one_process_after_lost_tasks_too(c
 
     shown = submit()
     jobs = re.findall(r"\d+", re.search(r"submitted jobs (.*); logs", shown)[1])
-    assert len(jobs) == 6, shown
+    assert len(jobs) == 7, shown
     refused = cluster.fails(script, *options, folder=tmp_path, extra={"SPE_PYTHON": sys.executable})
     assert "is being made by the Slurm jobs" in refused
     cluster.run("scancel", f"{jobs[2]}_1")  # one task of the stage that splits text into words: what waits for it goes
