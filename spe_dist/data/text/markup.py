@@ -24,7 +24,7 @@ _TAG = re.compile(r"</?[A-Za-z][^<>]*>")
 _HEADING = re.compile(r"(?:= )+[^=].* =$")
 _MARK = re.compile(r" @([-,.])@ ")
 _OTHER = re.compile(
-    r"</?[A-Za-z][A-Za-z0-9]*(?:\s[^<>]*)?/?>|&(?:[a-z]{2,8}|#\d{1,6}|#x[0-9a-f]{1,5});|\[\[[^\[\]]+\]\]|\{\{[^{}]+\}\}"
+    r"</?(?!unk>)[A-Za-z][A-Za-z0-9]*(?:\s[^<>]*)?/?>|&(?:[a-z]{2,8}|#\d{1,6}|#x[0-9a-f]{1,5});|\[\[[^\[\]]+\]\]|\{\{[^{}]+\}\}"
     r"|\\[a-z]{3,}\{"
 )
 _WIKITEXT = re.compile(r" @[-,.]@ |<unk>")
@@ -65,7 +65,10 @@ def markup_remover(form: Markup, skipped: Counter[str], noticed: Counter[str]) -
 
 
 def looks_like_markup(text: str) -> bool:
-    """Whether a text has tags, entities, links or commands of a markup that nothing here takes out."""
+    """Whether a text has tags, entities, links or commands of a markup that nothing here takes out.
+
+    `<unk>` is none: it stands for a word (`UNKNOWN_MARKS`).
+    """
     if "<" not in text and "&" not in text and "[[" not in text and "{" not in text:
         return False
     return _OTHER.search(text) is not None

@@ -18,7 +18,7 @@ from spe_dist.extraction.formats.node import shown
 from spe_dist.extraction.formats.notices import note
 from spe_dist.extraction.formats.texts import same_text
 
-OTHER_WORDS = "entities whose words are not at their offsets, left out"
+NOT_AT_OFFSETS = "entities whose words are not at their offsets, left out"
 LOST_ARGUMENTS = "relations of entities that are left out"
 OTHER_UNIT = "documents whose offsets count {}, as the words of their entities show"
 
@@ -74,7 +74,7 @@ def check_words(
             key = f" {span.key}" if span.key else ""
             note(
                 notices,
-                OTHER_WORDS,
+                NOT_AT_OFFSETS,
                 f"{span.type}{key} {shown(words[i])}, where the text has {there}, {document.origin}",
             )
     left = keeping(replace(document, spans=best), agree)

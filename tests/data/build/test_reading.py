@@ -262,7 +262,7 @@ def test_files_of_several_formats_are_named_by_format(tmp_path):
 
 def test_what_looks_like_other_markup_is_kept_and_counted(tmp_path):
     kept = ["<p>One two three.</p>", "One &amp; two.", "See [[Berlin]] and {{cite}} here.", "A \\textbf{bold} word."]
-    plain = ["I <3 you & 3 < 4 > 2.", "A {set} of [1] things.", "AT&T; and so on."]
+    plain = ["I <3 you & 3 < 4 > 2.", "A {set} of [1] things.", "AT&T; and so on.", "A word that is <unk> here."]
     (tmp_path / "a.html").write_text("\n".join([*kept, *plain]) + "\n")
     found, _, noticed = read([tmp_path / "a.html"], unit="sentences")
     assert found == [*kept, *plain] and noticed == {OTHER_MARKUP: len(kept)}

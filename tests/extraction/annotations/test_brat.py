@@ -121,7 +121,7 @@ def test_what_offsets_count_is_seen_by_the_words(
 def test_an_entity_whose_words_are_elsewhere_is_left_out_with_its_relations_and_named(tmp_path: Path) -> None:
     corpus = read_corpus(folder(tmp_path, ann=ANN.replace("\tAda\n", "\tBob\n")))
     assert corpus.sentences[0].entities == (Entity(3, 4, "Work"),)
-    assert reasons(corpus) == {offsets.OTHER_WORDS: 1, offsets.LOST_ARGUMENTS: 1}
+    assert reasons(corpus) == {offsets.NOT_AT_OFFSETS: 1, offsets.LOST_ARGUMENTS: 1}
     assert any('Person T1 "Bob", where the text has "Ada"' in reason for reason in corpus.notices)
 
 
