@@ -77,8 +77,15 @@ def _run(command: Sequence[str], log: TextIO) -> int:
     """Exit status of a command whose output goes to `log`, and its newest line to a terminal."""
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PATH": search_path()}
     live, shown_at = sys.stdout.isatty(), 0.0
+    # In a process group of its own, which Ctrl-C does not reach: a training saves at one SIGINT and ends at a second.
     with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        process_group=0,
     ) as process:
         assert process.stdout is not None
         try:
@@ -89,11 +96,21 @@ def _run(command: Sequence[str], log: TextIO) -> int:
                     print(f"\r\033[K  {line.strip()[:width]}", end="", flush=True)
                     shown_at = time.monotonic()
         except BaseException:
-            process.send_signal(signal.SIGINT)  # a launcher passes it on to its ranks
+            _interrupt(process)
+            try:
+                log.writelines(process.stdout)  # what it says while it saves; it would fail where nobody reads
+            except KeyboardInterrupt:
+                _interrupt(process)
+                raise
             raise
     if live:
         print("\r\033[K", end="", flush=True)
     return process.returncode
+
+
+def _interrupt(process: subprocess.Popen[str]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGINT)  # a launcher's ranks are in the group
 
 
 def _resolve(command: Sequence[str]) -> list[str]:

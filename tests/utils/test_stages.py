@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from project import ROOT
 
 from spe_dist.utils.stages import Stage, StageError, run_stage
 
@@ -56,3 +61,33 @@ def test_the_status_of_a_stopped_stage_is_passed_on(tmp_path):
     with pytest.raises(StageError) as stopped:
         run_stage(stage, 1, 1, tmp_path)
     assert stopped.value.status == 75
+
+
+COUNTING = """
+import signal, sys, time
+got = []
+signal.signal(signal.SIGINT, lambda *_: got.append(1))
+print("ready", flush=True)
+deadline = time.monotonic() + 20
+while not got and time.monotonic() < deadline:
+    time.sleep(0.02)
+time.sleep(0.5)
+print("signals:", len(got), flush=True)
+"""
+
+
+def test_ctrl_c_reaches_a_command_once(tmp_path):
+    """A training saves at one SIGINT and ends at a second."""
+    program = f"""
+from pathlib import Path
+from spe_dist.utils.stages import Stage, run_stage
+run_stage(Stage("small", "Small", "python", {str(script(tmp_path, COUNTING))!r}), 1, 1, Path({str(tmp_path)!r}))
+"""
+    with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, start_new_session=True) as process:
+        log = tmp_path / "small.log"
+        while "ready" not in (log.read_text() if log.exists() else ""):
+            assert process.poll() is None
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it
+        process.wait(30)
+    assert log.read_text().endswith("signals: 1\n")

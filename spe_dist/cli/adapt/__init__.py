@@ -5,7 +5,7 @@
 First it says how long the training will take on this machine, which it measures with a few steps; --estimate ends
 there. Each stage is a command that you can type yourself: it is shown before it runs, its output is in WORK/logs. The
 same command continues what was stopped, by Ctrl-C or by a fault. The settings are those of `--preset adapt`; the page
-"Is it worth it?" of the documentation says what they have been measured to do.
+"Is it worth it?" of the documentation says what is known of their use.
 
 What follows `--` are settings of the pre-training: spe adapt ... -- --learning_rate 5e-5
 """

@@ -145,10 +145,10 @@ class Adaptation:
 
         speed, sentences = self.speed(), self._sentences()
         assert speed is not None
-        seconds = sentences * self.passes / speed
+        seconds, passes = sentences * self.passes / speed, "pass" if self.passes == 1 else "passes"
         return (
-            f"{self.passes:g} passes over {sentences:,} sentences at {speed:,.0f} a second: about {duration(seconds)} "
-            f"of training on this machine. Ctrl-C stops it; the same command goes on."
+            f"{self.passes:g} {passes} over {sentences:,} sentences at {speed:,.0f} a second: about "
+            f"{duration(seconds)} of training on this machine. Ctrl-C stops it; the same command goes on."
         )
 
     def _sentences(self) -> int:
