@@ -2,14 +2,15 @@
 
     from spe_dist import Extractor
     extractor = Extractor.from_pretrained("runs/conll04/model")
-    for sentence in extractor.predict("John Smith works for IBM in Boston. He likes it."):
+    for sentence in extractor.predict("Mikhail Gorbachev lives in Moscow, Russia."):
         print(sentence)
 
-prints the text with what was found in it:
+prints the text with what was found in it, here by a small model of CoNLL04:
 
-    John Smith [Peop 0.98] works for IBM [Org 0.97] in Boston [Loc 0.99].
-      John Smith --Work_For--> IBM, 0.95
-    He likes it. (nothing found)
+    Mikhail Gorbachev [Peop 0.98] lives in Moscow [Loc 0.98], Russia [Loc 0.98].
+      Mikhail Gorbachev --Live_In--> Moscow, 0.64
+      Mikhail Gorbachev --Live_In--> Russia, 0.59
+      Moscow --Located_In--> Russia, 0.87
 """
 
 from __future__ import annotations
