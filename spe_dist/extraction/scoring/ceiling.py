@@ -6,8 +6,8 @@ ceiling, computed exactly for each metric by itself: the most keys of the gold (
 this form can hold.
 
 For relations that is a choice: of spans that overlap only one can be predicted, and with it the relations it takes part
-in. The best choice is searched; that it is the best one is certain but for sentences that need more than MOST_STEPS
-steps, whose figure is an upper bound. None of SciERC and CoNLL04 does.
+in. The best choice is searched; that it is the best one is certain but for sentences that need more than
+`flat_choice.MOST_VISITS` visits, whose figure is an upper bound. None of SciERC and CoNLL04 does.
 """
 
 from __future__ import annotations
@@ -227,7 +227,3 @@ def _is_typed(key: Key) -> bool:
 def _nodes(key: Key) -> Pair:
     """The arguments of a relation's key; without types in the metric that asks for none."""
     return (key[1], key[2]) if _is_typed(key) else ((key[1], ""), (key[2], ""))
-
-
-def _overlap(first: Any, second: Any) -> bool:
-    return first[0] < second[1] and second[0] < first[1]
