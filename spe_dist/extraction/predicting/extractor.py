@@ -18,8 +18,9 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, Unpack, cast, overload
+from typing import Any, TypeVar, Unpack, cast, overload
 
 import torch
 
@@ -34,8 +35,9 @@ from spe_dist.extraction.joint.card import SCORES
 from spe_dist.extraction.joint.examples import ExampleMaker
 from spe_dist.extraction.joint.folder import LoadedExtractor, load_extractor
 from spe_dist.extraction.joint.thresholds import ARGMAX, Choice, Thresholds
-from spe_dist.extraction.predicting.calls.items import CARRIERS, Item, read_given, read_item
+from spe_dist.extraction.predicting.calls.items import CARRIERS, Item
 from spe_dist.extraction.predicting.calls.options import Chosen, PredictOptions, chosen_options
+from spe_dist.extraction.predicting.calls.streaming import results_of_inputs
 from spe_dist.extraction.predicting.device import choose_device, fast_bfloat16
 from spe_dist.extraction.predicting.given import EntitiesChoice
 from spe_dist.extraction.predicting.inputs import read_corpora, read_inputs
@@ -223,32 +225,8 @@ class Extractor:
         A result is a list of sentences for a text, a sentence for a list of words. Inputs are read as they are needed;
         some thousand sentences are held at a time. Options and errors are those of `predict`.
         """
-        return self._stream(inputs, chosen_options(**options, stored=self.thresholds))
-
-    def _stream(self, inputs: Iterable[Item], chosen: Chosen) -> Iterator[Any]:
-        waiting: deque[tuple[int, bool]] = deque()  # (sentences of an input, whether its result is a list)
-
-        def feed() -> Iterator[tuple[_Start, corpus.Sentence]]:
-            for number, item in enumerate(inputs):
-                if chosen.given_entities:
-                    sentences, is_list = read_given(item, number, self.language)
-                else:
-                    sentences, is_list = read_item(item, number, self.language)
-                waiting.append((len(sentences), is_list))
-                yield from ((_Start(number, start), sentence) for start, sentence in sentences)
-
-        done: list[Sentence] = []
-        for (_, start), predicted in self._tagged(feed(), lambda tag: tag.document, chosen):
-            while waiting[0] == (0, True):
-                waiting.popleft()
-                yield []
-            done.append(result_of(chosen.limits.apply(predicted), start))
-            n_sentences, is_list = waiting[0]
-            if len(done) == n_sentences:
-                waiting.popleft()
-                yield done if is_list else done[0]
-                done = []
-        yield from ([] for _ in waiting)
+        chosen = chosen_options(**options, stored=self.thresholds)
+        return results_of_inputs(inputs, chosen, self.language, partial(self._tagged, chosen=chosen))
 
     def predict_files(
         self,
@@ -366,13 +344,6 @@ class Extractor:
         if self._workers is None or self._workers.threads != threads:
             self._workers = BatchWorkers(threads)
         return self._workers
-
-
-class _Start(NamedTuple):
-    """Where a sentence stands in memory."""
-
-    document: int
-    start: int  # its first character
 
 
 _NEVER = object()
