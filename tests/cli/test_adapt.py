@@ -68,6 +68,23 @@ def test_the_heads_learn_alone_for_no_more_than_a_tenth_of_the_run(tmp_path, mon
     assert trial.index("--freeze_encoder_steps", trial.index("7")) > trial.index("7")
 
 
+def test_steps_and_epochs_among_the_settings_count_in_the_estimate_and_for_the_heads(tmp_path, monkeypatch):
+    monkeypatch.setattr(Adaptation, "_sentences", lambda self: 64_000)
+    monkeypatch.setattr(Adaptation, "speed", lambda self: 100.0)
+
+    def planned(*settings):
+        adaptation = of(*needed(tmp_path), settings=["--global_batch_sentences", "64", *settings])
+        command = adaptation.pretraining().command
+        return adaptation.estimate(), command[command.index("--freeze_encoder_steps") + 1]
+
+    estimate, heads_first = planned()
+    assert estimate.startswith("3 passes over 64,000 sentences at 100 a second: about 32m00s") and heads_first == "300"
+    estimate, heads_first = planned("--epochs", "1")
+    assert estimate.startswith("1 pass over 64,000 sentences at 100 a second: about 10m40s") and heads_first == "100"
+    estimate, heads_first = planned("--steps", "200")
+    assert estimate.startswith("200 steps of 64 sentences at 100 a second: about 2m08s") and heads_first == "20"
+
+
 def test_a_wrong_setting_is_an_error_before_anything_begins(tmp_path, capsys):
     assert adapt.main([*needed(tmp_path), "--", "--learning_rat", "1"]) == 2
     assert "did you mean '--learning_rate'" in capsys.readouterr().err and not list(tmp_path.iterdir())

@@ -68,7 +68,7 @@ class Adaptation:
     def config(self) -> Config:
         """The settings of the pre-training. Raises ConfigError."""
         parser = training_parser("spe pretrain", None, Config)
-        return read_options(parser, ["--preset", PRESET, *self.settings], Config).config
+        return read_options(parser, ["--preset", PRESET, "--epochs", str(self.passes), *self.settings], Config).config
 
     def run(self) -> int:
         """All stages; the exit status. Raises ConfigError where a folder is in the way or a setting is wrong."""
@@ -105,7 +105,7 @@ class Adaptation:
         return self._training("trial", "A few steps, to see how long it will take", last=few.split())
 
     def pretraining(self) -> Stage:
-        steps = int(self._sentences() * self.passes / self.config.train.global_batch_sentences)
+        steps = int(self._sentences_read() / self.config.train.global_batch_sentences)
         heads_first = min(HEADS_FIRST_STEPS, int(HEADS_FIRST_SHARE * steps))
         parts = ("--epochs", self.passes, "--freeze_encoder_steps", heads_first, "--resume auto")
         return self._training("run", "Pre-training", *parts)
@@ -143,13 +143,21 @@ class Adaptation:
         """How long the training takes, in a line or two."""
         from spe_dist.training.progress import duration
 
-        speed, sentences = self.speed(), self._sentences()
+        speed, train = self.speed(), self.config.train
         assert speed is not None
-        seconds, passes = sentences * self.passes / speed, "pass" if self.passes == 1 else "passes"
+        passes = "pass" if train.epochs == 1 else "passes"
+        work = f"{train.epochs:g} {passes} over {self._sentences():,} sentences"
+        if train.steps:
+            work = f"{train.steps:,} steps of {train.global_batch_sentences:,} sentences"
         return (
-            f"{self.passes:g} {passes} over {sentences:,} sentences at {speed:,.0f} a second: about "
-            f"{duration(seconds)} of training on this machine. Ctrl-C stops it; the same command goes on."
+            f"{work} at {speed:,.0f} a second: about {duration(self._sentences_read() / speed)} "
+            f"of training on this machine. Ctrl-C stops it; the same command goes on."
         )
+
+    def _sentences_read(self) -> float:
+        """How many the training reads, repeated ones included; steps and epochs among the settings decide."""
+        train = self.config.train
+        return train.steps * train.global_batch_sentences if train.steps else self._sentences() * train.epochs
 
     def _sentences(self) -> int:
         from spe_dist.data.shards.manifest import Manifest
