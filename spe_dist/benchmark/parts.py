@@ -25,7 +25,8 @@ from spe_dist.data.batches.packed import PackedBatch
 from spe_dist.moco.average import KeyAverage
 from spe_dist.model.loading import load_encoder
 from spe_dist.model.products import ProductType
-from spe_dist.model.spe import KeyEncoder, PretrainingModel, build_key_encoder, build_pretraining_model
+from spe_dist.model.spe import KeyEncoder, PretrainingModel
+from spe_dist.model.start.build import build_key_encoder, build_pretraining_model
 from spe_dist.pretraining.objectives import contrastive
 from spe_dist.training.live_memory import peak_bytes
 from spe_dist.training.terms import Term

@@ -20,7 +20,7 @@ from spe_dist.distributed.deepspeed_config import DTYPES, Precision, product_dty
 from spe_dist.distributed.engine import TrainingEngine
 from spe_dist.moco import KeyQueue, MomentumContrast, MomentumKeyEncoder, PlainWeights
 from spe_dist.model.encoder import PackedBertEncoder
-from spe_dist.model.spe import build_key_encoder, build_pretraining_model
+from spe_dist.model.start.build import build_key_encoder, build_pretraining_model
 from spe_dist.pretraining.step import TrainingStep
 
 META = torch.device("meta")

@@ -19,7 +19,8 @@ from spe_dist.export.folder import read_folder, tokenizer_files, write_folder
 from spe_dist.export.parts import POOLER, SPE, Parts, differing, exported_settings, parts_of
 from spe_dist.model.encoder import PackedBertEncoder
 from spe_dist.model.heads import TokenBoundaryHead
-from spe_dist.model.spe import PretrainingModel, SpeModel, build_pretraining_model, build_spe_model
+from spe_dist.model.spe import PretrainingModel, SpeModel
+from spe_dist.model.start.build import build_pretraining_model, build_spe_model
 from spe_dist.utils.wording import one_line
 
 Module = TypeVar("Module", bound=torch.nn.Module)

@@ -32,7 +32,8 @@ from spe_dist.export.loading import empty_encoder, fill, has_tokenizer
 from spe_dist.export.parts import ENCODER, POOLER, SPE, Parts
 from spe_dist.extraction.joint.folder import is_extractor, network_settings
 from spe_dist.model.loading import load_encoder, read_bert_config
-from spe_dist.model.spe import SpeModel, build_spe_model
+from spe_dist.model.spe import SpeModel
+from spe_dist.model.start.build import build_spe_model
 from spe_dist.utils.hub import hub_name, model_folder
 from spe_dist.utils.run_files import CHECKPOINTS_FOLDER, CONFIG_FILE, MODEL_FOLDER, START_FOLDER, STATE_FILE
 

@@ -14,8 +14,8 @@ from spe_dist.distributed.engine import TrainingEngine
 from spe_dist.distributed.weights import weight_source
 from spe_dist.moco import KeyQueue, MomentumContrast, MomentumKeyEncoder, ShardedKeyQueue
 from spe_dist.model.loading import LoadedEncoder
-from spe_dist.model.spe import build_empty_key_encoder, build_key_encoder, build_pretraining_model
 from spe_dist.model.start.assembly import keep
+from spe_dist.model.start.build import build_empty_key_encoder, build_key_encoder, build_pretraining_model
 from spe_dist.training.optimizer import make_adamw, optimizer_device
 from spe_dist.training.rates.groups import make_groups
 

@@ -18,7 +18,7 @@ from spe_dist.distributed.context import RankContext
 from spe_dist.distributed.deepspeed_config import DTYPES, BatchPlan, Precision, fit_to_model
 from spe_dist.model.encoder import PackedBertEncoder
 from spe_dist.model.kernels import check_compile
-from spe_dist.model.spe import build_empty_key_encoder, build_pretraining_model, largest_part
+from spe_dist.model.start.build import build_empty_key_encoder, build_pretraining_model, largest_part
 from spe_dist.pretraining import build, resume
 from spe_dist.pretraining.build_engine import shards_keys
 from spe_dist.pretraining.sharded_contrast import FIGURES

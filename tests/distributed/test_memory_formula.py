@@ -5,7 +5,7 @@ from small_steps import VOCABULARY, build_step, micro_batches, small_config, sta
 
 from spe_dist.distributed.deepspeed_config import DTYPES, BatchPlan, complete, fit_to_model
 from spe_dist.model.loading import load_encoder
-from spe_dist.model.spe import build_pretraining_model, largest_part
+from spe_dist.model.start.build import build_pretraining_model, largest_part
 from spe_dist.pretraining.dry_run import held_memory
 from spe_dist.training.footprint import saved_activations
 from spe_dist.training.live_memory import LiveMemory

@@ -17,7 +17,8 @@ from spe_dist.data.text.vocabulary import tokenizer_from_pieces
 from spe_dist.distributed import checkpoint
 from spe_dist.distributed.fragments.index import Entry, Index, Part, rank_file, write_index
 from spe_dist.model.loading import load_encoder
-from spe_dist.model.spe import PretrainingModel, build_pretraining_model
+from spe_dist.model.spe import PretrainingModel
+from spe_dist.model.start.build import build_pretraining_model
 from spe_dist.utils.files import file_sha256
 
 WORDS = "Anna Berg moved from Lund to the city council of Oslo , where she now heads a small choir .".split()

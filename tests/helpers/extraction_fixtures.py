@@ -20,7 +20,7 @@ def extractor_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from spe_dist.extraction.joint.folder import network_settings, save_extractor
     from spe_dist.extraction.joint.model import JointModel
     from spe_dist.model.encoder import PackedBertEncoder
-    from spe_dist.model.spe import build_spe_model
+    from spe_dist.model.start.build import build_spe_model
 
     pieces = [
         "[PAD]",

@@ -11,7 +11,7 @@ from spe_dist.data.text.vocabulary import tokenizer_from_pieces
 from spe_dist.extraction.corpora.corpus import Entity, Labels, Relation, Sentence
 from spe_dist.extraction.joint.model import JointModel
 from spe_dist.model.encoder import PackedBertEncoder
-from spe_dist.model.spe import build_spe_model
+from spe_dist.model.start.build import build_spe_model
 
 LABELS = Labels(("loc", "org", "per"), ("in", "of"))
 WORDS = [f"w{i}" for i in range(40)]

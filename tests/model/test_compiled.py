@@ -10,7 +10,7 @@ from spe_dist.errors import ConfigError
 from spe_dist.model.dropout import Dropout, combine
 from spe_dist.model.kernels import check_compile, compile_model, compiled
 from spe_dist.model.loading import load_encoder
-from spe_dist.model.spe import build_key_encoder, build_pretraining_model
+from spe_dist.model.start.build import build_key_encoder, build_pretraining_model
 from spe_dist.pretraining.objectives import prediction_terms
 from spe_dist.training.terms import cross_entropy
 

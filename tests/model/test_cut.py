@@ -5,7 +5,7 @@ import torch
 
 from spe_dist.data.batches.packed import PackedBatch
 from spe_dist.model.loading import load_encoder
-from spe_dist.model.spe import build_key_encoder, build_pretraining_model
+from spe_dist.model.start.build import build_key_encoder, build_pretraining_model
 from spe_dist.pretraining.objectives import contrastive, contrastive_span_pair, span_permutation, token_boundary
 from spe_dist.training.terms import total
 

@@ -11,7 +11,7 @@ from spe_dist.errors import ConfigError
 from spe_dist.model import kernels
 from spe_dist.model.kernels import choose_kernels, find_apex, layer_norm_class
 from spe_dist.model.loading import load_encoder
-from spe_dist.model.spe import build_pretraining_model
+from spe_dist.model.start.build import build_pretraining_model
 from spe_dist.training.optimizer import make_adamw, param_groups
 
 

@@ -7,7 +7,7 @@ from transformers import BertConfig, BertForMaskedLM, BertForPreTraining
 
 from spe_dist.errors import ConfigError
 from spe_dist.model.loading import load_encoder
-from spe_dist.model.spe import build_pretraining_model
+from spe_dist.model.start.build import build_pretraining_model
 from spe_dist.pretraining.objectives import prediction_terms
 
 ONLY_MLM = {"mlm": True, "tbo": False, "spo": False, "cspo": False}

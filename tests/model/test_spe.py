@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from spe_dist.model.loading import load_encoder
-from spe_dist.model.spe import build_key_encoder, build_pretraining_model, views_only
+from spe_dist.model.spe import views_only
+from spe_dist.model.start.build import build_key_encoder, build_pretraining_model
 
 VOCAB_SIZE = 120
 ON_OFF = [combination for combination in itertools.product([True, False], repeat=3) if any(combination)]

@@ -7,7 +7,7 @@ import torch
 from small_steps import VOCABULARY, build_step, make_batch, micro_batches, small_config, start
 
 from spe_dist.model.loading import load_encoder
-from spe_dist.model.spe import build_key_encoder, build_pretraining_model
+from spe_dist.model.start.build import build_key_encoder, build_pretraining_model
 from spe_dist.training.footprint import activations, saved_activations
 from spe_dist.training.live_memory import peak_bytes
 

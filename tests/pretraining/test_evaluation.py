@@ -11,7 +11,7 @@ from thread_ranks import ThreadCollectives, run_threads
 from spe_dist.config.pretraining import Config, CorruptionConfig, MocoConfig, ModelConfig, ObjectiveConfig, TrainConfig
 from spe_dist.data.shards.blocks import Block
 from spe_dist.model.loading import load_encoder
-from spe_dist.model.spe import build_key_encoder, build_pretraining_model
+from spe_dist.model.start.build import build_key_encoder, build_pretraining_model
 from spe_dist.pretraining.evaluation import HeldOutEvaluation, count_yardsticks, top1
 from spe_dist.pretraining.held_out import HeldOutSentences, groups_of_equal_length
 

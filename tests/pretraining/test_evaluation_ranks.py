@@ -13,7 +13,7 @@ from spe_dist.distributed.context import start_ranks
 from spe_dist.distributed.engine import TrainingEngine
 from spe_dist.distributed.launch import detect
 from spe_dist.model.loading import load_encoder
-from spe_dist.model.spe import build_key_encoder, build_pretraining_model
+from spe_dist.model.start.build import build_key_encoder, build_pretraining_model
 from spe_dist.pretraining.evaluation import HeldOutEvaluation
 
 pytestmark = pytest.mark.distributed

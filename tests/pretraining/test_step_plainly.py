@@ -14,7 +14,7 @@ from small_steps import VOCABULARY, make_batch, small_config
 from spe_dist.distributed.context import RankContext
 from spe_dist.moco import KeyQueue, MomentumContrast, MomentumKeyEncoder, PlainWeights
 from spe_dist.model.loading import load_encoder
-from spe_dist.model.spe import build_key_encoder, build_pretraining_model
+from spe_dist.model.start.build import build_key_encoder, build_pretraining_model
 from spe_dist.pretraining.step import TrainingStep
 
 RATE, QUEUE_KEYS = 0.1, 20

@@ -13,7 +13,7 @@ from spe_dist.distributed.context import RankContext
 from spe_dist.distributed.deepspeed_config import DTYPES, product_dtype
 from spe_dist.moco import KeyQueue, MomentumContrast, MomentumKeyEncoder, PlainWeights
 from spe_dist.model.loading import load_encoder
-from spe_dist.model.spe import build_key_encoder, build_pretraining_model
+from spe_dist.model.start.build import build_key_encoder, build_pretraining_model
 from spe_dist.pretraining.step import TrainingStep
 
 CPU = torch.device("cpu")

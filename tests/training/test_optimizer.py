@@ -5,7 +5,7 @@ from small_runs import PRETRAINING_NETWORK
 
 from spe_dist.config.loading import resolve
 from spe_dist.model.loading import load_encoder
-from spe_dist.model.spe import build_pretraining_model
+from spe_dist.model.start.build import build_pretraining_model
 from spe_dist.training.optimizer import make_adamw, optimizer_device, param_groups
 
 CONFIG = resolve([PRETRAINING_NETWORK])

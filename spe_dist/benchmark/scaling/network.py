@@ -24,7 +24,7 @@ from spe_dist.distributed.deepspeed_config import (
 )
 from spe_dist.model.encoder import PackedBertEncoder
 from spe_dist.model.loading import random_config
-from spe_dist.model.spe import build_key_encoder, build_pretraining_model, largest_part
+from spe_dist.model.start.build import build_key_encoder, build_pretraining_model, largest_part
 from spe_dist.pretraining.build_engine import shards_keys
 from spe_dist.pretraining.dry_run import held_memory
 from spe_dist.training.footprint import rank_memory, saved_activations

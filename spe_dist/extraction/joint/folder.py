@@ -51,7 +51,8 @@ from spe_dist.extraction.joint.card import SCORES, extractor_card
 from spe_dist.extraction.joint.features import Features
 from spe_dist.extraction.joint.model import JointModel
 from spe_dist.extraction.joint.thresholds import ARGMAX, LEAST, Thresholds, is_threshold
-from spe_dist.model.spe import SpeModel, build_spe_model
+from spe_dist.model.spe import SpeModel
+from spe_dist.model.start.build import build_spe_model
 from spe_dist.utils.files import atomic_folder, check_free_name, check_space, link_or_copy
 from spe_dist.utils.reading.json_file import is_names, is_whole, shown
 from spe_dist.utils.reading.sums import SUMS, checked, write_sums

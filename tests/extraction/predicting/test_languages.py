@@ -26,7 +26,7 @@ from spe_dist.extraction.predicting.text_input import InputSettings
 from spe_dist.finetuning.build import extraction_settings
 from spe_dist.finetuning.data import read_corpora
 from spe_dist.model.encoder import PackedBertEncoder
-from spe_dist.model.spe import build_spe_model
+from spe_dist.model.start.build import build_spe_model
 from spe_dist.utils.reading.sums import write_sums
 
 CASES = SHARED / "cases" / "annotations"
