@@ -22,9 +22,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from spe_dist.data.batches.packed import SPANS
 from spe_dist.data.text.vocabulary import PieceEncoder
 from spe_dist.errors import ConfigError, DataError
-from spe_dist.model.pair import SPANS
 from spe_dist.model.spe import SpeModel
 
 Span = tuple[int, int]

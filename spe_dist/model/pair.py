@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from spe_dist.model.dropout import Dropout
 from spe_dist.model.heads import initialize
 
-SPANS = 5
 POSITIONS_TO_S1 = (-1, 0, 1, 2, 3)
 POSITIONS_TO_S2 = (-3, -2, -1, 0, 1)
 FARTHEST = 3

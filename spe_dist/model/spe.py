@@ -20,11 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spe_dist.data.batches.packed import PackedBatch
+from spe_dist.data.batches.packed import SPANS, PackedBatch
 from spe_dist.model.dropout import combine
 from spe_dist.model.encoder import PackedBertEncoder, filled
 from spe_dist.model.heads import ContrastiveHead, MaskedLanguageHead, PermutationHead, TiedDecoder, TokenBoundaryHead
-from spe_dist.model.pair import SPANS, PairEncoder
+from spe_dist.model.pair import PairEncoder
 from spe_dist.model.span import SpanEncoder
 
 

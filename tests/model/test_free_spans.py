@@ -5,7 +5,8 @@ import itertools
 import pytest
 import torch
 
-from spe_dist.model.pair import SPANS, PairEncoder
+from spe_dist.data.batches.packed import SPANS
+from spe_dist.model.pair import PairEncoder
 from spe_dist.model.span import SpanEncoder
 
 WORDS = 60

@@ -10,8 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from spe_dist.config.pretraining import Config
-from spe_dist.data.batches.packed import PackedBatch
-from spe_dist.model.pair import SPANS
+from spe_dist.data.batches.packed import SPANS, PackedBatch
 
 WITH_BACKWARD = 3
 

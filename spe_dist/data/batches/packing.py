@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 from spe_dist.config.pretraining import CorruptionConfig
-from spe_dist.data.batches.corruption import SPANS, Corrupted
-from spe_dist.data.batches.packed import PackedBatch
+from spe_dist.data.batches.corruption import Corrupted
+from spe_dist.data.batches.packed import SPANS, PackedBatch
 from spe_dist.utils.ragged import borders, exclusive_cumsum, ranges
 
 PAIR, CONTEXT = 0, 1
