@@ -77,7 +77,7 @@ class Contrast:
             scale * F.normalize(torch.randn(count, size, generator=generator), dim=1)
             for count in (queries, queries, keys)
         )
-        self.ids_K, self.sentence_ids_B = torch.arange(keys), torch.arange(keys, keys + queries)
+        self.ids_K, self.ids_B = torch.arange(keys), torch.arange(keys, keys + queries)
         self.normalize = normalize
 
     def run(self, form: Callable[..., Term], *more: Any) -> tuple[Tensor, Tensor]:
@@ -88,7 +88,7 @@ class Contrast:
             self.positive_keys_BC,
             self.queue_KC,
             self.ids_K.shape[0],
-            self.sentence_ids_B,
+            self.ids_B,
             self.ids_K,
             0.2,
             self.normalize,

@@ -14,7 +14,7 @@ def plain_contrast(
     positive_keys_BC: Tensor,
     queue_keys_KC: Tensor,
     fill: int,
-    sentence_ids_B: Tensor,
+    ids_B: Tensor,
     queue_ids_K: Tensor,
     temperature: float,
     normalize: bool,
@@ -24,7 +24,7 @@ def plain_contrast(
         queries_BC, positive_keys_BC = F.normalize(queries_BC, dim=1), F.normalize(positive_keys_BC, dim=1)
     positive_B1 = (queries_BC * positive_keys_BC).sum(dim=1, keepdim=True)
     negative_BK = queries_BC @ queue_keys_KC[:fill].to(queries_BC).T
-    allowed_BK = queue_ids_K[None, :fill] != sentence_ids_B[:, None]
+    allowed_BK = queue_ids_K[None, :fill] != ids_B[:, None]
     logits_B1K = torch.cat([positive_B1, negative_BK.masked_fill(~allowed_BK, -torch.inf)], dim=1) / temperature
     loss_sum = (torch.logsumexp(logits_B1K, dim=1) - logits_B1K[:, 0]).sum()
     with torch.no_grad():

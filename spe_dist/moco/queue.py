@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from spe_dist.errors import CheckpointError, ConfigError
 from spe_dist.moco.fragments import Fragment, FragmentSource, Gathers, read_replicated, share_of
 
-NO_SENTENCE = -1  # sentence id of a slot that no key has filled yet
+NO_TEXT = -1  # id in a slot that no key has filled yet
 
 
 class KeyQueue(nn.Module):
@@ -38,7 +38,7 @@ class KeyQueue(nn.Module):
         if queue_keys < 1:
             raise ConfigError(f"queue_keys={queue_keys} holds no key; choose 1 or more")
         self.register_buffer("keys_KC", torch.zeros(queue_keys, key_size, dtype=dtype, device=device))
-        self.register_buffer("ids_K", torch.full((queue_keys,), NO_SENTENCE, dtype=torch.int64, device=device))
+        self.register_buffer("ids_K", torch.full((queue_keys,), NO_TEXT, dtype=torch.int64, device=device))
         self.register_buffer("cursor", torch.zeros((), dtype=torch.int64, device=device))
         self.register_buffer("fill", torch.zeros((), dtype=torch.int64, device=device))
 
@@ -71,7 +71,7 @@ class KeyQueue(nn.Module):
     def enqueue(self, keys_BC: Tensor, ids_B: Tensor) -> None:
         """Add any number of keys in order, wrapping around; the result is that of adding them one by one."""
         batch, capacity = ids_B.shape[0], self.queue_keys
-        assert keys_BC.shape == (batch, self.keys_KC.shape[1]), f"{tuple(keys_BC.shape)} keys for {batch} sentence ids"
+        assert keys_BC.shape == (batch, self.keys_KC.shape[1]), f"{tuple(keys_BC.shape)} keys for {batch} ids"
         dropped = max(0, batch - capacity)
         offsets = torch.arange(dropped, batch, device=self.cursor.device)
         slots = (self.cursor + offsets) % capacity

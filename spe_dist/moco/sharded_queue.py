@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from spe_dist.errors import ConfigError
 from spe_dist.moco.checksums import checksum, row_checksums
 from spe_dist.moco.fragments import Fragment, FragmentSource, Gathers, read_replicated
-from spe_dist.moco.queue import NO_SENTENCE, check_saved_queue
+from spe_dist.moco.queue import NO_TEXT, check_saved_queue
 
 BLOCKS_A_RANK = 64
 ROWS_AT_ONCE = 4_096  # that a checksum of all rows takes; bounds what it needs beside the keys
@@ -107,7 +107,7 @@ class ShardedKeyQueue(nn.Module):
         self.cursor, self.fill = 0, 0
         rows = self.layout.rows
         self.register_buffer("keys_LC", torch.zeros(rows, key_size, dtype=dtype, device=device))
-        self.register_buffer("ids_L", torch.full((rows,), NO_SENTENCE, dtype=torch.int64, device=device))
+        self.register_buffer("ids_L", torch.full((rows,), NO_TEXT, dtype=torch.int64, device=device))
         # Of all that has entered since the start, the same on all ranks; and of what this rank has written.
         self.register_buffer("entered", torch.zeros((), dtype=torch.int64, device=device), persistent=False)
         self.register_buffer("written", torch.zeros((), dtype=torch.int64, device=device), persistent=False)
@@ -143,7 +143,7 @@ class ShardedKeyQueue(nn.Module):
     def enqueue(self, keys_BC: Tensor, ids_B: Tensor) -> None:
         """Add any number of keys in order, the same on all ranks; each keeps those that fall into its slots."""
         batch, capacity = ids_B.shape[0], self.queue_keys
-        assert keys_BC.shape == (batch, self.keys_LC.shape[1]), f"{tuple(keys_BC.shape)} keys for {batch} sentence ids"
+        assert keys_BC.shape == (batch, self.keys_LC.shape[1]), f"{tuple(keys_BC.shape)} keys for {batch} ids"
         keys_BC, ids_B = keys_BC.to(self.keys_LC), ids_B.to(self.ids_L)
         self.entered.mul_(31).add_(checksum(keys_BC)).mul_(31).add_(checksum(ids_B))
         dropped = max(0, batch - capacity)

@@ -179,7 +179,7 @@ def open_encoder(config: Config, store: ShardStore) -> tuple[LoadedEncoder, Any]
 
 
 def queue_bytes(config: Config, ranks: int = 1) -> int:
-    """What the two queues of keys and their sentence ids take, or a rank's part where `ranks` share them."""
+    """What the two queues of keys and their ids take, or a rank's part where `ranks` share them."""
     key_bytes = {"float32": 4, "bfloat16": 2, "float16": 2}[config.moco.queue_dtype] * config.model.key_size
     return 2 * QueueLayout(config.moco.queue_keys, 0, ranks).rows * (key_bytes + 8)
 

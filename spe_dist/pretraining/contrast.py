@@ -37,7 +37,7 @@ class Negatives:
     keys_KC: Tensor
     ids_K: Tensor  # text of each key
     fill: int | Tensor  # slots from here on are empty
-    sentence_ids_B: Tensor  # of the queries
+    ids_B: Tensor  # text of each query
 
     @property
     def on_cpu(self) -> bool:
@@ -48,12 +48,12 @@ class Negatives:
         if not self.on_cpu and isinstance(self.fill, Tensor):
             return self
         fill = int(self.fill)
-        return Negatives(self.keys_KC[:fill], self.ids_K[:fill], fill, self.sentence_ids_B)
+        return Negatives(self.keys_KC[:fill], self.ids_K[:fill], fill, self.ids_B)
 
     def pieces(self, piece_keys: int) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Keys [N, C] with what is excluded of them, [B, N], None where nothing is.
 
-        A CPU looks for the few pieces that hold keys of the queries' own sentences; elsewhere that would wait.
+        A CPU looks for the few pieces that hold keys of the queries' own texts; elsewhere that would wait.
         """
         n_keys = self.ids_K.shape[0]
         own_K = self._own_keys() if self.on_cpu else None
@@ -64,14 +64,14 @@ class Negatives:
             if own_K is not None and not own_K[start:stop].any():
                 yield keys_NC, None
                 continue
-            excluded_BN = self.ids_K[None, start:stop] == self.sentence_ids_B[:, None]
+            excluded_BN = self.ids_K[None, start:stop] == self.ids_B[:, None]
             if empty_K is not None:
                 excluded_BN |= empty_K[start:stop]
             yield keys_NC, excluded_BN
 
     def _own_keys(self) -> Tensor:
-        """Whether a key is of any query's sentence, [K]."""
-        sorted_B = self.sentence_ids_B.sort().values
+        """Whether a key is of any query's text, [K]."""
+        sorted_B = self.ids_B.sort().values
         place_K = torch.searchsorted(sorted_B, self.ids_K).clamp_(max=sorted_B.shape[0] - 1)
         return sorted_B[place_K] == self.ids_K
 
@@ -115,7 +115,7 @@ def suggested_piece_keys(negatives: Negatives) -> int:
     """As many keys as the device's cache suggests for so many queries."""
     if negatives.on_cpu:
         return PIECE_KEYS_CPU
-    return max(PIECE_KEYS_CPU, PIECE_SCORES_GPU // max(1, negatives.sentence_ids_B.shape[0]))
+    return max(PIECE_KEYS_CPU, PIECE_SCORES_GPU // max(1, negatives.ids_B.shape[0]))
 
 
 class Sums(NamedTuple):
@@ -143,7 +143,7 @@ def pass_over(
     largest_B, sum_B, weighted_BC = begin
     nearest_B = torch.full_like(largest_B, -torch.inf)
     scores_sum_B = torch.zeros_like(largest_B)
-    n_excluded_B = torch.zeros_like(negatives.sentence_ids_B)
+    n_excluded_B = torch.zeros_like(negatives.ids_B)
     for keys_NC, excluded_BN in negatives.pieces(piece_keys):
         keys_NC = as_factor(keys_NC, products)
         scores_BN = product(scaled_BC, keys_NC.T, products)

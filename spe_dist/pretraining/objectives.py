@@ -60,7 +60,7 @@ def contrastive(
     positive_keys_BC: Tensor,
     queue_keys_KC: Tensor,
     fill: int | Tensor,
-    sentence_ids_B: Tensor,
+    ids_B: Tensor,
     queue_ids_K: Tensor,
     temperature: float,
     normalize: bool,
@@ -68,7 +68,7 @@ def contrastive(
 ) -> Term:
     """InfoNCE in one direction: each query against its own key and the filled part of the other view's queue.
 
-    Slots from `fill` on and keys of the query's own sentence are no negatives. With `normalize`, queries and
+    Slots from `fill` on and keys of the query's own text are no negatives. With `normalize`, queries and
     positive keys are scaled to unit length here; the queue holds keys that are so already. `products`: type of the
     products with the queue. `extra`: `ranked` queries that have a negative (only those can be correct: positive
     strictly above all negatives), sums over the queries of `positive` similarity and of the mean `negative` similarity
@@ -78,7 +78,7 @@ def contrastive(
     with autocast(queries_BC.device, enabled=False):
         queries_BC, unit_BC = compared_vectors(queries_BC, normalize)
         positive_keys_BC, _ = compared_vectors(positive_keys_BC.detach(), normalize)
-        negatives = Negatives(queue_keys_KC.detach(), queue_ids_K, fill, sentence_ids_B)
+        negatives = Negatives(queue_keys_KC.detach(), queue_ids_K, fill, ids_B)
         of_B = queue_loss(queries_BC, positive_keys_BC, negatives, temperature, products)
         return contrast_term(of_B, unit_BC)
 

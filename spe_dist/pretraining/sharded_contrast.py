@@ -42,7 +42,7 @@ class ShardedContrast:
         self,
         collectives: Collectives,
         queries: Sequence[Tensor],
-        sentence_ids_B: Tensor,
+        ids_B: Tensor,
         sizes: Sequence[int],
         temperature: float,
         normalize: bool,
@@ -53,7 +53,7 @@ class ShardedContrast:
         Args:
             collectives: of all ranks.
             queries: [B, C] for each direction.
-            sentence_ids_B: sentence of each query.
+            ids_B: text of each query.
             sizes: queries of each rank in this micro-batch.
             temperature: divisor of the similarities.
             normalize: scale queries and positive keys to unit length; the queues' are so already.
@@ -66,7 +66,7 @@ class ShardedContrast:
             scaled = torch.cat([queries_BC.detach() for queries_BC, _ in self._vectors], dim=1) / temperature
         self._width = scaled.shape[1]
         self._scaled = collectives.start_gather(scaled.reshape(-1), [size * self._width for size in sizes])
-        self._ids = collectives.start_gather(sentence_ids_B, self._sizes)
+        self._ids = collectives.start_gather(ids_B, self._sizes)
 
     def terms(self, positive_keys: Sequence[Tensor], queues: Sequence[ShardedKeyQueue]) -> list[Term]:
         """The loss of each direction against the queue with negatives for it, as `objectives.contrastive` gives it."""
