@@ -112,10 +112,7 @@ class TokenBoundaryHead(nn.Module):
         self.mlp = Mlp(hidden_size + offset_size, hidden_size, dropout, kernels)
         self.decoder: nn.Module = _new_decoder(decoder, hidden_size, vocab_size, embeddings)
         initialize(self.offset_embedding)
-        initialize(self.decoder)
-        if isinstance(self.decoder, nn.Linear) and decoder == "embeddings":
-            assert embeddings is not None
-            start_as_embeddings(self.decoder, embeddings)
+        _start_decoder(self.decoder, decoder, embeddings)
 
     def forward(self, first_piece_states_MD: Tensor, offset_M: Tensor, keys_M: Tensor | None = None) -> Tensor:
         """Logits [M, V]; offsets past the table take its last row."""
@@ -130,6 +127,16 @@ def _new_decoder(
         return nn.Linear(hidden_size, vocab_size)
     assert embeddings is not None
     return TiedDecoder(embeddings, bias_V)
+
+
+def _start_decoder(
+    decoder: nn.Module, kind: DecoderStart, embeddings: nn.Embedding | None, bias_V: Tensor | None = None
+) -> None:
+    """Start values of what `_new_decoder` gives; a tied one has them."""
+    initialize(decoder)
+    if kind == "embeddings":
+        assert isinstance(decoder, nn.Linear) and embeddings is not None
+        start_as_embeddings(decoder, embeddings, bias_V)
 
 
 class MaskedLanguageTransform(nn.Module):
@@ -165,15 +172,11 @@ class MaskedLanguageHead(nn.Module):
         bias_V = start.get("bias")
         self.transform = MaskedLanguageTransform(config, kernels)
         self.decoder = _new_decoder(decoder, config.hidden_size, config.vocab_size, embeddings, bias_V)
-        initialize(self.decoder)
-        if isinstance(self.decoder, nn.Linear) and decoder == "embeddings":
-            start_as_embeddings(self.decoder, embeddings, bias_V)
-        for name, module in self.transform.named_children():
-            own = {key: start[f"transform.{name}.{key}"] for key, _ in module.named_parameters() if start}
-            if own:
-                with whole(module), torch.no_grad():
-                    for key, value in own.items():
-                        module.get_parameter(key).copy_(value)
+        _start_decoder(self.decoder, decoder, embeddings, bias_V)
+        for name, module in self.transform.named_children() if start else ():
+            with whole(module), torch.no_grad():
+                for key, parameter in module.named_parameters():
+                    parameter.copy_(start[f"transform.{name}.{key}"])
 
     def forward(self, states_YD: Tensor) -> Tensor:
         """Logits [Y, V]."""

@@ -63,8 +63,12 @@ class TrainingStep:
         self._forward_clock = nullcontext() if engine.zero_stage == 3 else self.own_work  # it waits for others' weights
         objectives = config.objectives
         self._cross_entropy: CrossEntropy = compiled(cross_entropy) if config.train.compile else cross_entropy
-        self.weights = {"tbo": objectives.tbo_weight, "spo": objectives.spo_weight, "cspo": objectives.cspo_weight}
-        self.weights["mlm"] = objectives.mlm_weight
+        self.weights = {
+            "tbo": objectives.tbo_weight,
+            "spo": objectives.spo_weight,
+            "cspo": objectives.cspo_weight,
+            "mlm": objectives.mlm_weight,
+        }
 
     def __call__(
         self,

@@ -23,7 +23,7 @@ from spe_dist.utils.wording import how_many
 
 TEXT_SUFFIXES = (
     *(".txt", ".text", ".tok", ".jsonl", ".ndjson", ".json"),
-    *(".csv", ".tsv", ".parquet", ".arrow"),
+    *(".csv", ".tsv", ".tab", ".parquet", ".arrow"),
 )
 COMPRESSED_SUFFIXES = (".gz", ".xz", ".zst", ".bz2")
 PART_BYTES = 2 << 20

@@ -37,7 +37,11 @@ def columnar_lines(path: Path, form: Literal["parquet", "arrow"], text_field: st
 def _check_file(path: Path) -> None:
     """Raises DataError for what was recognised behind a compression or in a pipe, where its end cannot be looked at."""
     marks = (PARQUET_MARK, *ARROW_MARKS)
-    if not path.is_file() or not path.open("rb").read(8).startswith(marks):
+    head = b""
+    if path.is_file():
+        with path.open("rb") as file:
+            head = file.read(max(map(len, marks)))
+    if not head.startswith(marks):
         raise DataError(f"{path}: Parquet and Arrow are read from plain files alone; decompress it, or write it to one")
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from spe_dist.errors import DataError
 
@@ -175,10 +176,8 @@ def _rows(head: str, is_whole: bool, delimiter: str, is_quoted: bool) -> list[li
     return rows[:-1] if (not is_whole and len(rows) <= _SAMPLED_ROWS) or len(rows) > _SAMPLED_ROWS else rows
 
 
-def _csv_arguments(delimiter: str, is_quoted: bool) -> dict:
-    if is_quoted:
-        return {"delimiter": delimiter, "quoting": csv.QUOTE_MINIMAL}
-    return {"delimiter": delimiter, "quoting": csv.QUOTE_NONE}
+def _csv_arguments(delimiter: str, is_quoted: bool) -> dict[str, Any]:
+    return {"delimiter": delimiter, "quoting": csv.QUOTE_MINIMAL if is_quoted else csv.QUOTE_NONE}
 
 
 def _is_header(rows: Sequence[Sequence[str]], column: int) -> bool:
