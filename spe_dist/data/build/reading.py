@@ -112,13 +112,16 @@ class TextReader:
         """The sentences of a part in order: the text, without space around it, and its words."""
         splitter = make_splitter(self.words, self.language)
         for text in self._texts(part, skips, noticed):
-            if looks_like_markup(text):
-                noticed[OTHER_MARKUP] += sum(map(looks_like_markup, text.split("\n")))
+            has_markup = looks_like_markup(text)
             if self.unit == "sentences":
+                if has_markup:
+                    noticed[OTHER_MARKUP] += 1
                 yield text, splitter.words(text)
                 continue
             for words in split_sentences(text, self.language):
                 sentence = text[words[0].start : words[-1].end]
+                if has_markup and looks_like_markup(sentence):
+                    noticed[OTHER_MARKUP] += 1
                 yield sentence, [word.text for word in words] if self.words == "tokenizer" else sentence.split()
 
     def _texts(self, part: Part, skips: Skips, noticed: Counter[str]) -> Iterator[str]:

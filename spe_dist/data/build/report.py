@@ -32,7 +32,7 @@ REMEDIES = {
     BAD_JSON: "repair the files, or give --format text if they are no JSON",
     NO_TEXT_FIELD: "name the field with --text_field",
 }
-MUCH_MARKUP = 0.02  # share of the lines
+MUCH_MARKUP = 0.02  # share of the sentences
 
 
 class Progress:
@@ -95,11 +95,11 @@ def warnings_of(manifest: Manifest) -> list[str]:
             f"{unknown:,} of {words:,} words are unknown to the vocabulary of {manifest.tokenizer.name}; "
             "does it belong to this text (language, casing)?"
         )
-    markup, lines = manifest.noticed.get(OTHER_MARKUP, 0), manifest.source.get("lines", 0)
-    if markup > MUCH_MARKUP * lines:
+    markup, sentences = manifest.noticed.get(OTHER_MARKUP, 0), _sentences_read(manifest)
+    if markup > MUCH_MARKUP * sentences:
         warnings.append(
-            f"{markup:,} of {lines:,} lines look like markup (HTML, wiki, TeX), which was kept as text; take it out "
-            "before, with trafilatura or WikiExtractor, for example"
+            f"{markup:,} of {sentences:,} sentences look like markup (HTML, wiki, TeX), which was kept as text; take "
+            "it out before, with trafilatura or WikiExtractor, for example"
         )
     pieces = sum(shard.pieces for shards in manifest.splits.values() for shard in shards)
     if pieces == words:
@@ -113,6 +113,14 @@ def warnings_of(manifest: Manifest) -> list[str]:
             "no sentence was held out, so that nothing can be evaluated; give more text or a larger held_out"
         )
     return warnings
+
+
+def _sentences_read(manifest: Manifest) -> int:
+    """Sentences that the text was split into, those that were skipped included."""
+    skipped = sum(
+        manifest.skipped.get(reason, 0) for reason in (TOO_SHORT, TOO_LONG, EXACT_DUPLICATES, NEAR_DUPLICATES)
+    )
+    return skipped + sum(manifest.n_sentences(split) for split in manifest.splits)
 
 
 def _skipped_warnings(manifest: Manifest) -> list[str]:

@@ -16,7 +16,7 @@ Markup = Literal["wikiextractor", "wikitext"]
 
 MARKUP = "lines of markup (tags, titles, headings)"
 UNKNOWN_MARKS = "words that the text has replaced by <unk>, kept"
-OTHER_MARKUP = "lines that look like markup of another kind (HTML, wiki, TeX), kept as text"
+OTHER_MARKUP = "sentences that look like markup of another kind (HTML, wiki, TeX), kept as text"
 
 _DOCUMENT = re.compile(r'<doc id="[^"]*"[^>]*>\s*$')
 _TITLE = re.compile(r'\btitle="([^"]*)"')

@@ -246,3 +246,16 @@ def test_real_raw_text_keeps_every_sentence_and_no_comma_inside_a_word(tmp_path)
     attached = sum(count for word, count in words.items() if word.endswith(",") and len(word) > 1)
     assert words[","] > 1_000 and attached == 0
     assert manifest.vocabulary_size == 28_996 and not manifest.tokenizer.do_lower_case
+
+
+@pytest.mark.parametrize(("marked", "warning"), [(2, None), (8, "warning: 8 of 200 sentences look like markup")])
+def test_much_markup_is_a_warning_by_share_of_the_sentences_whatever_the_records(
+    tmp_path, vocabulary, capsys, marked, warning
+):
+    lines = [f"{line[:-2]} &amp; {line[-1]}" if i < marked else line for i, line in enumerate(numbered_sentences(200))]
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": "\n\n".join(lines)}) + "\n")  # one record
+    make_shards(
+        [str(tmp_path / "a.jsonl")], str(tmp_path / "out"), tokenizer=vocabulary, unit="documents", held_out=0.1
+    )
+    shown = capsys.readouterr().err
+    assert warning in shown if warning else "look like markup" not in shown

@@ -266,3 +266,10 @@ def test_what_looks_like_other_markup_is_kept_and_counted(tmp_path):
     (tmp_path / "a.html").write_text("\n".join([*kept, *plain]) + "\n")
     found, _, noticed = read([tmp_path / "a.html"], unit="sentences")
     assert found == [*kept, *plain] and noticed == {OTHER_MARKUP: len(kept)}
+
+
+def test_markup_is_counted_by_sentence_also_in_long_records(tmp_path):
+    paragraphs = ["One two three. See R&amp;D here. Four five six."] * 3 + ["Seven eight nine. Ten eleven twelve."] * 5
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": "\n\n".join(paragraphs)}) + "\n")
+    found, skips, noticed = read([tmp_path / "a.jsonl"], unit="documents")
+    assert len(found) == 19 and skips.lines == 1 and noticed == {OTHER_MARKUP: 3}
