@@ -2,6 +2,7 @@
 
     spe score --gold FILE --predictions FILE
     spe score --gold FILE --predictions FILE --baseline FILE      two systems, with a paired test
+    spe score --gold FILE --predictions RUN_*/FILE --baseline BASELINE_*/FILE    the same with several seeds of each
     spe score --gold FILE --predictions FILE --symmetric SPOUSE,SIBLING
     spe score --gold FILE --predictions FILE --gold_entities      relations alone, between gold entities
 
@@ -15,6 +16,9 @@ conventions are printed.
 
 Intervals are percentile bootstraps over documents (over sentences where the format has no documents, or there is one
 alone; --bootstrap 0 for none); the paired test is approximate randomisation over the same units with 10,000 draws.
+
+Several files of predictions are runs of one system, one a seed, and several of the baseline those of the same seeds in
+the same order. What is compared then is mean F1, by a bootstrap over seeds and documents (or sentences) at once.
 """
 
 from __future__ import annotations
@@ -29,7 +33,8 @@ from spe_dist.cli.exits import run_command
 from spe_dist.cli.options.corpora import annotation_settings
 from spe_dist.cli.options.parser import Parser
 from spe_dist.cli.options.scoring import scoring_parser
-from spe_dist.utils.wording import counted
+from spe_dist.errors import ConfigError
+from spe_dist.utils.wording import counted, how_many
 
 if TYPE_CHECKING:  # scoring takes numpy, which --help does without
     from spe_dist.extraction.corpora.corpus import Corpus
@@ -42,12 +47,22 @@ if TYPE_CHECKING:  # scoring takes numpy, which --help does without
 def build_parser() -> Parser:
     """The options of `spe score`."""
     parser = scoring_parser(
-        "spe score", "--gold FILE --predictions FILE [--baseline FILE] [options]", __doc__, min_draws=0
+        "spe score", "--gold FILE --predictions FILE.. [--baseline FILE..] [options]", __doc__, min_draws=0
     )
     parser.add_argument(
-        "--predictions", required=True, metavar="FILE", help="the same sentences with a system's predictions"
+        "--predictions",
+        required=True,
+        nargs="+",
+        metavar="FILE",
+        help="the same sentences with a system's predictions; several files: those of several seeds",
     )
-    parser.add_argument("--baseline", metavar="FILE", help="another system's predictions, to test the difference")
+    parser.add_argument(
+        "--baseline",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="another system's predictions, to test the difference; as many files",
+    )
     parser.add_argument(
         "--gold_entities",
         action="store_true",
@@ -71,29 +86,51 @@ def _run(argv: Sequence[str]) -> None:
     from spe_dist.extraction.scoring.gold_entities import RELATION_METRICS, check_gold_entities
     from spe_dist.extraction.scoring.matching import METRICS, check_symmetric
     from spe_dist.extraction.scoring.scores import score
-    from spe_dist.extraction.scoring.significance import compare, confidence_intervals
+    from spe_dist.extraction.scoring.significance import TEST_DRAWS, compare, compare_runs, confidence_intervals
 
+    if options.baseline and len(options.baseline) != len(options.predictions):
+        raise ConfigError(
+            f"--predictions has {how_many(len(options.predictions), 'file')} and --baseline {len(options.baseline)}; "
+            "give both for the same seeds, in the same order"
+        )
     read = partial(read_corpus, settings=annotation_settings(options))
     gold = read(options.gold)
-    predicted = read(options.predictions, predictions=True)
-    baseline = read(options.baseline, predictions=True) if options.baseline else None
-    check_symmetric(options.symmetric, *filter(None, (gold, predicted, baseline)))
+    systems = {
+        name: [read(path, predictions=True) for path in getattr(options, name)] for name in ("predictions", "baseline")
+    }
+    corpora = [gold, *systems["predictions"], *systems["baseline"]]
+    check_symmetric(options.symmetric, *corpora)
     if options.gold_entities:
-        for corpus in filter(None, (predicted, baseline)):
+        for corpus in corpora[1:]:
             check_gold_entities(gold, corpus)
-    scores = score(gold, predicted, options.symmetric, options.gold_entities)
-    intervals = confidence_intervals(scores, options.bootstrap, options.seed) if options.bootstrap else None
-    comparisons = None
-    if baseline is not None:
-        of_baseline = score(gold, baseline, options.symmetric, options.gold_entities)
-        comparisons = compare(of_baseline, scores, options.bootstrap or 1000, seed=options.seed)
-    files = {"gold": gold, "predictions": predicted} | ({"baseline": baseline} if baseline else {})
-    if options.json:
-        numbers = {**to_json(files, scores, intervals, comparisons), "gold_entities": options.gold_entities}
-        print(json.dumps(numbers, indent=2, ensure_ascii=False))
+    scores, of_baseline = (
+        [score(gold, corpus, options.symmetric, options.gold_entities) for corpus in runs] for runs in systems.values()
+    )
+    metrics = RELATION_METRICS if options.gold_entities else METRICS
+    files = {"gold": gold} | {
+        name if len(runs) == 1 else f"{name} {number}": corpus
+        for name, runs in systems.items()
+        for number, corpus in enumerate(runs, start=1)
+    }
+    if len(scores) > 1:
+        tested = (
+            compare_runs(of_baseline, scores, options.bootstrap or TEST_DRAWS, options.seed) if of_baseline else None
+        )
+        if options.json:
+            numbers = runs_to_json(files, scores, of_baseline, tested)
+        else:
+            print(runs_to_text(files, scores, of_baseline, tested, metrics))
     else:
-        metrics = RELATION_METRICS if options.gold_entities else METRICS
-        print(to_text(files, scores, intervals, comparisons, options.by, metrics))
+        intervals = confidence_intervals(scores[0], options.bootstrap, options.seed) if options.bootstrap else None
+        tested = (
+            compare(of_baseline[0], scores[0], options.bootstrap or 1000, seed=options.seed) if of_baseline else None
+        )
+        if options.json:
+            numbers = to_json(files, scores[0], intervals, tested)
+        else:
+            print(to_text(files, scores[0], intervals, tested, options.by, metrics))
+    if options.json:
+        print(json.dumps({**numbers, "gold_entities": options.gold_entities}, indent=2, ensure_ascii=False))
 
 
 def to_text(
@@ -108,16 +145,55 @@ def to_text(
     from spe_dist.extraction.scoring.gold_entities import GOLD_ENTITIES, RELATION_METRICS
     from spe_dist.extraction.scoring.table import comparison_table, scores_table
 
-    notes = [f"note on {name}: {notice}" for name, corpus in files.items() for notice in counted(corpus.notices)]
     parts = [
-        "\n".join(f"{name:<12} {corpus.source} ({corpus.format})" for name, corpus in files.items()),
+        _named(files),
         GOLD_ENTITIES if tuple(metrics) == RELATION_METRICS else "",
         scores_table(scores, by_group=by_group, intervals=intervals, metrics=metrics),
         f"95% intervals over {scores.units.description}" if intervals else "",
         f"Paired test, over the same units\n{comparison_table(comparisons)}" if comparisons else "",
-        "\n".join(notes),
+        _notes(files),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def runs_to_text(
+    files: Mapping[str, Corpus],
+    runs: Sequence[Scores],
+    of_baseline: Sequence[Scores],
+    comparisons: Mapping[Name, Comparison] | None,
+    metrics: Sequence[str],
+) -> str:
+    """Means over the runs of one system or two, and how sure their difference is."""
+    from spe_dist.extraction.scoring.gold_entities import GOLD_ENTITIES, RELATION_METRICS
+    from spe_dist.extraction.scoring.table import comparison_table, runs_table
+
+    parts = [
+        _named(files),
+        GOLD_ENTITIES if tuple(metrics) == RELATION_METRICS else "",
+        f"predictions, mean of {len(runs)} runs; {runs[0].direction}\n{runs_table(runs, metrics)}",
+        f"baseline, mean of {len(runs)} runs\n{runs_table(of_baseline, metrics)}" if of_baseline else "",
+        f"Difference of the means; runs and {runs[0].units.description} drawn\n{comparison_table(comparisons)}"
+        if comparisons
+        else "",
+        _notes(files),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def runs_to_json(
+    files: Mapping[str, Corpus],
+    runs: Sequence[Scores],
+    of_baseline: Sequence[Scores],
+    comparisons: Mapping[Name, Comparison] | None,
+) -> dict[str, Any]:
+    """The scores of each run under "predictions" and "baseline", the files, and "comparison"."""
+    numbers: dict[str, Any] = {
+        "files": _described(files),
+        "interval_units": runs[0].units.description,
+        "predictions": [scores.to_json() for scores in runs],
+        "baseline": [scores.to_json() for scores in of_baseline],
+    }
+    return numbers if comparisons is None else numbers | {"comparison": _tested(comparisons)}
 
 
 def to_json(
@@ -132,13 +208,30 @@ def to_json(
         counts = numbers[metric] if kind is None else numbers[f"{metric}_by_type"][kind]
         counts["f1_interval"] = list(interval)
     if comparisons is not None:
-        tested: dict[str, Any] = {}
-        numbers["comparison"] = tested
-        for (metric, kind), comparison in comparisons.items():
-            place = tested if kind is None else tested.setdefault(f"{metric}_by_type", {})
-            place[metric if kind is None else kind] = comparison.to_json()
-    described = {
+        numbers["comparison"] = _tested(comparisons)
+    return {"files": _described(files), "interval_units": scores.units.description, **numbers}
+
+
+def _named(files: Mapping[str, Corpus]) -> str:
+    return "\n".join(f"{name:<14} {corpus.source} ({corpus.format})" for name, corpus in files.items())
+
+
+def _notes(files: Mapping[str, Corpus]) -> str:
+    return "\n".join(
+        f"note on {name}: {notice}" for name, corpus in files.items() for notice in counted(corpus.notices)
+    )
+
+
+def _described(files: Mapping[str, Corpus]) -> dict[str, Any]:
+    return {
         name: {"file": corpus.source, "format": corpus.format, "notices": dict(corpus.notices)}
         for name, corpus in files.items()
     }
-    return {"files": described, "interval_units": scores.units.description, **numbers}
+
+
+def _tested(comparisons: Mapping[Name, Comparison]) -> dict[str, Any]:
+    tested: dict[str, Any] = {}
+    for (metric, kind), comparison in comparisons.items():
+        place = tested if kind is None else tested.setdefault(f"{metric}_by_type", {})
+        place[metric if kind is None else kind] = comparison.to_json()
+    return tested

@@ -106,12 +106,16 @@ class Row(Start):
 
 @dataclass(frozen=True)
 class Table:
-    """One table. `published` holds figures of a paper by row (or row@share), `literature` further rows by name."""
+    """One table. `baselines`: rows with which the others are compared by a paired test.
+
+    `published` holds figures of a paper by row (or row@share), `literature` further rows by name.
+    """
 
     corpus: str
     rows: tuple[str, ...]
     title: str = ""
     shares: tuple[float, ...] = (100.0,)
+    baselines: tuple[str, ...] = ()
     metrics: Literal["f1", "prf"] = "f1"
     published: Mapping[str, Any] = field(default_factory=dict)
     literature: Mapping[str, Any] = field(default_factory=dict)
@@ -215,6 +219,8 @@ def _check_table(experiment: Experiment, table: Table, place: str) -> None:
         raise ConfigError(f"{place}: give at least one of rows and of shares")
     for row in table.rows:
         _known(row, experiment.rows, f"{place}: rows")
+    for row in table.baselines:
+        _known(row, table.rows, f"{place}: baselines")
     if len(set(table.rows)) < len(table.rows):
         raise ConfigError(f"{place}: rows: a row stands twice; remove one")
     for share in table.shares:

@@ -77,6 +77,36 @@ def test_a_baseline_is_tested_against_the_predictions(files):
     assert "Paired test" in text and "+100.0" in text
 
 
+def test_several_files_are_seeds_whose_means_are_compared(files):
+    both = [
+        "--gold",
+        files[0],
+        "--predictions",
+        files[0],
+        files[0],
+        "--baseline",
+        files[1],
+        files[0],
+        "--bootstrap",
+        "99",
+    ]
+    text = run(*both).stdout
+    assert "predictions, mean of 2 runs" in text and "baseline, mean of 2 runs" in text
+    assert "Difference of the means; runs and" in text
+    row = next(
+        line.split() for line in text.splitlines() if line.startswith("Relation") and "±" in line and "50.0%" in line
+    )
+    assert row[-2:] == ["0.0%", "100.0%"] and "± 70.7" in " ".join(row)  # of 0 and 100
+    numbers = json.loads(run(*both, "--json").stdout)
+    assert numbers["comparison"]["relation"]["baseline_f1"] == 0.5
+    assert [run["entity"]["tp"] for run in numbers["baseline"]] == [2, 3]
+    assert list(numbers["files"]) == ["gold", "predictions 1", "predictions 2", "baseline 1", "baseline 2"]
+    alone = run("--gold", files[0], "--predictions", files[0], files[1])
+    assert "mean of 2 runs" in alone.stdout and "baseline" not in alone.stdout
+    done = run("--gold", files[0], "--predictions", files[0], files[1], "--baseline", files[1])
+    assert done.returncode == 2 and "--predictions has 2 files and --baseline 1" in done.stderr
+
+
 def test_misaligned_files_are_a_clear_error(files, tmp_path):
     other = tmp_path / "other.json"
     other.write_text(json.dumps([SPERT[0]]))

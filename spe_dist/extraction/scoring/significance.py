@@ -10,13 +10,18 @@ document are not independent. Everything works on each unit's counts, so no pred
   the share of draws in which F1 differs at least as much, either way, as it really does, with the real assignment
   counted in: (hits + 1) / (draws + 1), which is never 0 (Davison and Hinkley 1997).
 - The interval of the difference is a paired bootstrap: both systems are scored on the same drawn units.
+- Several runs of each system, one a seed: what is compared is the mean F1 over the runs. Seeds and units are drawn with
+  replacement, independently of each other, and both systems are scored on the same drawn seeds and units (pigeonhole
+  bootstrap, Owen 2007), so the interval holds what other seeds and what other sentences would change. Of R seeds, R - 1
+  are drawn: their mean varies as the mean of R seeds does, while that of R drawn ones varies too little, by the factor
+  (R - 1) / R. The p-value is twice the smaller share of draws on one side of 0, (hits + 1) / (draws + 1) as above.
 """
 
-# U units, N names (metric and type), B draws
+# U units, N names (metric and type), B draws, R runs (seeds)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,12 +87,7 @@ def compare(
     Raises:
         DataError: the two were not scored on the same gold.
     """
-    names, a_UN3, b_UN3 = _same_columns(a.units, b.units)
-    if a_UN3.shape != b_UN3.shape or not np.array_equal(a_UN3[..., 2], b_UN3[..., 2]):
-        raise DataError(
-            "a paired test needs two systems on the same gold, but these have different ones; score both with the same "
-            "gold file and the same symmetric types"
-        )
+    names, (a_UN3, b_UN3) = _same_columns([a.units, b.units])
     a_N, b_N = (f1(counts_UN3.sum(axis=0, dtype=np.int64)) for counts_UN3 in (a_UN3, b_UN3))
     if not len(a_UN3):
         return {name: Comparison(0.0, 0.0, 0.0, 0.0, 0.0, 1.0) for name in names}
@@ -97,6 +97,46 @@ def compare(
         name: Comparison(
             float(a_N[n]), float(b_N[n]), float(b_N[n] - a_N[n]), float(low_N[n]), float(high_N[n]), float(p_N[n])
         )
+        for n, name in enumerate(names)
+    }
+
+
+def compare_runs(
+    a: Sequence[Scores], b: Sequence[Scores], draws: int = TEST_DRAWS, seed: int = 0
+) -> dict[Name, Comparison]:
+    """Mean F1 over the runs of `b` against that over the runs of the baseline `a`: a[i] and b[i] have the same seed.
+
+    One run each is compared as by `compare`.
+
+    Args:
+        draws: of seeds and units, for interval and p-value.
+
+    Raises:
+        DataError: there are not as many runs of both, none, or they were not scored on the same gold.
+    """
+    if not a or len(a) != len(b):
+        raise DataError(f"{len(a)} runs of the baseline and {len(b)} to compare: give one of each for every seed")
+    if len(a) == 1:
+        return compare(a[0], b[0], test_draws=draws, seed=seed)
+    names, counts = _same_columns([scores.units for scores in (*a, *b)])
+    runs, units = len(a), len(counts[0])
+    if not units:
+        return {name: Comparison(0.0, 0.0, 0.0, 0.0, 0.0, 1.0) for name in names}
+    counts_URN3 = np.stack(counts, axis=1)
+    of_a_RN, of_b_RN = np.split(f1(counts_URN3.sum(axis=0, dtype=np.int64)), 2)
+    random = np.random.default_rng((seed, 2))
+    drawn = []
+    for sums_BRN3 in _bootstrap_sums(counts_URN3, draws, seed):
+        difference_BRN = f1(sums_BRN3[:, runs:]) - f1(sums_BRN3[:, :runs])
+        times_BR = random.multinomial(runs - 1, [1 / runs] * runs, len(sums_BRN3)) / (runs - 1)
+        drawn.append(np.einsum("br,brn->bn", times_BR, difference_BRN))
+    drawn_BN = np.concatenate(drawn)
+    low_N, high_N = _percentiles(drawn_BN)
+    hits_N = np.minimum((drawn_BN <= SAME).sum(axis=0), (drawn_BN >= -SAME).sum(axis=0))
+    p_N = np.minimum(1.0, 2 * (hits_N + 1) / (draws + 1))
+    a_N, b_N = of_a_RN.mean(axis=0), of_b_RN.mean(axis=0)
+    return {
+        name: Comparison(*(float(x[n]) for x in (a_N, b_N, b_N - a_N, low_N, high_N, p_N)))
         for n, name in enumerate(names)
     }
 
@@ -130,14 +170,14 @@ def _difference_interval(a_UN3: np.ndarray, b_UN3: np.ndarray, draws: int, seed:
     return _percentiles(np.concatenate([f1(s[:, names:]) - f1(s[:, :names]) for s in sums]))
 
 
-def _bootstrap_sums(counts_UN3: np.ndarray, draws: int, seed: int) -> Iterator[np.ndarray]:
-    """Sums [B, N, 3] over units drawn with replacement: how often each is drawn, times its counts."""
-    units = len(counts_UN3)
+def _bootstrap_sums(counts: np.ndarray, draws: int, seed: int) -> Iterator[np.ndarray]:
+    """Sums [B, ...] of counts [U, ...] over units drawn with replacement: how often each is drawn, times its counts."""
+    units = len(counts)
     random = np.random.default_rng((seed, 0))
     for size in _sizes(draws, units):
         drawn_BU = random.integers(0, units, (size, units)) + units * np.arange(size)[:, None]
         times_BU = np.bincount(drawn_BU.ravel(), minlength=size * units).reshape(size, units)
-        yield _sums(times_BU, counts_UN3)
+        yield _sums(times_BU, counts)
 
 
 def _sums(times_BU: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -159,10 +199,20 @@ def _percentiles(drawn_BN: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return low_N, high_N
 
 
-def _same_columns(a: UnitCounts, b: UnitCounts) -> tuple[list[Name], np.ndarray, np.ndarray]:
-    """Counts of both under the same names; a type that one of them never has is 0 there."""
-    names = list(dict.fromkeys([*a.names, *b.names]))
-    return names, *(_columns(units, names) for units in (a, b))  # type: ignore[return-value]
+def _same_columns(systems: Sequence[UnitCounts]) -> tuple[list[Name], list[np.ndarray]]:
+    """Counts [U, N, 3] of all under the same names; a type that one of them never has is 0 there.
+
+    Raises:
+        DataError: they were not scored on the same gold.
+    """
+    names = list(dict.fromkeys(name for units in systems for name in units.names))
+    counts = [_columns(units, names) for units in systems]
+    if any(c.shape != counts[0].shape or not np.array_equal(c[..., 2], counts[0][..., 2]) for c in counts):
+        raise DataError(
+            "a paired test needs systems on the same gold, but these have different ones; score all with the same gold "
+            "file and the same symmetric types"
+        )
+    return names, counts
 
 
 def _columns(units: UnitCounts, names: list[Name]) -> np.ndarray:

@@ -5,6 +5,7 @@ Scores are fractions of 1 everywhere else; only here, on pages and in logs are t
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
 from spe_dist.extraction.scoring.ceiling import ceiling_lines
@@ -137,6 +138,18 @@ def _groups(title: str, groups: Mapping[str, Group]) -> str:
     for name, group in groups.items():
         f1s = [percent(counts.f1, counts.is_empty) for counts in (group.entity, group.relation, group.ent_rel)]
         lines.append([name, f"{group.sentences:,}", *f1s, f"{group.relation.gold:,}"])
+    return "\n".join(aligned(lines))
+
+
+def runs_table(runs: Sequence[Scores], metrics: Sequence[str] = METRICS) -> str:
+    """Mean precision, recall and F1 of a system's runs, one a seed; the sample deviation of F1, and F1 of each run."""
+    lines = [["", *NUMBERS, "F1 of each run"]]
+    for metric in metrics:
+        counts = [scores.total(metric) for scores in runs]
+        f1s = [c.f1 for c in counts]
+        means = [percent(statistics.fmean(v)) for v in ([c.precision for c in counts], [c.recall for c in counts], f1s)]
+        means[-1] += f" ± {100 * statistics.stdev(f1s):.1f}" if len(runs) > 1 else ""
+        lines.append([METRIC_NAMES[metric], *means, "  ".join(percent(f1) for f1 in f1s)])
     return "\n".join(aligned(lines))
 
 

@@ -12,7 +12,13 @@ from spe_dist.errors import DataError
 from spe_dist.extraction.corpora.corpus import Corpus, Document, Entity, Sentence
 from spe_dist.extraction.scoring.counts import UnitCounts
 from spe_dist.extraction.scoring.scores import Scores, score
-from spe_dist.extraction.scoring.significance import compare, confidence_intervals, f1, randomisation_test
+from spe_dist.extraction.scoring.significance import (
+    compare,
+    compare_runs,
+    confidence_intervals,
+    f1,
+    randomisation_test,
+)
 
 NAMES = (("entity", None),)
 
@@ -112,6 +118,67 @@ def test_p_values_under_the_null_hypothesis_are_uniform():
         values.append(randomisation_test(a, b, 200, seed)[0])
     assert 0.02 <= np.mean(np.array(values) <= 0.1) <= 0.17
     assert 0.4 <= np.mean(np.array(values) <= 0.5) <= 0.6
+
+
+RUNS_A = [A[:3], B[:3], SAME_HITS[:3]]
+RUNS_B = [B[:3], SAME_HITS[:3], SAME_PREDICTIONS[:3]]
+
+
+def test_runs_are_drawn_with_both_systems_on_the_same_seeds_and_units():
+    every = []
+    for units in itertools.product(range(3), repeat=3):
+        for seeds in itertools.product(range(3), repeat=2):  # one less than there are
+            means = [
+                np.mean([plain_f1([system[seed][unit] for unit in units]) for seed in seeds])
+                for system in (RUNS_A, RUNS_B)
+            ]
+            every.append(means[1] - means[0])
+    (found,) = compare_runs([*map(scores_with, RUNS_A)], [*map(scores_with, RUNS_B)], draws=40_000).values()
+    assert found.a == pytest.approx(np.mean([plain_f1(run) for run in RUNS_A]))
+    assert found.b == pytest.approx(np.mean([plain_f1(run) for run in RUNS_B]))
+    assert found.difference == pytest.approx(found.b - found.a)
+    assert (found.low, found.high) == pytest.approx(np.quantile(every, [0.025, 0.975]), abs=0.012)
+    below, above = np.mean(np.array(every) <= 1e-12), np.mean(np.array(every) >= -1e-12)
+    assert 0.05 < 2 * min(below, above) < 0.95
+    assert found.p_value == pytest.approx(2 * min(below, above), abs=0.02)
+
+
+def test_one_run_of_each_is_compared_as_two_systems_are():
+    assert compare_runs([scores_with(A)], [scores_with(B)], draws=500) == compare(
+        scores_with(A), scores_with(B), test_draws=500
+    )
+
+
+def test_runs_of_equal_systems_that_differ_by_seed_are_rarely_told_apart():
+    """Each run has a level of its own, which a test over sentences alone would take for a difference."""
+    draw = np.random.default_rng(0)
+    values, over_sentences_alone = [], []
+    for seed in range(200):
+        gold = draw.integers(1, 5, 60)
+        levels = draw.normal(0.5, 0.06, (2, 5)).clip(0, 1)
+        runs = [[scores_with([[draw.binomial(g, p), g, g] for g in gold]) for p in system] for system in levels]
+        values.append(compare_runs(*runs, draws=400, seed=seed)[NAMES[0]].p_value)
+        over_sentences_alone.append(compare(runs[0][0], runs[1][0], 50, 400, seed)[NAMES[0]].p_value)
+    assert np.mean(np.array(values) <= 0.05) <= 0.12
+    assert np.mean(np.array(over_sentences_alone) <= 0.05) >= 0.2
+    assert np.mean(np.array(values) <= 0.5) >= 0.3
+
+
+def test_runs_that_all_differ_the_same_way_are_told_apart():
+    draw = np.random.default_rng(1)
+    gold = draw.integers(1, 5, 200)
+    runs = [[scores_with([[draw.binomial(g, p), g, g] for g in gold]) for _ in range(5)] for p in (0.5, 0.6)]
+    found = compare_runs(*runs)[NAMES[0]]
+    assert found.p_value < 0.01 and 0 < found.low < found.difference < found.high
+
+
+def test_runs_without_a_partner_are_an_error():
+    with pytest.raises(DataError, match="2 runs of the baseline and 1 to compare"):
+        compare_runs([scores_with(A)] * 2, [scores_with(B)])
+    with pytest.raises(DataError, match="0 runs"):
+        compare_runs([], [])
+    with pytest.raises(DataError, match="same gold"):
+        compare_runs([scores_with(A)] * 2, [scores_with(B), scores_with(B[:3])])
 
 
 def test_types_of_one_system_alone_count_as_nothing_in_the_other():
