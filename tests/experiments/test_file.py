@@ -80,13 +80,14 @@ def test_a_demo_corpus_named_in_a_path_is_made_first(place: Path) -> None:
     assert run(place, only=("BERT",))[0] == FINISHED
 
 
-@pytest.mark.parametrize("name", ["demo", "paper", "small", "adapt", "levers"])
+@pytest.mark.parametrize("name", ["demo", "paper", "small", "adapt", "levers", "heads"])
 def test_shipped_files_are_whole_and_have_the_rows_of_the_paper(name: str) -> None:
     experiment = read_experiment(SHIPPED / f"{name}.yaml")
     given = {value: "x" for value, default in experiment.values.items() if default is None}
     plan = make_plan(read_experiment(SHIPPED / f"{name}.yaml", given))
     labels = {row.name for row in experiment.rows.values()}
-    assert {"BERT", "SPE"} <= labels
+    if name != "heads":
+        assert {"BERT", "SPE"} <= labels
     if name in ("adapt", "demo", "small"):
         assert {"MLM", "SPE + MLM"} <= labels
     if name in ("demo", "paper"):
