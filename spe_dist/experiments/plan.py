@@ -83,7 +83,8 @@ class _Planner:
         for section, maker in (("demo", self.demo), ("shards", self.shards), ("pretraining", self.pretraining)):
             self.makers |= {f"{section}/{key}": partial(maker, key) for key in getattr(experiment, section)}
         for key in experiment.pretraining:
-            self.makers |= {f"exports/{key}-{encoder}": partial(self.export, key, encoder) for encoder in EXPORTS}
+            encoders = EXPORTS if self.has_contrast(key) else EXPORTS[:1]
+            self.makers |= {f"exports/{key}-{encoder}": partial(self.export, key, encoder) for encoder in encoders}
         self.makers |= {f"distant/{key}": partial(self.distant, key) for key in experiment.distant}
 
     def make(self, piece_id: str) -> Piece:
@@ -203,6 +204,11 @@ class _Planner:
             extra=("--resume", "auto"),
         )
 
+    def has_contrast(self, key: str) -> bool:
+        """Whether a pre-training has the contrastive objective, and so a momentum encoder."""
+        layers = [self.experiment.settings.pretrain, self.experiment.pretraining[key].settings]
+        return str({**layers[0], **layers[1]}.get("cspo", True)).lower() != "false"
+
     def export(self, key: str, encoder: str, piece_id: str) -> Piece:
         run = self.make(f"pretraining/{key}")
         arguments = ("--encoder", encoder, str(run.result_folder), str(self.result_folder(piece_id)))
@@ -214,6 +220,11 @@ class _Planner:
     def start(self, start: Start, needs: list[str]) -> tuple[str, dict[str, str]]:
         """What a training command is given as its start, and the same as an input where the user gave it."""
         if start.pretraining:
+            if start.export == "key" and not self.has_contrast(start.pretraining):
+                raise ConfigError(
+                    f"pre-training {start.pretraining} has no momentum encoder to export, since cspo is false; use "
+                    "export: query"
+                )
             needs.append(self.make(f"exports/{start.pretraining}-{start.export}").id)
             return str(self.result_folder(needs[-1])), {}
         if start.distant:

@@ -80,6 +80,15 @@ def test_a_demo_corpus_named_in_a_path_is_made_first(place: Path) -> None:
     assert run(place, only=("BERT",))[0] == FINISHED
 
 
+def test_a_pretraining_without_contrast_has_no_momentum_encoder(place: Path) -> None:
+    replace(place, "settings: {steps: 2}", "settings: {steps: 2, tbo: true, cspo: false}")
+    with pytest.raises(ConfigError, match="pre-training spe has no momentum encoder to export, since cspo is false"):
+        make_plan(read_experiment(place / "file.yaml"))
+    replace(place, ", export: key", "")
+    plan = make_plan(read_experiment(place / "file.yaml"), ["exports/*"])
+    assert [piece for piece in plan.pieces if piece.startswith("exports/")] == ["exports/spe-query"]
+
+
 @pytest.mark.parametrize("name", ["demo", "paper", "small", "adapt", "levers", "heads"])
 def test_shipped_files_are_whole_and_have_the_rows_of_the_paper(name: str) -> None:
     experiment = read_experiment(SHIPPED / f"{name}.yaml")
