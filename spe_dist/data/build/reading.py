@@ -43,7 +43,7 @@ from spe_dist.data.text.lines import (
 from spe_dist.data.text.markup import OTHER_MARKUP, Markup, looks_like_markup, markup_remover, without_markup
 from spe_dist.data.text.paragraphs import (
     LinesChoice,
-    full_line_characters,
+    full_line_columns,
     joined,
     paragraphs,
     text_paragraphs,
@@ -71,7 +71,7 @@ class TextFile:
 
     path: Path
     format: Format
-    full_line: int | None = None  # where its lines are wrapped: characters from which on one is full
+    full_line: int | None = None  # where its lines are wrapped: columns from which on one is full
     table: Table | None = None  # how it is a table, if it is one
 
     @property
@@ -243,7 +243,7 @@ def _with_full_line(reader: TextReader, file: TextFile, lines: LinesChoice) -> T
     """The file with what its first lines say about wrapping; a JSON record is measured by itself when it is read."""
     if file.has_records or lines == "separate":
         return file
-    return replace(file, full_line=full_line_characters(reader.sample(file), lines))
+    return replace(file, full_line=full_line_columns(reader.sample(file), lines))
 
 
 def _text_file(path: Path, settings: BuildSettings) -> TextFile:
@@ -288,7 +288,7 @@ def choose_unit(
     """
     if unit != "auto":
         return unit, "as asked"
-    wrapped = [sample for sample in samples if full_line_characters(sample, lines) is not None]
+    wrapped = [sample for sample in samples if full_line_columns(sample, lines) is not None]
     if 2 * sum(len(sample) for sample in wrapped) > sum(len(sample) for sample in samples):
         return "documents", "lines are wrapped"
     texts = [text for sample in samples for text in sample if text]

@@ -40,14 +40,50 @@ _CHARACTER = "|".join(
     )
 )
 # Marks of these scripts, full-width forms of ASCII's, and the quotes and dashes that stand in such text without spaces.
-_MARK = (
-    "(?<![A-Za-z])[\u2018\u2019]|[\u2018\u2019](?![A-Za-z])|"  # no apostrophe
-    "[\u3001-\u3003\u3008-\u3020\u3030\u303d\u30a0\u30fb\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65"
-    "\u2014\u201a-\u201d\u2026\u00b7\u0e2f\u0e4f\u0e5a\u0e5b\u0eaf\u17d4-\u17da\u104a-\u104f\u0f01-\u0f17\u0f3a-\u0f3d]"
+_MARKS = (
+    "\u3001-\u3003\u3008-\u3020\u3030\u303d\u30a0\u30fb\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65"
+    "\u2014\u201a-\u201d\u2026\u00b7\u0e2f\u0e4f\u0e5a\u0e5b\u0eaf\u17d4-\u17da\u104a-\u104f\u0f01-\u0f17\u0f3a-\u0f3d"
 )
+_MARK = f"(?<![A-Za-z])[\u2018\u2019]|[\u2018\u2019](?![A-Za-z])|[{_MARKS}]"  # no apostrophe
 
 PART = re.compile(f"({_CHARACTER}|{_MARK})")  # as a separator of what lies between, which is kept
 CHARACTERS = re.compile(f"(?:{_CHARACTER})+")
+_BASES = f"{_HAN}{_KANA}{_THAI}{_LAO}{_KHMER}{_BURMESE}{_TIBETAN}{_MARKS}"
+_SIGNS = f"{_VARIANTS}{_KANA_MARKS}{_THAI_MARKS}{_LAO_MARKS}{_KHMER_MARKS}{_BURMESE_MARKS}{_TIBETAN_MARKS}"
+_HIDDEN_WORDS = re.compile(
+    f"[{_THAI}{_THAI_MARKS}{_LAO}{_LAO_MARKS}{_KHMER}{_KHMER_MARKS}\\u17d2{_BURMESE}{_BURMESE_MARKS}\\u1039]+"
+)
+# Line breaks beside them are no spaces. A sign that begins a line stays apart from what it belongs to.
+_BREAK_BEHIND = re.compile(f"[{_BASES}{_SIGNS}]")
+_BREAK_BEFORE = re.compile(f"[{_BASES}]")
+_NO_BREAK_BEFORE = re.compile(f"[{_SIGNS}]")
+_SPACE = re.compile(r"\s+")
+
+
+def without_line_breaks(text: str) -> tuple[str, list[tuple[int, int]]]:
+    """A text of wrapped lines without the line breaks beside characters and marks of these scripts.
+
+    Returns:
+        The text, and for each place where something was removed (the character behind it in the new text, how many
+        characters were removed up to there).
+    """
+    parts, removed = [], []
+    end = position = 0
+    for match in _SPACE.finditer(text):
+        is_line_break = "\n" in match.group() or "\r" in match.group()
+        if is_line_break and _is_inside(text[match.start() - 1 : match.start()], text[match.end() : match.end() + 1]):
+            parts.append(text[end : match.start()])
+            position += len(parts[-1])
+            end = match.end()
+            removed.append((position, end - position))
+    return "".join([*parts, text[end:]]), removed
+
+
+def _is_inside(before: str, after: str) -> bool:
+    """Whether no space belongs between two characters of which one is of these scripts."""
+    if not before or not after or _NO_BREAK_BEFORE.match(after):
+        return False
+    return bool(_BREAK_BEHIND.match(before) or _BREAK_BEFORE.match(after))
 
 
 def count_longer(words: Iterable[str]) -> tuple[int, int]:
@@ -59,3 +95,15 @@ def count_longer(words: Iterable[str]) -> tuple[int, int]:
 def characters_and_rest(stretch: str) -> list[tuple[str, bool]]:
     """A stretch without space in parts: (a character or mark, True), and (what lies between them, False)."""
     return [(part, bool(number % 2)) for number, part in enumerate(PART.split(stretch)) if part]
+
+
+def first_unit(text: str) -> tuple[str, bool]:
+    """(what stands before the first place where a line could be broken, whether that place is hidden).
+
+    It is hidden in scripts whose lines are broken between words, and whose words have no space between them.
+    """
+    stretch = text.split(maxsplit=1)[0]
+    if CHARACTERS.search(stretch) is None:
+        return stretch, False
+    run = _HIDDEN_WORDS.match(stretch)
+    return (run.group(), True) if run else (characters_and_rest(stretch)[0][0], False)

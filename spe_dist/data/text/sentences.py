@@ -9,12 +9,14 @@ that go on in lower case, and where a sentence ends with an abbreviation that ke
 from __future__ import annotations
 
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import TypeVar
 
 from spe_dist.data.text.borders import Borders, borders_of
-from spe_dist.data.text.languages import AUTO, language_of
+from spe_dist.data.text.characters import without_line_breaks
+from spe_dist.data.text.languages import AUTO, CHARACTER_LANGUAGES, language_of
 from spe_dist.data.text.words import Word, tokenizer_of
 
 Item = TypeVar("Item")
@@ -38,6 +40,8 @@ def cut_words(words: Sequence[Item], most: int = MAX_GIVEN_WORDS) -> list[Sequen
 def split_sentences(text: str, language: str = AUTO) -> Iterator[Sequence[Word]]:
     """The sentences of a text that are not empty, in order, as words with their places in it.
 
+    A line break is a space, but none beside characters of scripts that are written without spaces.
+
     Args:
         text: a paragraph or a line.
         language: a code of `languages.LANGUAGES`, or "auto": by the text's script.
@@ -45,8 +49,19 @@ def split_sentences(text: str, language: str = AUTO) -> Iterator[Sequence[Word]]
     Raises:
         ConfigError: the language is unknown.
     """
-    for words in _sentences(text, language_of(text, language)):
-        yield from cut_words(words, MAX_SENTENCE_WORDS)
+    code = language_of(text, language)
+    removed: list[tuple[int, int]] = []
+    if code in CHARACTER_LANGUAGES:
+        text, removed = without_line_breaks(text)
+    for words in _sentences(text, code):
+        yield from cut_words([_moved(word, removed) for word in words] if removed else words, MAX_SENTENCE_WORDS)
+
+
+def _moved(word: Word, removed: Sequence[tuple[int, int]]) -> Word:
+    """A word where it stands in the text before line breaks were removed (see `without_line_breaks`)."""
+    before = bisect_right(removed, word.start, key=lambda found: found[0])
+    n_removed = removed[before - 1][1] if before else 0
+    return Word(word.text, word.start + n_removed, word.end + n_removed)
 
 
 def _sentences(text: str, language: str) -> Iterator[list[Word]]:

@@ -20,7 +20,7 @@ from spe_dist.data.text.formats.recognise import (
     take_head,
 )
 from spe_dist.data.text.lines import STANDARD_INPUT, Line, Skips, open_chunks, read_lines, shown_name, take_sample
-from spe_dist.data.text.paragraphs import full_line_characters
+from spe_dist.data.text.paragraphs import full_line_columns
 from spe_dist.errors import DataError
 from spe_dist.extraction.annotations.brat import is_brat
 from spe_dist.extraction.annotations.settings import DEFAULTS, AnnotationSettings
@@ -112,10 +112,10 @@ def read_corpora(
 
 
 def _choose_lines(sample: Sequence[Line], settings: InputSettings) -> tuple[int | None, str]:
-    """(characters of a full line, or None where each line ends a sentence; the decision in words)."""
+    """(columns of a full line, or None where each line ends a sentence; the decision in words)."""
     if settings.tokenised:
         return None, "text that is tokenised, one sentence a line"
-    full_line = full_line_characters((line.text for line in sample), settings.lines)
+    full_line = full_line_columns((line.text for line in sample), settings.lines)
     if settings.lines != "auto":
         return full_line, f"text with {settings.lines} lines, as asked"
     if full_line is not None:

@@ -23,6 +23,7 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from spe_dist.data.text.characters import without_line_breaks
 from spe_dist.errors import ConfigError
 from spe_dist.extraction.corpora import corpus
 from spe_dist.extraction.corpora.corpus import Span
@@ -37,6 +38,11 @@ NOTHING_FOUND = "nothing found"
 # UTF-8), which UTF-8 cannot hold.
 _ESCAPED = {code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029, *range(0xD800, 0xE000))}
 _SPACE = re.compile(r"\s+")
+
+
+def _in_one_line(text: str) -> str:
+    """A text that may go over lines, with single spaces, and none where a line break stands for none."""
+    return _SPACE.sub(" ", without_line_breaks(text)[0])
 
 
 @dataclass(frozen=True, order=True, slots=True, repr=False)
@@ -64,7 +70,7 @@ class Entity:
     probability: float = field(compare=False)
 
     def __str__(self) -> str:
-        return f"{_SPACE.sub(' ', self.text)} {self._mark()}"
+        return f"{_in_one_line(self.text)} {self._mark()}"
 
     def __repr__(self) -> str:
         return f"Entity({self})"
@@ -91,7 +97,7 @@ class Relation:
     probability: float = field(compare=False)
 
     def __str__(self) -> str:
-        head, tail = (_SPACE.sub(" ", entity.text) for entity in (self.head, self.tail))
+        head, tail = (_in_one_line(entity.text) for entity in (self.head, self.tail))
         return f"{head} --{self.type}--> {tail}, {self.probability:.2f}"
 
     def __repr__(self) -> str:
@@ -136,7 +142,7 @@ class Sentence:
             parts.append(f"{self.text[position:end]} {entity._mark()}")
             position = end
         parts.append(self.text[position:] if self.entities else f"{self.text} ({NOTHING_FOUND})")
-        return _SPACE.sub(" ", "".join(parts)).strip()
+        return _in_one_line("".join(parts)).strip()
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON record that `spe predict` writes for this sentence; probabilities have four digits."""

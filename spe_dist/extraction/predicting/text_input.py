@@ -77,7 +77,7 @@ def read_text(
 ) -> Iterator[Located]:
     """The sentences of lines of plain text; documents are what blank lines separate.
 
-    full_line: characters from which on a line is full and may go on in the next one, None where none does.
+    full_line: columns from which on a line is full and may go on in the next one, None where none does.
     """
     document: int | None = None
     number = 0

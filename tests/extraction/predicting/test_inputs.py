@@ -1,5 +1,7 @@
 """Prediction and shards read the same sentences and words in the same text."""
 
+# ruff: noqa: RUF001
+
 from __future__ import annotations
 
 import json
@@ -100,6 +102,21 @@ def test_every_language_is_read_alike_without_a_setting(name, sentences, words):
     found = words_of_prediction(CASES / f"{name}.txt")
     assert words_of_shards(CASES / f"{name}.txt") == found and len(found) == sentences
     assert " ".join(found[0]).startswith(words)
+
+
+def test_wrapped_text_without_capital_letters_is_read_alike_without_a_setting(tmp_path):
+    sentences = [
+        "这座城市位于河边，最早由商人在1664年建立。",
+        "今天这里有十万人居住。",
+        "夏天有很多游客来访！",
+        "新桥是最近建成的。",
+    ]
+    text = "".join(sentences * 5)
+    path = tmp_path / "a.txt"
+    path.write_text("\n".join(textwrap.wrap(text, 36)), encoding="utf-8")
+    found = words_of_prediction(path)
+    assert ["".join(words) for words in found] == sentences * 5
+    assert words_of_shards(path, drop_duplicates="none") == found
 
 
 def test_the_language_is_a_setting_of_both(tmp_path):

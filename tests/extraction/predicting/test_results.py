@@ -52,6 +52,14 @@ def test_results_print_as_what_was_found(sentence):
     assert repr(sentence.relations[0]) == "Relation(John Smith --Work_For--> IBM, 0.95)"
 
 
+def test_line_breaks_print_as_space_but_not_between_chinese_characters():
+    place = corpus.Entity(1, 3, "Loc", probability=0.9)
+    words, spans = ("在", "北", "京", "。"), ((0, 1), (1, 2), (3, 4), (4, 5))
+    found = result_of(corpus.Sentence(words, (place,), (), "在北\n京。", spans), start=0)
+    assert str(found) == "在北京 [Loc 0.90]。" and str(found.entities[0]) == "北京 [Loc 0.90]"
+    assert found.entities[0].text == "北\n京"
+
+
 def test_a_sentence_in_which_nothing_was_found_says_so(sentence):
     assert str(replace(sentence, entities=(), relations=())) == "John Smith works for IBM. (nothing found)"
 
