@@ -44,10 +44,10 @@ class DataConfig:
         "brat",
         "predicted",
     ] = setting("auto", "format of the corpora; auto: by content")
-    language: str = setting(
-        "auto",
+    language: str | None = setting(
+        None,
         "language of raw text (en, de, zh, ...), for its words and sentence ends, in corpora by character and when the "
-        "model predicts; auto: by the script of each paragraph",
+        "model predicts; auto: by the script of each paragraph; none: that of the start where it has one, else auto",
     )
     cut_words: Literal["widen", "drop"] = setting(
         "widen", "entities by character that cover a part of a word: widen them to whole words, or drop them"
@@ -71,6 +71,11 @@ class DataConfig:
     gold_entities: bool = setting(
         False, "score dev and test at the end a second time, relations between gold entities alone", common=True
     )
+
+    @property
+    def text_language(self) -> str:
+        """The language, "auto" where none is named."""
+        return self.language or "auto"
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from spe_dist import __version__
+from spe_dist.data.text.languages import AUTO
 from spe_dist.export.parts import POOLER, SPE, Parts
 
 TAGS = ("bert", "span-pair-encoder", "information-extraction", "relation-extraction", "named-entity-recognition")
@@ -28,6 +29,7 @@ def model_card(parts: Parts) -> str:
         "sentence encoder": sentence_encoder(parts),
         "objectives": ", ".join(name.upper() for name in objectives),
         "pooler": _POOLER[parts.pooler_origin],
+        **({} if parts.language == AUTO else {"language of the text": parts.language}),
         **readable(parts),
     }
     return render_card(

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from spe_dist.config.loading import load_yaml, resolve
 from spe_dist.config.pretraining import Config
+from spe_dist.data.text.languages import known_language
 from spe_dist.distributed.checkpoint import find_checkpoint, read_state
 from spe_dist.distributed.fragments.engine import WEIGHTS
 from spe_dist.distributed.fragments.index import INDEX_FILE
@@ -42,7 +43,8 @@ def read_checkpoint(source: str | Path, encoder: Encoder = "query") -> Parts:
         )
     weights = _read_average(folder) if encoder == "key" else on_cpu(read_whole(folder, WEIGHTS))
     bert_config = _read_bert_config(folder / START_FOLDER / "config.json")
-    pooler, origin = _read_pooler(folder / START_FOLDER, weights, bert_config, config.train.seed)
+    note = _read_note(folder / START_FOLDER)
+    pooler, origin = _read_pooler(folder / START_FOLDER, note, weights, bert_config, config.train.seed)
     return Parts(
         weights=weights,
         settings=exported_settings(config) | _encoder_sizes(bert_config),
@@ -51,6 +53,7 @@ def read_checkpoint(source: str | Path, encoder: Encoder = "query") -> Parts:
         pooler_origin=origin,
         tokenizer=folder / START_FOLDER,
         encoder=encoder,
+        language=known_language(note.get("language")),
         facts=_facts(config, state, folder),
     )
 
@@ -126,16 +129,19 @@ def _read_bert_config(path: Path) -> dict[str, Any]:
         raise CheckpointError(str(error)) from None
 
 
+def _read_note(start: Path) -> dict[str, Any]:
+    file = start / "start.json"
+    return read_object(file, "use another checkpoint of the run", CheckpointError) if file.is_file() else {}
+
+
 def _read_pooler(
-    start: Path, weights: dict[str, Tensor], bert_config: dict[str, Any], seed: int
+    start: Path, note: dict[str, Any], weights: dict[str, Tensor], bert_config: dict[str, Any], seed: int
 ) -> tuple[dict[str, Tensor], PoolerOrigin]:
     """The pooler that is carried beside the weights (none where SPE trained it), and where it is from."""
     if any(name.startswith(POOLER) for name in weights):
         return {}, "trained"
     if not (start / "pooler.safetensors").is_file():
         return seeded_pooler(bert_config, seed), "untrained"
-    file = start / "start.json"
-    note = read_object(file, "use another checkpoint of the run", CheckpointError) if file.is_file() else {}
     pooler = {f"pooler.{name}": t.float() for name, t in load_tensors(start / "pooler.safetensors").items()}
     return pooler, "start" if note.get("pooler_trained") else "untrained"
 

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from spe_dist.config.shared import check_bounds
+from spe_dist.data.text.languages import AUTO, LANGUAGES
 from spe_dist.data.text.vocabulary import save_tokenizer
 from spe_dist.errors import CheckpointError, ConfigError
 from spe_dist.export.card import model_card
@@ -126,6 +127,7 @@ def read_parts(folder: Path) -> Parts:
         pooler_origin=document["pooler"]["origin"],
         tokenizer=folder,
         encoder=document["encoder"],
+        language=document.get("language", AUTO),
         facts=document["facts"],
     )
     try:
@@ -149,6 +151,7 @@ def _check_description(document: dict[str, Any], path: Path) -> None:
         "settings": not isinstance(document.get("settings"), dict),
         "facts": not isinstance(document.get("facts"), dict),
         "encoder": document.get("encoder") not in get_args(Encoder),
+        "language": document.get("language", AUTO) not in (AUTO, *LANGUAGES),
         "pooler": not isinstance(pooler, dict)
         or pooler.get("origin") not in get_args(PoolerOrigin)
         or not isinstance(pooler.get("part_of_spe"), bool),
@@ -190,6 +193,7 @@ def _describe(parts: Parts) -> dict[str, Any]:
     return {
         "format_version": FORMAT_VERSION,
         "encoder": parts.encoder,
+        "language": parts.language,
         "pooler": {"origin": parts.pooler_origin, "part_of_spe": not parts.pooler},
         "settings": parts.settings,
         "facts": dict(parts.facts),

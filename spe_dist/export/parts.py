@@ -12,6 +12,7 @@ from torch import Tensor
 
 from spe_dist.config.loading import leaves, resolve
 from spe_dist.config.pretraining import Config
+from spe_dist.data.text.languages import AUTO
 
 SPE = "spe."  # the span pair encoder inside PretrainingModel
 ENCODER = "spe.encoder."  # the sentence encoder, by transformers' BertModel names
@@ -31,7 +32,8 @@ class Parts:
     `weights` are float32 by PretrainingModel's parameter names. `settings` are leaf names of ModelConfig and
     ObjectiveConfig: what is needed to build the same modules again. `pooler` (BertModel's names behind `pooler.`) is
     carried beside the weights where SPE itself does not use it. `tokenizer` is a folder of tokenizer files, a
-    transformers tokenizer, or None. `facts` stand in the model card.
+    transformers tokenizer, or None. `language` is that of the text, "auto" where none was given. `facts` stand in the
+    model card.
     """
 
     weights: dict[str, Tensor]
@@ -41,6 +43,7 @@ class Parts:
     pooler_origin: PoolerOrigin
     tokenizer: Any | Path | None = None
     encoder: Encoder = "query"
+    language: str = AUTO
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -63,6 +66,7 @@ def parts_of(
     settings: dict[str, Any],
     tokenizer: Any,
     facts: Mapping[str, Any] | None = None,
+    language: str = AUTO,
 ) -> Parts:
     """The parts of a model in memory, from its state by PretrainingModel's parameter names."""
     trained = any(name.startswith(POOLER) for name in state)
@@ -73,6 +77,7 @@ def parts_of(
         pooler={} if trained else seeded_pooler(bert_config, seed=0),
         pooler_origin="trained" if trained else "untrained",
         tokenizer=tokenizer,
+        language=language,
         facts=facts or {},
     )
 

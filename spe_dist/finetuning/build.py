@@ -60,7 +60,8 @@ def plain_model(model: JointModel, ds_config: dict[str, Any], precision: Precisi
 
 def extraction_settings(config: FinetuneConfig, max_pieces: int) -> dict[str, Any]:
     """What a reader of the fine-tuned folder needs beside the network's settings."""
-    values = {**vars(config.data), **vars(config.model), "max_pieces": max_pieces}
+    own = {"max_pieces": max_pieces, "language": config.data.text_language}
+    values = {**vars(config.data), **vars(config.model), **own}
     return {name: values[name] for name in EXTRACTION_SETTINGS}
 
 

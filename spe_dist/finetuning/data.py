@@ -103,7 +103,7 @@ def _read(name: str, path: str, data: DataConfig) -> Corpus:
             what = "is a folder without .ann files" if Path(path).is_dir() else other
         raise DataError(f"{name}={path} {what}; give a file of sentences with --{name}")
     corpus = read_corpus(
-        path, data.format, settings=AnnotationSettings(data.cut_words, data.concept_pairs, data.language)
+        path, data.format, settings=AnnotationSettings(data.cut_words, data.concept_pairs, data.text_language)
     )
     if corpus.n_sentences == 0:
         raise DataError(f"{name}={path} holds no sentences; give another file with --{name}")

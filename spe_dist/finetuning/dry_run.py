@@ -15,7 +15,7 @@ from spe_dist.extraction.joint.model import JointModel
 from spe_dist.finetuning import resume
 from spe_dist.finetuning.build import build_model
 from spe_dist.finetuning.data import TrainingData, check_ranks, prepare_training, read_corpora, warnings_of
-from spe_dist.finetuning.start import check_windows, open_start
+from spe_dist.finetuning.start import check_windows, language_lines, open_start, with_language
 from spe_dist.training.footprint import (
     ADAM_BYTES,
     MASTER_BYTES,
@@ -42,8 +42,9 @@ def describe_finetuning(
     """
     process = resident_bytes()
     context = RankContext(0, 1, 0, torch.device("cpu"), None)
-    corpora = read_corpora(config)
     start = open_start(config)
+    config = with_language(config, start)
+    corpora = read_corpora(config)
     data = prepare_training(config, corpora, start.tokenizer, check_windows(config, start))
     check_ranks(data, plan.ranks)
     asked = resume.run_state(config, corpora, data)
@@ -68,6 +69,7 @@ def describe_finetuning(
         f"{how_many(len(labels.entity_types), 'entity type')}, {how_many(len(labels.relation_types), 'relation type')}",
         *warnings_of(corpora),
         start.summary(),
+        *language_lines(config, start),
         f"model: {parameters:,} parameters",
         f"batch: up to {how_many(plan.global_batch, 'sentence')} a step over {how_many(plan.ranks, 'rank')}",
         f"length: {how_many(data.epochs, 'epoch')} x {how_many(data.steps_per_epoch, 'step')} = {data.total_steps:,} "

@@ -1,6 +1,7 @@
 """One fine-tuning run from checked settings to its scores, on every rank.
 
-The order matters: what can fail cheaply (corpora, start, output folder, ranks) is checked before the engine is made.
+The order matters: what can fail cheaply (start, whose language corpora take, output folder, corpora, ranks) is checked
+before the engine is made.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ from spe_dist.finetuning.data import (
 from spe_dist.finetuning.evaluation import Evaluation, copy_masters
 from spe_dist.finetuning.loop import Best, Finetuner, finish_row
 from spe_dist.finetuning.results import Training, describe_finished, finished_scores, write_results
-from spe_dist.finetuning.start import StartNetwork, check_windows, open_start
+from spe_dist.finetuning.start import StartNetwork, check_windows, language_lines, open_start, with_language
 from spe_dist.finetuning.step import WEIGHTS, FinetuneStep
 from spe_dist.training.health.choose_left_out import choose_left_out
 from spe_dist.training.health.left_out import LeftOut
@@ -73,9 +74,10 @@ def run_finetuning(
     began = time.monotonic()
     if config.train.push:
         context.run_on_main(lambda: check_push(str(config.train.push)))
+    start = open_start(config)
+    config = with_language(config, start)
     run = Run(config, context)
     corpora = read_corpora(config)
-    start = open_start(config)
     max_pieces = check_windows(config, start)
     data = prepare_training(config, corpora, start.tokenizer, max_pieces)
     check_ranks(data, context.ranks)
@@ -239,6 +241,7 @@ def opening_lines(
         *warnings_of(corpora),
         *(f"train: {notice}" for notice in counted(data.notices)),
         start.summary(),
+        *language_lines(data.config, start),
         f"batch: up to {plan.global_batch} sentences a step over {how_many(plan.ranks, 'rank')}; "
         f"{how_many(data.epochs, 'epoch')} x {data.steps_per_epoch:,} steps = {how_many(data.total_steps, 'step')}",
     ]

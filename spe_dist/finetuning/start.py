@@ -22,6 +22,7 @@ from torch import Tensor
 from spe_dist.config.finetuning import FinetuneConfig, ModelConfig
 from spe_dist.config.pretraining import Config
 from spe_dist.config.shared import ENCODER_SIZES
+from spe_dist.data.text.languages import AUTO
 from spe_dist.data.text.vocabulary import RESIZE, load_tokenizer, vocabulary_pieces, vocabulary_sha256
 from spe_dist.distributed.checkpoint import list_checkpoints
 from spe_dist.errors import CheckpointError, ConfigError, DataError
@@ -57,6 +58,7 @@ class StartNetwork:
     random: tuple[str, ...]
     source: str
     base_model: str | None = None  # its name on the hub, or that of what it was pre-trained from
+    language: str = AUTO  # of the text that it was trained on, where one was given
 
     @property
     def positions(self) -> int:
@@ -82,6 +84,24 @@ def open_start(config: FinetuneConfig) -> StartNetwork:
             f"own --tokenizer{RESIZE}"
         )
     return start
+
+
+def with_language(config: FinetuneConfig, start: StartNetwork) -> FinetuneConfig:
+    """The settings with the start's language where the user gives none."""
+    language = config.data.language or start.language
+    return replace(config, data=replace(config.data, language=language))
+
+
+def language_lines(config: FinetuneConfig, start: StartNetwork) -> list[str]:
+    """What is to be said of a start that has a language; `config` as `with_language` gives it."""
+    if start.language == AUTO:
+        return []
+    if start.language == config.data.text_language:
+        return [f"language: {start.language}, as the start was trained"]
+    return [
+        f"warning: language={config.data.text_language}, as asked, but the start {start.source} was trained on text "
+        f"read as {start.language}"
+    ]
 
 
 def check_windows(config: FinetuneConfig, start: StartNetwork) -> int:
@@ -187,7 +207,8 @@ def _from_parts(config: FinetuneConfig, parts: Parts) -> StartNetwork:
     source = f"{model.start}{' (momentum encoder)' if parts.encoder == 'key' else ''}"
     settings |= _encoder_sizes(spe)
     base_model = hub_name(model.start) or parts.facts.get(BASE_MODEL)
-    return StartNetwork(spe, _own_tokenizer(model, parts), settings, tuple(loaded), tuple(random), source, base_model)
+    own = _own_tokenizer(model, parts)
+    return StartNetwork(spe, own, settings, tuple(loaded), tuple(random), source, base_model, parts.language)
 
 
 def _own_tokenizer(model: ModelConfig, parts: Parts) -> Any:

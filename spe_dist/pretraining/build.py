@@ -24,6 +24,7 @@ from spe_dist.data.batches.order import Order
 from spe_dist.data.batches.packing import longest_sequence
 from spe_dist.data.batches.stream import StepBatch
 from spe_dist.data.shards.store import ShardStore
+from spe_dist.data.text.languages import AUTO
 from spe_dist.data.text.vocabulary import RESIZE, load_tokenizer, vocabulary_sha256
 from spe_dist.distributed.context import RankContext
 from spe_dist.distributed.deepspeed_config import BatchPlan
@@ -207,13 +208,13 @@ def check_disk(config: Config, parameters: int) -> str | None:
     return None
 
 
-def write_start(folder: Path, loaded: LoadedEncoder, tokenizer: Any) -> None:
-    """What the encoder came with and training does not touch: config, tokenizer files, pooler."""
+def write_start(folder: Path, loaded: LoadedEncoder, tokenizer: Any, language: str = AUTO) -> None:
+    """What training does not touch: config, tokenizer files and pooler of the encoder, and the shards' language."""
     folder.mkdir(parents=True, exist_ok=True)
     loaded.bert_config.to_json_file(str(folder / "config.json"))
     tokenizer.save_pretrained(str(folder))
     save_file(loaded.pooler_state, folder / "pooler.safetensors")
-    note = {"encoder": loaded.source, "pooler_trained": loaded.pooler_trained}
+    note = {"encoder": loaded.source, "pooler_trained": loaded.pooler_trained, "language": language}
     (folder / "start.json").write_text(json.dumps(note, indent=1), encoding="utf-8")
 
 
@@ -224,8 +225,12 @@ def checkpoint_capture(
     moco: MomentumContrast | None,
     loaded: LoadedEncoder,
     tokenizer: Any,
+    language: str = AUTO,
 ) -> Callable[[bool], WriteCheckpoint]:
-    """What takes hold of the state for a checkpoint, and gives the function that fills its folder."""
+    """What takes hold of the state for a checkpoint, and gives the function that fills its folder.
+
+    `language`: that of the shards.
+    """
     states: list[Fragmented] = [engine, *([moco] if moco is not None else [])]
 
     def capture(copy: bool) -> WriteCheckpoint:
@@ -235,7 +240,7 @@ def checkpoint_capture(
             captured.write(folder, group)
             if context.is_main:
                 (folder / CONFIG_FILE).write_text(to_yaml(config), encoding="utf-8")
-                write_start(folder / START_FOLDER, loaded, tokenizer)
+                write_start(folder / START_FOLDER, loaded, tokenizer, language)
 
         return write
 

@@ -67,7 +67,9 @@ def run_pretraining(
         total_steps=steps,
         log=MetricLog(run.output, context, finish_row, start.position.step),
         terms=TERMS,
-        capture=build.checkpoint_capture(config, context, engine, moco, loaded, tokenizer),
+        capture=build.checkpoint_capture(
+            config, context, engine, moco, loaded, tokenizer, data.train.manifest.language
+        ),
         state_pieces=lambda: held_tensors([engine, moco]),
         left_out=left_out,
         run_state={**engine_state(precision, context.ranks, engine.zero_stage), "total_steps": steps},

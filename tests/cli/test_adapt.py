@@ -14,6 +14,7 @@ from spe_dist.cli import adapt
 from spe_dist.cli.adapt.stages import RECORD, Adaptation
 from spe_dist.data.text.vocabulary import load_tokenizer
 from spe_dist.export import load_pretraining_model
+from spe_dist.export.folder import read_folder
 from spe_dist.utils import stages
 
 SMALL = "--global_batch_sentences 8 --queue_keys 64 --evaluate_sentences 0 --loader_workers 0 --precision float32"
@@ -108,6 +109,7 @@ def test_text_becomes_an_encoder_and_a_second_start_uses_what_is_there(demo_corp
     text, output = tmp_path / "text.txt", tmp_path / "encoder"
     text.write_text("".join((demo_corpus / "text.txt").read_text().splitlines(keepends=True)[:60]))
     argv = ["--text", str(text), "--encoder", str(demo_encoder), "--output", str(output), "--passes", "0.5"]
+    argv += ["--language", "en"]
     settings = ["--", *SMALL.split()]
     assert adapt.main([*argv, "--estimate", *settings]) == 0
     printed = capsys.readouterr().out
@@ -123,6 +125,7 @@ def test_text_becomes_an_encoder_and_a_second_start_uses_what_is_there(demo_corp
     name = "encoder.layer.0.attention.self.query.weight"
     assert before[name].shape == after[name].shape and not before[name].equal(after[name])
     assert model.spe.pair_encoder is not None
+    assert read_folder(output).language == "en"
 
 
 def test_a_stage_that_fails_is_named_and_goes_on_later(monkeypatch, tmp_path, capsys):

@@ -12,8 +12,9 @@ from spe_dist.errors import CheckpointError, ConfigError, DataError
 from spe_dist.export.checkpoint import read_checkpoint
 from spe_dist.export.folder import write_folder
 from spe_dist.extraction.corpora.corpus import Labels
+from spe_dist.finetuning.build import extraction_settings
 from spe_dist.finetuning.run import build_model
-from spe_dist.finetuning.start import check_windows, open_start
+from spe_dist.finetuning.start import check_windows, language_lines, open_start, with_language
 from spe_dist.utils.reading.sums import write_sums
 
 SMALL = {"hidden_size": 32, "layers": 2, "attention_heads": 4, "intermediate_size": 48}
@@ -153,6 +154,48 @@ def test_starts_that_cannot_be_used_say_why(made, tmp_path, extractor_folder):
     for given, error, words in cases:
         with pytest.raises(error, match=words):
             open_start(config(**given))
+
+
+@pytest.fixture(scope="module")
+def german(tmp_path_factory):
+    """A pre-training checkpoint whose shards were made with --language de, and its export."""
+    run = tmp_path_factory.mktemp("german")
+    made = checkpoint_maker.make_checkpoint(run / "run", language="de")
+    return {"checkpoint": made.folder, "export": exported(made, run / "export")}
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "export"])
+def test_the_language_of_the_start_is_that_of_fine_tuning_and_of_its_model_unless_one_is_given(german, kind):
+    def settled(**given):
+        asked = config(german[kind], **given)
+        start = open_start(asked)
+        found = with_language(asked, start)
+        assert extraction_settings(found, 40)["language"] == found.data.language
+        return found.data.language, language_lines(found, start)
+
+    assert settled() == ("de", ["language: de, as the start was trained"])
+    for language in ("auto", "en"):
+        warning = f"warning: language={language}, as asked, but the start {german[kind]} was trained on text read as de"
+        assert settled(language=language) == (language, [warning])
+
+
+def test_a_start_without_a_language_leaves_it_open(made, extractor_folder):
+    for source in (made[0].folder, extractor_folder):
+        asked = config(source)
+        start = open_start(asked)
+        found = with_language(asked, start)
+        assert (found.data.language, language_lines(found, start)) == ("auto", [])
+
+
+def test_the_card_and_the_description_of_an_export_name_its_language(german):
+    folder = german["export"]
+    assert json.loads((folder / "spe_config.json").read_text())["language"] == "de"
+    assert "| language of the text | de |" in (folder / "README.md").read_text()
+    document = json.loads((folder / "spe_config.json").read_text()) | {"language": ["de"]}
+    (folder / "spe_config.json").write_text(json.dumps(document))
+    write_sums(folder)
+    with pytest.raises(CheckpointError, match="language is"):
+        open_start(config(folder))
 
 
 def test_a_window_fits_the_encoders_positions(extractor_folder):

@@ -49,7 +49,9 @@ class Made:
     tokenizer: Any
 
 
-def make_checkpoint(run: Path, step: int = 7, seed: int = 3, pooler_trained: bool = False, **settings: Any) -> Made:
+def make_checkpoint(
+    run: Path, step: int = 7, seed: int = 3, pooler_trained: bool = False, language: str = "auto", **settings: Any
+) -> Made:
     """RUN/checkpoints/step_N with weights that no start value is left of, and an average unlike them."""
     config = resolve([SMALL, settings, {"output": str(run), "seed": seed}])
     tokenizer = tokenizer_from_pieces(PIECES, do_lower_case=False)
@@ -71,7 +73,8 @@ def make_checkpoint(run: Path, step: int = 7, seed: int = 3, pooler_trained: boo
     loaded.bert_config.to_json_file(str(folder / "start" / "config.json"))
     tokenizer.save_pretrained(str(folder / "start"))
     save_file(loaded.pooler_state, folder / "start" / "pooler.safetensors")
-    (folder / "start" / "start.json").write_text(json.dumps({"encoder": None, "pooler_trained": pooler_trained}))
+    note = {"encoder": None, "pooler_trained": pooler_trained, "language": language}
+    (folder / "start" / "start.json").write_text(json.dumps(note))
     write_state(folder, step)
     (run / "checkpoints" / "latest").write_text(folder.name)
     return Made(folder, run, config, model, average, tokenizer)

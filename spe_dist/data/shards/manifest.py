@@ -19,6 +19,7 @@ import numpy as np
 
 from spe_dist.data.shards.checks import COLUMNS, COUNTED, REMEDY, SPLITS, Content
 from spe_dist.data.shards.index import INDEX_NAME, BlockEntry, BlockTable, IndexEntry
+from spe_dist.data.text.languages import known_language
 from spe_dist.errors import DataError
 from spe_dist.utils.files import write_atomically
 from spe_dist.utils.reading.json_file import parse_json, shown
@@ -98,6 +99,11 @@ class Manifest:
     source: Mapping[str, Any] = field(default_factory=dict)  # inputs and settings of the build
     index: IndexEntry | None = None  # the file that the blocks are mapped from
     format_version: int = FORMAT_VERSION
+
+    @property
+    def language(self) -> str:
+        """That of the text, where it was given when the shards were made, else "auto"."""
+        return known_language(self.source.get("language"))
 
     def shards(self, split: str) -> tuple[ShardEntry, ...]:
         if split not in self.splits:

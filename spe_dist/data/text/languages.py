@@ -88,6 +88,11 @@ def check_language(language: str) -> str:
     return language
 
 
+def known_language(value: object) -> str:
+    """The language that a file names, "auto" where it names none that there is."""
+    return value if isinstance(value, str) and value in LANGUAGES else AUTO
+
+
 def language_of(text: str, language: str = AUTO) -> str:
     """The code of the language whose rules a text is read by: the given one, or with "auto" that of most letters.
 

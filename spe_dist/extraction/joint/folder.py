@@ -284,7 +284,8 @@ def read_labels(path: Path) -> Labels:
 
 def _parts(model: JointModel, tokenizer: Any, settings: Mapping[str, Any], facts: Mapping[str, Any]) -> Parts:
     weights = {name: value for name, value in model.state_dict().items() if name.startswith(SPE)}
-    return parts_of(weights, model.spe.encoder.config.to_dict(), network_parts(settings), tokenizer, facts)
+    bert_config, language = model.spe.encoder.config.to_dict(), settings.get("language", AUTO)
+    return parts_of(weights, bert_config, network_parts(settings), tokenizer, facts, language)
 
 
 def network_parts(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -153,7 +153,7 @@ def test_a_chinese_file_keeps_its_sentences_and_names_its_language(tmp_path, cap
     assert manifest.source["language"] == manifest.source["request"]["settings"]["language"] == "auto"
     assert "这 座 城 市 位 于 河 边 。" in sentences_of(tmp_path / "out", "train")
     manifest = make_shards([str(tmp_path / "a.txt")], str(tmp_path / "zh"), language="zh", quiet=True, **options)
-    assert manifest.source["language"] == "zh"
+    assert manifest.source["language"] == manifest.language == "zh"
     assert contents(tmp_path / "zh")["train-00000.tar"] == contents(tmp_path / "out")["train-00000.tar"]
     with pytest.raises(ConfigError, match="language='cn' is unknown"):
         make_shards([str(tmp_path / "a.txt")], str(tmp_path / "cn"), language="cn", **options)

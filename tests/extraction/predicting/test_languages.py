@@ -14,7 +14,7 @@ from spe_dist.config.finetuning import FinetuneConfig
 from spe_dist.config.loading import resolve
 from spe_dist.data.text.vocabulary import tokenizer_from_pieces
 from spe_dist.errors import ConfigError
-from spe_dist.export.folder import EXTRACTOR, read_json, write_json
+from spe_dist.export.folder import EXTRACTOR, read_folder, read_json, write_json
 from spe_dist.extraction.corpora.corpus import Labels
 from spe_dist.extraction.formats import read_corpus
 from spe_dist.extraction.joint.batch import collate
@@ -90,7 +90,7 @@ def test_the_language_of_training_is_that_of_prediction_unless_another_is_given(
     text = tmp_path / "a.txt"
     text.write_text("Am 3. Mai kam er.\n")
     extractor = Extractor.from_pretrained(chinese, "cpu", bfloat16=False)
-    assert extractor.language == "zh"
+    assert extractor.language == read_folder(chinese).language == "zh"
     assert [len(found.words) for found in extractor.predict_files(text)] == [3, 4]
     german = Extractor.from_pretrained(chinese, "cpu", bfloat16=False, language="de")
     assert [len(found.words) for found in german.predict_files(text)] == [6]
