@@ -82,7 +82,7 @@ class _Reader:
         return self.by_run[cell, seed]
 
     def _score(self, piece: Piece) -> Scores:
-        settings = AnnotationSettings(**{n: piece.settings[n] for n in ANNOTATIONS if n in piece.settings})
+        settings = AnnotationSettings(**{n: piece.settings[n] for n in ANNOTATIONS if piece.settings.get(n)})
         path = piece.inputs[self.split]
         try:
             if (path, settings) not in self.gold:
