@@ -1,4 +1,4 @@
-"""What the commands that read annotated corpora have in common: how annotations by character become words."""
+"""What the commands that read annotated corpora have in common: how texts with entities become words."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def add_corpus_options(parser: Parser, with_language: bool = True) -> None:
     Args:
         with_language: whether `--language` is still to be added.
     """
-    group = parser.add_argument_group("annotations of texts by character")
+    group = parser.add_argument_group("annotated texts that are not split into words")
     if with_language:
         parser.less_used(add_language(group.add_argument, AUTO))
     parser.less_used(

@@ -45,11 +45,10 @@ _READERS = {
     "dygie": dygie.read,
     "spert": spert.read,
     "pspe": pspe.read,
-    "nyt": distant.read,
-    "triples": triples.read,
     "conll": conll.read,
     "multihead": multihead.read,
 }
+_BY_TEXT = {"nyt": distant.read, "triples": triples.read}  # entities named by their text, which may be ordinary text
 _ANNOTATED = {  # by character: modules whose `read` gives AnnotatedDocuments
     "plain": plain,
     "doccano": doccano,
@@ -83,7 +82,7 @@ def read_corpus(
         format: a name of FORMATS, or "auto" to recognise it by content.
         predictions: read `predicted_ner` and `predicted_relations` of `dygie` documents in place of the gold, where
             they have them.
-        settings: how annotations by character become words.
+        settings: how annotations by character, and entities that are named by their text, become words.
 
     Returns:
         The documents in the order of the file. Spans are half-open and count words of their sentence. `notices` counts
@@ -104,7 +103,7 @@ def read_corpus(
         name, records = _records(path, format, notices)
         read = _documents(name, records, notices, predictions, settings)
     documents = without_no_labels(read, notices, predictions)
-    if name not in ("nyt", "triples"):  # which count them themselves
+    if name not in _BY_TEXT:  # which count them themselves
         _note_unplaced(documents, notices)
     return Corpus(documents, source=str(path), format=name, notices=notices.named())
 
@@ -129,6 +128,8 @@ def _documents(
 ) -> Iterator[Document]:
     if name in _ANNOTATED:
         return _aligned(_ANNOTATED[name].read(records, notices, settings), settings, notices)
+    if name in _BY_TEXT:
+        return _BY_TEXT[name](records, notices, predictions, settings)
     return _READERS[name](records, notices, predictions)
 
 

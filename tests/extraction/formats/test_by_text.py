@@ -10,6 +10,7 @@ from corpora import TRIPLES, put
 from project import SHARED
 
 from spe_dist.errors import DataError
+from spe_dist.extraction.annotations.settings import AnnotationSettings
 from spe_dist.extraction.corpora.corpus import Corpus, Sentence
 from spe_dist.extraction.formats import read_corpus, write_corpus, written_format
 
@@ -73,6 +74,24 @@ def test_a_mention_that_cuts_a_word_takes_it_whole_but_is_not_found_inside_anoth
     assert any("not in the sentence" in reason for reason in corpus.notices)
     whole = read(tmp_path, nyt("See http://acme.example/x of acme, Ada.", ("acme", "of", "Ada"))).sentences[0]
     assert texts(whole) == ["acme", "Ada"]
+
+
+def test_words_of_ordinary_text_are_those_of_its_language_and_mentions_that_cut_one_can_be_left_out(
+    tmp_path: Path,
+) -> None:
+    path = put(tmp_path, nyt("Am 3. Mai kam Ada, aus Ulm-Mitte.", ("Ada", "from", "Ulm"), ("Ada", "on", "3. Mai")))
+    for language, word in (("auto", "3"), ("de", "3.")):
+        (sentence,) = read_corpus(path, settings=AnnotationSettings(language=language)).sentences
+        assert sentence.words[1] == word
+    (sentence,) = read_corpus(path, settings=AnnotationSettings(language="de")).sentences
+    assert texts(sentence) == ["Ada", "Ulm-Mitte", "3. Mai"]
+    corpus = read_corpus(path, settings=AnnotationSettings(language="de", cut_words="drop"))
+    (sentence,) = corpus.sentences
+    assert texts(sentence) == ["Ada", "3. Mai"] and len(sentence.relations) == 1
+    assert corpus.notices["mentions that cut a word, left out"] == 1
+    triples = {"text": "Am 3. Mai kam Ada, aus Ulm.", "triple_list": [["Ada", "from", "Ulm"]]}
+    (sentence,) = read_corpus(put(tmp_path, triples), settings=AnnotationSettings(language="de")).sentences
+    assert sentence.words[1] == "3." and len(sentence.relations) == 1
 
 
 def test_head_and_tail_of_one_text_are_two_places_where_it_stands_twice(tmp_path: Path) -> None:

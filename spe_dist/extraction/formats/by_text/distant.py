@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from spe_dist.extraction.annotations.settings import DEFAULTS, AnnotationSettings
 from spe_dist.extraction.corpora.corpus import UNPLACED, Document, Entity, Relation, Sentence, single_spaced
 from spe_dist.extraction.formats.by_text.occurrences import TextWords, Words, looks_ordinary, ordinary_text
 from spe_dist.extraction.formats.grouping import (
@@ -60,19 +61,21 @@ OWN_UNPLACED = f"fields {UNPLACED!r} of sentences, not kept (a name that convers
 NO_TYPES = f"relation arguments in a file without entity mentions (entities of type {UNTYPED!r})"
 
 
-def read(records: Iterable[Node], notices: Counter[str], predictions: bool = False) -> Iterator[Document]:
-    """Documents of records; predictions have the same fields as gold."""
-    is_ordinary, rest = ordinary_text(records, "sentText")
-    return group(SentenceReader(record, notices, is_ordinary).read() for record in rest)
+def read(
+    records: Iterable[Node], notices: Counter[str], predictions: bool = False, settings: AnnotationSettings = DEFAULTS
+) -> Iterator[Document]:
+    """Documents of records; predictions have the same fields as gold. `settings` are for ordinary text."""
+    is_ordinary, rest = ordinary_text(records, "sentText", settings.language)
+    return group(SentenceReader(record, notices, settings if is_ordinary else None).read() for record in rest)
 
 
 class SentenceReader:
-    """Reads one sentence. is_ordinary: whether its text is still to be split into words."""
+    """Reads one sentence. settings: how its text is to be split into words; None where it is tokenised."""
 
-    def __init__(self, record: Node, notices: Counter[str], is_ordinary: bool):
+    def __init__(self, record: Node, notices: Counter[str], settings: AnnotationSettings | None):
         self.record, self.notices = record, notices
-        if is_ordinary and not record.has("tokens"):
-            self.where: Words = TextWords(record.child("sentText").string(), notices)
+        if settings is not None and not record.has("tokens"):
+            self.where: Words = TextWords(record.child("sentText").string(), notices, settings)
         else:
             words = read_words(record, notices)
             self.where = Words(words if record.has("tokens") else tuple(filter(None, words)))

@@ -8,30 +8,34 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 
+from spe_dist.data.text.languages import AUTO
 from spe_dist.data.text.words import choose_words, make_splitter
+from spe_dist.extraction.annotations.settings import DEFAULTS, AnnotationSettings
 from spe_dist.extraction.corpora.corpus import Span, single_spaced
 from spe_dist.extraction.formats.node import Node
 from spe_dist.extraction.formats.texts import is_unusual
 
 SAMPLE_RECORDS = 1000
 CUT = "mentions that cut a word (the whole words are taken)"
+CUT_DROPPED = "mentions that cut a word, left out"
 
 
-def ordinary_text(records: Iterable[Node], field: str) -> tuple[bool, Iterator[Node]]:
+def ordinary_text(records: Iterable[Node], field: str, language: str = AUTO) -> tuple[bool, Iterator[Node]]:
     """Whether the texts of a file are still to be split into words, by its first records; and all records.
 
     Args:
         field: that of the text; a record with `tokens` says nothing.
+        language: of the texts.
     """
     rest = iter(records)
     held = list(islice(rest, SAMPLE_RECORDS))
     texts = [record.value[field] for record in held if record.has(field) and not record.has("tokens")]
-    return looks_ordinary([text for text in texts if isinstance(text, str)]), chain(held, rest)
+    return looks_ordinary([text for text in texts if isinstance(text, str)], language), chain(held, rest)
 
 
-def looks_ordinary(texts: Sequence[str]) -> bool:
+def looks_ordinary(texts: Sequence[str], language: str = AUTO) -> bool:
     """Whether texts are not tokenised, as `spe shards make` decides it."""
-    return choose_words("auto", texts)[0] == "tokenizer"
+    return choose_words("auto", texts, language)[0] == "tokenizer"
 
 
 class Words:
@@ -94,17 +98,19 @@ class TextWords(Words):
         char_spans: where each word is in it.
     """
 
-    def __init__(self, text: str, notices: Counter[str]) -> None:
+    def __init__(self, text: str, notices: Counter[str], settings: AnnotationSettings = DEFAULTS) -> None:
         self.text = text.strip()
-        found = make_splitter("tokenizer").words_with_offsets(self.text)
+        found = make_splitter("tokenizer", settings.language).words_with_offsets(self.text)
         self.char_spans = tuple((word.start, word.end) for word in found)
         self.words, self.is_unusual = tuple(word.text for word in found), False
         self._notices = notices
+        self._drops_cut = settings.cut_words == "drop"
         self._found: dict[str, dict[int, int]] = {}
 
     def occurrences(self, text: str) -> dict[int, int]:
         """Where a text stands as whole words; where it does nowhere, the words of which it takes a part.
 
+        With cut_words="drop" a text that takes a part of a word stands nowhere.
         A part that goes on with a letter or digit is another word: "art" is not in "party".
         """
         if text not in self._found:
@@ -123,8 +129,9 @@ class TextWords(Words):
                 whole[first] = behind
             elif not (self._goes_on(start) or self._goes_on(end)):
                 cut[first] = behind
-        self._notices[CUT] += bool(cut) and not whole
-        return whole or cut
+        if not whole and cut:
+            self._notices[CUT_DROPPED if self._drops_cut else CUT] += 1
+        return whole or ({} if self._drops_cut else cut)
 
     def _goes_on(self, position: int) -> bool:
         """Whether letters or digits stand on both sides."""

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from spe_dist.extraction.annotations.settings import DEFAULTS, AnnotationSettings
 from spe_dist.extraction.corpora.corpus import Document
 from spe_dist.extraction.formats.by_text import distant
 from spe_dist.extraction.formats.node import Node
@@ -18,13 +19,15 @@ from spe_dist.extraction.formats.node import Node
 TEXT, TRIPLES = "text", "triple_list"
 
 
-def read(records: Iterable[Node], notices: Counter[str], predictions: bool = False) -> Iterator[Document]:
-    """Documents of records; predictions have the same fields as gold.
+def read(
+    records: Iterable[Node], notices: Counter[str], predictions: bool = False, settings: AnnotationSettings = DEFAULTS
+) -> Iterator[Document]:
+    """Documents of records; predictions have the same fields as gold. `settings` are for ordinary text.
 
     Raises:
         DataError: a triple is none.
     """
-    return distant.read((_as_mentions(record) for record in records), notices, predictions)
+    return distant.read((_as_mentions(record) for record in records), notices, predictions, settings)
 
 
 def _as_mentions(record: Node) -> Node:
