@@ -7,7 +7,7 @@
     spe score --gold FILE --predictions FILE --gold_entities      relations alone, between gold entities
 
 All files may have any format that spe corpus knows, gold another one than predictions; they must hold the same
-sentences in the same order. No model takes part.
+sentences. Documents are matched by their names where both have the same, else by order. No model takes part.
 
 Entity: type and boundaries right. Relation: type, direction and the boundaries of both arguments. Ent+Rel: also the
 types of both arguments. Duplicates count once. All gold counts in recall. A predicted relation counts where its

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from itertools import takewhile
 from pathlib import Path
 
 from spe_dist.errors import DataError, SpeError
 from spe_dist.extraction.annotations.back import for_tools
 from spe_dist.extraction.annotations.document import AnnotatedDocument, Characters
+from spe_dist.extraction.corpora.names import file_names
 from spe_dist.extraction.formats.notices import Losses
 from spe_dist.utils.files import atomic_folder
 
 CONFIGURATION = "annotation.conf"
 RENAMED = "entities and relations whose type has white space, written as _"
-MOST_NAME_BYTES = 200
 _OWN = re.compile(r".*\.(txt|ann)|annotation\.conf")
-_TEXT_SUFFIX = re.compile(r"(\.(txt|text|tok|json|jsonl|ndjson))?(\.(gz|xz|zst|bz2))?$")
 
 
 def write_folder(documents: Sequence[AnnotatedDocument], folder: Path, losses: Losses, overwrite: bool) -> None:
@@ -57,40 +55,6 @@ def _check(folder: Path, overwrite: bool) -> None:
         raise DataError(
             f"{folder} holds {foreign.name}, which is no file of brat's, so it is not overwritten; name another folder"
         )
-
-
-def file_names(keys: Sequence[str]) -> list[str]:
-    """A file name without an ending for each document, from its key: unlike all others, and inside the folder.
-
-    A key may be the path of a file: what all documents have in common of it is left out.
-    """
-    paths = [_parts(key) for key in keys]
-    folders = zip(*(parts[:-1] for parts in paths), strict=False)
-    common = sum(1 for _ in takewhile(lambda level: len(set(level)) == 1, folders))
-    width = len(str(len(keys)))
-    names, taken = [], set()
-    for number, parts in enumerate(paths, 1):
-        name = "/".join(parts[common:]) or f"{number:0{width}}"
-        free, further = name, 1
-        while free.casefold() in taken:
-            further += 1
-            free = f"{name}-{further}"
-        taken.add(free.casefold())
-        names.append(free)
-    return names
-
-
-def _parts(key: str) -> list[str]:
-    parts = [part for part in re.split(r"[/\\]+", key) if part not in ("", ".", "..")]
-    if parts:
-        parts[-1] = _TEXT_SUFFIX.sub("", parts[-1]) or parts[-1]
-    return [_file_name(part) for part in parts]
-
-
-def _file_name(part: str) -> str:
-    """A part of a path that every file system takes and that is not hidden."""
-    plain = re.sub(r"[^\w.\- ]|^\.|[. ]$", "_", part)
-    return plain.encode("utf-8")[:MOST_NAME_BYTES].decode("utf-8", "ignore")
 
 
 def _lines(document: AnnotatedDocument, losses: Losses) -> Iterator[str]:

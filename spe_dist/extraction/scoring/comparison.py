@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from spe_dist.extraction.corpora.corpus import Corpus, Entity, Relation, Sentence
+from spe_dist.extraction.scoring.alignment import aligned
 from spe_dist.extraction.scoring.counts import Name
 from spe_dist.extraction.scoring.matching import (
     METRICS,
@@ -99,6 +100,7 @@ def compare_systems(
     Raises:
         DataError: the three corpora do not hold the same sentences.
     """
+    a, b = aligned(gold, a), aligned(gold, b)
     scores = score(gold, a, symmetric), score(gold, b, symmetric)
     sentences: list[ComparedSentence] = []
     found: defaultdict[Name, Counter[Found]] = defaultdict(Counter)

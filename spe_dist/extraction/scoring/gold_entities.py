@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from spe_dist.errors import DataError
 from spe_dist.extraction.corpora.corpus import Corpus
-from spe_dist.extraction.scoring.matching import METRICS, check_aligned, entity_key
+from spe_dist.extraction.scoring.alignment import aligned
+from spe_dist.extraction.scoring.matching import METRICS, entity_key
 
 GOLD_ENTITIES = "relations between gold entities"
 RELATION_METRICS = tuple(metric for metric in METRICS if metric != "entity")
@@ -20,7 +21,7 @@ def check_gold_entities(gold: Corpus, predicted: Corpus) -> None:
     Raises:
         DataError: for the first sentence where they do not, or where the two do not hold the same sentences.
     """
-    check_aligned(gold, predicted)
+    predicted = aligned(gold, predicted)
     for number, (ours, theirs) in enumerate(zip(gold.sentences, predicted.sentences, strict=True), start=1):
         right, given = ({entity_key(entity) for entity in sentence.entities} for sentence in (ours, theirs))
         if right == given:

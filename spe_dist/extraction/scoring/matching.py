@@ -16,11 +16,10 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import accumulate, zip_longest
+from itertools import accumulate
 from typing import Any
-from unicodedata import normalize
 
-from spe_dist.errors import ConfigError, DataError
+from spe_dist.errors import ConfigError
 from spe_dist.extraction.corpora.corpus import (
     UNPLACED,
     Corpus,
@@ -34,7 +33,6 @@ from spe_dist.extraction.corpora.corpus import (
     joined,
     single_spaced,
 )
-from spe_dist.utils.wording import how_many
 
 METRICS = ("entity", "relation", "ent_rel")
 
@@ -163,24 +161,6 @@ def _notice_lost(everything: Marked, counted: Marked, notices: Counter[str]) -> 
         ] += lost_types
 
 
-def check_aligned(gold: Corpus, predicted: Corpus) -> None:
-    """Raise DataError, with the number of the sentence and the first difference, unless both hold the same sentences.
-
-    Documents may be cut differently: predictions for a file of documents may come as a list of sentences.
-    """
-    pairs = zip_longest(gold.sentences, predicted.sentences)
-    for number, (ours, theirs) in enumerate(pairs, start=1):
-        if ours is None or theirs is None:
-            raise DataError(_count_message(gold, predicted))
-        if ours.words != theirs.words:
-            if gold.n_sentences != predicted.n_sentences:
-                raise DataError(f"{_count_message(gold, predicted)} {_difference(number, ours, theirs)}")
-            raise DataError(
-                f"{_difference(number, ours, theirs)}; predictions must be for the same sentences, in the same "
-                f"order and split into the same words: predict {_name(gold, 'the gold file')} again by its words"
-            )
-
-
 def check_symmetric(symmetric: Collection[str], *corpora: Corpus) -> None:
     """Raise ConfigError for a name that no relation of the corpora has."""
     types: set[str] = set()
@@ -193,31 +173,6 @@ def check_symmetric(symmetric: Collection[str], *corpora: Corpus) -> None:
         if name not in types:
             known = ", ".join(sorted(types)) or "none at all"
             raise ConfigError(f"symmetric type {name!r} is no relation type of these files; they have {known}")
-
-
-def _count_message(gold: Corpus, predicted: Corpus) -> str:
-    return (
-        f"{_name(predicted, 'the predictions')} has {how_many(predicted.n_sentences, 'sentence')} but "
-        f"{_name(gold, 'the gold file')} has {gold.n_sentences:,}; every gold sentence needs its prediction, if only "
-        "an empty one, in the same order: predict the same file again, or give the gold file that was predicted."
-    )
-
-
-def _name(corpus: Corpus, otherwise: str) -> str:
-    return corpus.source or otherwise
-
-
-def _difference(number: int, gold: Sentence, predicted: Sentence) -> str:
-    where = " and ".join(origin for origin in (gold.origin, predicted.origin) if origin)
-    words = zip_longest(gold.words, predicted.words)
-    position, (ours, theirs) = next((i, pair) for i, pair in enumerate(words, start=1) if pair[0] != pair[1])
-    forms = {normalize("NFKC", word) for word in (ours, theirs) if word is not None}
-    written = repr if len(forms) > 1 else ascii  # two Unicode forms of one text look alike
-    said = [f"is {written(word)}" if word is not None else "is missing" for word in (ours, theirs)]
-    place = f" ({where})" if where else ""
-    return (
-        f"sentence {number:,}{place} differs at word {position}: it {said[0]} in gold and {said[1]} in the predictions"
-    )
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from spe_dist.extraction.corpora.corpus import Corpus
+from spe_dist.extraction.scoring.alignment import aligned
 from spe_dist.extraction.scoring.ceiling import Ceiling, CeilingTally
 from spe_dist.extraction.scoring.counts import (
     ACROSS,
@@ -45,7 +46,6 @@ from spe_dist.extraction.scoring.counts import (
 from spe_dist.extraction.scoring.matching import (
     METRICS,
     Marked,
-    check_aligned,
     mark_across,
     mark_gold,
     mark_predicted,
@@ -139,7 +139,7 @@ class Scores:
 
 
 def score(gold: Corpus, predicted: Corpus, symmetric: Collection[str] = (), given_entities: bool = False) -> Scores:
-    """Score predictions against gold, sentence by sentence in order.
+    """Score predictions against gold, sentence by sentence.
 
         gold, predicted = read_corpus("test.json"), read_corpus("predicted.json", predictions=True)
         scores = score(gold, predicted)
@@ -147,7 +147,8 @@ def score(gold: Corpus, predicted: Corpus, symmetric: Collection[str] = (), give
 
     Args:
         gold: the corpus as it should be marked.
-        predicted: the same sentences as a system marked them. Documents may be divided differently.
+        predicted: the same sentences as a system marked them, matched by `alignment.aligned`. Documents may be divided
+            differently.
         symmetric: relation types whose direction does not matter. `Scores.with_direction` then has the scores with
             direction too.
         given_entities: the predictions are relations between the gold entities, which raises the ceiling of recall.
@@ -158,7 +159,7 @@ def score(gold: Corpus, predicted: Corpus, symmetric: Collection[str] = (), give
     Raises:
         DataError: the two corpora do not hold the same sentences.
     """
-    check_aligned(gold, predicted)
+    predicted = aligned(gold, predicted)
     directed = _score(gold, predicted, (), given_entities) if symmetric else None
     return _score(gold, predicted, tuple(sorted(set(symmetric))), given_entities, directed)
 

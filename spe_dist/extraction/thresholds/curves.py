@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 from spe_dist.extraction.corpora.corpus import Corpus, Entity
+from spe_dist.extraction.scoring.alignment import aligned
 from spe_dist.extraction.scoring.counts import Counts
-from spe_dist.extraction.scoring.matching import check_aligned, ent_rel_key, entity_key, mark_gold, relation_key
+from spe_dist.extraction.scoring.matching import ent_rel_key, entity_key, mark_gold, relation_key
 from spe_dist.extraction.scoring.scores import score
 
 GRID = tuple(number / 100 for number in range(1, 100))
@@ -90,7 +91,7 @@ def threshold_curves(gold: Corpus, predicted: Corpus, symmetric: Collection[str]
     Raises:
         DataError: the two corpora do not hold the same sentences.
     """
-    check_aligned(gold, predicted)
+    predicted = aligned(gold, predicted)
     entities, relations = _found(gold, predicted, symmetric)
     totals = score(gold, predicted, symmetric)
     entity_points = tuple(

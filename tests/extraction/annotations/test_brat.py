@@ -10,8 +10,8 @@ from project import SHARED
 from spe_dist.errors import DataError
 from spe_dist.extraction.annotations import align as aligning
 from spe_dist.extraction.annotations import brat, offsets
-from spe_dist.extraction.annotations.brat_writing import file_names
 from spe_dist.extraction.corpora.corpus import Corpus, Document, Entity, Relation, Sentence
+from spe_dist.extraction.corpora.names import file_names
 from spe_dist.extraction.formats import read_corpus, write_corpus
 
 CASE = SHARED / "cases/annotations/brat"

@@ -22,6 +22,7 @@ from spe_dist.extraction.corpora.corpus import Corpus, Sentence
 from spe_dist.extraction.formats import read_corpus, write_corpus
 from spe_dist.extraction.predicting.extractor import Extractor
 from spe_dist.extraction.predicting.text_input import InputSettings
+from spe_dist.extraction.scoring.scores import score
 from spe_dist.finetuning import data as training_data
 
 DATA = SHARED / "data/extraction"
@@ -91,6 +92,23 @@ def test_predictions_come_back_from_every_tool_at_their_characters(
         text = next(text for file, text in texts.items() if record["file"].endswith(file))
         for entity in record["entities"]:
             assert text is not None and text[entity["start"] : entity["end"]] == entity["text"]
+
+
+def test_predictions_on_texts_and_records_are_scored_against_what_was_corrected_in_brat(
+    extractor: Extractor, raw: tuple[Path, Corpus, list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    folder, _, _ = raw
+    (folder / "r.jsonl").write_text("".join(json.dumps({"text": f"Ann Lee met {n}."}) + "\n" for n in range(12)))
+    (folder / "c.jsonl").write_text(json.dumps({"id": 7, "text": "John Smith works for IBM."}) + "\n")
+    sentences = list(extractor.predict_files([folder / "texts", folder / "r.jsonl", folder / "c.jsonl"]))
+    (tmp_path / "out.jsonl").write_text("".join(f"{sentence.to_json()}\n" for sentence in sentences))
+    corpus = read_corpus(tmp_path / "out.jsonl")
+    write_corpus(corpus, tmp_path / "out", "brat")
+    gold = read_corpus(tmp_path / "out")
+    assert [s.words for s in gold.sentences] != [s.words for s in corpus.sentences]
+    scores = score(gold, corpus)
+    assert scores.entity.gold > 0 and scores.relation.gold > 0
+    assert scores.entity.f1 == scores.ent_rel.f1 == 1
 
 
 def test_a_correction_in_the_tool_is_what_is_trained_on(
