@@ -11,8 +11,9 @@ entity as any other. `doc.a1` and `doc.a2`, as the BioNLP tasks have them, are r
 
 from __future__ import annotations
 
+import os
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,7 @@ from spe_dist.extraction.formats.notices import note
 from spe_dist.extraction.formats.records import lines_of, read_exactly
 
 SUFFIXES = (".ann", ".a1", ".a2")
+MOST_ENTRIES = 100_000  # of files and folders, after which a folder without annotations is none of brat's
 NO_PLACE = {
     "E": "events (their triggers are entities)",
     "A": "attributes, not kept",
@@ -51,7 +53,28 @@ _REMEDY = 'write "T1<tab>Type 0 4<tab>words", "R1<tab>Type Arg1:T1 Arg2:T2"'
 
 def is_brat(path: Path) -> bool:
     """Whether a path is a folder with annotations, or one file of them."""
-    return path.suffix in SUFFIXES if path.is_file() else any(True for _ in _annotation_files(path))
+    return path.suffix in SUFFIXES if path.is_file() else _has_annotations(path)
+
+
+def _has_annotations(folder: Path) -> bool:
+    """Whether there is a file of annotations among the first entries of a folder and of all folders in it."""
+    waiting, looked_at = deque([folder]), 0
+    while waiting:
+        try:
+            with os.scandir(waiting.popleft()) as entries:
+                for entry in entries:
+                    if entry.name.startswith("."):
+                        continue
+                    if entry.name.endswith(SUFFIXES) and entry.is_file():
+                        return True
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(Path(entry.path))
+                    looked_at += 1
+                    if looked_at == MOST_ENTRIES:
+                        return False
+        except OSError:  # no folder, or one that cannot be listed
+            continue
+    return False
 
 
 def read(path: Path, notices: Counter[str]) -> Iterator[AnnotatedDocument]:

@@ -14,7 +14,7 @@ export, as all further fields do.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import count
 from typing import Any
 
@@ -22,7 +22,7 @@ from spe_dist.extraction.annotations.back import for_tools
 from spe_dist.extraction.annotations.document import AnnotatedDocument, AnnotatedRelation, AnnotatedSpan
 from spe_dist.extraction.annotations.settings import AnnotationSettings
 from spe_dist.extraction.formats.grouping import document_key
-from spe_dist.extraction.formats.node import Node
+from spe_dist.extraction.formats.node import Node, positions_by_id
 from spe_dist.extraction.formats.notices import FRAGMENTS, Losses, note, note_further_fields, read_probability
 
 TEXT_FIELDS = ("text", "data")
@@ -65,7 +65,7 @@ def _document(record: Node, notices: Counter[str]) -> AnnotatedDocument:
     if record.has("entities"):
         nodes = record.child("entities").items()
         spans = [_entity(node, notices) for node in nodes]
-        positions = _positions(nodes)
+        positions = positions_by_id(nodes)
         if record.has("relations"):
             relations = [_relation(node, positions, notices) for node in record.child("relations").items()]
     else:
@@ -79,19 +79,6 @@ def _document(record: Node, notices: Counter[str]) -> AnnotatedDocument:
         origin=record.place,
         extra={key: value for key, value in record.fields().items() if key not in OWN_FIELDS and value not in ([], {})},
     )
-
-
-def _positions(nodes: list[Node]) -> dict[str | int, int]:
-    """The position of each entity by its id."""
-    positions: dict[str | int, int] = {}
-    for position, node in enumerate(nodes):
-        if not node.has("id"):
-            continue
-        identity = node.child("id").identity()
-        if identity in positions:
-            node.child("id").fail("another entity of the text has this id", "give each entity an id of its own")
-        positions[identity] = position
-    return positions
 
 
 def _entity(node: Node, notices: Counter[str]) -> AnnotatedSpan:
@@ -118,13 +105,14 @@ def _label(node: Node, notices: Counter[str]) -> str:
     return node.label()
 
 
-def _relation(node: Node, positions: dict[str | int, int], notices: Counter[str]) -> AnnotatedRelation:
+def _relation(node: Node, positions: Mapping[str, int], notices: Counter[str]) -> AnnotatedRelation:
     arguments = []
     for role in ("from_id", "to_id"):
         identity = node.child(role)
-        if identity.identity() not in positions:
+        key = str(identity.identity())
+        if key not in positions:
             identity.fail("no entity of the text has this id", "give the id of an entity, or remove the relation")
-        arguments.append(positions[identity.identity()])
+        arguments.append(positions[key])
     note_further_fields(node, (*RELATION_FIELDS, *ACCOUNTS), "relations", notices)
     return AnnotatedRelation(arguments[0], arguments[1], node.child("type").label(), read_probability(node))
 

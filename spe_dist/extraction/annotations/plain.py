@@ -13,7 +13,7 @@ they are not given. Entities of the form [0, 3, "Person"], and `label` in place 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from spe_dist.extraction.annotations.document import (
@@ -24,7 +24,7 @@ from spe_dist.extraction.annotations.document import (
 )
 from spe_dist.extraction.annotations.settings import AnnotationSettings
 from spe_dist.extraction.formats.grouping import document_key
-from spe_dist.extraction.formats.node import Node
+from spe_dist.extraction.formats.node import Node, positions_by_id
 from spe_dist.extraction.formats.notices import (
     Losses,
     add_extra,
@@ -47,7 +47,7 @@ def read(records: Iterable[Node], notices: Counter[str], settings: AnnotationSet
 def _document(record: Node, notices: Counter[str]) -> AnnotatedDocument:
     text = record.child("text").string()
     spans = tuple(_span(node, text, notices) for node in record.child("entities").items())
-    keys = _positions(record.child("entities"), spans)
+    keys = positions_by_id(record.child("entities").items())
     relations = record.child("relations").items() if record.has("relations") else []
     return AnnotatedDocument(
         document_key(record, "id"),
@@ -76,17 +76,6 @@ def _span(node: Node, text: str, notices: Counter[str]) -> AnnotatedSpan:
         pieces = ((node.child("start").integer(), node.child("end").integer()),)
     key = str(node.child("id").identity()) if node.has("id") else None
     return AnnotatedSpan(pieces, _type(node).label_or_none(), key, read_probability(node))
-
-
-def _positions(entities: Node, spans: Sequence[AnnotatedSpan]) -> dict[str, int]:
-    """The position of each entity by its id."""
-    positions: dict[str, int] = {}
-    for position, (node, span) in enumerate(zip(entities.items(), spans, strict=True)):
-        if span.key in positions:
-            node.child("id").fail("another entity of the text has this id", "give each entity an id of its own")
-        if span.key is not None:
-            positions[span.key] = position
-    return positions
 
 
 def _relation(node: Node, n_spans: int, keys: Mapping[str, int], notices: Counter[str]) -> AnnotatedRelation:

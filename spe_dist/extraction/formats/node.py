@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from spe_dist.errors import DataError
@@ -109,6 +110,19 @@ class Node:
         for node in self.items() if not all(isinstance(word, str) for word in self.value) else ():
             node.string()
         return tuple(map(sys.intern, self.value))
+
+
+def positions_by_id(entities: Iterable[Node]) -> dict[str, int]:
+    """The position of each entity that has an `id`, by the id as a string. Raises DataError where two have one."""
+    positions: dict[str, int] = {}
+    for position, entity in enumerate(entities):
+        if not entity.has("id"):
+            continue
+        key = str(entity.child("id").identity())
+        if key in positions:
+            entity.child("id").fail("another entity of the text has this id", "give each entity an id of its own")
+        positions[key] = position
+    return positions
 
 
 def shown(value: Any) -> str:

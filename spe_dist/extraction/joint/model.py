@@ -18,7 +18,7 @@ Legend of the shape suffixes:
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -157,7 +157,6 @@ class JointModel(nn.Module):
         }
         return JointOutputs(terms, read.anchor + typing_anchor + relation_anchor)
 
-    @torch.no_grad()
     def predict(
         self, batch: ExtractionBatch, given_entities: bool = False, thresholds: Thresholds = ARGMAX
     ) -> BatchPrediction:
@@ -166,7 +165,20 @@ class JointModel(nn.Module):
         Gold in the batch is not looked at, unless `given_entities`: then its spans are the entities, whatever the model
         would find, and relations are those between them. They have no class, and the probability 1.
         """
+        return self.predict_each(batch, (thresholds,), given_entities)[0]
+
+    @torch.no_grad()
+    def predict_each(
+        self, batch: ExtractionBatch, choices: Sequence[Thresholds], given_entities: bool = False
+    ) -> list[BatchPrediction]:
+        """`predict` for each of several thresholds; the encoder reads the batch once."""
         read = self._read(batch)
+        return [self._chosen(batch, read, given_entities, thresholds) for thresholds in choices]
+
+    def _chosen(
+        self, batch: ExtractionBatch, read: _Read, given_entities: bool, thresholds: Thresholds
+    ) -> BatchPrediction:
+        """What `predict` gives, from what was read."""
         if given_entities:
             spans = predicted_spans(batch, batch.entity_start_E, batch.entity_end_E)
             vectors_SH, type_logits_SY, _ = self._type(batch, read, spans)

@@ -42,7 +42,7 @@ from spe_dist.extraction.predicting.device import choose_device, fast_bfloat16
 from spe_dist.extraction.predicting.given import EntitiesChoice
 from spe_dist.extraction.predicting.inputs import read_corpora, read_inputs
 from spe_dist.extraction.predicting.results import Sentence, result_of
-from spe_dist.extraction.predicting.stream import BATCH_PIECES, predict_sentences
+from spe_dist.extraction.predicting.stream import BATCH_PIECES, predict_each, predict_sentences
 from spe_dist.extraction.predicting.text_input import InputSettings
 from spe_dist.extraction.predicting.workers import BatchWorkers
 from spe_dist.model.prepacked import prepack
@@ -276,6 +276,22 @@ class Extractor:
         tagged = ((number, s) for number, document in enumerate(gold.documents) for s in document.sentences)
         predicted = self._tagged(tagged, lambda number: number, chosen)
         return gold.with_sentences([chosen.limits.apply(sentence) for _, sentence in predicted])
+
+    def predict_corpus_each(self, gold: Corpus, choices: Sequence[Thresholds]) -> list[Corpus]:
+        """`predict_corpus` for each of several thresholds, without reading the corpus more than once."""
+        documents = (number for number, document in enumerate(gold.documents) for _ in document.sentences)
+        predicted = predict_each(
+            self.model,
+            self.maker,
+            gold.sentences,
+            choices,
+            batch_pieces=self.batch_pieces,
+            bfloat16=self.bfloat16,
+            documents=documents if self.maker.context_pieces else None,
+            notices=self.notices,
+            workers=self._batch_workers(),
+        )
+        return [gold.with_sentences(found) for found in zip(*predicted, strict=True)] or [gold for _ in choices]
 
     def _tagged(
         self,

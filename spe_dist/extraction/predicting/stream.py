@@ -84,6 +84,44 @@ def predict_sentences(
     Raises:
         ConfigError: the maker's windows are longer than the encoder reads.
     """
+    each = predict_each(
+        model,
+        maker,
+        sentences,
+        (thresholds,),
+        batch_pieces=batch_pieces,
+        batch_sentences=batch_sentences,
+        bfloat16=bfloat16,
+        documents=documents,
+        notices=notices,
+        buffered_sentences=buffered_sentences,
+        workers=workers,
+        progress=progress,
+        given_entities=given_entities,
+    )
+    return (found for (found,) in each)
+
+
+def predict_each(
+    model: JointModel,
+    maker: ExampleMaker,
+    sentences: Iterable[Sentence],
+    choices: Sequence[Thresholds],
+    *,
+    batch_pieces: int = BATCH_PIECES,
+    batch_sentences: int | None = None,
+    bfloat16: bool = False,
+    documents: Iterable[Hashable] | None = None,
+    notices: Counter[str] | None = None,
+    buffered_sentences: int = BUFFERED_SENTENCES,
+    workers: BatchWorkers | None = None,
+    progress: Callable[[int], None] = lambda _: None,
+    given_entities: bool = False,
+) -> Iterator[tuple[Sentence, ...]]:
+    """`predict_sentences` for several thresholds at once, of which `choices` has one or more.
+
+    Each sentence once for each of them, in their order. Counts of what windows cut off are those of the first.
+    """
     longest = model.spe.encoder.config.max_position_embeddings
     if maker.max_pieces > longest:
         raise ConfigError(
@@ -102,8 +140,8 @@ def predict_sentences(
             if workers is not None:
                 pieces = workers.batch_pieces(batch_pieces, sum(example.n_pieces for example in examples))
             batches = list(_batches(examples, pieces, batch_sentences or len(examples)))
-            predict = partial(_predict_batch, model, bfloat16, given_entities, thresholds, chunk.sentences)
-            found: dict[int, Sentence] = {}
+            predict = partial(_predict_batch, model, bfloat16, given_entities, choices, chunk.sentences)
+            found: dict[int, tuple[Sentence, ...]] = {}
             for predicted, cut_off in map(predict, batches) if workers is None else workers.map(predict, batches):
                 found |= predicted
                 counts += cut_off
@@ -120,21 +158,23 @@ def _predict_batch(
     model: JointModel,
     bfloat16: bool,
     given_entities: bool,
-    thresholds: Thresholds,
+    choices: Sequence[Thresholds],
     sentences: Sequence[Sentence],
     examples: Sequence[Example],
-) -> tuple[dict[int, Sentence], Counter[str]]:
-    """(predictions by the number of their sentence, counts of what windows cut off)."""
+) -> tuple[dict[int, tuple[Sentence, ...]], Counter[str]]:
+    """(predictions by the number of their sentence, one for each choice; counts of what windows cut off)."""
     device = next(model.parameters()).device
     context = autocast(device, torch.bfloat16) if bfloat16 else contextlib.nullcontext()
     with torch.inference_mode(), context:
-        prediction = model.predict(collate(examples).to(device), given_entities, thresholds)
+        predictions = model.predict_each(collate(examples).to(device), choices, given_entities)
     numbers = [example.sentence for example in examples]
-    predicted = as_sentences(prediction, model.labels, [sentences[number] for number in numbers], given_entities)
+    originals = [sentences[number] for number in numbers]
+    predicted = [as_sentences(found, model.labels, originals, given_entities) for found in predictions]
+    prediction = predictions[0]
     overlong, apart = (OVERLONG_GIVEN, APART_GIVEN) if given_entities else (OVERLONG_SPANS, APART_PAIRS)
     cut_off = Counter({overlong: prediction.overlong_spans, apart: prediction.apart_pairs})
     cut_off[OVERLAPPING_GIVEN] = prediction.overlapping_pairs
-    return dict(zip(numbers, predicted, strict=True)), cut_off
+    return dict(zip(numbers, zip(*predicted, strict=True), strict=True)), cut_off
 
 
 def as_sentences(

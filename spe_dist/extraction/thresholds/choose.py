@@ -16,8 +16,9 @@ from spe_dist.extraction.corpora.known import split_names
 from spe_dist.extraction.formats import read_corpus
 from spe_dist.extraction.joint.card import SCORES
 from spe_dist.extraction.joint.folder import is_extractor, keep_thresholds
-from spe_dist.extraction.joint.thresholds import Thresholds
+from spe_dist.extraction.joint.thresholds import ARGMAX, Thresholds
 from spe_dist.extraction.predicting.extractor import Extractor
+from spe_dist.extraction.predicting.results import MinProbability
 from spe_dist.extraction.scoring.matching import check_symmetric
 from spe_dist.extraction.scoring.scores import Scores, score
 from spe_dist.extraction.scoring.significance import compare
@@ -41,16 +42,18 @@ def choose_thresholds(options: argparse.Namespace) -> Iterator[str]:
     _check_is_no_test(extractor, dev)
     symmetric = _symmetric(options, extractor)
     check_symmetric(symmetric, *filter(None, (dev, test)))
-    low = extractor.predict_corpus(dev, threshold_entities=GRID[0], threshold_relations=GRID[0])
+    argmax, low = extractor.predict_corpus_each(dev, (ARGMAX, Thresholds(GRID[0], GRID[0])))
     curves = threshold_curves(dev, low, symmetric)
     chosen = Thresholds(curves.best_entities, curves.best_relations)
-    before, after = _both(extractor, dev, chosen, symmetric)
+    kept = low.with_sentences(map(MinProbability(curves.best_entities, curves.best_relations).apply, low.sentences))
+    before, after = score(dev, argmax, symmetric), score(dev, kept, symmetric)
     yield f"{dev.source}, {dev.n_sentences:,} sentences"
     yield from _tables(curves, before)
     yield f"best F1: --threshold_entities {chosen.entities:g} --threshold_relations {chosen.relations:g}"
     yield "\n" + comparison_table(compare(before, after, seed=options.seed), ("argmax", "thresholds"), by_type=False)
     if test is not None:
-        before_test, after_test = _both(extractor, test, chosen, symmetric)
+        predicted = extractor.predict_corpus_each(test, (ARGMAX, chosen))
+        before_test, after_test = (score(test, found, symmetric) for found in predicted)
         yield f"\n{test.source}, {test.n_sentences:,} sentences, which chose nothing"
         tested = compare(before_test, after_test, seed=options.seed)
         yield comparison_table(tested, ("argmax", "thresholds"), by_type=False)
@@ -91,13 +94,6 @@ def _symmetric(options: argparse.Namespace, extractor: Extractor) -> list[str]:
     if options.symmetric is None:
         return list(extractor.settings["symmetric"])
     return [name.strip() for name in options.symmetric.split(",") if name.strip()]
-
-
-def _both(extractor: Extractor, gold: Corpus, chosen: Thresholds, symmetric: list[str]) -> tuple[Scores, Scores]:
-    """(scores of argmax, scores of the thresholds)."""
-    argmax = extractor.predict_corpus(gold, threshold_entities="argmax", threshold_relations="argmax")
-    kept = extractor.predict_corpus(gold, threshold_entities=chosen.entities, threshold_relations=chosen.relations)
-    return score(gold, argmax, symmetric), score(gold, kept, symmetric)
 
 
 def _tables(curves: Curves, argmax: Scores) -> Iterator[str]:

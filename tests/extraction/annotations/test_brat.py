@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -193,6 +194,26 @@ def test_file_names_stay_inside_the_folder_and_differ() -> None:
         "notes",
     ]
     assert file_names(["only/one.txt"]) == ["one"]
+
+
+def test_a_folder_is_looked_through_up_to_its_first_file_of_annotations_and_a_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = folder(tmp_path, name="a/b/doc")
+    assert brat.is_brat(corpus) and brat.is_brat(corpus / "a/b/doc.ann") and not brat.is_brat(corpus / "a/b/doc.txt")
+    hidden = tmp_path / "hidden"
+    (hidden / ".git").mkdir(parents=True)
+    (hidden / ".git/doc.ann").write_text("")
+    (hidden / "up").symlink_to(hidden)
+    assert not brat.is_brat(hidden) and not brat.is_brat(tmp_path / "nowhere")
+    listed: list[str] = []
+    scan = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: listed.append(str(path)) or scan(path))
+    for name in "xyz":
+        (corpus / "a/b" / name).mkdir()
+    assert brat.is_brat(corpus) and listed == [str(corpus), str(corpus / "a"), str(corpus / "a/b")]
+    monkeypatch.setattr(brat, "MOST_ENTRIES", 2)
+    assert not brat.is_brat(corpus)
 
 
 def test_a_folder_with_other_files_is_not_overwritten(tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ from spe_dist.errors import ConfigError
 from spe_dist.extraction.corpora.corpus import Sentence
 from spe_dist.extraction.joint.batch import collate
 from spe_dist.extraction.joint.examples import ExampleMaker, make_examples
+from spe_dist.extraction.joint.thresholds import ARGMAX, Thresholds
 from spe_dist.extraction.predicting.device import fast_bfloat16
-from spe_dist.extraction.predicting.stream import as_sentences, predict_sentences
+from spe_dist.extraction.predicting.stream import as_sentences, predict_each, predict_sentences
 
 LENGTHS = [4, 0, 31, 1, 60, 9, 9, 45, 2, 17, 5]
 
@@ -38,6 +39,17 @@ def test_sentences_come_out_in_order_whatever_the_batches(joint, batch_pieces, b
     assert [sentence.words for sentence in found] == [sentence.words for sentence in sentences]
     assert [rounded(sentence) for sentence in found] == [rounded(sentence) for sentence in alone]
     assert sum(len(sentence.relations) for sentence in found) > 10
+
+
+def test_several_thresholds_at_once_give_what_each_gives_alone(joint):
+    model = joint.build_model(seed=1)
+    sentences = joint.random_sentences(2, LENGTHS)
+    choices = (ARGMAX, Thresholds(0.05, 0.1), Thresholds(0.4, None))
+    maker = ExampleMaker(joint.tokenizer(), None, 40)
+    together = list(predict_each(model, maker, sentences, choices, buffered_sentences=4))
+    for found, thresholds in zip(zip(*together, strict=True), choices, strict=True):
+        assert list(found) == predict(joint, model, sentences, buffered_sentences=4, thresholds=thresholds)
+    assert len({sum(len(s.entities) for s in found) for found in zip(*together, strict=True)}) == 3
 
 
 def test_a_sentence_keeps_all_but_its_entities_and_relations(joint):

@@ -13,6 +13,7 @@ from predicted import TEXT
 from spe_dist.cli import thresholds
 from spe_dist.extraction.formats import read_corpus
 from spe_dist.extraction.joint.folder import add_scores, load_extractor
+from spe_dist.extraction.joint.model import JointModel
 from spe_dist.extraction.predicting.extractor import Extractor
 from spe_dist.extraction.scoring.scores import score
 
@@ -40,10 +41,17 @@ def gold(model, tmp_path_factory) -> Path:
     return folder
 
 
-def test_thresholds_are_chosen_on_dev_written_drawn_and_kept(model, gold, tmp_path, capsys):
+def test_thresholds_are_chosen_on_dev_written_drawn_and_kept(model, gold, tmp_path, capsys, monkeypatch):
+    read = JointModel._read
+    sentences = []
+    monkeypatch.setattr(
+        JointModel, "_read", lambda self, batch: sentences.append(batch.n_examples) or read(self, batch)
+    )
     arguments = [str(model), str(gold / "dev.json"), "--test", str(gold / "test.json"), "--device", "cpu"]
     assert thresholds.main([*arguments, "--output", str(tmp_path), "--keep"]) == 0
     said = capsys.readouterr().out
+    monkeypatch.undo()
+    assert sum(sentences) == 2 * read_corpus(gold / "dev.json").n_sentences  # dev and test, once each
     kept = load_extractor(model).thresholds
     assert f"best F1: --threshold_entities {kept.entities:g} --threshold_relations {kept.relations:g}" in said
     assert "which chose nothing" in said and "argmax" in said
