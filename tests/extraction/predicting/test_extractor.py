@@ -119,8 +119,8 @@ def test_limits_leave_out_the_less_probable_and_relations_without_their_entities
 
 def test_a_batch_size_bounds_the_sentences_of_a_batch(extractor, monkeypatch):
     sizes = []
-    predict = extractor.model.predict
-    monkeypatch.setattr(extractor.model, "predict", lambda batch, *_: sizes.append(batch.n_examples) or predict(batch))
+    read = extractor.model._read
+    monkeypatch.setattr(extractor.model, "_read", lambda batch: sizes.append(batch.n_examples) or read(batch))
     few = list(extractor.predict_stream([TEXT] * 5, batch_size=3))
     assert sizes == [3, 3, 3, 1]
     assert few == extractor.predict([TEXT] * 5) and sizes[4:] == [10]
