@@ -66,8 +66,8 @@ PRETRAINING: Mapping[str, Mapping[str, Any]] = {
     "adapt": {
         "global_batch_sentences": 64,
         "epochs": 3.0,
-        "learning_rate": 1e-4,
-        "head_learning_rate": 5e-4,
+        "learning_rate": 4e-4,
+        "head_learning_rate": 1e-3,
         "layer_decay": 0.9,
         "tbo_decoder": "tied",
         "mlm": True,
