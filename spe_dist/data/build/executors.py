@@ -143,9 +143,9 @@ def _begin(
     """Decide how the text is read, and begin or continue the build in its folder."""
     plan = request.plan()
     reader, decisions = choose_reader(request.files, request.settings)
-    scratch, continued = begin_or_continue(request.output, plan, request.files)
+    _, continued = begin_or_continue(request.output, plan, request.files)
     if request.tokenizer is not None:
-        write_tokenizer(request.output, request.tokenizer, request.settings, scratch / "parts", 0)
+        write_tokenizer(request.output, lambda: request.tokenizer)
     tasks = tasks or max(1, min(MAX_TASKS, request.input_bytes // BYTES_A_TASK))
     say(
         f"{how_many(len(request.files), 'file')}, {how_many(request.input_bytes, 'byte')}, "

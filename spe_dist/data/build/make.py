@@ -1,8 +1,8 @@
 """From raw text to shards: the whole pipeline, in stages that an interrupted run does not repeat.
 
 1. Parts of the text are split into words and written as sorted runs (`runs`), a few MiB each.
-2. With `train_vocab`, a vocabulary is trained on the words of the training sentences.
-3. Sentences that stand in the text more than once are found by their hashes (`duplicates`).
+2. Sentences that stand in the text more than once are found by their hashes (`duplicates`).
+3. With `train_vocab`, a vocabulary is trained on the words of the training sentences that are kept.
 4. Each shard gathers its sentences from all runs, in pieces and in random order, and is written as blocks.
 5. `manifest.json` is written last; before, the folder is no corpus.
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from spe_dist.data.build.finish import write_manifest
@@ -22,7 +23,7 @@ from spe_dist.data.build.reading import choose_reader
 from spe_dist.data.build.report import closing_table, warnings_of
 from spe_dist.data.build.request import BuildRequest
 from spe_dist.data.build.runs import PartSettings, make_all_runs
-from spe_dist.data.build.stages import find_duplicates, make_all_shards, write_tokenizer
+from spe_dist.data.build.stages import find_duplicates, make_all_shards, train_tokenizer, write_tokenizer
 from spe_dist.data.shards.manifest import Manifest
 from spe_dist.errors import ConfigError
 from spe_dist.utils.parallel import available_processes
@@ -89,8 +90,12 @@ def _build(request: BuildRequest, processes: int | None, max_bad_share: float, q
     counts_words = settings.train_vocab is not None
     part_settings = PartSettings(reader, settings.seed, settings.held_out, counts_words, scratch / "parts")
     runs = make_all_runs(part_settings, processes, max_bad_share, quiet)
-    tokenizer = write_tokenizer(output, request.tokenizer, settings, part_settings.folder, runs.parts)
     duplicates, runs = find_duplicates(output, settings, runs, processes)
+    if counts_words:
+        trained = partial(train_tokenizer, settings, part_settings.folder, runs.parts, duplicates, processes)
+        tokenizer = write_tokenizer(output, trained)
+    else:
+        tokenizer = write_tokenizer(output, lambda: request.tokenizer)
     records = make_all_shards(output, settings, runs, duplicates, processes, quiet)
     manifest = write_manifest(
         output,

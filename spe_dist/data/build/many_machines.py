@@ -30,6 +30,7 @@ from spe_dist.data.build.stages import (
     finished_record,
     make_shard,
     shard_tasks,
+    train_tokenizer,
     write_tokenizer,
 )
 from spe_dist.data.shards.manifest import MANIFEST_NAME, TOKENIZER_FOLDER
@@ -88,7 +89,8 @@ class DividedBuild:
     def stages(self) -> list[Stage]:
         """In the order in which they depend on each other."""
         divided = {"measure", "split", "duplicates", "shards"}
-        names = ("measure", "plan", "split", "vocabulary", "duplicates", "shards", "manifest")
+        trained = ("vocabulary",) if self.settings.train_vocab is not None else ()
+        names = ("measure", "plan", "split", "check", "duplicates", *trained, "shards", "manifest")
         return [Stage(self, name, self.tasks if name in divided else 1) for name in names]
 
     def measure(self, task: int) -> None:
@@ -103,15 +105,21 @@ class DividedBuild:
         """Split the parts of this task's groups into words, as sorted runs."""
         make_groups(self._part_settings, self._groups, self._runs, task, self.tasks, self.processes)
 
-    def vocabulary(self, _task: int) -> None:
-        """Check what the text held, and train a vocabulary on it where one was asked for."""
+    def check(self, _task: int) -> None:
+        """Check what the text held."""
         summary = summary_of(self._groups, self._runs, self.max_bad_share)
         write_atomically(self._summary_path, json.dumps(asdict(summary)))
-        write_tokenizer(self.output, None, self.settings, self.scratch / "parts", len(self._groups.starts))
 
     def duplicates(self, task: int) -> None:
         """Find the duplicates in this task's ranges of hashes."""
         find_ranges(self._duplicates, range(task, self._duplicates.ranges, self.tasks), self.processes)
+
+    def vocabulary(self, _task: int) -> None:
+        """Train a vocabulary on the sentences that are kept."""
+        parts, n_parts = self.scratch / "parts", len(self._groups.starts)
+        write_tokenizer(
+            self.output, lambda: train_tokenizer(self.settings, parts, n_parts, self._duplicates, self.processes)
+        )
 
     def shards(self, task: int) -> None:
         """Make this task's shards."""

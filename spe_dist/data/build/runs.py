@@ -295,6 +295,28 @@ def read_word_counts(path: Path) -> Iterator[tuple[str, int]]:
             yield word, int(count)
 
 
+def count_dropped_words(duplicates: Duplicates, processes: int) -> Counter[str]:
+    """Counts of the words of training sentences that are dropped as duplicates."""
+    counts: Counter[str] = Counter()
+    tasks = [(duplicates, number) for number in range(duplicates.ranges)]
+    for found in map_in_order(_dropped_words_of_range, tasks, processes):
+        counts.update(found)
+    return counts
+
+
+def _dropped_words_of_range(task: tuple[Duplicates, int]) -> Counter[str]:
+    """The same for a range of keys."""
+    duplicates, number = task
+    first_bin, end_bin = BINS * number // duplicates.ranges, BINS * (number + 1) // duplicates.ranges
+    dropped = duplicates.dropped("train", first_bin, end_bin)
+    counts: Counter[str] = Counter()
+    for run in range(duplicates.n_runs) if len(dropped) else ():
+        keys_N, texts = _read_run(run_path(duplicates.runs_folder, run, "train"), first_bin, end_bin)
+        for i in np.flatnonzero(np.isin(keys_N, dropped)):
+            counts.update(texts[i].decode("utf-8").split(" "))
+    return counts
+
+
 def count_words(folder: Path, parts: int) -> Counter[str]:
     """Counts of the training sentences' words over all parts; memory is bounded by forgetting rare words."""
     counts: Counter[str] = Counter()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain, pairwise
@@ -16,7 +16,7 @@ import numpy as np
 from spe_dist.data.build.duplicates import BINS, Duplicates, find_ranges
 from spe_dist.data.build.plan import SCRATCH_FOLDER
 from spe_dist.data.build.report import TOO_LONG, TOO_SHORT, UNKNOWN_WORDS, WITHOUT_PIECES, Progress
-from spe_dist.data.build.runs import RunsSummary, count_bins, count_words, read_run, run_path
+from spe_dist.data.build.runs import RunsSummary, count_bins, count_dropped_words, count_words, read_run, run_path
 from spe_dist.data.build.settings import CONTINUE_REMEDY, MIN_WORDS, BuildSettings
 from spe_dist.data.shards.blocks import Block, write_shard
 from spe_dist.data.shards.manifest import SPLITS, TOKENIZER_FOLDER, ShardEntry
@@ -65,21 +65,33 @@ class ShardTask:
     record: Path
 
 
-def write_tokenizer(output: Path, tokenizer: Any, settings: BuildSettings, parts_folder: Path, n_parts: int) -> Any:
-    """The tokenizer, trained where none was given, its files in the output folder. Not done twice."""
-    from spe_dist.data.text.vocabulary import check_tokenizer, load_tokenizer, save_tokenizer
-    from spe_dist.data.text.vocabulary_training import train_vocabulary
+def write_tokenizer(output: Path, make: Callable[[], Any]) -> Any:
+    """The tokenizer, its files in the output folder; not made twice."""
+    from spe_dist.data.text.vocabulary import load_tokenizer, save_tokenizer
 
     folder = output / TOKENIZER_FOLDER
     if folder.is_dir():
         return load_tokenizer(folder)
-    if tokenizer is None:
-        assert settings.train_vocab is not None
-        counts = count_words(parts_folder, n_parts)
-        tokenizer = train_vocabulary(counts, settings.train_vocab, bool(settings.do_lower_case))
-        check_tokenizer(tokenizer, "the trained vocabulary")
+    tokenizer = make()
     with atomic_folder(folder) as written:
         save_tokenizer(tokenizer, written)
+    return tokenizer
+
+
+def train_tokenizer(
+    settings: BuildSettings, parts_folder: Path, n_parts: int, duplicates: Duplicates, processes: int
+) -> Any:
+    """A tokenizer trained on the sentences for training, without the duplicates that are dropped.
+
+    parts_folder: where the words of `n_parts` parts are counted
+    """
+    from spe_dist.data.text.vocabulary import check_tokenizer
+    from spe_dist.data.text.vocabulary_training import train_vocabulary
+
+    assert settings.train_vocab is not None
+    counts = count_words(parts_folder, n_parts) - count_dropped_words(duplicates, processes)
+    tokenizer = train_vocabulary(counts, settings.train_vocab, bool(settings.do_lower_case))
+    check_tokenizer(tokenizer, "the trained vocabulary")
     return tokenizer
 
 

@@ -13,10 +13,12 @@ import pytest
 from project import SHARED
 from shards import contents, numbered_sentences, sentences_of
 
+from spe_dist.data.build import duplicates
 from spe_dist.data.build.make import make_shards
 from spe_dist.data.build.report import TOO_LONG, TOO_SHORT, UNKNOWN_WORDS, WITHOUT_PIECES
 from spe_dist.data.build.runs import BINS, bin_sizes, is_held_out, read_run, write_run
 from spe_dist.data.shards.store import ShardStore
+from spe_dist.data.text import vocabulary_training
 from spe_dist.data.text.lines import BLANK, UNDECODABLE
 from spe_dist.data.text.vocabulary import SPECIAL_TOKENS
 from spe_dist.errors import ConfigError, DataError
@@ -166,6 +168,24 @@ def test_a_vocabulary_can_be_trained_on_the_corpus_and_lies_beside_the_shards(tm
         assert manifest.vocabulary_size <= 120 and manifest.tokenizer.name == "trained"
         assert {"ada", "saw", "##1"} <= set((out / "tokenizer" / "vocab.txt").read_text().split())
     assert contents(tmp_path / "1") == contents(tmp_path / "2")
+
+
+@pytest.mark.parametrize("drop", ["exact", "near", "none"])
+def test_a_vocabulary_is_trained_on_the_sentences_that_are_kept(tmp_path, small_parts, monkeypatch, drop):
+    counted = []
+    train = vocabulary_training.train_vocabulary
+    monkeypatch.setattr(vocabulary_training, "train_vocabulary", lambda *a: counted.append(a[0]) or train(*a))
+    monkeypatch.setattr(duplicates, "RANGE_SENTENCES", 50)
+    lines = [f"{'Ada' if i % 3 else 'ADA'} saw number{i % 40} there ." for i in range(400)]
+    (tmp_path / "a.txt").write_text("\n".join(lines) + "\n")
+    options = {"train_vocab": 200, "words": "spaces", "held_out": 0, "drop_duplicates": drop, "quiet": True}
+    manifest = make_shards([str(tmp_path / "a.txt")], str(tmp_path / "out"), **options)
+    first = {}
+    for line in lines:
+        first.setdefault(line.lower() if drop == "near" else line, line)
+    kept = lines if drop == "none" else first.values()
+    assert counted == [Counter(word for line in kept for word in line.split())]
+    assert manifest.n_sentences("train") == len(kept)
 
 
 def test_unusable_requests_are_errors_before_any_work(tmp_path, corpus, vocabulary):

@@ -25,6 +25,9 @@ def test_any_number_of_tasks_gives_the_bytes_of_an_undivided_build(
     tmp_path, corpus, vocabulary, small_parts, vocabulary_of, tasks
 ):
     source = {"tokenizer": vocabulary} if vocabulary_of == "given" else {"train_vocab": 100}
+    again = tmp_path / "again.txt"  # duplicates, which no vocabulary is trained on
+    again.write_bytes(Path(corpus[0]).read_bytes()[: 30 << 10])
+    corpus = [*corpus, str(again)]
     whole = make_shards(corpus, str(tmp_path / "whole"), **source, **OPTIONS)
     divided = make_shards_divided(
         corpus, str(tmp_path / "divided"), executor="local", tasks=tasks, processes=2, **source, **OPTIONS
@@ -159,7 +162,7 @@ def test_jobs_are_submitted_stage_by_stage_with_the_options_asked_for(tmp_path, 
     assert made is None
     shown = capsys.readouterr().out
     assert "submitted jobs 100, 101, 102, 103, 104, 105, 106; logs in" in shown and "the same command" in shown
-    stages = ("measure", "plan", "split", "vocabulary", "duplicates", "shards", "manifest")
+    stages = ("measure", "plan", "split", "check", "duplicates", "shards", "manifest")
     for number, (stage, last_task) in enumerate(zip(stages, (3, 0, 3, 0, 3, 3, 0), strict=True), start=100):
         script = (slurm / f"script.{number}").read_text()
         for line in (
