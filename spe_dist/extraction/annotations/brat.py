@@ -72,7 +72,7 @@ def _has_annotations(folder: Path) -> bool:
                     looked_at += 1
                     if looked_at == MOST_ENTRIES:
                         return False
-        except OSError:  # no folder, or one that cannot be listed
+        except (OSError, ValueError):  # no folder, one that cannot be listed, or no name at all
             continue
     return False
 
