@@ -11,6 +11,8 @@ import io
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from spe_dist.config.finetuning import FinetuneConfig
+from spe_dist.config.loading import load_yaml
 from spe_dist.errors import DataError
 from spe_dist.experiments.file import Experiment, Table
 from spe_dist.experiments.pieces import Cell, Piece, Plan
@@ -23,6 +25,7 @@ from spe_dist.extraction.scoring.scores import Scores, score
 from spe_dist.extraction.scoring.significance import Comparison, compare_runs
 from spe_dist.extraction.scoring.table import METRIC_NAMES, p_text, points
 from spe_dist.utils import tables
+from spe_dist.utils.run_files import CONFIG_FILE
 
 ANNOTATIONS = ("cut_words", "concept_pairs", "language")  # settings that say how a corpus becomes words
 
@@ -82,7 +85,7 @@ class _Reader:
         return self.by_run[cell, seed]
 
     def _score(self, piece: Piece) -> Scores:
-        settings = AnnotationSettings(**{n: piece.settings[n] for n in ANNOTATIONS if piece.settings.get(n)})
+        settings = _annotations(piece)
         path = piece.inputs[self.split]
         try:
             if (path, settings) not in self.gold:
@@ -93,6 +96,13 @@ class _Reader:
         except (OSError, DataError) as error:
             raise DataError(f"{piece.title}: its difference to other rows needs its predictions: {error}") from None
         return score(self.gold[path, settings], predicted, piece.settings.get("symmetric", ()))
+
+
+def _annotations(piece: Piece) -> AnnotationSettings:
+    """How a run has read its corpora; its config.yaml has the language that it took from its start, too."""
+    file = piece.result_folder / CONFIG_FILE
+    values = load_yaml(file, FinetuneConfig) if file.is_file() else piece.settings
+    return AnnotationSettings(**{name: values[name] for name in ANNOTATIONS if values.get(name)})
 
 
 def markdown(experiment: Experiment, key: str, differences: Iterable[Difference]) -> str:

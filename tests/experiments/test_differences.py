@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from spe_dist.errors import ConfigError
+from spe_dist.experiments.differences import _Reader
 from spe_dist.experiments.file import read_experiment
 from spe_dist.experiments.pieces import Cell
 from spe_dist.experiments.plan import make_plan, output_folder
@@ -113,3 +115,14 @@ def test_a_baseline_is_a_row_of_its_table(folder: Path) -> None:
     path.write_text(FILE.replace("baselines: [bert, mlm]", "baselines: [brt]"))
     with pytest.raises(ConfigError, match=r"tables: shares: baselines: there is no 'brt'.*bert"):
         read_experiment(path)
+
+
+def test_gold_is_read_in_the_language_that_a_run_has_taken_from_its_start(tmp_path: Path) -> None:
+    (tmp_path / "gold.json").write_text('{"text": "Am 3. Mai kam Ada.", "entities": [[14, 17, "Person"]]}\n')
+    found = {"tokens": "Am 3. Mai kam Ada .".split(), "entities": [{"type": "Person", "start": 4, "end": 5}]}
+    (tmp_path / "predictions_test.json").write_text(json.dumps([{**found, "relations": []}]))
+    (tmp_path / "config.yaml").write_text("data: {language: de}\n")
+    piece = SimpleNamespace(
+        settings={}, inputs={"test": str(tmp_path / "gold.json")}, result_folder=tmp_path, title="a run"
+    )
+    assert _Reader(None, "test")._score(piece).entity.f1 == 1
