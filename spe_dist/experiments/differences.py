@@ -123,7 +123,7 @@ def markdown(experiment: Experiment, key: str, differences: Iterable[Difference]
 
 CAPTION = (
     "Differences of mean F1 over the seeds that both rows have, with the 95% interval and the p-value of a bootstrap "
-    "over seeds and sentences."
+    "over seeds and sentences (where there is one seed, of tests over sentences alone)."
 )
 
 
