@@ -248,4 +248,5 @@ def _refuse_left_over_auto(section: Any, path: str = "") -> None:
         for key, value in section.items():
             _refuse_left_over_auto(value, f"{path}.{key}" if path else key)
     elif section == "auto":
-        raise ConfigError(f'{path[:80]}="auto" of the DeepSpeed config is not filled in by this program; give a value')
+        name = " ".join(path[:80].split())
+        raise ConfigError(f'{name}="auto" of the DeepSpeed config is not filled in by this program; give a value')

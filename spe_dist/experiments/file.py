@@ -257,4 +257,4 @@ def _known(name: str | int, known: Iterable[Any], place: str) -> None:
     if name == "":
         raise ConfigError(f"{place} is missing; choose one of {', '.join(known) or '(none is defined)'}")
     if name not in set(known):
-        raise ConfigError(f"{place}: there is no {name!r}{nearest_or_all(name, known)}")
+        raise ConfigError(f"{place}: there is no {repr(name)[:100]}{nearest_or_all(name, known)}")

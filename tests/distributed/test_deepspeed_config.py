@@ -75,6 +75,7 @@ def test_stage_3_keeps_few_gathered_weights_of_a_large_model_and_copies_few_of_i
         ({"scheduler": {"type": "WarmupLR"}}, ["scheduler", "warmup_steps"]),
         ({"zero_optimization": {"stage": 0}}, ["stage=0", "1, 2 or 3"]),
         ({"comms": {"x": "auto"}}, ["comms.x"]),
+        ({"comms": {"a\nname": "auto"}}, ["comms.a name="]),
     ],
 )
 def test_contradictions_name_both_sides(section, words):

@@ -115,6 +115,9 @@ def test_a_baseline_is_a_row_of_its_table(folder: Path) -> None:
     path.write_text(FILE.replace("baselines: [bert, mlm]", "baselines: [brt]"))
     with pytest.raises(ConfigError, match=r"tables: shares: baselines: there is no 'brt'.*bert"):
         read_experiment(path)
+    path.write_text(FILE.replace("baselines: [bert, mlm]", f"baselines: [{'b' * 3000}]"))
+    with pytest.raises(ConfigError, match=r"baselines: there is no 'b{20,99}; "):
+        read_experiment(path)
 
 
 def test_gold_is_read_in_the_language_that_a_run_has_taken_from_its_start(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ import numpy as np
 
 from spe_dist.errors import DataError
 from spe_dist.utils.files import atomic_file, file_sha256
+from spe_dist.utils.reading.json_file import shown
 
 INDEX_NAME = "blocks.npy"
 TAR_BLOCK_BYTES = 512
@@ -146,7 +147,7 @@ class BlockTable(Sequence[BlockEntry]):
         except OSError as error:
             raise DataError(f"{file} cannot be read ({error.strerror}): it belongs to the shards; {REMEDY}") from error
         if tuple(entry.columns) != COLUMNS:
-            raise DataError(f"{file} has the columns {list(entry.columns)}, this program reads {list(COLUMNS)}")
+            raise DataError(f"{file} has the columns {shown(list(entry.columns))}, this program reads {list(COLUMNS)}")
         numbers_CB, mapping = _mapped(file)
         return cls(_Columns(numbers_CB, file.absolute(), state, mapping))
 

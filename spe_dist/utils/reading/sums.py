@@ -20,7 +20,7 @@ from spe_dist.utils.reading.lfs import pointer_fault
 SUMS = "SHA256SUMS"
 NOT_SUMMED = frozenset({SUMS, "README.md", ".gitattributes"})
 MAX_BYTES = 1 << 20
-_LINE = re.compile(r"([0-9a-f]{64}) [ *]([^/\\\x00]+)", re.ASCII)
+_LINE = re.compile(r"([0-9a-f]{64}) [ *]([^/\\\x00]{1,255})", re.ASCII)
 _READ = (".json", ".safetensors", ".bin", "vocab.txt")  # what loading a folder may read
 _told: set[Path] = set()
 

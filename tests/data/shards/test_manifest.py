@@ -139,6 +139,7 @@ def test_a_block_of_format_version_1_that_cannot_be_is_an_error(shards, edit, re
         (lambda content: content["splits"]["train"][0].update(sentences=7), "has 7 sentences, its blocks have 270"),
         (lambda content: content["splits"]["train"][0].update(bytes=9_000), "outside of the shard"),
         (lambda content: content["index"].update(columns=["offset"]), "columns"),
+        (lambda content: content["index"].update(columns=["9" * 3000]), "9{20}[.]{3}, this program reads"),
         (lambda content: content["index"].update(sha256="0"), "no SHA-256"),
         (lambda content: content["index"].update(bytes=1e30), "no whole number"),
         (lambda content: content.pop("index"), "index"),

@@ -189,6 +189,7 @@ def test_checksums_cover_every_file_that_is_read_and_none_that_people_edit(extra
             "labels.json, which SHA256SUMS does",
         ),
         (whole.upper(), "line 1 is no checksum and name"),
+        (whole.replace("labels.json", "9" * 256), "is no checksum and name"),
         (whole + whole, "is no checksum and name"),
         (whole.replace("labels.json", "../labels.json"), "is no checksum and name"),
     ]:
