@@ -144,7 +144,7 @@ def read_state_dict(file: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{file} is not a file of torch.save with tensors only; save the model's state_dict(), not the model"
         ) from None
-    except (OSError, RuntimeError, EOFError, KeyError, ValueError, AttributeError) as error:
+    except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{file} cannot be read as a torch checkpoint ({error}); it may be cut off") from None
     for wrapper in WRAPPERS:
         if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):

@@ -124,7 +124,7 @@ def describe_finished(output: Path, document: dict[str, Any]) -> str:
                 scores = {metric: document[name][metric] for metric in METRICS}
                 measured = {m: of["f1"] for m, of in scores.items() if of.get("gold", 1) or of.get("predicted", 1)}
                 parts.append(f"{name} {f1_line(measured)}")
-    except (KeyError, TypeError, ValueError, OverflowError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return f"{output} is finished; its {SCORES_FILE} was changed since"
     return "; ".join(parts)
 

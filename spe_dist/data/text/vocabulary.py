@@ -284,7 +284,10 @@ class PieceEncoder:
         if len(known) > CACHED_WORDS:
             known = self._known = {}  # another thread may still read the old one
         unknown = sorted({word for word in words if word not in known})
-        encodings = self._encoder.encode_batch_fast(unknown, add_special_tokens=False)
+        try:
+            encodings = self._encoder.encode_batch_fast(unknown, add_special_tokens=False)
+        except Exception as error:  # of no class of its own: a vocabulary without the token of unknown words
+            raise DataError(f"the tokenizer cannot cut words ({error}); use another tokenizer.json") from None
         for word, encoding in zip(unknown, encodings, strict=True):
             known[word] = tuple(encoding.ids)
         return known

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from spe_dist.errors import CheckpointError
+from spe_dist.utils.reading.json_file import shown
 
 INDEX_FILE = "index.json"
 FORMAT = 1
@@ -96,7 +97,8 @@ def read_index(folder: Path) -> Index:
         document = json.loads(path.read_text(encoding="utf-8"))
         if document["format"] != FORMAT:
             raise CheckpointError(
-                f"{path} has format {document['format']!r}, this program reads {FORMAT}; use the version that wrote it"
+                f"{path} has format {shown(document['format'])}, this program reads {FORMAT}; use the version that "
+                "wrote it"
             )
         files = [_checked_name(name) for name in document["files"]]
         tensors = {name: _read_entry(entry, files) for name, entry in document["tensors"].items()}
@@ -105,7 +107,7 @@ def read_index(folder: Path) -> Index:
         raise
     except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
         raise CheckpointError(
-            f"{path} cannot be read ({type(error).__name__}: {error}); use another checkpoint of the run"
+            f"{path} cannot be read ({type(error).__name__}: {error!s:.300}); use another checkpoint of the run"
         ) from None
 
 

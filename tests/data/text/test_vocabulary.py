@@ -117,6 +117,13 @@ def test_pieces_of_words_are_the_tokenizers_own_and_do_not_depend_on_what_came_b
     assert [encoder.pieces([word])[0] for word in words] == expected
 
 
+def test_a_tokenizer_whose_token_for_unknown_words_is_in_no_vocabulary_is_an_error():
+    tokenizer = tokenizer_from_pieces(CASED, do_lower_case=False)
+    tokenizer.backend_tokenizer.model.unk_token = "[NONE]"
+    with pytest.raises(DataError, match="cannot cut words"):
+        PieceEncoder(tokenizer).pieces(["\u4e00"])
+
+
 def test_a_special_token_in_the_text_is_text_and_a_control_character_has_no_pieces():
     tokenizer = tokenizer_from_pieces(CASED, do_lower_case=False)
     mask, bell, unknown = PieceEncoder(tokenizer).pieces(["[MASK]", "\x07", "☃"])

@@ -35,6 +35,8 @@ def test_an_index_is_read_as_it_was_written(tmp_path):
     ("change", "word"),
     [
         (lambda d: d.update(format=2), "format 2"),
+        (lambda d: d.update(format=[0] * 3000), r"format \[0, 0, "),
+        (lambda d: d["tensors"]["weights/a"].update(type="9" * 3000), "KeyError: .{0,300}[)]; use"),
         (lambda d: d.update(files=["../state.json", d["files"][1]]), "is not the name of a rank's file"),
         (lambda d: d["tensors"]["weights/a"].update(parts=[[0, 0, 4]]), "4 of 6 numbers"),
         (lambda d: d["tensors"]["weights/a"].update(parts=[[0, 0, 4], [1, 3, 3]]), "leave a gap at 4 or overlap"),
