@@ -86,13 +86,15 @@ def _run(argv: Sequence[str]) -> None:
     from spe_dist.extraction.scoring.gold_entities import RELATION_METRICS, check_gold_entities
     from spe_dist.extraction.scoring.matching import METRICS, check_symmetric
     from spe_dist.extraction.scoring.scores import score
-    from spe_dist.extraction.scoring.significance import TEST_DRAWS, compare, compare_runs, confidence_intervals
+    from spe_dist.extraction.scoring.significance import DRAWS, TEST_DRAWS, compare, compare_runs, confidence_intervals
 
     if options.baseline and len(options.baseline) != len(options.predictions):
         raise ConfigError(
             f"--predictions has {how_many(len(options.predictions), 'file')} and --baseline {len(options.baseline)}; "
             "give both for the same seeds, in the same order"
         )
+    if options.by and len(options.predictions) > 1:
+        raise ConfigError("--by shows the groups of one file of predictions; leave it out, or score one run by itself")
     read = partial(read_corpus, settings=annotation_settings(options))
     gold = read(options.gold)
     systems = {
@@ -112,25 +114,19 @@ def _run(argv: Sequence[str]) -> None:
         for name, runs in systems.items()
         for number, corpus in enumerate(runs, start=1)
     }
+    draws, seed = options.bootstrap, options.seed
     if len(scores) > 1:
-        tested = (
-            compare_runs(of_baseline, scores, options.bootstrap or TEST_DRAWS, options.seed) if of_baseline else None
-        )
-        if options.json:
-            numbers = runs_to_json(files, scores, of_baseline, tested)
-        else:
-            print(runs_to_text(files, scores, of_baseline, tested, metrics))
+        tested = compare_runs(of_baseline, scores, draws or TEST_DRAWS, seed) if of_baseline else None
+        numbers = runs_to_json(files, scores, of_baseline, tested)
+        text = runs_to_text(files, scores, of_baseline, tested, metrics)
     else:
-        intervals = confidence_intervals(scores[0], options.bootstrap, options.seed) if options.bootstrap else None
-        tested = (
-            compare(of_baseline[0], scores[0], options.bootstrap or 1000, seed=options.seed) if of_baseline else None
-        )
-        if options.json:
-            numbers = to_json(files, scores[0], intervals, tested)
-        else:
-            print(to_text(files, scores[0], intervals, tested, options.by, metrics))
+        intervals = confidence_intervals(scores[0], draws, seed) if draws else None
+        tested = compare(of_baseline[0], scores[0], draws or DRAWS, seed=seed) if of_baseline else None
+        numbers = to_json(files, scores[0], intervals, tested)
+        text = to_text(files, scores[0], intervals, tested, options.by, metrics)
     if options.json:
-        print(json.dumps({**numbers, "gold_entities": options.gold_entities}, indent=2, ensure_ascii=False))
+        text = json.dumps({**numbers, "gold_entities": options.gold_entities}, indent=2, ensure_ascii=False)
+    print(text)
 
 
 def to_text(

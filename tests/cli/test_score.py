@@ -105,6 +105,8 @@ def test_several_files_are_seeds_whose_means_are_compared(files):
     assert "mean of 2 runs" in alone.stdout and "baseline" not in alone.stdout
     done = run("--gold", files[0], "--predictions", files[0], files[1], "--baseline", files[1])
     assert done.returncode == 2 and "--predictions has 2 files and --baseline 1" in done.stderr
+    done = run("--gold", files[0], "--predictions", files[0], files[1], "--by")
+    assert done.returncode == 2 and "--by shows the groups of one file" in done.stderr
 
 
 def test_misaligned_files_are_a_clear_error(files, tmp_path):
