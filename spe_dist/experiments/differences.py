@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from spe_dist.config.finetuning import FinetuneConfig
 from spe_dist.config.loading import load_yaml
-from spe_dist.errors import DataError
+from spe_dist.errors import DataError, SpeError
 from spe_dist.experiments.file import Experiment, Table
 from spe_dist.experiments.pieces import Cell, Piece, Plan
 from spe_dist.experiments.table import CellScores
@@ -85,15 +85,15 @@ class _Reader:
         return self.by_run[cell, seed]
 
     def _score(self, piece: Piece) -> Scores:
-        settings = _annotations(piece)
         path = piece.inputs[self.split]
         try:
+            settings = _annotations(piece)
             if (path, settings) not in self.gold:
                 self.gold[path, settings] = read_corpus(path, settings=settings)
             predicted = read_corpus(
                 piece.result_folder / f"predictions_{self.split}.json", predictions=True, settings=settings
             )
-        except (OSError, DataError) as error:
+        except (OSError, SpeError) as error:
             raise DataError(f"{piece.title}: its difference to other rows needs its predictions: {error}") from None
         return score(self.gold[path, settings], predicted, piece.settings.get("symmetric", ()))
 

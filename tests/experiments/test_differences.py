@@ -110,6 +110,13 @@ def test_a_table_is_printed_without_tests_where_the_corpus_is_gone(folder: Path)
     assert lines[-2].startswith("no paired tests of rows: ") and "GOLD" in lines[-2]
 
 
+def test_a_damaged_config_of_a_run_costs_the_tests_alone(folder: Path) -> None:
+    (folder / "OUT/rows/spe/news-100/seed-1/run/config.yaml").write_text("data: [")
+    lines = write_report(read_experiment("file.yaml"), [], "test")
+    assert lines[0].startswith("### Results") and "bootstrap" not in lines[0]
+    assert lines[-2].startswith("no paired tests of rows: SPE, News, seed 1") and "config.yaml" in lines[-2]
+
+
 def test_a_baseline_is_a_row_of_its_table(folder: Path) -> None:
     path = folder / "file.yaml"
     path.write_text(FILE.replace("baselines: [bert, mlm]", "baselines: [brt]"))
