@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from spe_dist.benchmark.data.server import TRAFFIC
 from spe_dist.config.pretraining import CorruptionConfig
@@ -57,6 +57,15 @@ class Waiting:
     used_bytes: int  # of the blocks that the steps hold
 
 
+class _Pace(NamedTuple):
+    """Of one rank. Small, because nothing reads the queue of results before all ranks have ended."""
+
+    first_step_s: float
+    waited_s: float  # for the steps after the first
+    longest_s: float
+    seconds: float  # of the steps after the first
+
+
 @contextmanager
 def served(folder: Path, line: Line) -> Iterator[str]:
     """The URL at which a server process gives the files of `folder`."""
@@ -91,12 +100,12 @@ def measure_waiting(source: str, cache: Path, demand: Demand) -> Waiting:
         process.join()
     if any(process.exitcode for process in ranks):
         raise LaunchError("a rank of the measurement failed; see above")
-    found = [results.get() for _ in ranks]
+    found: list[_Pace] = [results.get() for _ in ranks]
     return Waiting(
-        first_step_s=max(first for first, *_ in found),
-        waited_share=sum(sum(waits) / seconds for _, waits, seconds in found) / len(found),
-        longest_s=max(max(waits) for _, waits, _ in found),
-        sentences_per_s=demand.global_batch * (demand.steps - 1) / max(seconds for *_, seconds in found),
+        first_step_s=max(pace.first_step_s for pace in found),
+        waited_share=sum(pace.waited_s / pace.seconds for pace in found) / len(found),
+        longest_s=max(pace.longest_s for pace in found),
+        sentences_per_s=demand.global_batch * (demand.steps - 1) / max(pace.seconds for pace in found),
         read_bytes=0 if store.is_local else traffic(source) - before,
         used_bytes=_used_bytes(store, demand),
     )
@@ -147,8 +156,8 @@ def _read_steps(store: ShardStore, demand: Demand, rank: int) -> Iterator[object
         yield builder.read(step)
 
 
-def _paced(steps: Iterator[object], began: float, demand: Demand) -> tuple[float, list[float], float]:
-    """(seconds to the first step, waits for the others, seconds of all others) at the demanded pace."""
+def _paced(steps: Iterator[object], began: float, demand: Demand) -> _Pace:
+    """Take all steps at the demanded pace."""
     next(steps)
     first_s, started = time.monotonic() - began, time.monotonic()
     waits, busy_s = [], demand.global_batch / demand.sentences_per_s
@@ -159,7 +168,7 @@ def _paced(steps: Iterator[object], began: float, demand: Demand) -> tuple[float
         next(steps)
         waits.append(time.monotonic() - asked)
         due = max(due + waits[-1], asked) + busy_s
-    return first_s, waits, time.monotonic() - started
+    return _Pace(first_s, sum(waits), max(waits), time.monotonic() - started)
 
 
 def _used_bytes(store: ShardStore, demand: Demand) -> int:

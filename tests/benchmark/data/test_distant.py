@@ -44,6 +44,11 @@ def test_ranks_share_what_is_fetched_and_read_each_byte_once(folder, tmp_path, h
     assert found.sentences_per_s > 0 and found.first_step_s > 0 and found.longest_s >= 0
 
 
+def test_any_number_of_steps_comes_to_an_end(folder, tmp_path):
+    found = measure_waiting(str(folder), tmp_path, Demand(8, 8, 1e9, 1_000, only_reads=True))
+    assert found.sentences_per_s > 0
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("has_ranges", [True, False])
 def test_nobody_waits_for_a_server_with_50_ms_and_20_mb_a_second_more_than_for_a_folder(tmp_path, has_ranges):
