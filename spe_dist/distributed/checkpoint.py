@@ -70,6 +70,27 @@ class Checkpoints:
             raise
         return final
 
+    def give_up_after(self, step: int) -> None:
+        """Take the names of checkpoints of later steps, which a run that goes on from `step` trains again.
+
+        Else a start that resumes before the next save would take one of them. That save removes their folders.
+        """
+        self.context.run_on_main(lambda: self._give_up_after(step))
+
+    def _give_up_after(self, step: int) -> None:
+        self._check_fence()
+        kept = list_checkpoints(self.folder)
+        later = [path for path in kept if step_of(path) > step]
+        for path in later:
+            hidden = self.folder / f".partial_{path.name}.given_up"
+            if hidden.exists():
+                _remove(hidden)
+            path.rename(hidden)
+        if later:
+            flush(self.folder)
+        if later and len(kept) > len(later):
+            write_atomically(self.folder / POINTER_FILE, kept[len(later)].name)
+
     def newest_valid(self) -> tuple[Path | None, list[str]]:
         """The newest checkpoint whose checksums hold (None without one), and a line for each that was passed over."""
         passed_over: list[str] = []
@@ -166,6 +187,11 @@ class Checkpoints:
 def list_checkpoints(folder: Path) -> list[Path]:
     """Finished checkpoints of a run, newest first."""
     return [path for path in _entries(folder) if path.is_dir()]
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step whose checkpoint a folder is, by its name."""
+    return int(checkpoint.name.removeprefix("step_"))
 
 
 def _entries(folder: Path) -> list[Path]:

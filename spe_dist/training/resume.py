@@ -9,7 +9,7 @@ from typing import Any
 
 from spe_dist.config.loading import describe_differences, differences, load_yaml, resolve
 from spe_dist.config.shared import RunConfig
-from spe_dist.distributed.checkpoint import Checkpoints, read_state
+from spe_dist.distributed.checkpoint import Checkpoints, list_checkpoints, read_state, step_of
 from spe_dist.distributed.context import RankContext
 from spe_dist.distributed.deepspeed_config import Precision
 from spe_dist.distributed.stage import choose_stage
@@ -26,10 +26,17 @@ class ResumePoint:
     checkpoint: Path | None
     state: Mapping[str, Any]
     notes: list[str]  # to be printed
+    automatic: bool = True  # chosen by the program, not named by the user
 
     @property
     def position(self) -> Position:
         return Position.of(self.state) if self.checkpoint else Position()
+
+    def is_older_one_of(self, folder: Path) -> bool:
+        """Whether it was chosen by name from a folder of checkpoints that has newer ones."""
+        if self.automatic or self.checkpoint is None or self.checkpoint.resolve().parent != folder.resolve():
+            return False
+        return any(step_of(path) > self.position.step for path in list_checkpoints(folder))
 
     def with_changes(self, changed: Mapping[str, tuple[Any, Any]]) -> ResumePoint:
         """The same with a note on settings that changed: (the checkpoint's, this run's) by name."""
@@ -66,7 +73,12 @@ def choose_start(settings: RunConfig, context: RankContext, checkpoints: Checkpo
         if path.resolve().parent != checkpoints.folder.resolve():
             _refuse_output_of_another_run(settings.output, context)
     state = context.run_on_main(lambda: read_state(path))
-    return ResumePoint(path, state, [*notes, f"resuming from {path}, step {state['step']:,}"])
+    start = ResumePoint(
+        path, state, [*notes, f"resuming from {path}, step {state['step']:,}"], settings.resume == "auto"
+    )
+    if context.run_on_main(lambda: start.is_older_one_of(checkpoints.folder)):
+        start.notes.append("checkpoints of later steps, which are trained again, go with the first that is saved")
+    return start
 
 
 def _refuse_output_of_another_run(output: str, context: RankContext) -> None:

@@ -59,6 +59,8 @@ class Run:
             remove_leftovers()
         newest = self.context.run_on_main(self._newest)
         chosen = start.checkpoint.name if start.checkpoint is not None else None
+        if self.context.run_on_main(lambda: start.is_older_one_of(self.checkpoints.folder)):
+            self.checkpoints.give_up_after(start.position.step)
         return self.config.train.resume != "auto" or newest in (self._found, chosen)
 
     def _newest(self) -> str | None:

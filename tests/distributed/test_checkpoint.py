@@ -134,6 +134,21 @@ def test_what_was_just_written_is_kept_and_later_steps_that_are_trained_again_go
     assert find_checkpoint(tmp_path) == checkpoints.newest_valid()[0] == tmp_path / "step_00000015"
 
 
+def test_later_steps_that_are_given_up_are_found_no_more_and_go_with_the_next_save(tmp_path, context):
+    checkpoints = Checkpoints(tmp_path, keep=3, context=context)
+    for step in (10, 20, 30):
+        checkpoints.save(step, {"step": step}, writer(str(step)))
+    for _ in range(2):  # what an earlier one has left is in nobody's way
+        checkpoints.give_up_after(20)
+        assert checkpoints.newest_valid()[0] == find_checkpoint(tmp_path) == tmp_path / "step_00000020"
+        assert (tmp_path / "latest").read_text() == "step_00000020"
+        shutil.copytree(tmp_path / "step_00000020", tmp_path / "step_00000030", dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "step_00000030")
+    checkpoints.give_up_after(20)
+    checkpoints.save(25, {"step": 25}, writer("25"))
+    assert sorted(os.listdir(tmp_path)) == ["latest", "step_00000010", "step_00000020", "step_00000025"]
+
+
 def test_full_disk_is_an_error_before_anything_is_written(tmp_path, context, monkeypatch):
     checkpoints = Checkpoints(tmp_path, keep=2, context=context)
     checkpoints.save(1, {"step": 1}, writer("one"))

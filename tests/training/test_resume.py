@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from spe_dist.config.loading import resolve, to_yaml
-from spe_dist.distributed.checkpoint import Checkpoints
+from spe_dist.distributed.checkpoint import Checkpoints, list_checkpoints
 from spe_dist.distributed.context import RankContext
 from spe_dist.errors import CheckpointError
 from spe_dist.training.journal import Position
 from spe_dist.training.resume import changed_settings, check_same_run, choose_start
+from spe_dist.training.run import Run
 
 CONTEXT = RankContext(rank=0, ranks=1, local_rank=0, device=torch.device("cpu"), control=None)
 
@@ -43,6 +44,25 @@ def test_a_new_run_begins_at_step_0_in_a_free_folder_only(run, tmp_path):
     for resume, notes in (("never", 0), ("auto", 1)):
         point = start(free, tmp_path / "free", resume)
         assert point.checkpoint is None and point.position == Position() and len(point.notes) == notes
+
+
+@pytest.mark.parametrize(("resume", "left"), [("step_00000001", 1), ("step_00000002", 2), ("auto", 2)])
+def test_a_start_from_an_older_checkpoint_gives_up_the_newer_ones_once_the_folder_is_its_own(run, resume, left):
+    """Else the next start by `--resume auto` would go on from one of them."""
+    output, checkpoints = run
+    config = resolve(
+        [{"output": str(output), "resume": resume if resume == "auto" else str(checkpoints.folder / resume)}]
+    )
+    of_start = Run(config, CONTEXT)
+    try:
+        point = choose_start(config.train, CONTEXT, of_start.checkpoints)
+        assert len(list_checkpoints(checkpoints.folder)) == 2
+        assert any("trained again" in note for note in point.notes) == (left == 1)
+        assert of_start.claim(point)
+    finally:
+        of_start.stop.close()
+    assert len(list_checkpoints(checkpoints.folder)) == left
+    assert choose_start(config.train, CONTEXT, checkpoints).position == point.position
 
 
 def test_auto_takes_the_newest_whole_checkpoint_and_its_position(run):

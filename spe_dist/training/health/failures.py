@@ -28,7 +28,10 @@ class RecentBatches:
 
     def of(self, step: int) -> list[int]:
         """Their ids; none of a step that is no longer kept."""
-        return [int(i) for known, ids in self._ids if known == step for i in ids]
+        latest = next(
+            (ids for known, ids in reversed(self._ids) if known == step), []
+        )  # after a roll-back there are two
+        return [int(i) for i in latest]
 
 
 class FailureLog:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,11 @@ class LeftOut:
         if self.steps:
             parts.append(f"{how_many(len(self.steps), 'step')} after roll-backs ({listed(sorted(self.steps))})")
         return [f"left out of training: {'; '.join(parts)}"] if parts else []
+
+
+def replaced_in(state: Mapping[str, Any]) -> int:
+    """How often sentences had been replaced when a checkpoint was written, by its state."""
+    return int(state[STATE]["replaced"]) if STATE in state else 0
 
 
 def read_sentence_ids(path: Path, ids: range) -> tuple[int, ...]:

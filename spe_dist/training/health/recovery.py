@@ -10,10 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from spe_dist.config.shared import RunConfig
-from spe_dist.distributed.checkpoint import Checkpoints, list_checkpoints, read_state
+from spe_dist.distributed.checkpoint import Checkpoints, list_checkpoints, read_state, step_of
 from spe_dist.distributed.context import RankContext
 from spe_dist.errors import UnstableTraining
-from spe_dist.training.health.left_out import LeftOut
+from spe_dist.training.health.left_out import LeftOut, replaced_in
 from spe_dist.training.journal import Journal
 from spe_dist.training.resume import ResumePoint
 
@@ -52,8 +52,10 @@ class Recovery:
         steps = [step for step in (failure.step - 1, failure.step) if step > point.position.step]
         self.left_out.steps.update(steps)
         self.left_out.rollbacks += 1
+        self.checkpoints.give_up_after(point.position.step)  # first: a kill from here on repeats the roll-back at worst
         self.journal.report(failure, action="rolled back", to_step=point.position.step, left_out_steps=steps)
         self.restore(point)
+        self.left_out.replaced = replaced_in(point.state)
         self.journal.go_back(point.position)
         listed = " and ".join(map(str, steps))
         self.journal.say(
@@ -69,7 +71,7 @@ class Recovery:
         found = self.context.run_on_main(lambda: list_checkpoints(self.checkpoints.folder))
         for last_step in (failure.step - 2, failure.step - 1):
             for path in found:
-                point = self._open(path) if _step_of(path) <= last_step else None
+                point = self._open(path) if step_of(path) <= last_step else None
                 if point is not None:
                     return point
         return None
@@ -78,7 +80,3 @@ class Recovery:
         if self.checkpoints.problem_of(path) is not None:
             return None
         return ResumePoint(path, self.context.run_on_main(lambda: read_state(path)), [])
-
-
-def _step_of(path: Path) -> int:
-    return int(path.name.removeprefix("step_"))

@@ -51,6 +51,8 @@ def test_a_failure_is_written_with_the_sentences_of_its_step(tmp_path):
     for step in range(1, 6):
         batches.add(step, [10 * step, 10 * step + 1])
     assert batches.of(5) == [50, 51] and batches.of(2) == []
+    batches.add(4, [40, 41])  # trained again after a roll-back
+    assert batches.of(4) == [40, 41]
     log = FailureLog(tmp_path, ALONE)
     row = log.write(UnstableTraining("loss", 4, "the loss is nan", "Lower it"), batches.of(4), None, action="ended")
     assert [json.loads(line) for line in (tmp_path / FAILURES_FILE).read_text().splitlines()] == [row]

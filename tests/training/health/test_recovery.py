@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import threading
 import time
 
@@ -104,6 +105,42 @@ def test_a_checkpoint_that_is_still_being_written_is_what_a_run_goes_back_to(run
     assert printed.index("saved step 18 in") < printed.index("roll-back 1 of at most 3")
     steps = [row["step"] for row in read_rows(tmp_path / "run" / "metrics.jsonl") if row["kind"] != "evaluation"]
     assert steps == list(range(1, 25))
+
+
+def die(argv, steps, attempt):
+    """End this process, as a kill does, when it begins to train a step for the second time."""
+    train, seen = TrainingStep.__call__, set()
+
+    def begun(self, step, *rest):
+        if step + 1 == attempt and step in seen:
+            os._exit(9)
+        seen.add(step)
+        return train(self, step, *rest)
+
+    TrainingStep.__call__ = begun
+    return run(pretrain.main, argv, steps)
+
+
+@pytest.mark.distributed
+def test_a_run_that_is_killed_after_it_went_back_does_not_take_the_checkpoint_that_it_gave_up(
+    run_ranks, demo_shards, tmp_path
+):
+    (tmp_path / "ids").write_text("\n".join(map(str, range(0, 1_100, 3))))
+    given = {"steps": 22, "log_every_steps": 1, "skip_sentences": tmp_path / "ids"}
+    argv = pretraining(demo_shards, tmp_path, "run", **given)
+    assert run_ranks(run, 1, pretrain.main, argv, {18})[0][0] == 0
+    assert failures(tmp_path / "run")[0]["to_step"] == 12  # not 18, which holds the update that ruined the model
+    killed = pretraining(demo_shards, tmp_path, "killed", **given)
+    with pytest.raises(AssertionError):
+        run_ranks(die, 1, killed, {18}, 16)
+    assert find_checkpoint(tmp_path / "killed").name == "step_00000012"
+    ((status, printed),) = run_ranks(run, 1, pretrain.main, [*killed, "--resume=auto"], {18})
+    assert status == 0, printed
+    assert comparable_rows(tmp_path / "killed") == comparable_rows(tmp_path / "run")
+    assert not list((tmp_path / "killed" / "checkpoints").glob(".partial*"))
+    for name in ("run", "killed"):
+        replaced = [row["replaced_sentences"] for row in read_rows(tmp_path / name / "metrics.jsonl", "train")]
+        assert read_state(find_checkpoint(tmp_path / name))["left_out"]["replaced"] == sum(replaced)
 
 
 @pytest.mark.distributed
