@@ -1,4 +1,4 @@
-# Everything from a fresh clone: `make pretrain`, `make test`. `make help` lists the rest.
+# All targets work in a fresh clone, such as `make pretrain` and `make test`. `make help` lists them.
 # Choices: PYTHON=python3.12 (interpreter of the environment), TORCH=torch==2.13.0 (which torch to install),
 # WORKERS=2 (test processes), ARGS=... (further arguments of pytest), FAULT_MINUTES=10 and SEED=0 (of test-faults).
 
@@ -37,7 +37,7 @@ FORCE:
 
 install: $(INSTALLED)  ## virtual environment in .venv with everything that the other targets need
 
-pretrain: $(INSTALLED)  ## demo: pre-training (2 ranks, ZeRO-2), conversion, fine-tuning, scores, drawn relations, in 3 minutes
+pretrain: $(INSTALLED)  ## demo: pre-training (2 ranks, ZeRO-2), export, fine-tuning, scores, drawn relations, in 3 minutes
 	@$(RUN) spe demo
 
 table: $(INSTALLED)  ## the paper's rows in small on the demo corpus: pre-training, fine-tuning, tables and curves
@@ -52,13 +52,13 @@ test-slurm: $(INSTALLED)  ## the Slurm tests: root on a Debian machine, installs
 test-nodes: $(INSTALLED)  ## torchrun and deepspeed on two nodes without Slurm: root, network namespaces, SSH
 	@$(RUN) python -m pytest -m nodes tests/faults $(ARGS)
 
-test-faults: $(INSTALLED)  ## kills, full disks, damaged files, cut nodes: FAULT_MINUTES=10 SEED=0; goes on where it was
+test-faults: $(INSTALLED)  ## kills, full disks, damaged files, cut nodes: FAULT_MINUTES=10 SEED=0; continues an earlier run
 	@$(RUN) python -m tests.faults run --minutes $(FAULT_MINUTES) --seed $(SEED) $(ARGS)
 
 test-wheel: $(INSTALLED)  ## the wheel in an empty environment: every command from a foreign folder
 	@$(RUN) python -m pytest tests/installation $(ARGS)
 
-mutants: $(INSTALLED)  ## do the tests see plausible bugs? each of tests/mutants/*.yaml in turn, outside CI
+mutants: $(INSTALLED)  ## do the tests find plausible bugs? each of tests/mutants/*.yaml in turn, outside CI
 	@$(RUN) python tools/mutants.py $(ARGS)
 
 test-all: $(INSTALLED)  ## all tests but those of Slurm and nodes, the long ones too

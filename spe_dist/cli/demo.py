@@ -1,8 +1,8 @@
 """The demo, from nothing to drawn relations: what `make pretrain` runs.
 
-Text about a made-up world, shards, a DeepSpeed ZeRO-2 pre-training on all GPUs or on two CPU ranks, conversion, joint
+Text about a made-up world, shards, pre-training with DeepSpeed ZeRO-2 on all GPUs or on two CPU ranks, export, joint
 fine-tuning on the world's labels, scores, and a page with the entities and relations of sentences that no training has
-seen. Each stage is a command that you can type yourself: it is shown before it runs, its output is in OUTPUT/logs.
+seen. Each stage is a command that you can run yourself: it is shown before it runs, its output is in OUTPUT/logs.
 
 What follows `--` are settings of the pre-training: spe demo -- --steps 100
 """
@@ -142,7 +142,7 @@ def plan(folder: Path, ranks: int, precision: str, settings: Sequence[str]) -> l
             *("--deepspeed zero2 --preset demo --shards", corpus / shards.SHARDS_FOLDER, "--output", run, *exact),
             more=settings,
         ),
-        Stage("export", "Conversion to plain PyTorch", "spe export", run, encoder),
+        Stage("export", "Export to plain PyTorch", "spe export", run, encoder),
         Stage(
             "finetuning",
             "Fine-tuning: joint extraction of entities and relations",

@@ -8,7 +8,7 @@
 Starts: an exported SPE folder, a pre-training checkpoint (--start_encoder key: its momentum encoder), OUTPUT/model of
 another fine-tuning, any BERT-family checkpoint by name or folder, or none (with --tokenizer).
 Leaves OUTPUT/model (the best epoch on dev, one folder for spe predict), scores.json, predictions_dev.json,
-predictions_test.json, metrics.jsonl, tensorboard/ and curves.png. A stopped run goes on with --resume auto.
+predictions_test.json, metrics.jsonl, tensorboard/ and curves.png. --resume auto continues a stopped run.
 """
 
 from __future__ import annotations

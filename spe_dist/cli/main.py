@@ -11,18 +11,18 @@ from spe_dist.cli.options.parser import choose_command, help_on_commands
 from spe_dist.errors import ConfigError
 
 COMMANDS = {  # in the order in which people meet them; each is a module of `spe_dist.cli`
-    "demo": "corpus, pre-training, conversion and results, from nothing",
+    "demo": "all steps on made-up text: pre-training, export, fine-tuning, scores",
     "shards": "make, verify and show shards of pre-training text",
     "pretrain": "pre-train an encoder on shards",
-    "adapt": "go on pre-training an encoder on text of your own, in one command",
+    "adapt": "continue the pre-training of an encoder on text of your own, in one command",
     "export": "turn a training checkpoint into plain PyTorch",
     "finetune": "fine-tune a model that extracts entities and relations",
     "predict": "find entities and relations in text",
-    "thresholds": "choose on dev from what probability on a model marks entities and relations",
+    "thresholds": "choose probability thresholds for entities and relations on dev",
     "score": "score predictions against gold",
-    "compare": "draw two systems' predictions side by side",
+    "compare": "show two systems' predictions side by side",
     "corpus": "inspect and convert corpora with entities and relations",
-    "experiments": "run the rows of a table, and print it",
+    "experiments": "run all experiments of a table, and print it",
     "benchmark": "measure the speed of this machine",
     "doctor": "report what this machine offers: devices, kernels, leftovers of killed runs",
 }

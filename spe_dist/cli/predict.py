@@ -5,20 +5,21 @@
     spe predict runs/conll04/model test.json --format corpus --output predicted.json
     spe predict runs/conll04/model marked.json --entities given --output related.jsonl
 
-MODEL is the folder that fine-tuning writes (OUTPUT/model). An INPUT is a text file (UTF-8; blank lines part documents),
-JSON lines or a JSON list of texts, or of objects with text ("text") or words ("tokens", "words", "sentences"), a corpus
-of any format that fine-tuning reads, CSV or TSV, Parquet or Arrow, articles of WikiExtractor or WikiText, a folder or
-glob of such files, plain, .gz, .xz, .zst or .bz2, or a URL of them; "-" or none is standard input. What a file is shows
-in its content; a bare string a line is JSON, and a table without a header one, by the file's name alone.
+MODEL is the folder that fine-tuning writes (OUTPUT/model). An INPUT is a text file (UTF-8; blank lines separate
+documents), JSON lines or a JSON list of texts, or of objects with text ("text") or words ("tokens", "words",
+"sentences"), a corpus of any format that fine-tuning reads, CSV or TSV, Parquet or Arrow, articles of WikiExtractor or
+WikiText, a folder or glob of such files, plain, .gz, .xz, .zst or .bz2, or a URL of them; "-" or none is standard
+input. The format is recognised by content; only JSON lines of bare strings and tables without a header need a file name
+that says so.
 
-With --entities given, every INPUT is a corpus, and its entities stay as they are, of any types: the model finds the
-relations between them alone. An entity without a probability of its own has 1.
+With --entities given, every INPUT is a corpus. Its entities stay as they are, whatever their types, with probability 1
+unless they have one, and the model finds only the relations between them.
 
 Output: {"file", "document", "line", "sentence", "text", "start", "end", "words", "word_offsets", "entities":
 [{"type", "text", "start", "end", "words", "probability"}], "relations": [{"type", "head", "tail", "probability"}]}.
-start, end: characters (Unicode code points), half-open: of the file where it is text, of the record's text where it is
-JSON or a table, of the article without markup where it is Wikipedia's. words of an entity: half-open range of "words".
-head, tail: positions in "entities".
+start, end: characters (Unicode code points), half-open, of a text file, of the text of a JSON record or table row, or
+of a Wikipedia article without markup. words of an entity: half-open range of "words". head, tail: positions in
+"entities".
 """
 
 from __future__ import annotations
@@ -41,42 +42,60 @@ from spe_dist.utils.hub import check_names
 def build_parser() -> Parser:
     """The options of `spe predict`."""
     parser = Parser("spe predict", "MODEL [INPUT ...] [--output FILE] [--html FILE] [options]", __doc__)
-    add, rest = parser.add_argument, parser.less_used
+    add = parser.add_argument
     add("model", metavar="MODEL", help="fine-tuned folder, or its name on the hub")
-    add("inputs", metavar="INPUT", nargs="*", help="files, folders or globs [-: standard input]")
+    add("inputs", metavar="INPUT", nargs="*", help="files, folders, globs or URLs [-: standard input]")
 
-    add = parser.add_argument_group("output").add_argument
-    add("--output", metavar="FILE", help="JSON lines; appears when complete [standard output]")
-    add("--html", metavar="FILE", help="also a self-contained page with the sentences drawn")
-    add("--html_sentences", type=whole_number(0), default=200, metavar="N", help="sentences drawn at most")
+    _add_output(parser)
+    _add_input(parser)
+    _add_speed(parser)
+    add_corpus_options(parser, with_language=False)
+    return parser
+
+
+def _add_output(parser: Parser) -> None:
+    """What is found, and in which form it is written."""
+    add, rest = parser.add_argument_group("output").add_argument, parser.less_used
+    add("--output", metavar="FILE", help="JSON lines; the file appears when it is complete [standard output]")
+    add("--html", metavar="FILE", help="also a page that shows the sentences; it needs no other file")
+    add("--html_sentences", type=whole_number(0), default=200, metavar="N", help="sentences shown there, at most")
     add(
         "--format",
         choices=("jsonl", "corpus"),
         default="jsonl",
-        help="jsonl, or corpus: the input's own corpus format, gold replaced, for spe score",
+        help="jsonl, or corpus: the corpus format of the input, with predictions in place of gold, for spe score",
     )
     add(
         "--entities",
         choices=("found", "given"),
         default="found",
-        help="given: those of the input, which is a corpus; relations between them alone are found",
+        help="given: take the entities of the input, which is a corpus, and find only relations between them",
     )
     add(
         "--threshold_entities",
         type=threshold,
         metavar="X",
-        help="mark all spans of at least this probability, also where none is the most probable; or argmax "
-        "[that of the model folder, argmax]",
+        help="find all spans with at least this probability, even where no entity is more probable; argmax: what is "
+        "most probable [stored in the model, else argmax]",
     )
     add("--threshold_relations", type=threshold, metavar="X", help="the same for relations")
-    add("--min_probability", type=number(0, 1), default=0.0, metavar="X", help="then leave out what is less probable")
+    add(
+        "--min_probability",
+        type=number(0, 1),
+        default=0.0,
+        metavar="X",
+        help="then leave out less probable ones",
+    )
     rest(
         add("--min_probability_entities", type=number(0, 1), metavar="X", help="of entities [--min_probability]"),
         add("--min_probability_relations", type=number(0, 1), metavar="X", help="of relations [--min_probability]"),
     )
     add("--quiet", action="store_true", help="no progress and no summary")
 
-    add = parser.add_argument_group("input").add_argument
+
+def _add_input(parser: Parser) -> None:
+    """How the inputs are read."""
+    add, rest = parser.add_argument_group("input").add_argument, parser.less_used
     add(
         "--input_format",
         choices=get_args(FormatChoice),
@@ -87,14 +106,14 @@ def build_parser() -> Parser:
         "--tokenised",
         "--tokenized",
         action="store_true",
-        help="text is one sentence a line, with its words between spaces",
+        help="text is one sentence a line, its words separated by spaces",
     )
     rest(
         add(
             "--lines",
             choices=("auto", "wrapped", "separate"),
             default="auto",
-            help="whether a sentence of a text may go on in the next line; auto: as the first 256 KiB look",
+            help="wrapped: a sentence may continue in the next line; auto: as the first 256 KiB look",
         ),
         add(
             "--text_field",
@@ -105,9 +124,11 @@ def build_parser() -> Parser:
         add_language(add, None, " [as the model was trained]"),
         add("--skip_bad", action="store_true", help="leave out lines that cannot be read, and count them"),
     )
-
     rest(*add_fetching(add, "inputs"))
-    add = parser.add_argument_group("speed").add_argument
+
+
+def _add_speed(parser: Parser) -> None:
+    add, rest = parser.add_argument_group("speed").add_argument, parser.less_used
     rest(
         add("--batch_size", type=whole_number(1), metavar="N", help="sentences of a batch at most [as many as fit]"),
         add("--batch_pieces", type=whole_number(1), default=4096, metavar="N", help="word pieces computed at a time"),
@@ -119,8 +140,6 @@ def build_parser() -> Parser:
         action=argparse.BooleanOptionalAction,
         help="matrix products in bfloat16 [where the device has instructions for it]",
     )
-    add_corpus_options(parser, with_language=False)
-    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,7 +5,7 @@
     torchrun --nproc_per_node 8 -m spe_dist.pretrain --preset paper --shards S --output O
     sbatch slurm/pretrain.sh --preset paper --shards S --output O
 
-Without --shards it trains the demo preset on a corpus that it makes itself.
+Without --shards it trains the demo preset on made-up text.
 """
 
 from __future__ import annotations

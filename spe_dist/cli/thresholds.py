@@ -1,14 +1,14 @@
-"""Choose thresholds of probability on dev: precision, recall and F1 of a model by the least probability that it marks.
+"""Choose probability thresholds on dev: precision, recall and F1 of a model for each threshold.
 
     spe thresholds RUN/model dev.json --output RUN/thresholds --keep
-    spe predict RUN/model notes.txt                                     with the thresholds that were kept
+    spe predict RUN/model notes.txt                                     with the stored thresholds
     spe predict RUN/model notes.txt --threshold_relations 0.8           fewer relations, more of them right
 
-Without thresholds a prediction is what the model finds most probable. A lower threshold finds more, a higher one less:
-an entity is each span that is one with at least this probability, a relation each pair that has one with at least its
-own. The table shows what each threshold does on DEV, and names those of best Entity F1 and, between these entities, of
-best Ent+Rel F1, with a paired test against no thresholds. The test part of a corpus chooses nothing: --test shows what
-the chosen thresholds do there.
+Without thresholds a prediction is what the model finds most probable (argmax). With them, it has every entity and
+every relation whose probability reaches the threshold: a lower one finds more, a higher one less. The table shows what
+each threshold does on DEV, and names the one with the best Entity F1 and, between these entities, the one with the best
+Ent+Rel F1, with a paired test against argmax. Never choose on the test part of a corpus: --test shows what the chosen
+thresholds do there.
 """
 
 from __future__ import annotations
@@ -30,8 +30,12 @@ def build_parser() -> Parser:
     add("model", metavar="MODEL", help="fine-tuned folder, or its name on the hub")
     add("dev", metavar="DEV", help="a corpus with gold that the model was not trained on")
     add("--test", metavar="FILE", help="also score the chosen thresholds on this corpus")
-    add("--output", metavar="FOLDER", help="write thresholds.csv, every point, and thresholds.png, the curves")
-    add("--keep", action="store_true", help="store them in MODEL: predictions that name no threshold take them")
+    add("--output", metavar="FOLDER", help="write thresholds.csv (every point) and thresholds.png (curves)")
+    add(
+        "--keep",
+        action="store_true",
+        help="store the chosen ones in MODEL, as its defaults for prediction",
+    )
     add("--symmetric", metavar="TYPE,TYPE", help="relation types whose direction does not matter [the model's]")
     add("--device", default="auto", metavar="NAME", help="cpu, cuda or cuda:N [auto: a GPU where there is one]")
     parser.less_used(

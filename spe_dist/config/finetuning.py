@@ -21,7 +21,7 @@ PAIR_FEATURES = ("entities", "between", "types", "widths")
 class DataConfig:
     """Corpora, and how sentences are cut."""
 
-    train: str | None = setting(None, "training corpus in any format that spe corpus inspects", common=True)
+    train: str | None = setting(None, "training corpus, in any format that spe corpus reads", common=True)
     dev: str | None = setting(
         None, "corpus that chooses the best epoch; none: the last epoch is kept, nothing stops early", common=True
     )
@@ -172,7 +172,9 @@ class TrainConfig(RunConfig):
     )
     batch_sentences: int = setting(32, "sentences a step over all ranks, at most", low=1, common=True)
     patience: int = setting(
-        30, "evaluations after the warm-up without a better one, at which the run ends; 0: never", common=True
+        30,
+        "evaluations after the warm-up without a better one that end the run; 0: never",
+        common=True,
     )
     evaluate_every_epochs: int = setting(1, "epochs between evaluations on dev", low=1)
     seed: int = setting(0, "seed of share, order, start weights, dropout and sampling", common=True)

@@ -28,12 +28,12 @@ class DataConfig:
     """Where sentences come from and in what order."""
 
     shards: str | None = setting(
-        None, "folder or URL of shards with a manifest.json; none: the embedded demo corpus", common=True
+        None, "folder or URL of shards with a manifest.json; none: made-up demo text", common=True
     )
     cache_dir: str | None = setting(
         None, "where shards of a URL are kept, best on a disk of the node; none: the user's cache folder"
     )
-    cache_gib: float = setting(20.0, "what shards of URLs may take there; what was used longest ago goes", above=0)
+    cache_gib: float = setting(20.0, "space for shards of URLs there; the least recently used are removed", above=0)
     fetch_timeout_s: float = setting(
         30.0,
         "seconds that a server or a pipe's command may send nothing, or less than 1 KiB/s, before it is ended and "

@@ -133,18 +133,19 @@ class RunConfig:
         "about a third more time",
     )
     keep_zero_stage: bool = setting(
-        False, "one rank with weights in float32 trains at the DeepSpeed config's stage 1 or 2, not at stage 0"
+        False, "keep the DeepSpeed config's stage 1 or 2 where one rank with float32 weights would train at stage 0"
     )
     seed: int = setting(0, "seed of all draws", common=True)
     dropout_seed: Literal["auto", "slot", "rank"] = setting(
         "auto",
-        "what dropout is seeded by beside step: 'slot': a sentence's place in the batch, so that it is the same on any "
-        "number of ranks and micro-batches; 'rank'; auto: slot on a CPU, rank on a GPU, where slot takes more kernels",
+        "what seeds dropout beside seed and step: 'slot': a sentence's place in the batch, so that masks are the same "
+        "on any number of ranks and micro-batches; 'rank': the rank; auto: slot on a CPU, rank on a GPU, where slot "
+        "takes more kernels",
     )
     checkpoint_every_minutes: float = setting(0.0, "minutes between checkpoints; 0: none by time")
     keep_checkpoints: int = setting(3, "newest checkpoints that are kept", low=1)
     background_saving: bool = setting(
-        True, "write checkpoints while training goes on, from a copy in main memory; off: training waits"
+        True, "write checkpoints in the background, from a copy in main memory; off: training waits"
     )
     resume: str = setting(
         "never",
@@ -160,18 +161,20 @@ class RunConfig:
     )
     rollback_on_spike: float = setting(
         0.0,
-        "a loss so many times the median of the last 64 steps, or one that is not finite, takes the run back to the "
-        "last checkpoint, leaving out the steps that caused it; 0: off",
+        "where a loss is so many times the median of the last 64 steps, or not finite, go back to the last checkpoint "
+        "and leave out the steps that caused it; 0: off",
     )
-    max_rollbacks: int = setting(3, "times that a start of a run may go back; after that the run ends")
+    max_rollbacks: int = setting(3, "roll-backs in one start of a run; after that the run ends")
     start_timeout_s: float = setting(
         45.0, "seconds that ranks without a launcher wait for one of which no process is seen", above=0
     )
     timeout_s: float = setting(
-        1_800.0, "seconds that a rank waits for others, then names those that do not come and ends the run", above=0
+        1_800.0, "seconds that a rank waits for others before it names the missing ones and ends the run", above=0
     )
     slow_rank_factor: float = setting(
-        1.5, "times as long as the median rank for its own work, over ten steps: such a rank is named; 0: none is"
+        1.5,
+        "a rank that takes so many times as long as the median rank for its own work, over ten steps, is named in "
+        "a warning; 0: never",
     )
     kernels: Literal["auto", "torch", "apex"] = setting(
         "auto", "fused kernels: the best that is present, or one source"

@@ -1,11 +1,11 @@
-"""Go on pre-training an encoder on text of your own: shards, pre-training, conversion, in one command.
+"""Continue the pre-training of an encoder on text of your own: shards, pre-training, export, in one command.
 
     spe adapt --text FILES --encoder bert-base-cased --output ENCODER
 
 First it says how long the training will take on this machine, which it measures with a few steps; --estimate ends
-there. Each stage is a command that you can type yourself: it is shown before it runs, its output is in WORK/logs. The
+there. Each stage is a command that you can run yourself: it is shown before it runs, its output is in WORK/logs. The
 same command continues what was stopped, by Ctrl-C or by a fault. The settings are those of `--preset adapt`; the page
-"Is it worth it?" of the documentation says what is known of their use.
+"Is it worth it?" of the documentation has what is known of their use.
 
 What follows `--` are settings of the pre-training: spe adapt ... -- --learning_rate 5e-5
 """
@@ -28,10 +28,10 @@ def build_parser() -> Parser:
     add("--encoder", required=True, metavar="NAME", help="name or folder of a BERT-family checkpoint to start from")
     add("--output", required=True, metavar="ENCODER", help="folder of the encoder that is written")
     add("--work", metavar="WORK", help="folder of shards, checkpoints and logs [ENCODER-work]")
-    add("--passes", type=number(0.001), default=3.0, metavar="X", help="over the text [3]")
+    add("--passes", type=number(0.001), default=3.0, metavar="X", help="epochs: passes over the text [3]")
     add("--ranks", type=whole_number(1), metavar="N", help="ranks of the pre-training [all GPUs, or one process]")
     add("--language", metavar="CODE", help="of the text [auto: by its script]")
-    add("--estimate", action="store_true", help="say how long it will take, and end")
+    add("--estimate", action="store_true", help="only say how long it will take")
     return parser
 
 

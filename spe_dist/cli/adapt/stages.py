@@ -112,7 +112,7 @@ class Adaptation:
 
     def export(self) -> Stage:
         paths = [str(self.work / "run"), str(self.output)]
-        return Stage("export", "Conversion to plain PyTorch", "spe export", more=paths)
+        return Stage("export", "Export to plain PyTorch", "spe export", more=paths)
 
     def _training(self, folder: str, title: str, *parts: object, last: Sequence[str] = ()) -> Stage:
         """`parts` yield to the user's settings, `last` do not."""
@@ -151,7 +151,7 @@ class Adaptation:
             work = f"{train.steps:,} steps of {train.global_batch_sentences:,} sentences"
         return (
             f"{work} at {speed:,.0f} a second: about {duration(self._sentences_read() / speed)} "
-            f"of training on this machine. Ctrl-C stops it; the same command goes on."
+            f"of training on this machine. Ctrl-C stops it; the same command continues."
         )
 
     def _sentences_read(self) -> float:

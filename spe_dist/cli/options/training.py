@@ -14,9 +14,9 @@ from spe_dist.config.loading import load_config
 from spe_dist.config.presets import PRESETS
 
 USAGE = "[--deepspeed NAME|FILE] [--preset NAME] [--config FILE] [--SETTING VALUE ...]"
-STATUS = """Exit status: 0 finished; 1 failed; 2 a user's error; 3 unstable (numbers that are not finite, a loss that
-jumped); 75 stopped as asked (signal, file OUTPUT/STOP, time limit) and saved, the same command with --resume auto
-continues; 130 ended at once by Ctrl-C."""
+STATUS = """Exit status: 0 finished; 1 failed; 2 wrong command, setting or file; 3 unstable (values that are not
+finite, a loss that jumped); 75 stopped on request (signal, file OUTPUT/STOP, time limit) and saved, the same command
+with --resume auto continues; 130 interrupted by Ctrl-C before it could save."""
 SOURCES = "Later sources win: defaults (in brackets above), --preset, --config, command line."
 
 
@@ -46,14 +46,14 @@ def training_parser(program: str, doc: str | None, config_class: type) -> Parser
     add("--deepspeed", metavar="NAME|FILE", help="zero1, zero2, zero2_offload, zero3 or a DeepSpeed JSON file [zero1]")
     add("--preset", metavar="|".join(PRESETS[config_class]), help="settings of a known run")
     add("--config", metavar="FILE", help="YAML file with settings")
-    add("--print_config", action="store_true", help="print all settings as YAML that --config reads, and end")
+    add("--print_config", action="store_true", help="only print all settings, as YAML that --config reads")
     add(
         "--dry_run",
         nargs="?",
         const=0,
         type=whole_number(1),
         metavar="RANKS",
-        help="print what would be trained on what, its memory and disk, and end; for RANKS ranks [the launcher's]",
+        help="only print what would be trained on what, its memory and disk space; for RANKS ranks [the launcher's]",
     )
     add("--local_rank", type=int, help=argparse.SUPPRESS)  # the deepspeed launcher appends it
     add_settings(parser, config_class)
