@@ -23,6 +23,7 @@ from spe_dist.distributed.context import RankContext
 from spe_dist.distributed.fence import Fence
 from spe_dist.errors import CheckpointError, SpeError
 from spe_dist.utils.files import file_sha256, flush, open_to_others, write_atomically
+from spe_dist.utils.reading.files import read_up_to
 from spe_dist.utils.reading.json_file import read_object
 from spe_dist.utils.run_files import CHECKPOINTS_FOLDER, POINTER_FILE, STATE_FILE
 
@@ -254,7 +255,7 @@ def find_checkpoint(path: Path) -> Path:
 def _pointed(folder: Path) -> Path | None:
     """What `latest` names; None where it is not there or holds no name."""
     try:
-        return folder / (folder / POINTER_FILE).read_text(encoding="utf-8").strip()
+        return folder / read_up_to(folder / POINTER_FILE, 255).decode("utf-8").strip()
     except (OSError, ValueError):
         return None
 

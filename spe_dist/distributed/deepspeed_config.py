@@ -83,7 +83,7 @@ def load_deepspeed_config(name: str | None) -> dict[str, Any]:
     path = find_deepspeed_config(name)
     what = f"DeepSpeed config {path}"
     try:
-        content = read_json(path, "correct it or give another", ConfigError, MAX_FILE_BYTES, what)
+        content = read_json(path, "correct it or give another", ConfigError, MAX_FILE_BYTES, what, from_pipe=True)
     except FileNotFoundError:
         raise ConfigError(f"{what} does not exist; give another") from None
     if not isinstance(content, dict):

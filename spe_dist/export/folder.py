@@ -31,8 +31,8 @@ from spe_dist.export.parts import ENCODER, MLM, POOLER, Encoder, Parts, PoolerOr
 from spe_dist.model.loading import MLM_HEAD, first_not_finite, read_bert_config
 from spe_dist.utils.files import atomic_file, atomic_folder, check_free_file, check_free_name, check_space
 from spe_dist.utils.hub import model_folder
+from spe_dist.utils.reading.files import check_file
 from spe_dist.utils.reading.json_file import read_object, shown
-from spe_dist.utils.reading.lfs import check_no_pointer
 from spe_dist.utils.reading.sums import SUMS, checked, write_sums
 from spe_dist.utils.wording import one_line
 
@@ -163,7 +163,7 @@ def _check_description(document: dict[str, Any], path: Path) -> None:
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
     """All tensors of a safetensors file, on the CPU, every number of them finite. Raises CheckpointError."""
-    check_no_pointer(path, CheckpointError)
+    check_file(path, CheckpointError)
     try:
         tensors = safetensors.torch.load_file(path)
     except FileNotFoundError:

@@ -52,6 +52,7 @@ from spe_dist.export.parts import ENCODER, POOLER, Encoder, Parts, exported_sett
 from spe_dist.model.encoder import PackedBertEncoder
 from spe_dist.model.heads import PERMUTATIONS
 from spe_dist.model.pair import FARTHEST
+from spe_dist.utils.reading.files import check_file
 
 PREFIXES: Mapping[Encoder, str] = {"query": "span_pair_encoder.", "key": "momentum_span_pair_encoder."}
 WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -134,6 +135,7 @@ def read_pspe(
 
 def read_state_dict(file: Path) -> dict[str, Any]:
     """The tensors of a checkpoint by name, wrappers and DataParallel's `module.` taken off. No code is run."""
+    check_file(file, CheckpointError)
     try:
         loaded = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:

@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from spe_dist.errors import CheckpointError
+from spe_dist.utils.reading.files import open_file
 
 STANDARD_OUTPUT = 1  # its file descriptor
 SPARE_BYTES = 16 << 20
@@ -24,7 +25,7 @@ WRITING_SUFFIX, OLD_SUFFIX = ".writing", ".old"
 
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file's content, as hexadecimal digits."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

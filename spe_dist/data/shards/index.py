@@ -20,6 +20,7 @@ import numpy as np
 
 from spe_dist.errors import DataError
 from spe_dist.utils.files import atomic_file, file_sha256
+from spe_dist.utils.reading.files import open_file
 from spe_dist.utils.reading.json_file import shown
 
 INDEX_NAME = "blocks.npy"
@@ -237,7 +238,7 @@ def _state(file: Path) -> tuple[int, int]:
 def _mapped(file: Path) -> tuple[np.ndarray, mmap.mmap]:
     """numbers_CB over the mapped file."""
     try:
-        with open(file, "rb") as stream:
+        with open_file(file) as stream:
             if np.lib.format.read_magic(stream) != (1, 0):
                 raise ValueError("another version of .npy")
             shape, by_columns, dtype = np.lib.format.read_array_header_1_0(stream)

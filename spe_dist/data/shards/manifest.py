@@ -22,6 +22,7 @@ from spe_dist.data.shards.index import INDEX_NAME, BlockEntry, BlockTable, Index
 from spe_dist.data.text.languages import known_language
 from spe_dist.errors import DataError
 from spe_dist.utils.files import write_atomically
+from spe_dist.utils.reading.files import read_up_to
 from spe_dist.utils.reading.json_file import parse_json, shown
 
 FORMAT_VERSION = 2
@@ -232,8 +233,7 @@ def _cut(table: BlockTable, shards: list[dict[str, Any]], check: Content) -> lis
 
 def _read(file: Path) -> bytes:
     try:
-        with open(file, "rb") as opened:
-            return opened.read(MAX_MANIFEST_BYTES + 1)
+        return read_up_to(file, MAX_MANIFEST_BYTES)
     except FileNotFoundError as error:
         raise DataError(
             f"{file} does not exist: this is no finished folder of shards; make them with spe shards make "

@@ -17,6 +17,7 @@ from spe_dist.data.shards.prefetch import Prefetcher
 from spe_dist.data.shards.remote import file_url
 from spe_dist.errors import DataError
 from spe_dist.utils.reading.bounded import TooSlow, chunks
+from spe_dist.utils.reading.files import open_file
 
 FETCH_THREADS = 8  # of a process: blocks that are on their way at the same time
 SHARD_THREADS = 2
@@ -50,7 +51,7 @@ class Source(Protocol):
 
 def read_part(file: Path, entry: BlockEntry) -> bytes:
     """A block's bytes in the file of its shard, fewer where it ends before. Raises OSError."""
-    with open(file, "rb", buffering=0) as stream:
+    with open_file(file) as stream:
         stream.seek(entry.offset)
         parts, missing = [], entry.bytes
         while missing and (part := stream.read(missing)):

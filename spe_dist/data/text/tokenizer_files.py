@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from spe_dist.errors import DataError
+from spe_dist.utils.reading.files import check_file
 from spe_dist.utils.reading.json_file import read_object, shown
-from spe_dist.utils.reading.lfs import check_no_pointer
 from spe_dist.utils.wording import one_line, short
 
 MAX_BYTES = 256 << 20  # of a vocabulary's files
@@ -41,7 +41,7 @@ def check_files(folder: Path, source: str) -> None:
         DataError: it holds none, those of another kind alone, pointers to them, or one that is too large.
     """
     for name in TOKENIZER_FILES:
-        check_no_pointer(folder / name)
+        check_file(folder / name)
         if (folder / name).is_file() and (folder / name).stat().st_size > MAX_BYTES:
             raise DataError(f"{folder / name} is larger than {MAX_BYTES >> 20} MiB: it is no vocabulary; {REMEDY}")
     if any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt")):

@@ -23,8 +23,8 @@ from spe_dist.data.text.tokenizer_files import (
 from spe_dist.errors import ConfigError, DataError, SpeError
 from spe_dist.utils.files import file_sha256
 from spe_dist.utils.hub import tokenizer_folder
+from spe_dist.utils.reading.files import check_file
 from spe_dist.utils.reading.json_file import read_object, shown
-from spe_dist.utils.reading.lfs import check_no_pointer
 from spe_dist.utils.wording import one_line, short
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -129,7 +129,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 def read_vocabulary(path: Path) -> list[str]:
     """The pieces of a vocab.txt, one a line, in id order; a byte order mark and Windows line ends are no pieces."""
-    check_no_pointer(path)
+    check_file(path)
     try:
         with open(path, "rb") as file:
             data = file.read(MAX_BYTES + 1)

@@ -22,10 +22,11 @@ from typing import Any
 import torch
 
 from spe_dist.errors import CheckpointError
-from spe_dist.utils.reading.json_file import shown
+from spe_dist.utils.reading.json_file import read_object, shown
 
 INDEX_FILE = "index.json"
 FORMAT = 1
+MAX_BYTES = 1 << 30
 TYPE_NAMES = "float64 float32 float16 bfloat16 bool uint8 int8 int16 int32 int64"
 TYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in TYPE_NAMES.split()}
 _FILE = re.compile(r"rank_\d{5,}\.safetensors")
@@ -94,7 +95,7 @@ def read_index(folder: Path) -> Index:
     """The index in a folder of tensors. Raises CheckpointError where it is missing, damaged or of another format."""
     path = folder / INDEX_FILE
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = read_object(path, "use another checkpoint of the run", CheckpointError, MAX_BYTES)
         if document["format"] != FORMAT:
             raise CheckpointError(
                 f"{path} has format {shown(document['format'])}, this program reads {FORMAT}; use the version that "

@@ -14,7 +14,7 @@ import torch.distributed.checkpoint as dcp
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from spe_dist.distributed.fragments.index import Index, Part, part_key, read_index
+from spe_dist.distributed.fragments.index import INDEX_FILE, Index, Part, part_key, read_index
 from spe_dist.distributed.fragments.planners import FragmentLoadPlanner, FragmentSavePlanner
 from spe_dist.distributed.fragments.storage import FragmentReader, FragmentWriter
 from spe_dist.errors import CheckpointError
@@ -106,10 +106,13 @@ def read_whole(checkpoint: Path, section: str) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     parts: dict[str, list[tuple[str, Part]]] = {}
     for name in index.names(section):
+        for part in index.tensors[f"{section}/{name}"].parts:
+            parts.setdefault(part.file, []).append((name, part))
+    for file, wanted in parts.items():
+        _check_size(folder / file, [index.tensors[f"{section}/{name}"].dtype.itemsize * p.numel for name, p in wanted])
+    for name in index.names(section):
         entry = index.tensors[f"{section}/{name}"]
         tensors[name] = torch.empty(entry.shape, dtype=entry.dtype)
-        for part in entry.parts:
-            parts.setdefault(part.file, []).append((name, part))
     for file, wanted in parts.items():
         try:
             with safe_open(folder / file, framework="pt") as opened:
@@ -119,6 +122,19 @@ def read_whole(checkpoint: Path, section: str) -> dict[str, Tensor]:
         except (SafetensorError, OSError, RuntimeError) as error:
             raise CheckpointError(f"{folder / file} cannot be read ({error}); use another checkpoint") from None
     return tensors
+
+
+def _check_size(file: Path, parts_bytes: Sequence[int]) -> None:
+    """Check that a file can hold what the index says, before memory is taken for it. Raises CheckpointError."""
+    try:
+        found = file.stat().st_size
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read ({error.strerror}); use another checkpoint") from None
+    if found < sum(parts_bytes):
+        raise CheckpointError(
+            f"{file} has {found:,} bytes, but {INDEX_FILE} has parts of {sum(parts_bytes):,} bytes in it; use another "
+            "checkpoint"
+        )
 
 
 def _copied(tensor: Tensor) -> Tensor:

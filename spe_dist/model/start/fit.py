@@ -10,7 +10,7 @@ from pathlib import Path
 from transformers import BertConfig
 
 from spe_dist.errors import ConfigError
-from spe_dist.utils.reading.lfs import check_no_pointer
+from spe_dist.utils.reading.files import check_file
 
 WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
 # Of tensors whose sizes tell a setting: (end of the name, axis, setting). The first that differs says most.
@@ -30,7 +30,7 @@ Mismatch = tuple[str, Sequence[int], Sequence[int]]  # name, shape in the file, 
 def check_weight_files(folder: Path) -> None:
     """Check that config and weights are files and no pointers to them. Raises ConfigError."""
     for path in (folder / "config.json", *(path for kind in WEIGHT_FILES for path in sorted(folder.glob(kind)))):
-        check_no_pointer(path, ConfigError)
+        check_file(path, ConfigError)
 
 
 def check_parameters(folder: Path, config: BertConfig) -> None:

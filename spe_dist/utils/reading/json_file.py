@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from spe_dist.errors import DataError, SpeError
+from spe_dist.utils.reading.files import open_file
 
 MAX_BYTES = 64 << 20
 MAX_DEPTH = 64
@@ -22,7 +23,12 @@ _SHOWN_CHARACTERS = 40
 
 
 def read_json(
-    path: str | Path, remedy: str, error: type[SpeError] = DataError, max_bytes: int = MAX_BYTES, what: str = ""
+    path: str | Path,
+    remedy: str,
+    error: type[SpeError] = DataError,
+    max_bytes: int = MAX_BYTES,
+    what: str = "",
+    from_pipe: bool = False,
 ) -> Any:
     """The document of a JSON file.
 
@@ -32,6 +38,7 @@ def read_json(
         error: the class of what is raised.
         max_bytes: size from which the file is refused without being read.
         what: what the message calls the file; its path where nothing is given.
+        from_pipe: whether it may be a pipe, as a shell's <(COMMAND): for files that a user names alone.
 
     Raises:
         FileNotFoundError: there is no such file: only the caller knows what that means.
@@ -39,7 +46,7 @@ def read_json(
     """
     where = what or str(path)
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb") if from_pipe else open_file(path) as file:
             data = file.read(max_bytes + 1)
     except FileNotFoundError:
         raise

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from spe_dist.errors import DataError, SpeError
-
 _BEGIN = b"version https://git-lfs.github.com/spec/"
 
 
@@ -27,9 +25,3 @@ def pointer_fault(path: Path) -> str | None:
 def fault(path: Path | str) -> str:
     """What is wrong with a file that is a pointer, and what to do."""
     return f"{path} is a Git LFS pointer, not the file itself; run `git lfs pull` in its clone, or download the file"
-
-
-def check_no_pointer(path: Path, kind: type[SpeError] = DataError) -> None:
-    """Raises `kind` for a pointer."""
-    if found := pointer_fault(path):
-        raise kind(found)

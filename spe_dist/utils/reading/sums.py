@@ -15,6 +15,7 @@ from pathlib import Path
 
 from spe_dist.errors import CheckpointError
 from spe_dist.utils.files import file_sha256
+from spe_dist.utils.reading.files import read_up_to
 from spe_dist.utils.reading.lfs import pointer_fault
 
 SUMS = "SHA256SUMS"
@@ -81,8 +82,7 @@ def _problem(folder: Path, only: Collection[str]) -> str | None:
 
 
 def _read(file: Path) -> dict[str, str]:
-    with open(file, "rb") as opened:
-        text = opened.read(MAX_BYTES + 1).decode("utf-8")
+    text = read_up_to(file, MAX_BYTES).decode("utf-8")
     if len(text) > MAX_BYTES:
         raise ValueError("it is too large")
     sums: dict[str, str] = {}
