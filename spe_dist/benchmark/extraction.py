@@ -26,7 +26,7 @@ from spe_dist.extraction.formats import read_corpus
 from spe_dist.extraction.joint.batch import ExtractionBatch, collate
 from spe_dist.extraction.joint.examples import Example, ExampleMaker, make_examples
 from spe_dist.extraction.joint.model import JointModel
-from spe_dist.extraction.predicting.stream import predict_sentences
+from spe_dist.extraction.predicting.stream import StreamSettings, predict_sentences
 from spe_dist.finetuning.build import build_engine, build_model
 from spe_dist.finetuning.start import open_start
 from spe_dist.finetuning.step import WEIGHTS, FinetuneStep
@@ -216,21 +216,19 @@ def _endless(
 def measure_prediction(setup: Setup, batch_pieces: int, bfloat16: bool, seconds: float) -> Timing:
     """Reads, predicts and decodes the corpus's file, again and again for so long, as a new `Extractor` does."""
     model, timing = setup.model, Timing()
-    options: dict[str, Any] = {"batch_pieces": batch_pieces}
     some = setup.corpus.sentences[:64]
     with FlopCounterMode(display=False) as counter:
-        list(predict_sentences(model, setup.maker(), some, **options))
+        list(predict_sentences(model, setup.maker(), some, StreamSettings(batch_pieces)))
     flops_of_piece = counter.get_total_flops() / sum(example.n_pieces for example in setup.examples[: len(some)])
     if bfloat16:
-        options["bfloat16"] = True
         prepack(model.spe.encoder.to(torch.bfloat16))
     product = plain_product(setup, batch_pieces, bfloat16)
-    clock = EncoderClock(model.spe.encoder, setup.now)
+    clock, settings = EncoderClock(model.spe.encoder, setup.now), StreamSettings(batch_pieces, bfloat16=bfloat16)
     while timing.seconds < seconds:
         product.measure()
         began = setup.now()
         corpus = read_corpus(setup.corpus.source)
-        for found in predict_sentences(model, setup.maker(), corpus.sentences, **options):
+        for found in predict_sentences(model, setup.maker(), corpus.sentences, settings):
             timing.sentences += 1
             timing.entities += len(found.entities)
             timing.relations += len(found.relations)

@@ -137,19 +137,15 @@ def to_text(
     by_group: bool,
     metrics: Sequence[str],
 ) -> str:
-    """What a reader wants to see: the files, the tables, then what reading and scoring had to note."""
-    from spe_dist.extraction.scoring.gold_entities import GOLD_ENTITIES, RELATION_METRICS
+    """The scores of one run, and how sure their difference from the baseline's is."""
     from spe_dist.extraction.scoring.table import comparison_table, scores_table
 
-    parts = [
-        _named(files),
-        GOLD_ENTITIES if tuple(metrics) == RELATION_METRICS else "",
+    tables = [
         scores_table(scores, by_group=by_group, intervals=intervals, metrics=metrics),
         f"95% intervals over {scores.units.description}" if intervals else "",
         f"Paired test, over the same units\n{comparison_table(comparisons)}" if comparisons else "",
-        _notes(files),
     ]
-    return "\n\n".join(part for part in parts if part)
+    return _report(files, metrics, tables)
 
 
 def runs_to_text(
@@ -160,20 +156,28 @@ def runs_to_text(
     metrics: Sequence[str],
 ) -> str:
     """Means over the runs of one system or two, and how sure their difference is."""
-    from spe_dist.extraction.scoring.gold_entities import GOLD_ENTITIES, RELATION_METRICS
     from spe_dist.extraction.scoring.table import comparison_table, runs_table
 
-    parts = [
-        _named(files),
-        GOLD_ENTITIES if tuple(metrics) == RELATION_METRICS else "",
+    tables = [
         f"predictions, mean of {len(runs)} runs; {runs[0].direction}\n{runs_table(runs, metrics)}",
         f"baseline, mean of {len(runs)} runs\n{runs_table(of_baseline, metrics)}" if of_baseline else "",
         f"Difference of the means; runs and {runs[0].units.description} drawn\n{comparison_table(comparisons)}"
         if comparisons
         else "",
-        _notes(files),
     ]
-    return "\n\n".join(part for part in parts if part)
+    return _report(files, metrics, tables)
+
+
+def _report(files: Mapping[str, Corpus], metrics: Sequence[str], tables: Sequence[str]) -> str:
+    """The files, the tables, then what reading and scoring had to note."""
+    from spe_dist.extraction.scoring.gold_entities import GOLD_ENTITIES, RELATION_METRICS
+
+    heading = GOLD_ENTITIES if tuple(metrics) == RELATION_METRICS else ""
+    named = "\n".join(f"{name:<14} {corpus.source} ({corpus.format})" for name, corpus in files.items())
+    notes = "\n".join(
+        f"note on {name}: {notice}" for name, corpus in files.items() for notice in counted(corpus.notices)
+    )
+    return "\n\n".join(part for part in (named, heading, *tables, notes) if part)
 
 
 def runs_to_json(
@@ -206,16 +210,6 @@ def to_json(
     if comparisons is not None:
         numbers["comparison"] = _tested(comparisons)
     return {"files": _described(files), "interval_units": scores.units.description, **numbers}
-
-
-def _named(files: Mapping[str, Corpus]) -> str:
-    return "\n".join(f"{name:<14} {corpus.source} ({corpus.format})" for name, corpus in files.items())
-
-
-def _notes(files: Mapping[str, Corpus]) -> str:
-    return "\n".join(
-        f"note on {name}: {notice}" for name, corpus in files.items() for notice in counted(corpus.notices)
-    )
 
 
 def _described(files: Mapping[str, Corpus]) -> dict[str, Any]:

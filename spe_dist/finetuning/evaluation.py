@@ -18,7 +18,7 @@ from spe_dist.distributed.engine import TrainingEngine
 from spe_dist.extraction.corpora.corpus import Corpus, Document, Sentence
 from spe_dist.extraction.joint.examples import ExampleMaker
 from spe_dist.extraction.joint.model import JointModel
-from spe_dist.extraction.predicting.stream import predict_sentences
+from spe_dist.extraction.predicting.stream import StreamSettings, predict_sentences
 from spe_dist.extraction.scoring.scores import Scores, score
 
 SENTENCES_BETWEEN_LOOKS = 256  # after so many, a rank looks whether it was asked to stop
@@ -72,9 +72,8 @@ class Evaluation:
             model,
             self.maker,
             [sentence for _, sentence in numbered],
+            StreamSettings(buffered_sentences=SENTENCES_BETWEEN_LOOKS, given_entities=given_entities),
             documents=[number for number, _ in numbered],
-            buffered_sentences=SENTENCES_BETWEEN_LOOKS,
-            given_entities=given_entities,
         ):
             if len(found) % SENTENCES_BETWEEN_LOOKS == 0 and stopped():
                 return None

@@ -42,7 +42,7 @@ from spe_dist.extraction.predicting.device import choose_device, fast_bfloat16
 from spe_dist.extraction.predicting.given import EntitiesChoice
 from spe_dist.extraction.predicting.inputs import read_corpora, read_inputs
 from spe_dist.extraction.predicting.results import Sentence, result_of
-from spe_dist.extraction.predicting.stream import BATCH_PIECES, predict_each, predict_sentences
+from spe_dist.extraction.predicting.stream import BATCH_PIECES, StreamSettings, predict_each, predict_sentences
 from spe_dist.extraction.predicting.text_input import InputSettings
 from spe_dist.extraction.predicting.workers import BatchWorkers
 from spe_dist.model.prepacked import prepack
@@ -285,11 +285,9 @@ class Extractor:
             self.maker,
             gold.sentences,
             choices,
-            batch_pieces=self.batch_pieces,
-            bfloat16=self.bfloat16,
+            StreamSettings(batch_pieces=self.batch_pieces, bfloat16=self.bfloat16, workers=self._batch_workers()),
             documents=documents if self.maker.context_pieces else None,
             notices=self.notices,
-            workers=self._batch_workers(),
         )
         return [gold.with_sentences(found) for found in zip(*predicted, strict=True)] or [gold for _ in choices]
 
@@ -339,15 +337,17 @@ class Extractor:
             self.model,
             self.maker,
             feed(),
-            batch_pieces=self.batch_pieces,
-            batch_sentences=batch_size,
-            bfloat16=self.bfloat16,
+            StreamSettings(
+                batch_pieces=self.batch_pieces,
+                batch_sentences=batch_size,
+                bfloat16=self.bfloat16,
+                workers=self._batch_workers() if workers else None,
+                given_entities=given_entities,
+            ),
+            thresholds=self.thresholds if thresholds is None else thresholds,
             documents=iter(documents.popleft, _NEVER) if context_pieces else None,
             notices=self.notices,
-            workers=self._batch_workers() if workers else None,
             progress=progress,
-            given_entities=given_entities,
-            thresholds=self.thresholds if thresholds is None else thresholds,
         )
         for sentence in predicted:
             yield tags.popleft(), sentence

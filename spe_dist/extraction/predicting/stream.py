@@ -33,7 +33,7 @@ from spe_dist.extraction.predicting.workers import BatchWorkers
 from spe_dist.model.devices import autocast
 
 BATCH_PIECES = 4096
-BUFFERED_SENTENCES = 2048  # sentences that are sorted by length together
+BUFFERED_SENTENCES = 2048
 
 OVERLONG_SPANS = "predicted spans that no window holds, left out"
 APART_PAIRS = "pairs of predicted entities that no window holds, left out"
@@ -49,21 +49,40 @@ class _Chunk:
     end: int
 
 
+@dataclass(frozen=True)
+class StreamSettings:
+    """How a stream of sentences is predicted; only `given_entities` changes what is found.
+
+    Attributes:
+        batch_pieces: word pieces that are computed at a time at most, unless one sentence alone has more.
+        batch_sentences: sentences of a batch at most; None: as many as the pieces allow.
+        bfloat16: matrix products in bfloat16, which is fast where `fast_bfloat16` says so.
+        buffered_sentences: sentences that are sorted by length together.
+        workers: compute several batches at a time; None: one at a time, in this thread.
+        given_entities: the entities of the sentences stay, and relations are those between them.
+    """
+
+    batch_pieces: int = BATCH_PIECES
+    batch_sentences: int | None = None
+    bfloat16: bool = False
+    buffered_sentences: int = BUFFERED_SENTENCES
+    workers: BatchWorkers | None = None
+    given_entities: bool = False
+
+
+DEFAULTS = StreamSettings()
+
+
 def predict_sentences(
     model: JointModel,
     maker: ExampleMaker,
     sentences: Iterable[Sentence],
+    settings: StreamSettings = DEFAULTS,
     *,
-    batch_pieces: int = BATCH_PIECES,
-    batch_sentences: int | None = None,
-    bfloat16: bool = False,
+    thresholds: Thresholds = ARGMAX,
     documents: Iterable[Hashable] | None = None,
     notices: Counter[str] | None = None,
-    buffered_sentences: int = BUFFERED_SENTENCES,
-    workers: BatchWorkers | None = None,
     progress: Callable[[int], None] = lambda _: None,
-    given_entities: bool = False,
-    thresholds: Thresholds = ARGMAX,
 ) -> Iterator[Sentence]:
     """Each sentence with what was predicted in place of its entities and relations, in the order of `sentences`.
 
@@ -71,33 +90,16 @@ def predict_sentences(
 
     Args:
         maker: one without labels, which may serve many calls.
-        batch_pieces: word pieces that are computed at a time at most, unless one sentence alone has more.
-        batch_sentences: sentences of a batch at most; None: as many as the pieces allow.
-        bfloat16: matrix products in bfloat16, which is fast where `fast_bfloat16` says so.
+        thresholds: the least probability of an entity and of a relation, in place of the most probable class.
         documents: the document of each sentence, which context does not leave; without it there is no context.
         notices: takes counts of what windows cut off.
-        workers: compute several batches at a time; None: one at a time, in this thread.
         progress: is given the number of sentences of each batch that is done.
-        given_entities: the entities of the sentences stay, and relations are those between them.
-        thresholds: the least probability of an entity and of a relation, in place of the most probable class.
 
     Raises:
         ConfigError: the maker's windows are longer than the encoder reads.
     """
     each = predict_each(
-        model,
-        maker,
-        sentences,
-        (thresholds,),
-        batch_pieces=batch_pieces,
-        batch_sentences=batch_sentences,
-        bfloat16=bfloat16,
-        documents=documents,
-        notices=notices,
-        buffered_sentences=buffered_sentences,
-        workers=workers,
-        progress=progress,
-        given_entities=given_entities,
+        model, maker, sentences, (thresholds,), settings, documents=documents, notices=notices, progress=progress
     )
     return (found for (found,) in each)
 
@@ -107,16 +109,11 @@ def predict_each(
     maker: ExampleMaker,
     sentences: Iterable[Sentence],
     choices: Sequence[Thresholds],
+    settings: StreamSettings = DEFAULTS,
     *,
-    batch_pieces: int = BATCH_PIECES,
-    batch_sentences: int | None = None,
-    bfloat16: bool = False,
     documents: Iterable[Hashable] | None = None,
     notices: Counter[str] | None = None,
-    buffered_sentences: int = BUFFERED_SENTENCES,
-    workers: BatchWorkers | None = None,
     progress: Callable[[int], None] = lambda _: None,
-    given_entities: bool = False,
 ) -> Iterator[tuple[Sentence, ...]]:
     """`predict_sentences` for several thresholds at once, of which `choices` has one or more.
 
@@ -129,18 +126,19 @@ def predict_each(
         )
     counts: Counter[str] = Counter()
     context_words = maker.context_pieces if documents is not None else 0  # a word has a piece or more
+    workers = settings.workers
     was_training = model.training
     model.eval()
     try:
-        for chunk in _chunks(sentences, documents, buffered_sentences, context_words):
+        for chunk in _chunks(sentences, documents, settings.buffered_sentences, context_words):
             examples = maker.examples(chunk.sentences, counts, chunk.documents)[chunk.first : chunk.end]
-            if given_entities:
+            if settings.given_entities:
                 examples = with_given(examples, chunk.sentences, counts)
-            pieces = batch_pieces
+            pieces = settings.batch_pieces
             if workers is not None:
-                pieces = workers.batch_pieces(batch_pieces, sum(example.n_pieces for example in examples))
-            batches = list(_batches(examples, pieces, batch_sentences or len(examples)))
-            predict = partial(_predict_batch, model, bfloat16, given_entities, choices, chunk.sentences)
+                pieces = workers.batch_pieces(pieces, sum(example.n_pieces for example in examples))
+            batches = list(_batches(examples, pieces, settings.batch_sentences or len(examples)))
+            predict = partial(_predict_batch, model, settings, choices, chunk.sentences)
             found: dict[int, tuple[Sentence, ...]] = {}
             for predicted, cut_off in map(predict, batches) if workers is None else workers.map(predict, batches):
                 found |= predicted
@@ -156,22 +154,21 @@ def predict_each(
 
 def _predict_batch(
     model: JointModel,
-    bfloat16: bool,
-    given_entities: bool,
+    settings: StreamSettings,
     choices: Sequence[Thresholds],
     sentences: Sequence[Sentence],
     examples: Sequence[Example],
 ) -> tuple[dict[int, tuple[Sentence, ...]], Counter[str]]:
     """(predictions by the number of their sentence, one for each choice; counts of what windows cut off)."""
-    device = next(model.parameters()).device
-    context = autocast(device, torch.bfloat16) if bfloat16 else contextlib.nullcontext()
+    device, given = next(model.parameters()).device, settings.given_entities
+    context = autocast(device, torch.bfloat16) if settings.bfloat16 else contextlib.nullcontext()
     with torch.inference_mode(), context:
-        predictions = model.predict_each(collate(examples).to(device), choices, given_entities)
+        predictions = model.predict_each(collate(examples).to(device), choices, given)
     numbers = [example.sentence for example in examples]
     originals = [sentences[number] for number in numbers]
-    predicted = [as_sentences(found, model.labels, originals, given_entities) for found in predictions]
+    predicted = [as_sentences(found, model.labels, originals, given) for found in predictions]
     prediction = predictions[0]
-    overlong, apart = (OVERLONG_GIVEN, APART_GIVEN) if given_entities else (OVERLONG_SPANS, APART_PAIRS)
+    overlong, apart = (OVERLONG_GIVEN, APART_GIVEN) if given else (OVERLONG_SPANS, APART_PAIRS)
     cut_off = Counter({overlong: prediction.overlong_spans, apart: prediction.apart_pairs})
     cut_off[OVERLAPPING_GIVEN] = prediction.overlapping_pairs
     return dict(zip(numbers, zip(*predicted, strict=True), strict=True)), cut_off

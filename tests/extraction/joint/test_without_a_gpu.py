@@ -13,7 +13,7 @@ from spe_dist.benchmark.step_launches import CountedEngine
 from spe_dist.distributed.context import RankContext
 from spe_dist.extraction.joint.batch import collate
 from spe_dist.extraction.joint.examples import ExampleMaker, make_examples
-from spe_dist.extraction.predicting.stream import predict_sentences
+from spe_dist.extraction.predicting.stream import StreamSettings, predict_sentences
 from spe_dist.finetuning.step import FinetuneStep
 
 # A batch waits for the scores of tags, of types and of relations, each copied to the host once.
@@ -87,12 +87,14 @@ def test_pairs_in_several_parts_are_waited_for_once(joint, monkeypatch, pairs_at
 def test_a_stream_of_sentences_waits_no_more_than_its_batches(joint):
     sentences = joint.random_sentences(2, [12, 3, 40, 7, 0, 19, 5, 5])
     model, maker = joint.build_model(seed=1).float(), ExampleMaker(joint.tokenizer(), None, 60)
-    expected = list(predict_sentences(model, maker, sentences, batch_sentences=3))
+    expected = list(predict_sentences(model, maker, sentences, StreamSettings(batch_sentences=3)))
     sizes = []
     with Shadow():
         model.to(META)
         with LaunchCounter(META) as counter:
-            found = list(predict_sentences(model, maker, sentences, batch_sentences=3, progress=sizes.append))
+            found = list(
+                predict_sentences(model, maker, sentences, StreamSettings(batch_sentences=3), progress=sizes.append)
+            )
     assert [[(e.start, e.end, e.type) for e in s.entities] for s in found] == [
         [(e.start, e.end, e.type) for e in s.entities] for s in expected
     ]
@@ -106,7 +108,7 @@ def test_prediction_in_bfloat16_attends_packed_and_waits_no_more(joint):
     with Shadow():
         model.to(META)
         with LaunchCounter(META) as counter:
-            found = list(predict_sentences(model, maker, sentences, bfloat16=True))
+            found = list(predict_sentences(model, maker, sentences, StreamSettings(bfloat16=True)))
     assert [sentence.words for sentence in found] == [sentence.words for sentence in sentences]
     assert counter.launches["", "_varlen_attn"] == 2
     assert 0 < sum(counter.waits.values()) <= MOST_WAITS_OF_PREDICTION

@@ -20,7 +20,7 @@ from spe_dist.extraction.corpora.corpus import Corpus, Document
 from spe_dist.extraction.corpora.corpus import Sentence as CorpusSentence
 from spe_dist.extraction.predicting import extractor as extractor_module
 from spe_dist.extraction.predicting.device import choose_device
-from spe_dist.extraction.predicting.stream import predict_sentences
+from spe_dist.extraction.predicting.stream import StreamSettings
 
 TEXT = "John Smith works for IBM in Boston. He likes it, but \U0001f600 she (Ann) went to Paris in 1990."
 LONG = " ".join(f"word{i}" for i in range(60)) + "."
@@ -71,7 +71,7 @@ def test_predictions_are_the_same_streamed_or_not_in_any_batch(extractor, extrac
     one_by_one = [extractor.predict(text) for text in texts]
     small = Extractor.from_pretrained(extractor_folder, "cpu", bfloat16=False, batch_pieces=1)
     others = [streamed, one_by_one, small.predict(texts)]
-    monkeypatch.setattr(extractor_module, "predict_sentences", partial(predict_sentences, buffered_sentences=2))
+    monkeypatch.setattr(extractor_module, "StreamSettings", partial(StreamSettings, buffered_sentences=2))
     for other in (*others, extractor.predict(texts)):
         assert other == together
         for a, b in zip((s for x in other for s in x), (s for x in together for s in x), strict=True):

@@ -15,7 +15,7 @@ from spe_dist.errors import ConfigError, DataError
 from spe_dist.extraction.corpora.corpus import Corpus, Document, Entity, Sentence
 from spe_dist.extraction.joint.examples import ExampleMaker, make_examples
 from spe_dist.extraction.predicting import given
-from spe_dist.extraction.predicting.stream import predict_sentences
+from spe_dist.extraction.predicting.stream import StreamSettings, predict_sentences
 
 LENGTHS = [4, 0, 31, 1, 60, 9, 9, 45, 2, 17, 5]
 TEXT = "John Smith works for IBM in Boston. He likes it, but \U0001f600 she (Ann) went to Paris in 1990."
@@ -30,7 +30,8 @@ def extractor(extractor_folder) -> Extractor:
 def predict(joint, sentences, given_entities, notices=None, max_pieces=40, **options):
     maker = ExampleMaker(joint.tokenizer(), None, max_pieces)
     model = joint.build_model(seed=1)
-    return list(predict_sentences(model, maker, sentences, given_entities=given_entities, notices=notices, **options))
+    settings = StreamSettings(given_entities=given_entities, **options)
+    return list(predict_sentences(model, maker, sentences, settings, notices=notices))
 
 
 def related(sentence):

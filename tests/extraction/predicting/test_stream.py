@@ -13,14 +13,15 @@ from spe_dist.extraction.joint.batch import collate
 from spe_dist.extraction.joint.examples import ExampleMaker, make_examples
 from spe_dist.extraction.joint.thresholds import ARGMAX, Thresholds
 from spe_dist.extraction.predicting.device import fast_bfloat16
-from spe_dist.extraction.predicting.stream import as_sentences, predict_each, predict_sentences
+from spe_dist.extraction.predicting.stream import StreamSettings, as_sentences, predict_each, predict_sentences
 
 LENGTHS = [4, 0, 31, 1, 60, 9, 9, 45, 2, 17, 5]
 
 
-def predict(joint, model, sentences, max_pieces=40, context_pieces=0, **options):
+def predict(joint, model, sentences, max_pieces=40, context_pieces=0, **settings):
     maker = ExampleMaker(joint.tokenizer(), None, max_pieces, context_pieces)
-    return list(predict_sentences(model, maker, sentences, **options))
+    others = {name: settings.pop(name) for name in ("thresholds", "documents", "notices") if name in settings}
+    return list(predict_sentences(model, maker, sentences, StreamSettings(**settings), **others))
 
 
 def rounded(sentence):
@@ -46,7 +47,7 @@ def test_several_thresholds_at_once_give_what_each_gives_alone(joint):
     sentences = joint.random_sentences(2, LENGTHS)
     choices = (ARGMAX, Thresholds(0.05, 0.1), Thresholds(0.4, None))
     maker = ExampleMaker(joint.tokenizer(), None, 40)
-    together = list(predict_each(model, maker, sentences, choices, buffered_sentences=4))
+    together = list(predict_each(model, maker, sentences, choices, StreamSettings(buffered_sentences=4)))
     for found, thresholds in zip(zip(*together, strict=True), choices, strict=True):
         assert list(found) == predict(joint, model, sentences, buffered_sentences=4, thresholds=thresholds)
     assert len({sum(len(s.entities) for s in found) for found in zip(*together, strict=True)}) == 3
@@ -84,7 +85,7 @@ def test_a_stream_is_read_no_further_than_the_buffer(joint):
             yield Sentence(("w1", "w2", "w3"))
 
     maker = ExampleMaker(joint.tokenizer(), None, 40)
-    stream = predict_sentences(joint.build_model(), maker, endless(), buffered_sentences=5)
+    stream = predict_sentences(joint.build_model(), maker, endless(), StreamSettings(buffered_sentences=5))
     assert next(stream).words == ("w1", "w2", "w3")
     assert len(taken) == 5
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from spe_dist.extraction.joint.examples import ExampleMaker, count_pieces, make_examples
-from spe_dist.extraction.predicting.stream import predict_sentences
+from spe_dist.extraction.predicting.stream import StreamSettings, predict_sentences
 from spe_dist.extraction.predicting.workers import BatchWorkers
 
 
@@ -112,7 +112,7 @@ def test_sentences_are_predicted_as_in_one_thread(joint):
 
     def predict(workers: BatchWorkers | None, pieces: int):
         maker = ExampleMaker(joint.tokenizer(), None, 40)
-        found = predict_sentences(model, maker, sentences, batch_pieces=pieces, workers=workers)
+        found = predict_sentences(model, maker, sentences, StreamSettings(batch_pieces=pieces, workers=workers))
         return [(s, [x.probability for x in (*s.entities, *s.relations)]) for s in found]
 
     workers = BatchWorkers(2)
