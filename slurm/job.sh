@@ -10,7 +10,7 @@
 #   SPE_HOME       the checkout, where the job is submitted from elsewhere; without a checkout the interpreter's
 #                  installed spe_dist is used
 #   SPE_TASKS_PER_NODE  tasks of each node where nothing else says how many; else one per GPU, or one
-#   SPE_CONTAINER  an Apptainer image (slurm/spe.def): everything runs in it, with SPE_PYTHON or its python3
+#   SPE_CONTAINER  an Apptainer or Singularity image (slurm/spe.def): everything runs in it, with SPE_PYTHON or its python3
 #   PREFLIGHT      0 leaves out `spe doctor --preflight`, which else runs in the job's tasks before each start: some 20 s,
 #                  and the job ends where it finds that a run would not work
 #   SPE_CONTAINER_OPTIONS  options of `apptainer exec`, such as "--bind /shared"; --nv is added where there are GPUs
@@ -80,7 +80,7 @@ find_python() {
 
 # Sets python, the command that runs the interpreter, here or in the container.
 choose_python() {
-    local path options
+    local path command options
     if [[ -z ${SPE_CONTAINER:-} ]]; then
         path=$(find_python)
         python=("$path")
@@ -89,10 +89,12 @@ choose_python() {
         return
     fi
     [[ -e $SPE_CONTAINER ]] || die "SPE_CONTAINER=$SPE_CONTAINER does not exist on $(hostname); build it from slurm/spe.def"
-    command -v apptainer >/dev/null || die "SPE_CONTAINER is set and there is no apptainer on $(hostname); load its module"
+    command=$(command -v apptainer || command -v singularity) \
+        || die "SPE_CONTAINER is set and there is no apptainer on $(hostname); load its module"
     read -ra options <<<"${SPE_CONTAINER_OPTIONS:-}"
-    if ((${SLURM_GPUS_ON_NODE:-0} > 0)); then options+=(--nv); fi
-    python=(apptainer exec "${options[@]}" "$SPE_CONTAINER" "${SPE_PYTHON:-python3}")
+    if (($(count_gpus) > 0)); then options+=(--nv); fi
+    # An empty array counts as unset before bash 4.4.
+    python=("$command" exec ${options[@]+"${options[@]}"} "$SPE_CONTAINER" "${SPE_PYTHON:-python3}")
 }
 
 # The value of --NAME among the program's options (the last one counts), empty where it is not given.
@@ -111,11 +113,24 @@ argument() {
     echo "$value"
 }
 
-# One task per GPU unless a number of tasks is given. Sets srun_options, tasks_per_node, nodes.
+# GPUs of the job on this node. Not every Slurm says how many; their list is in SLURM_JOB_GPUS then.
+count_gpus() {
+    local found=${SLURM_GPUS_ON_NODE:-} commas=${SLURM_JOB_GPUS:-}
+    if [[ -z $found && -n $commas ]]; then
+        commas=${commas//[^,]/}
+        found=$((${#commas} + 1))
+    fi
+    found=${found##*:}
+    if [[ $found =~ ^[0-9]+$ ]]; then echo "$found"; else echo 0; fi
+}
+
+# One task per GPU unless a number of tasks is given. Sets srun_options, tasks_per_node, nodes, gpus.
 plan_tasks() {
-    local gpus=${SLURM_GPUS_ON_NODE:-0} cpus=${SLURM_CPUS_ON_NODE:-1}
+    local cpus=${SLURM_CPUS_ON_NODE:-1}
+    gpus=$(count_gpus)
     nodes=${SLURM_JOB_NUM_NODES:-1}
-    srun_options=(--kill-on-bad-exit=1)
+    # Tasks of a job that was submitted with --export would else have none of the variables that are set here.
+    srun_options=(--kill-on-bad-exit=1 --export=ALL)
     if [[ ! ${SPE_TASKS_PER_NODE:-1} =~ ^[1-9][0-9]*$ ]]; then
         die "SPE_TASKS_PER_NODE=$SPE_TASKS_PER_NODE is no positive number"
     fi
@@ -162,6 +177,10 @@ fit_tasks() {
         "$micro): training on $best, $best_tasks on each of $best_nodes of $nodes node(s); the rest stays idle"
     nodes=$best_nodes tasks_per_node=$best_tasks
     srun_options+=(--nodes="$nodes" --relative=0 --ntasks="$best" --ntasks-per-node="$tasks_per_node")
+    if [[ -n ${SLURM_GPUS:-} ]]; then # srun would take the whole job's for this step, which has fewer nodes
+        unset SLURM_GPUS
+        srun_options+=(--gpus-per-node="$gpus")
+    fi
 }
 
 home=$(find_home)
@@ -174,6 +193,10 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$cpus_per_task}
 # so that another job on the node gets another one.
 MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 [[ -n $MASTER_ADDR ]] || die "scontrol show hostnames '$SLURM_JOB_NODELIST' gives no host"
+if command -v getent >/dev/null && ! getent hosts "$MASTER_ADDR" >/dev/null; then # Slurm's name of a node may be its own
+    address=$(scontrol show node "$MASTER_ADDR" --oneliner | tr ' ' '\n' | sed -n 's/^NodeAddr=//p' | head -n 1)
+    MASTER_ADDR=${address:-$MASTER_ADDR}
+fi
 coproc PORT_HOLDER { exec "${python[@]}" -m spe_dist.distributed.ports --hold; }
 read -r MASTER_PORT <&"${PORT_HOLDER[0]}" || die "no free port on $(hostname), or ${python[*]} cannot run spe_dist (see above)"
 export MASTER_ADDR MASTER_PORT
@@ -201,6 +224,10 @@ fit_tasks
 say "job $SLURM_JOB_ID, start $((restarts + 1)), $(date '+%F %T'): ${SLURM_JOB_NUM_NODES:-1} node(s)" \
     "$SLURM_JOB_NODELIST, $tasks_per_node task(s) a node, $cpus_per_task CPU(s) a task"
 say "ranks meet at $MASTER_ADDR:$MASTER_PORT; ${python[*]}${home:+ in $home}; output $output"
+
+# What a start has saved last; nothing before its first checkpoint.
+saved() { cat "$output/checkpoints/latest" 2>/dev/null || true; }
+saved_before=$(saved)
 
 # Runs Python on all tasks, as a step of the job that signals reach; sets status.
 status=143
@@ -250,6 +277,16 @@ if ((status != STOPPED)) && ! { [[ -n $preempted && $preempted != None ]] && ((s
     say "status $status after $stop_signal: not requeued. 138 or 143 mean that the ranks had not begun to train;" \
         "is the time limit ($(job_field TimeLimit)) too short?"
     exit "$status"
+fi
+if [[ $stop_signal == USR1 && $(saved) == "$saved_before" ]]; then # one such start may have been slow by accident
+    in_vain=$output/.start_without_a_step
+    if [[ $(cat "$in_vain" 2>/dev/null || true) == "$job $((restarts - 1))" ]]; then
+        rm -f "$in_vain"
+        say "neither this start nor the one before came to a new checkpoint: not requeued;" \
+            "is the time limit ($(job_field TimeLimit)) too short?"
+        exit "$STOPPED"
+    fi
+    echo "$job $restarts" >"$in_vain" || true
 fi
 say "saved after $stop_signal; back into the queue"
 if ! scontrol requeue "$job"; then

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -52,7 +54,7 @@ if options.act == "fail" and place.rank == 1:
     while not (options.output / "started.0.0").exists():  # not yet taking signals, it would die of TERM: status 143
         time.sleep(0.05)
     raise SystemExit(7)
-ends = options.act == "finish" or (place.restart_count and options.act != "wait always")
+ends = options.act == "finish" or (place.restart_count and options.act not in ("wait always", "stuck"))
 deadline = time.monotonic() + (0 if ends else 60)
 while time.monotonic() < deadline and not asked:
     if (options.output / "STOP").exists():
@@ -61,9 +63,9 @@ while time.monotonic() < deadline and not asked:
 if asked:
     time.sleep(1)
     (options.output / f"saved.{place.restart_count}.{place.rank}").write_text(asked[0])
-    if place.rank == 0:
+    if place.rank == 0 and options.act != "stuck":
         (options.output / "checkpoints").mkdir(exist_ok=True)
-        (options.output / "checkpoints" / "latest").touch()
+        (options.output / "checkpoints" / "latest").write_text(f"step_{place.restart_count}")
     if options.act != "end":
         raise SystemExit(1 if options.act == "fail" else stopped_status(place.rank, place.ranks))
 """
@@ -151,6 +153,35 @@ def test_the_tasks_of_a_node_can_be_given_to_the_script_where_slurm_should_not_k
     ]
 
 
+def test_tasks_get_the_variables_of_the_script_where_the_job_was_submitted_without_those_of_the_shell(
+    cluster, checkout, tmp_path
+):
+    """sbatch --export is taken by srun too, which would leave out the address where the ranks meet."""
+    options = ["--nodes=2", "--export=PREFLIGHT=0,OMP_NUM_THREADS=3"]
+    job = cluster.submit(checkout, *options, "slurm/pretrain.sh", "--output", str(tmp_path))
+    assert job.wait_for_state("COMPLETED", "FAILED") == "COMPLETED", job.text
+    assert [(r["rank"], r["master_addr"], r["threads"]) for r in started(tmp_path)] == [
+        (0, "vn1", "3"),
+        (1, "vn1", "3"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("variables", "gpus"),
+    [
+        ("", "0"),
+        ("SLURM_GPUS_ON_NODE=4", "4"),
+        ("SLURM_GPUS_ON_NODE=a100:4", "4"),
+        ("SLURM_JOB_GPUS=0,1,2", "3"),
+        ("SLURM_JOB_GPUS=3", "1"),
+    ],
+)
+def test_gpus_are_counted_by_what_slurm_says(variables, gpus):
+    function = re.search(r"^count_gpus\(\) \{.*?^\}", (ROOT / "slurm" / "job.sh").read_text(), re.DOTALL | re.MULTILINE)
+    script = f"set -eu\n{variables}\n{function[0]}\ncount_gpus"
+    assert subprocess.run(["bash", "-c", script], capture_output=True, text=True, env={}).stdout == f"{gpus}\n"
+
+
 def test_a_number_of_tasks_that_is_none_is_named(cluster, checkout, tmp_path):
     job = cluster.submit(checkout, "slurm/pretrain.sh", SPE_TASKS_PER_NODE="two")
     job.wait_for_state("FAILED")
@@ -176,6 +207,13 @@ def test_a_batch_that_does_not_divide_is_trained_on_the_most_ranks_that_fit(
     assert [rank["ranks"] for rank in found] == [ranks] * ranks
     assert found[0]["node"] == found[0]["master_addr"] == "vn1"
     assert (line in job.text) if line else ("does not divide" not in job.text)
+
+
+def test_a_total_of_gpus_is_no_bar_to_training_on_fewer_nodes(cluster, checkout, tmp_path):
+    options = ["--nodes=2", "--gpus=4", "--cpus-per-gpu=1", "slurm/pretrain.sh", "--output", str(tmp_path)]
+    job = cluster.submit(checkout, *options, "--global_batch_sentences", "2")
+    assert job.wait_for_state("COMPLETED", "FAILED") == "COMPLETED", job.text
+    assert [(rank["node"], rank["gpus"]) for rank in started(tmp_path)] == [("vn1", "0,1")] * 2
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -343,6 +381,17 @@ def test_ranks_that_had_not_begun_at_the_time_limit_are_not_requeued_for_ever(cl
     job.wait_for_state("FAILED")
     assert "not requeued" in job.text and "too short" in job.text
     assert os.path.exists(job.log)
+
+
+def test_starts_that_come_to_no_step_before_the_time_limit_are_not_requeued_for_ever(cluster, checkout, tmp_path):
+    job = cluster.submit(checkout, "slurm/pretrain.sh", "--act=stuck", "--output", str(tmp_path))
+    for start in range(2):
+        job.wait_for(lambda start=start: started(tmp_path, start))
+        cluster.run("scancel", "--batch", "--signal=USR1", job.number)
+        if start == 0:
+            job.start_again()
+    job.wait_for_state("FAILED")
+    assert "came to a new checkpoint: not requeued" in job.text and job.field("ExitCode") == f"{STOPPED}:0"
 
 
 def test_the_nodes_are_looked_at_before_each_start(cluster, checkout, tmp_path):
