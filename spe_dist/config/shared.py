@@ -166,7 +166,9 @@ class RunConfig:
     )
     max_rollbacks: int = setting(3, "roll-backs in one start of a run; after that the run ends")
     start_timeout_s: float = setting(
-        45.0, "seconds that ranks without a launcher wait for one of which no process is seen", above=0
+        45.0,
+        "seconds that ranks without a launcher, and tasks of srun, wait for one of which no process is seen",
+        above=0,
     )
     timeout_s: float = setting(
         1_800.0, "seconds that a rank waits for others before it names the missing ones and ends the run", above=0

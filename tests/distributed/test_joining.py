@@ -6,14 +6,16 @@ import socket
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 from project import ROOT
 
-from spe_dist.distributed.joining.store import has_launcher, running_ranks
+from spe_dist.distributed.joining.store import LOST, Waiting, has_launcher, running_ranks
 from spe_dist.distributed.joining.watch import Watch
 from spe_dist.distributed.launch import LaunchEnvironment
 from spe_dist.distributed.ports import free_port
+from spe_dist.errors import TrainingFailure
 
 # A rank that begins `delay` seconds late and stands still at one moment of its start.
 RANK_SCRIPT = """
@@ -51,8 +53,8 @@ ENDS_WITHIN_S = 60.0
 QUICK = [("joined", 1), ("started", 0)]
 
 
-def place(rank, port, ranks=2):
-    return LaunchEnvironment("torchrun", rank, ranks, rank, ranks, f"node{rank}", "127.0.0.1", port)
+def place(rank, port, ranks=2, launcher="torchrun"):
+    return LaunchEnvironment(launcher, rank, ranks, rank, ranks, f"node{rank}", "127.0.0.1", port)
 
 
 def start(rank, port, where="", delay=0.0, start_timeout_s=5.0):
@@ -128,10 +130,42 @@ def test_processes_of_a_launch_are_known_by_their_variables(tmp_path):
     process(11, **{**launch, "MASTER_PORT": "4712"}, RANK="0")
     process(12)
     assert running_ranks(place(0, 4711), tmp_path) == {1}
+    step = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "1"}
+    process(13, **step, SLURM_PROCID="3")
+    process(14, **{**step, "SLURM_STEP_ID": "0"}, SLURM_PROCID="2")
+    process(15, SLURM_JOB_ID="7", SLURM_PROCID="0")  # the batch script
+    assert running_ranks(place(0, 4711, launcher="slurm"), tmp_path, step) == {3}
+
+
+@pytest.mark.parametrize(
+    ("here", "running", "lost"),
+    [
+        ("0,1", {0}, "rank 1 did not start within 0 s, and no process of it runs on node0"),
+        ("0,1", {0, 1}, None),  # it is only slow
+        ("0", {0}, None),  # it may be slow on another machine
+        ("0,1", set(), None),  # processes are hidden from each other
+        ("", {0}, None),
+    ],
+)
+def test_a_task_of_slurm_is_lost_where_its_own_machine_has_no_process_of_it(monkeypatch, here, running, lost):
+    monkeypatch.setattr("spe_dist.distributed.joining.store.running_ranks", lambda _: running)
+    monkeypatch.setenv("SLURM_GTIDS", here)
+    waiting = Waiting(place(0, 1, launcher="slurm"), 1.0, 0.0)
+    with pytest.raises(TrainingFailure, match=lost or "rank 1 did not join within timeout_s=1"):
+        waiting.until(lambda: False, lambda ranks: [rank for rank in ranks if rank == 1])
+
+
+def test_a_task_that_another_machine_knows_to_be_lost_is_waited_for_no_longer():
+    waiting = Waiting(place(0, 1, launcher="slurm"), 60.0, 60.0)
+    waiting.store = SimpleNamespace(check=lambda keys: keys == [LOST], get=lambda _: b"rank 3 is lost")
+    with pytest.raises(TrainingFailure, match="rank 3 is lost"):
+        waiting.until(lambda: False, list)
 
 
 def test_launchers_are_known():
     assert not has_launcher(place(0, 1), {})
+    assert not has_launcher(place(0, 1, launcher="slurm"), {})
+    assert has_launcher(place(0, 1, launcher="deepspeed"), {})
     assert has_launcher(place(0, 1), {"TORCHELASTIC_RUN_ID": "x"})
 
 

@@ -3,6 +3,9 @@
 A launcher ends the other ranks where one dies. Ranks that were started without one, by their environment variables
 alone, would wait for each other as long as a collective may take. So they say that they are there, and a rank that is
 missing for `start_timeout_s` ends the others, unless its process is seen on this machine: then it only is slow.
+
+So do the tasks of `srun`, which ends them for one that died only where it was given --kill-on-bad-exit. Slurm says
+which tasks are of this machine: of these alone it is known that they have gone, and the others are told.
 """
 
 from __future__ import annotations
@@ -22,6 +25,8 @@ from spe_dist.errors import TrainingFailure
 
 LOOK_EVERY_S = 0.2
 TELL_AFTER_S = 10.0
+LOOK_FOR_PROCESSES_EVERY_S = 1.0
+JOINED, LOST = "spe/joined", "spe/lost"  # in the store: how many ranks are there, and which one never will be
 PROCESSES = Path("/proc")
 
 
@@ -39,7 +44,7 @@ def open_store(environment: LaunchEnvironment, timeout_s: float, start_timeout_s
         return next(rendezvous)[0]
     waiting = Waiting(environment, timeout_s, start_timeout_s)
     if environment.rank:
-        waiting.until(lambda: [] if _answers(environment) else [0])
+        waiting.until(lambda: _answers(environment), lambda ranks: [rank for rank in ranks if rank == 0])
     store = dist.TCPStore(
         environment.master_addr,
         environment.master_port,
@@ -50,8 +55,12 @@ def open_store(environment: LaunchEnvironment, timeout_s: float, start_timeout_s
     )
     try:
         store.set(_key(environment.rank), "")
-        missing = [rank for rank in range(environment.ranks) if rank != environment.rank]
-        waiting.until(lambda: _still_missing(store, missing))
+        store.add(JOINED, 1)
+        waiting.store = store
+        waiting.until(
+            lambda: store.add(JOINED, 0) == environment.ranks,
+            lambda ranks: [rank for rank in ranks if not store.check([_key(rank)])],
+        )
     except dist.DistError as error:
         raise TrainingFailure("rank 0 has ended while the ranks were starting; its own last lines may tell") from error
     return store
@@ -59,7 +68,7 @@ def open_store(environment: LaunchEnvironment, timeout_s: float, start_timeout_s
 
 def has_launcher(environment: LaunchEnvironment, environ: Mapping[str, str] = os.environ) -> bool:
     """Whether a launcher ends the other ranks when one has died."""
-    return environment.launcher != "torchrun" or bool(environ.get("TORCHELASTIC_RUN_ID"))
+    return environment.launcher == "deepspeed" or bool(environ.get("TORCHELASTIC_RUN_ID"))
 
 
 class Waiting:
@@ -70,36 +79,61 @@ class Waiting:
         self.began = time.monotonic()
         self.timeout_s = timeout_s
         self.start_timeout_s = min(start_timeout_s, timeout_s)
+        self.store: Any = None  # once it is there
         self._told = environment.rank != 0  # one rank says so
+        self._looked = 0.0  # when processes were last looked for
 
-    def until(self, missing: Callable[[], list[int]]) -> None:
-        """Wait until no rank is missing. Raises TrainingFailure where one is and no process of it is seen."""
-        while absent := missing():
-            waited_s = time.monotonic() - self.began
-            if waited_s > TELL_AFTER_S and not self._told:
+    def until(self, done: Callable[[], bool], missing: Callable[[Iterable[int]], list[int]]) -> None:
+        """Wait until `done`; `missing`: which of some ranks have not come.
+
+        Raises TrainingFailure where one is missing of which no process is seen, here or by another rank.
+        """
+        everybody = range(self.environment.ranks)
+        while not done():
+            now = time.monotonic()
+            if self.store is not None and self.store.check([LOST]):
+                raise TrainingFailure(self.store.get(LOST).decode())
+            if now - self.began > TELL_AFTER_S and not self._told:
                 self._told = True
-                print(f"waiting for {_named(absent)} to start", flush=True)
-            if waited_s > self.start_timeout_s:
-                self._check(absent, waited_s)
+                print(f"waiting for {_named(missing(everybody))} to start", flush=True)
+            if now - self.began > self.start_timeout_s and now - self._looked > LOOK_FOR_PROCESSES_EVERY_S:
+                self._looked = now
+                self._check(missing)
+            if now - self.began > self.timeout_s:
+                absent = _named(missing(everybody))
+                raise TrainingFailure(f"{absent} did not join within timeout_s={self.timeout_s:g}; look why")
             time.sleep(LOOK_EVERY_S)
 
-    def _check(self, absent: list[int], waited_s: float) -> None:
+    def _check(self, missing: Callable[[Iterable[int]], list[int]]) -> None:
         here = running_ranks(self.environment)
-        lost = [rank for rank in absent if rank not in here]
+        judged: Iterable[int] = range(self.environment.ranks)
+        if self.environment.launcher == "slurm":  # on another machine one may be as slow
+            judged = tasks_here() if self.environment.rank in here else ()  # who cannot see itself sees nobody
+        lost = [rank for rank in missing(judged) if rank not in here]
         if lost:
-            raise TrainingFailure(
+            text = (
                 f"{_named(lost)} did not start within {self.start_timeout_s:g} s, and no process of it runs on "
                 f"{self.environment.node}: it was killed or never started. Start all ranks again, with a higher "
                 "start_timeout_s where they begin that far apart"
             )
-        if waited_s > self.timeout_s:
-            raise TrainingFailure(f"{_named(absent)} did not join within timeout_s={self.timeout_s:g}; look why")
+            if self.store is not None:
+                self.store.set(LOST, text)
+            raise TrainingFailure(text)
 
 
-def running_ranks(environment: LaunchEnvironment, processes: Path = PROCESSES) -> set[int]:
+def tasks_here(environ: Mapping[str, str] = os.environ) -> set[int]:
+    """The ranks that Slurm has started on this machine; none where it does not say."""
+    return {int(task) for task in environ.get("SLURM_GTIDS", "").split(",") if task.isdecimal()}
+
+
+def running_ranks(
+    environment: LaunchEnvironment, processes: Path = PROCESSES, environ: Mapping[str, str] = os.environ
+) -> set[int]:
     """The ranks of this launch whose processes run on this machine, as far as we may look."""
-    own = {"MASTER_ADDR": environment.master_addr, "MASTER_PORT": str(environment.master_port)}
+    number, own = "RANK", {"MASTER_ADDR": environment.master_addr, "MASTER_PORT": str(environment.master_port)}
     own["WORLD_SIZE"] = str(environment.ranks)
+    if environment.launcher == "slurm":
+        number, own = "SLURM_PROCID", {name: environ.get(name, "") for name in ("SLURM_JOB_ID", "SLURM_STEP_ID")}
     found = set()
     for process in processes.glob("[0-9]*"):
         try:
@@ -107,8 +141,8 @@ def running_ranks(environment: LaunchEnvironment, processes: Path = PROCESSES) -
         except OSError:  # another user's, or it has just ended; that of one that only waits to be reaped is empty
             continue
         given = dict(pair.decode(errors="replace").partition("=")[::2] for pair in pairs)
-        if own.items() <= given.items() and given.get("RANK", "").isdigit():
-            found.add(int(given["RANK"]))
+        if own.items() <= given.items() and given.get(number, "").isdigit():
+            found.add(int(given[number]))
     return found
 
 
@@ -118,13 +152,6 @@ def _answers(environment: LaunchEnvironment) -> bool:
             return True
     except OSError:
         return False
-
-
-def _still_missing(store: Any, ranks: list[int]) -> list[int]:
-    """Those that have not joined; they are looked for in order, so that few questions are asked."""
-    while ranks and store.check([_key(ranks[0])]):
-        del ranks[0]
-    return [rank for rank in ranks if not store.check([_key(rank)])]
 
 
 def _key(rank: int) -> str:
