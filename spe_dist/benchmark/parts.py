@@ -20,8 +20,9 @@ from spe_dist.benchmark.plain_contrast import plain_contrast
 from spe_dist.benchmark.pretraining.sentences import MadeUpSentences
 from spe_dist.benchmark.pretraining.work import VIEW_PIECES, VOCABULARY, Work
 from spe_dist.config.pretraining import Config
-from spe_dist.data.batches.loader import step_loader
+from spe_dist.data.batches.order import Order
 from spe_dist.data.batches.packed import PackedBatch
+from spe_dist.data.batches.stream import StepBuilder
 from spe_dist.moco.average import KeyAverage
 from spe_dist.model.loading import load_encoder
 from spe_dist.model.products import ProductType
@@ -184,19 +185,9 @@ def _forward_and_backward(model: PretrainingModel, keys: KeyEncoder, batch: Pack
 
 def _batch(config: Config) -> PackedBatch:
     sentences = config.train.global_batch_sentences
-    batches = step_loader(
-        MadeUpSentences(VOCABULARY, VIEW_PIECES, config.data.max_pieces),
-        config.corruption,
-        global_batch=sentences,
-        micro_batch=sentences,
-        rank=0,
-        ranks=1,
-        seed=0,
-        streams=0,
-        start_step=0,
-        end_step=1,
-    )
-    return next(batches).micro_batches[0]
+    store = MadeUpSentences(VOCABULARY, VIEW_PIECES, config.data.max_pieces)
+    order = Order(store.block_sentences, 0, 0, sentences)
+    return StepBuilder(store, config.corruption, order, sentences, 0, 1).build(0).micro_batches[0]
 
 
 def lines(compared: Mapping[str, Comparison]) -> list[list[str]]:

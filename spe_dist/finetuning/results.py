@@ -78,20 +78,7 @@ def write_results(
             assert evaluated is not None, "nobody may stop it"
             document[f"{name}_gold_entities"] = evaluated[1].to_json()
             lines += ["", f"{name}, {GOLD_ENTITIES}: {scores_table(evaluated[1], metrics=RELATION_METRICS)}"]
-    document |= {
-        "epochs": training.epochs,
-        "steps": training.position.step,
-        "training_sentences": training.sentences,
-        "seconds": time.monotonic() - training.began,
-        "training_seconds": training.position.trained_s,
-        "sentences_per_s": _sentences_per_s(training),
-        "peak_memory_gib": training.peak_memory_gib,
-        "start": config.model.start or "none",
-        "seed": config.train.seed,
-        "train_share": config.data.train_share,
-        "finished": True,
-        "run": run_state,
-    }
+    document |= _facts(config, training) | {"finished": True, "run": run_state}
 
     def write() -> Path | None:
         add_scores(output / MODEL_FOLDER, of_card)
@@ -104,6 +91,22 @@ def write_results(
     lines += ["", f"model: {output / MODEL_FOLDER}; {SCORES_FILE}{', ' if written else ''}{written} beside it"]
     lines += [f"curves: {curves}"] if curves else []
     return [*lines, f"next: spe predict {output / MODEL_FOLDER} TEXT_FILE --output found.jsonl --html found.html"]
+
+
+def _facts(config: FinetuneConfig, training: Training) -> dict[str, Any]:
+    """What was trained, and what it cost."""
+    return {
+        "epochs": training.epochs,
+        "steps": training.position.step,
+        "training_sentences": training.sentences,
+        "seconds": time.monotonic() - training.began,
+        "training_seconds": training.position.trained_s,
+        "sentences_per_s": _sentences_per_s(training),
+        "peak_memory_gib": training.peak_memory_gib,
+        "start": config.model.start or "none",
+        "seed": config.train.seed,
+        "train_share": config.data.train_share,
+    }
 
 
 def finished_scores(output: Path) -> dict[str, Any] | None:

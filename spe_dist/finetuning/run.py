@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,18 @@ from spe_dist.utils.run_files import MODEL_FOLDER
 from spe_dist.utils.wording import counted, how_many
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """What a run trains on and starts from, read and checked before anything costly is made."""
+
+    config: FinetuneConfig  # its language is that of the start where none was named
+    start: StartNetwork
+    corpora: Corpora
+    data: TrainingData
+    max_pieces: int
+    identity: dict[str, Any]  # what another start in the same folder must have in common with this one
+
+
 def run_finetuning(
     config: FinetuneConfig, given_ds_config: dict[str, Any], plan: BatchPlan, precision: Precision, context: RankContext
 ) -> bool:
@@ -77,25 +90,57 @@ def run_finetuning(
     start = open_start(config)
     config = with_language(config, start)
     run = Run(config, context)
-    corpora = read_corpora(config)
-    max_pieces = check_windows(config, start)
-    data = prepare_training(config, corpora, start.tokenizer, max_pieces)
-    check_ranks(data, context.ranks)
-    asked = resume.run_state(config, corpora, data)
-    if _is_finished(config, context, asked):
+    inputs = read_inputs(config, start, context)
+    if _is_finished(config, context, inputs.identity):
         run.stop.close()
         for line in publish(config, context):
             print(line, flush=True)
         return True
+    trainer, evaluation, run_state = _build(run, inputs, given_ds_config, plan, precision)
+    freeze_garbage_collector()
+    finished = trainer.run()
+    if finished:
+        training = summarise_training(trainer, context, began)
+        lines = write_results(config, inputs.corpora, evaluation, training, run_state)
+        context.run_on_main(lambda: resume.remove_checkpoints(run.checkpoints))
+        lines += publish(config, context)
+    else:
+        position = trainer.journal.position
+        lines = [
+            f"stopped as asked ({run.stop_reason()}) in epoch {trainer.epoch + 1:,} of {trainer.data.epochs:,}, step "
+            f"{position.step:,}, after {duration(position.trained_s)} of training",
+            "next: the same command with --resume auto continues",
+        ]
+    run.end(trainer.journal, lines, finished)
+    return finished
+
+
+def read_inputs(config: FinetuneConfig, start: StartNetwork, context: RankContext) -> Inputs:
+    """Corpora and training examples. Raises SpeError for what cannot be trained on, or not on so many ranks."""
+    corpora = read_corpora(config)
+    max_pieces = check_windows(config, start)
+    data = prepare_training(config, corpora, start.tokenizer, max_pieces)
+    check_ranks(data, context.ranks)
+    return Inputs(config, start, corpora, data, max_pieces, resume.run_state(config, corpora, data))
+
+
+def _build(
+    run: Run, inputs: Inputs, given_ds_config: dict[str, Any], plan: BatchPlan, precision: Precision
+) -> tuple[Finetuner, Evaluation, dict[str, Any]]:
+    """(the trainer, at the place where this start begins; what scores its model; what each checkpoint says of the run).
+
+    The output folder is claimed as late as possible: whatever refuses this start comes before.
+    """
+    config, start, corpora, context = inputs.config, inputs.start, inputs.corpora, run.context
 
     def choose() -> tuple[dict[str, Any], ResumePoint, LeftOut, Best]:
-        point, best = resume.choose_start(config, context, run.checkpoints, asked)
+        point, best = resume.choose_start(config, context, run.checkpoints, inputs.identity)
         chosen, point = settle_stage(config.train, given_ds_config, precision, context.ranks, point)
         return chosen, *choose_left_out(config.train, point, context, range(corpora.train.n_sentences)), best
 
     ds_config, point, left_out, best = choose()
-    data = data.without(left_out.sentences)
-    run_state = {**asked, **engine_state(precision, context.ranks, ds_config["zero_optimization"]["stage"])}
+    data = inputs.data.without(left_out.sentences)
+    run_state = {**inputs.identity, **engine_state(precision, context.ranks, ds_config["zero_optimization"]["stage"])}
     model_folder = run.output / MODEL_FOLDER
     context.run_on_main(lambda: check_free_name(model_folder, True, EXTRACTOR))
 
@@ -110,11 +155,11 @@ def run_finetuning(
     if point.checkpoint is not None:
         context.run_on_main(partial(resume.restore_model, point.checkpoint, model_folder))
     run.write_settings()
-    settings = {**start.settings, **extraction_settings(config, max_pieces)}
+    settings = {**start.settings, **extraction_settings(config, inputs.max_pieces)}
     description = describe_model(config, start, data, corpora.labels, settings)
     journal = _journal(run, engine, point, best, data, left_out, run_state, description)
     journal.say(*opening_lines(run, engine, start, corpora, data, plan), *point.notes)
-    maker = ExampleMaker(start.tokenizer, None, max_pieces, config.data.context_pieces)
+    maker = ExampleMaker(start.tokenizer, None, inputs.max_pieces, config.data.context_pieces)
     evaluation = Evaluation(maker, context, config.data.symmetric, product_dtype(precision))
 
     def keep_model(epoch: int, scores: Scores | None) -> None:
@@ -140,20 +185,7 @@ def run_finetuning(
         keep_model=keep_model,
         recover=run.recovery(journal, go_back),
     )
-    freeze_garbage_collector()
-    finished = trainer.run()
-    if finished:
-        lines = write_results(config, corpora, evaluation, summarise_training(trainer, context, began), run_state)
-        context.run_on_main(lambda: resume.remove_checkpoints(run.checkpoints))
-        lines += publish(config, context)
-    else:
-        lines = [
-            f"stopped as asked ({run.stop_reason()}) in epoch {trainer.epoch + 1:,} of {data.epochs:,}, step "
-            f"{journal.position.step:,}, after {duration(journal.position.trained_s)} of training",
-            "next: the same command with --resume auto continues",
-        ]
-    run.end(journal, lines, finished)
-    return finished
+    return trainer, evaluation, run_state
 
 
 def _is_finished(config: FinetuneConfig, context: RankContext, asked: Mapping[str, Any]) -> bool:

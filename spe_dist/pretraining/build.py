@@ -22,7 +22,7 @@ from spe_dist.data.batches.corruption import check_corruption
 from spe_dist.data.batches.loader import WorkerLoader, step_loader
 from spe_dist.data.batches.order import Order
 from spe_dist.data.batches.packing import longest_sequence
-from spe_dist.data.batches.stream import StepBatch
+from spe_dist.data.batches.stream import StepBatch, StepBuilder
 from spe_dist.data.shards.store import ShardStore
 from spe_dist.data.text.languages import AUTO
 from spe_dist.data.text.vocabulary import RESIZE, load_tokenizer, vocabulary_sha256
@@ -279,21 +279,13 @@ def training_batches(
     left_out: Sequence[int] = (),
 ) -> Generator[StepBatch, None, None] | WorkerLoader:
     """This rank's part of the steps first_step .. last_step - 1; `left_out`: ids of sentences that are not trained."""
+    order = data.order.leaving_out([sentence - data.train.first_sentence_id for sentence in left_out])
+    rank, ranks = context.rank, context.ranks
     return step_loader(
-        data.train,
-        config.corruption,
-        global_batch=plan.global_batch,
-        micro_batch=plan.micro_batch,
-        rank=context.rank,
-        ranks=context.ranks,
-        seed=config.train.seed,
-        streams=data.order.streams,
-        shard_blocks=data.order.shard_blocks,
-        start_step=first_step,
-        end_step=last_step,
+        StepBuilder(data.train, config.corruption, order, plan.micro_batch, rank, ranks, config.objectives),
+        first_step,
+        last_step,
         loader_workers=config.data.loader_workers,
         prefetch_steps=config.data.prefetch_steps,
         pin_memory=context.device.type == "cuda",
-        left_out=[sentence - data.train.first_sentence_id for sentence in left_out],
-        objectives=config.objectives,
     )

@@ -11,8 +11,8 @@ import torch
 from transformers import BertConfig
 
 from spe_dist.config.pretraining import Config
-from spe_dist.data.batches.loader import step_loader
 from spe_dist.data.batches.packed import PackedBatch
+from spe_dist.data.batches.stream import StepBuilder
 from spe_dist.distributed.checkpoint import Checkpoints
 from spe_dist.distributed.context import RankContext
 from spe_dist.distributed.deepspeed_config import DTYPES, BatchPlan, Precision, fit_to_model
@@ -116,22 +116,8 @@ def _activations(config: Config, data: build.Data, plan: BatchPlan, bert_config:
     They are counted in models of one layer and of two, and each further layer takes as much as the second.
     """
     sample = max(size for size in range(1, min(SAMPLE_SENTENCES, plan.micro_batch) + 1) if plan.micro_batch % size == 0)
-    batches = step_loader(
-        data.train,
-        config.corruption,
-        global_batch=plan.global_batch,
-        micro_batch=sample,
-        rank=0,
-        ranks=plan.ranks,
-        seed=config.train.seed,
-        streams=data.order.streams,
-        shard_blocks=data.order.shard_blocks,
-        start_step=0,
-        end_step=1,
-        objectives=config.objectives,
-    )
-    micro_batches = next(batches).micro_batches
-    batches.close()
+    builder = StepBuilder(data.train, config.corruption, data.order, sample, 0, plan.ranks, config.objectives)
+    micro_batches = builder.build(0).micro_batches
     first = micro_batches[0]
     share = plan.micro_batch // sample
     pieces = sum(batch.n_tokens for batch in micro_batches[:share])

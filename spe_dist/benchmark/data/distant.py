@@ -16,12 +16,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from spe_dist.benchmark.data.server import TRAFFIC
 from spe_dist.config.pretraining import CorruptionConfig
 from spe_dist.data.shards.store import ShardStore
 from spe_dist.errors import LaunchError
+
+if TYPE_CHECKING:
+    from spe_dist.data.batches.order import Order
 
 
 @dataclass(frozen=True)
@@ -115,45 +118,27 @@ def _rank(source: str, cache: Path, demand: Demand, rank: int, results: Any) -> 
     import torch
 
     from spe_dist.data.batches.loader import step_loader
+    from spe_dist.data.batches.stream import StepBuilder
 
     torch.set_num_threads(1)
     store = ShardStore.open(source, cache_dir=str(cache))
     store.has_ranges()
     began = time.monotonic()
     share = demand.global_batch // demand.ranks
-    if demand.only_reads:
-        results.put(_paced(_read_steps(store, demand, rank), began, demand))
+    builder = StepBuilder(store, CorruptionConfig(), _order(store, demand), share, rank, demand.ranks)
+    if demand.only_reads:  # in this process, not a step ahead
+        results.put(_paced(map(builder.read, range(demand.steps)), began, demand))
         return
-    steps = step_loader(
-        store,
-        CorruptionConfig(),
-        global_batch=demand.global_batch,
-        micro_batch=share,
-        rank=rank,
-        ranks=demand.ranks,
-        seed=0,
-        streams=0,
-        shard_blocks=store.shard_blocks if demand.by_shards else None,
-        start_step=0,
-        end_step=demand.steps,
-        loader_workers=1,
-        prefetch_steps=8,
-    )
+    steps = step_loader(builder, 0, demand.steps, loader_workers=1, prefetch_steps=8)
     results.put(_paced(steps, began, demand))
     steps.close()
 
 
-def _read_steps(store: ShardStore, demand: Demand, rank: int) -> Iterator[object]:
-    """The sentences of a rank's steps as they lie in their blocks, read in this process, not a step ahead."""
+def _order(store: ShardStore, demand: Demand) -> Order:
     from spe_dist.data.batches.order import Order
-    from spe_dist.data.batches.stream import StepBuilder
 
     shard_blocks = store.shard_blocks if demand.by_shards else None
-    order = Order(store.block_sentences, 0, 0, demand.global_batch, shard_blocks=shard_blocks)
-    share = demand.global_batch // demand.ranks
-    builder = StepBuilder(store, CorruptionConfig(), order, share, rank, demand.ranks)
-    for step in range(demand.steps):
-        yield builder.read(step)
+    return Order(store.block_sentences, 0, 0, demand.global_batch, shard_blocks=shard_blocks)
 
 
 def _paced(steps: Iterator[object], began: float, demand: Demand) -> _Pace:
@@ -175,10 +160,7 @@ def _used_bytes(store: ShardStore, demand: Demand) -> int:
     """Bytes of the different blocks that the steps hold."""
     import numpy as np
 
-    from spe_dist.data.batches.order import Order
-
-    shard_blocks = store.shard_blocks if demand.by_shards else None
-    order = Order(store.block_sentences, 0, 0, demand.global_batch, shard_blocks=shard_blocks)
+    order = _order(store, demand)
     used = np.zeros(len(store.block_sentences), dtype=bool)
     for step in range(demand.steps):
         used[order.slots(step, 0, demand.global_batch).blocks_N] = True

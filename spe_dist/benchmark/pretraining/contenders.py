@@ -22,8 +22,9 @@ from spe_dist.benchmark.pretraining.work import Block, Counts, Facts, Spent, Wor
 from spe_dist.benchmark.product import PlainProduct, device_clock
 from spe_dist.config.pretraining import Config
 from spe_dist.data.batches.loader import step_loader
+from spe_dist.data.batches.order import Order
 from spe_dist.data.batches.packed import PackedBatch
-from spe_dist.data.batches.stream import Store
+from spe_dist.data.batches.stream import StepBuilder, Store
 from spe_dist.data.shards.store import ShardStore
 from spe_dist.distributed.context import RankContext
 from spe_dist.distributed.deepspeed_config import (
@@ -64,18 +65,10 @@ class Contender(ABC):
             self.ds_config = {"zero_optimization": {"stage": 0}} if work.stage == 0 else _shipped(work.stage)
         self.precision: Precision = choose_precision(self.config, self.ds_config, context.device.type)
         self.plan = plan_batches(self.config, context.ranks, context.device.type)
-        self.batches = step_loader(
-            self.store,
-            self.config.corruption,
-            global_batch=self.plan.global_batch,
-            micro_batch=self.plan.micro_batch,
-            rank=context.rank,
-            ranks=context.ranks,
-            seed=self.config.train.seed,
-            streams=0,
-            start_step=0,
-            pin_memory=context.device.type == "cuda",
-        )
+        order = Order(self.store.block_sentences, self.config.train.seed, 0, self.plan.global_batch)
+        cut = (self.plan.micro_batch, context.rank, context.ranks)
+        builder = StepBuilder(self.store, self.config.corruption, order, *cut)
+        self.batches = step_loader(builder, 0, pin_memory=context.device.type == "cuda")
         self.clock = PhaseClock(context.device)
         self.watch: Watch = self.clock.phase
         self.number = 0

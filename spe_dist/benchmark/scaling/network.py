@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -13,7 +12,8 @@ from spe_dist.benchmark.pretraining.sentences import MadeUpSentences
 from spe_dist.benchmark.pretraining.work import Work
 from spe_dist.benchmark.scaling.traffic import Plan
 from spe_dist.config.pretraining import Config
-from spe_dist.data.batches.loader import step_loader
+from spe_dist.data.batches.order import Order
+from spe_dist.data.batches.stream import StepBuilder
 from spe_dist.distributed.deepspeed_config import (
     DTYPES,
     BatchPlan,
@@ -53,9 +53,8 @@ class Network:
         """The network of `work`, with nothing allocated."""
         config = work.config()
         store = MadeUpSentences(work.vocabulary, work.pieces, config.data.max_pieces)
-        cut: dict[str, Any] = {"global_batch": SAMPLE_SENTENCES, "micro_batch": SAMPLE_SENTENCES, "rank": 0, "ranks": 1}
-        batches = step_loader(store, config.corruption, **cut, seed=0, streams=0, start_step=0)
-        [batch] = next(batches).micro_batches
+        order = Order(store.block_sentences, 0, 0, SAMPLE_SENTENCES)
+        [batch] = StepBuilder(store, config.corruption, order, SAMPLE_SENTENCES, 0, 1).build(0).micro_batches
         with META:
             encoder = PackedBertEncoder(random_config(config.model, work.vocabulary))
             model = build_pretraining_model(config, encoder)

@@ -25,7 +25,7 @@ import os
 import signal
 import warnings
 import weakref
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, fields
 from multiprocessing import resource_tracker
 from typing import Any
@@ -34,11 +34,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from spe_dist.config.pretraining import CorruptionConfig, ObjectiveConfig
-from spe_dist.data.batches.assemble import PAPER
-from spe_dist.data.batches.order import Order
 from spe_dist.data.batches.packed import PackedBatch
-from spe_dist.data.batches.stream import StepBatch, StepBuilder, Store
+from spe_dist.data.batches.stream import StepBatch, StepBuilder
 from spe_dist.errors import ConfigError, SpeError
 
 _NUMBERS = [field.name for field in fields(PackedBatch) if field.type == "int"]
@@ -48,36 +45,22 @@ _BLOCKED = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signa
 
 
 def step_loader(
-    store: Store,
-    corruption: CorruptionConfig,
-    *,
-    global_batch: int,
-    micro_batch: int,
-    rank: int,
-    ranks: int,
-    seed: int,
-    streams: int,
-    shard_blocks: np.ndarray | None = None,
+    builder: StepBuilder,
     start_step: int,
     end_step: int | None = None,
+    *,
     loader_workers: int = 0,
     prefetch_steps: int = 4,
     pin_memory: bool = False,
-    left_out: Sequence[int] = (),
-    objectives: ObjectiveConfig = PAPER,
 ) -> Generator[StepBatch, None, None] | WorkerLoader:
-    """This rank's part of steps start_step .. end_step - 1 (no end: for ever).
+    """The builder's part of steps start_step .. end_step - 1 (no end: for ever).
 
     With loader workers it is a `WorkerLoader`, whose `close` ends them (so does the iterator's end, its collection and
-    the end of the program). `streams`, `shard_blocks` and `left_out`: as `Order` takes them. `objectives`: for which
-    sequences are made.
+    the end of the program).
 
     Raises:
-        ConfigError: the batch does not divide.
-        DataError: there are too few sentences, or shards are damaged; the latter when their step is due.
+        DataError: shards are damaged; when their step is due.
     """
-    order = Order(store.block_sentences, seed, streams, global_batch, shard_blocks=shard_blocks, left_out=left_out)
-    builder = StepBuilder(store, corruption, order, micro_batch, rank, ranks, objectives)
     if loader_workers:
         return WorkerLoader(builder, start_step, end_step, loader_workers, prefetch_steps, pin_memory)
     return _in_place(builder, start_step, end_step, pin_memory)

@@ -107,6 +107,10 @@ class Order:
         self.sentences_per_stream = global_batch // chosen
         self._epochs: OrderedDict[int, tuple[np.ndarray, np.ndarray]] = OrderedDict()
 
+    def leaving_out(self, left_out: Sequence[int]) -> Order:
+        """The same order without these sentences, by their positions in file order."""
+        return Order(self.block_sentences_B, **(self.settings() | {"left_out": left_out}))
+
     def settings(self) -> dict[str, Any]:
         """What makes the same order of the same blocks again: the other arguments."""
         return {

@@ -76,45 +76,66 @@ def _choose_sequences(corrupted: Corrupted) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(rows), np.concatenate(views)
 
 
+@dataclass(frozen=True)
+class _Sequences:
+    """The views, each seven segments: [CLS], five spans, [SEP]."""
+
+    rows_Q: np.ndarray
+    views_Q: np.ndarray
+    shown_Q5: np.ndarray  # bool: the view shows the span
+    has_pieces_Q5: np.ndarray  # bool: the span has its own pieces, shown or each a [MASK]; else it is one [MASK]
+    first_piece_Q5: np.ndarray  # index into U
+    tokens_Q7: np.ndarray
+    start_Q7: np.ndarray  # index into T
+
+
+def _sequences(corrupted: Corrupted, rows: _Rows, view_masks: str) -> _Sequences:
+    rows_Q, views_Q = _choose_sequences(corrupted)
+    shown_Q5 = SHOWN_25[views_Q]
+    has_pieces_Q5 = shown_Q5 | (view_masks == "each")
+    tokens_Q7 = np.ones((len(rows_Q), SPANS + 2), dtype=np.int64)
+    tokens_Q7[:, 1:-1] = np.where(has_pieces_Q5, rows.pieces_R5[rows_Q], 1)
+    start_Q7 = exclusive_cumsum(tokens_Q7.ravel()).reshape(tokens_Q7.shape)
+    return _Sequences(rows_Q, views_Q, shown_Q5, has_pieces_Q5, rows.first_piece_R5[rows_Q], tokens_Q7, start_Q7)
+
+
+def _piece_ids(corrupted: Corrupted, sequences: _Sequences, special: SpecialPieces) -> np.ndarray:
+    """The pieces of all sequences, [T]: each segment is a slice of the visible pieces or of what follows them."""
+    n_pieces = len(corrupted.piece_ids_U)
+    visible = np.append(corrupted.piece_ids_U, [special.cls_id, special.sep_id, special.mask_id]).astype(np.int64)
+    visible[_masked_pieces(corrupted)] = special.mask_id
+    source_Q7 = np.empty_like(sequences.tokens_Q7)
+    source_Q7[:, 0], source_Q7[:, -1] = n_pieces, n_pieces + 1
+    source_Q7[:, 1:-1] = np.where(sequences.has_pieces_Q5, sequences.first_piece_Q5, n_pieces + 2)
+    flat_tokens = sequences.tokens_Q7.ravel()
+    n_tokens = int(flat_tokens.sum())
+    piece_ids_T = visible[np.repeat((source_Q7 - sequences.start_Q7).ravel(), flat_tokens) + np.arange(n_tokens)]
+    masked_Q5 = sequences.has_pieces_Q5 & ~sequences.shown_Q5  # view_masks="each"
+    if masked_Q5.any():
+        masked_Q7 = np.zeros(sequences.tokens_Q7.shape, dtype=bool)
+        masked_Q7[:, 1:-1] = masked_Q5
+        piece_ids_T[np.repeat(masked_Q7.ravel(), flat_tokens)] = special.mask_id
+    return piece_ids_T
+
+
 def pack(corrupted: Corrupted, special: SpecialPieces, view_masks: str) -> PackedBatch:
     """The micro-batch of N corrupted sentences, in their order; see `PackedBatch` for its layout.
 
     Token boundary targets come in the order of the permuted sentences, permuted spans by copy, sentence and span.
     """
     rows = _rows(corrupted)
-    rows_Q, views_Q = _choose_sequences(corrupted)
-    shown_Q5 = SHOWN_25[views_Q]
-    as_it_is_Q5 = shown_Q5 | (view_masks == "each")
-    n_pieces = len(corrupted.piece_ids_U)
-
-    # A sequence is seven segments: [CLS], five spans, [SEP]; each is a slice of the visible pieces or of what follows.
-    segment_tokens_Q7 = np.ones((len(rows_Q), SPANS + 2), dtype=np.int64)
-    segment_tokens_Q7[:, 1:-1] = np.where(as_it_is_Q5, rows.pieces_R5[rows_Q], 1)
-    segment_start_Q7 = exclusive_cumsum(segment_tokens_Q7.ravel()).reshape(segment_tokens_Q7.shape)
-    first_piece_Q5 = rows.first_piece_R5[rows_Q]
-    source_Q7 = np.empty_like(segment_tokens_Q7)
-    source_Q7[:, 0], source_Q7[:, -1] = n_pieces, n_pieces + 1
-    source_Q7[:, 1:-1] = np.where(as_it_is_Q5, first_piece_Q5, n_pieces + 2)
-
-    targets_M, target_words_M, offsets_M = _tbo_pieces(corrupted)
-    visible = np.append(corrupted.piece_ids_U, [special.cls_id, special.sep_id, special.mask_id]).astype(np.int64)
-    visible[_masked_pieces(corrupted)] = special.mask_id
-    n_tokens = int(segment_tokens_Q7.sum())
-    flat_tokens = segment_tokens_Q7.ravel()
-    piece_ids_T = visible[np.repeat((source_Q7 - segment_start_Q7).ravel(), flat_tokens) + np.arange(n_tokens)]
-    if view_masks == "each":
-        hidden_Q7 = np.zeros(segment_tokens_Q7.shape, dtype=bool)
-        hidden_Q7[:, 1:-1] = ~shown_Q5
-        piece_ids_T[np.repeat(hidden_Q7.ravel(), flat_tokens)] = special.mask_id
-    sequence_tokens_Q = segment_tokens_Q7.sum(axis=1)
+    sequences = _sequences(corrupted, rows, view_masks)
+    rows_Q, views_Q = sequences.rows_Q, sequences.views_Q
+    sequence_tokens_Q = sequences.tokens_Q7.sum(axis=1)
 
     # How far a span's pieces moved from U to T. An empty or hidden span that is one [MASK] has its first word there:
     # the lookup at its first word gives its first piece, which moves onto the [MASK].
-    moved_Q5 = segment_start_Q7[:, 1:-1] - first_piece_Q5
-    words_S = np.where(as_it_is_Q5, rows.words_R5[rows_Q], 1).ravel()
+    moved_Q5 = sequences.start_Q7[:, 1:-1] - sequences.first_piece_Q5
+    words_S = np.where(sequences.has_pieces_Q5, rows.words_R5[rows_Q], 1).ravel()
     word_source_W = np.repeat(rows.first_word_R5[rows_Q].ravel(), words_S) + ranges(words_S)
     first_piece_W = corrupted.first_piece_V1[word_source_W] + np.repeat(moved_Q5.ravel(), words_S)
 
+    targets_M, target_words_M, offsets_M = _tbo_pieces(corrupted)
     tbo_span_M = _span_of_word(corrupted)[target_words_M]
     tbo_sequence_M = tbo_span_M // SPANS + np.where(tbo_span_M % SPANS % 2 == 1, 0, corrupted.n_sentences)
     tbo_first_piece_M = corrupted.first_piece_V1[target_words_M] + moved_Q5[tbo_sequence_M, tbo_span_M % SPANS]
@@ -123,7 +144,7 @@ def pack(corrupted: Corrupted, special: SpecialPieces, view_masks: str) -> Packe
     return PackedBatch(
         sentence_ids_B=_tensor(corrupted.sentence_ids_N),
         text_ids_B=_tensor(corrupted.text_ids_N),
-        piece_ids_T=_tensor(piece_ids_T),
+        piece_ids_T=_tensor(_piece_ids(corrupted, sequences, special)),
         positions_T=_tensor(ranges(sequence_tokens_Q)),
         cu_seqlens_Q1=_tensor(borders(sequence_tokens_Q), np.int32),
         first_piece_W=_tensor(first_piece_W),

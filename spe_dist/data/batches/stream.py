@@ -64,7 +64,13 @@ def special_pieces(manifest: Manifest) -> SpecialPieces:
 
 
 class StepBuilder:
-    """Builds any step of one rank. Picklable; a copy in another process starts with an empty cache."""
+    """Builds any step of one rank. Picklable; a copy in another process starts with an empty cache.
+
+    `objectives`: those for which sequences are made.
+
+    Raises:
+        ConfigError: the global batch does not divide by ranks and micro-batches, or a setting is out of range.
+    """
 
     def __init__(
         self,

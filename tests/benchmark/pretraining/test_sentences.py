@@ -5,7 +5,8 @@ import pytest
 
 from spe_dist.benchmark.pretraining.sentences import SPECIAL_PIECES, MadeUpSentences
 from spe_dist.config.pretraining import CorruptionConfig
-from spe_dist.data.batches.loader import step_loader
+from spe_dist.data.batches.order import Order
+from spe_dist.data.batches.stream import StepBuilder
 
 
 @pytest.mark.parametrize("pieces", [12.0, 28.0, 40.0])
@@ -32,11 +33,10 @@ def test_a_block_is_the_same_each_time_and_unlike_the_next():
     assert one.piece_ids_T.min() >= SPECIAL_PIECES and one.piece_ids_T.max() < 100
 
 
-def test_the_loader_makes_batches_of_them():
+def test_the_builder_makes_batches_of_them():
     def batch(view_masks):
         store, config = MadeUpSentences(500, 28.0, 128), CorruptionConfig(view_masks=view_masks)
-        cut = {"global_batch": 256, "micro_batch": 256, "rank": 0, "ranks": 1}
-        return next(step_loader(store, config, **cut, seed=0, streams=0, start_step=0)).micro_batches[0]
+        return StepBuilder(store, config, Order(store.block_sentences, 0, 0, 256), 256, 0, 1).build(0).micro_batches[0]
 
     each, one = batch("each"), batch("one")
     assert each.n_tokens / each.n_sequences == pytest.approx(28, rel=0.1)

@@ -25,7 +25,8 @@ def test_the_next_sentence_that_is_trained_takes_the_place(data):
 
 def test_an_order_without_some_sentences_is_the_same_elsewhere_for_any_number_of_ranks():
     blocks = np.array([7, 5, 9])
-    order, without = (Order(blocks, 3, 4, 8, left_out=left_out) for left_out in ((), (6, 7, 20)))
+    order = Order(blocks, 3, 4, 8)
+    without = order.leaving_out((6, 7, 20))
     following = {6: 8, 7: 8, 20: 0}
     seen, replaced = set(), 0
     for step in range(20):

@@ -56,17 +56,10 @@ def ids_of(step: StepBatch) -> list[int]:
 
 
 def load(store, rank=0, ranks=1, start=0, end=12, workers=0, micro=4, config=CONFIG, **more):
-    more = {"global_batch": 24, "seed": 5, "streams": 0, "prefetch_steps": 4} | more
+    of_order = {"seed": 5, "streams": 0, "global_batch": 24, "shard_blocks": None}
+    order = Order(store.block_sentences, **{name: more.pop(name, default) for name, default in of_order.items()})
     return step_loader(
-        store,
-        config,
-        micro_batch=micro,
-        rank=rank,
-        ranks=ranks,
-        start_step=start,
-        end_step=end,
-        loader_workers=workers,
-        **more,
+        StepBuilder(store, config, order, micro, rank, ranks), start, end, loader_workers=workers, **more
     )
 
 
@@ -259,9 +252,12 @@ PROGRAM = """
     from spe_dist.config.pretraining import CorruptionConfig
     from spe_dist.data.shards.store import ShardStore
     from spe_dist.data.batches.loader import step_loader
+    from spe_dist.data.batches.order import Order
+    from spe_dist.data.batches.stream import StepBuilder
 
-    steps = step_loader(ShardStore.open(sys.argv[1]), CorruptionConfig(), global_batch=24, micro_batch=24, rank=0,
-                        ranks=1, seed=0, streams=0, start_step=0, loader_workers=2)
+    store = ShardStore.open(sys.argv[1])
+    builder = StepBuilder(store, CorruptionConfig(), Order(store.block_sentences, 0, 0, 24), 24, 0, 1)
+    steps = step_loader(builder, 0, loader_workers=2)
     next(steps)
     print(*(process.pid for process in steps.processes), time.time(), flush=True)
     {end}
