@@ -21,11 +21,12 @@ from typing import Any
 
 from spe_dist.distributed.context import RankContext
 from spe_dist.distributed.fence import Fence
+from spe_dist.distributed.fragments.index import rank_file
 from spe_dist.errors import CheckpointError, SpeError
-from spe_dist.utils.files import file_sha256, flush, open_to_others, write_atomically
+from spe_dist.utils.files import appears, file_sha256, flush, open_to_others, write_atomically
 from spe_dist.utils.reading.files import read_up_to
 from spe_dist.utils.reading.json_file import read_object
-from spe_dist.utils.run_files import CHECKPOINTS_FOLDER, POINTER_FILE, STATE_FILE
+from spe_dist.utils.run_files import CHECKPOINTS_FOLDER, POINTER_FILE, STATE_FILE, TENSORS_FOLDER
 
 FULL_BYTES = 64 << 20  # less free space than this counts as a full disk: torch and safetensors hide the error code
 STATE_CHECKSUM = "sha256"  # in state.json, of all else in it
@@ -55,7 +56,7 @@ class Checkpoints:
         token = self.context.broadcast_object(self.fence.owner["token"] if self.fence else "")
         temporary, final = self.folder / f".partial_step_{step:08d}{token}", self.folder / f"step_{step:08d}"
         self.context.run_on_main(lambda: self._prepare(temporary))
-        seen = self.context.all_gather_object(temporary.is_dir())
+        seen = self.context.all_gather_object(appears(temporary))
         if not all(seen):
             raise CheckpointError(
                 f"{temporary} was made by rank 0 but ranks {[r for r, s in enumerate(seen) if not s]} do not see it; "
@@ -108,11 +109,12 @@ class Checkpoints:
             expected = self.context.run_on_main(lambda: read_state(path)["checksums"])
         except CheckpointError as error:
             return str(error)
-        unlisted = self.context.run_on_main(lambda: sorted({*_files(path)} - {STATE_FILE, *expected}))
+        present = self.context.run_on_main(lambda: {*_files(path)})
+        unlisted = sorted(present - {STATE_FILE, *expected})
         if unlisted:
             return f"{unlisted[0]} is not among the files that {STATE_FILE} lists"
         mine = [name for i, name in enumerate(sorted(expected)) if i % self.context.ranks == self.context.rank]
-        problems = self.context.all_gather_object(_first_damage(path, mine, expected))
+        problems = self.context.all_gather_object(_first_damage(path, mine, expected, present))
         return next((problem for problem in problems if problem), None)
 
     def _prepare(self, temporary: Path) -> None:
@@ -148,9 +150,12 @@ class Checkpoints:
 
     def _checksums(self, folder: Path) -> dict[str, str]:
         """SHA-256 of every file by relative name; each rank syncs and hashes its share."""
-        names = self.context.run_on_main(lambda: sorted(_files(folder)))
+        own = f"{TENSORS_FOLDER}/{rank_file(self.context.rank)}"  # which rank 0 may not see yet
+        of_ranks = self.context.all_gather_object(own if (folder / own).is_file() else None)
+        names = self.context.run_on_main(lambda: sorted({*_files(folder), *filter(None, of_ranks)}))
         mine = {}
         for name in names[self.context.rank :: self.context.ranks]:
+            appears(folder / name)
             open_to_others(folder / name)
             flush(folder / name)
             mine[name] = file_sha256(folder / name)
@@ -278,11 +283,14 @@ def _size(folder: Path) -> int:
     return 0
 
 
-def _first_damage(path: Path, names: Iterable[str], expected: dict[str, str]) -> str | None:
-    for name in names:
+def _first_damage(path: Path, names: Iterable[str], expected: dict[str, str], present: set[str]) -> str | None:
+    """In words; `present`: files that rank 0 sees."""
+    for name in (STATE_FILE, *names):
         try:
-            if not (path / name).is_file():
+            if not (path / name).is_file() and not (name in present and appears(path / name)):
                 return f"{name} is missing"
+            if name == STATE_FILE:
+                continue
             if file_sha256(path / name) != expected[name]:
                 return f"{name} does not match its checksum"
         except OSError as error:

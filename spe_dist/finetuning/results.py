@@ -29,7 +29,7 @@ from spe_dist.finetuning.evaluation import Evaluation
 from spe_dist.finetuning.loop import Best
 from spe_dist.training.journal import Position
 from spe_dist.training.progress import duration
-from spe_dist.utils.files import write_atomically
+from spe_dist.utils.files import appears, write_atomically
 from spe_dist.utils.reading.json_file import read_object
 from spe_dist.utils.run_files import MODEL_FOLDER, SCORES_FILE
 from spe_dist.utils.wording import how_many
@@ -60,6 +60,7 @@ def write_results(
     `run_state`: what a run that is started again in the same folder must have in common with this one.
     """
     output, context = Path(config.train.output), evaluation.context
+    appears(output / MODEL_FOLDER)  # rank 0 has just written it
     model = load_extractor(output / MODEL_FOLDER, context.device).model
     document: dict[str, Any] = {"best_epoch": training.best.epoch, "dev": None, "test": None}
     of_card: dict[str, dict[str, Any]] = {}

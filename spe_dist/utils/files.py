@@ -11,6 +11,7 @@ import shutil
 import socket
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ from spe_dist.utils.reading.files import open_file
 
 STANDARD_OUTPUT = 1  # its file descriptor
 SPARE_BYTES = 16 << 20
+SEEN_WITHIN_S = 10.0  # after which what one machine has written is there for the others too
 WRITING_SUFFIX, OLD_SUFFIX = ".writing", ".old"
 
 
@@ -229,6 +231,18 @@ def check_free_name(output: Path, overwrite: bool, marker: str) -> None:
         raise CheckpointError(f"{output} exists; choose another OUTPUT, or give --overwrite to replace an export")
     if not (output / marker).exists():
         raise CheckpointError(f"{output} is no earlier export (no {marker} in it): not replaced; choose another OUTPUT")
+
+
+def appears(path: Path, within_s: float = SEEN_WITHIN_S) -> bool:
+    """Whether a path is there, or comes within some seconds: network file systems show what is new late elsewhere."""
+    deadline = time.monotonic() + within_s
+    while not path.exists():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+        with suppress(OSError):  # a client may ask its server again then
+            os.listdir(path.parent)
+    return True
 
 
 def check_free_file(file: Path, overwrite: bool) -> None:

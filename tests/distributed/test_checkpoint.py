@@ -1,11 +1,14 @@
 import json
 import os
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
+from small_steps import start
 
+from spe_dist.distributed import checkpoint
 from spe_dist.distributed.checkpoint import Checkpoints, find_checkpoint, list_checkpoints, read_state
 from spe_dist.distributed.context import RankContext
 from spe_dist.distributed.fence import Fence
@@ -311,3 +314,38 @@ def current_umask():
     value = os.umask(0)
     os.umask(value)
     return value
+
+
+def save_where_files_are_seen_late(folder):
+    """Rank 1 sees what is new at the third look only, rank 0 no file of rank 1 in a listing; what problem they find."""
+    context = start()
+    exists, is_file, looks = Path.exists, Path.is_file, Counter()
+
+    def late(look):
+        def looked(path):
+            looks[path] += 1
+            own = path.name == "rank_00001.safetensors" or not path.is_relative_to(folder)
+            return look(path) and (own or looks[path] > 2)
+
+        return looked
+
+    def write(path):
+        (path / "tensors").mkdir(exist_ok=True)
+        (path / "tensors" / f"rank_{context.rank:05d}.safetensors").write_text(str(context.rank))
+
+    if context.rank:
+        Path.exists, Path.is_file = late(exists), late(is_file)
+    else:
+        listed = checkpoint._files
+        checkpoint._files = lambda path: (
+            name for name in listed(path) if "partial" not in str(path) or "1." not in name
+        )
+    checkpoints = Checkpoints(folder, 2, context)
+    path = checkpoints.save(1, {"step": 1}, write)
+    return checkpoints.problem_of(path), sorted(read_state(path)["checksums"])
+
+
+@pytest.mark.distributed
+def test_files_that_other_machines_see_late_are_waited_for(run_ranks, tmp_path):
+    files = [f"tensors/rank_{rank:05d}.safetensors" for rank in range(2)]
+    assert run_ranks(save_where_files_are_seen_late, 2, tmp_path / "checkpoints") == [(None, files)] * 2

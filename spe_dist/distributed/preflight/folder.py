@@ -9,9 +9,9 @@ from pathlib import Path
 
 from spe_dist.distributed.context import RankContext
 from spe_dist.distributed.preflight.lines import Line, name_ranks
+from spe_dist.utils.files import SEEN_WITHIN_S
 
 PREFIX = ".preflight_"
-SEEN_WITHIN_S = 10.0
 SLOW_S = 2.0
 
 
