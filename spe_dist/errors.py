@@ -4,9 +4,19 @@ Each message names the value at fault, the reason and the remedy. Everything her
 who wants no detail catches one type; what only we can get wrong is an assert.
 """
 
+# Control characters, and marks that reorder a line, as messages show them. Names in a message may come from files.
+_TURNING = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
+SHOWN_CONTROLS = {code: repr(chr(code))[1:-1] for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *_TURNING)}
+
 
 class SpeError(ValueError):
-    """Any input, setting or environment that a user can correct."""
+    """Any input, setting or environment that a user can correct.
+
+    Each argument is a line of the message, whatever the names in it hold.
+    """
+
+    def __str__(self) -> str:
+        return "\n".join(str(line).translate(SHOWN_CONTROLS) for line in self.args)
 
 
 class ConfigError(SpeError):

@@ -17,7 +17,6 @@ ranks only rank 0 ends with 75, after the others, which end with 0. What launche
 from __future__ import annotations
 
 import errno
-import io
 import os
 import sys
 import time
@@ -26,6 +25,7 @@ from collections.abc import Callable
 
 from spe_dist.cli.options.extras import missing
 from spe_dist.errors import DivergenceError, SpeError, TrainingFailure, UnstableTraining
+from spe_dist.utils.printable import printable_output
 from spe_dist.utils.threads import spin_briefly
 
 DONE, FAILED, USER_ERROR, UNSTABLE, INTERRUPTED = 0, 1, 2, 3, 130
@@ -50,6 +50,7 @@ def stopped_status(rank: int, ranks: int) -> int:
     return STOPPED
 
 
+@printable_output()
 def run_command(
     command: Callable[[], int | None],
     errors: tuple[type[Exception], ...] = (SpeError,),
@@ -58,11 +59,11 @@ def run_command(
     """Run a command and return its exit status: its own (none: 0), or 2 for one of `errors`, or 130 for Ctrl-C.
 
     interrupted: what is said then. Where the reader of its output leaves early (`... | head`) it ends quietly with 0.
-    What an output cannot encode, such as the name of a file that is no UTF-8, is written with backslashes; where
-    standard output is closed, nothing is said.
+    What an output cannot encode, such as the name of a file that is no UTF-8, is written with backslashes, and so is
+    what would control a terminal; where standard output is closed, nothing is said.
     """
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
+        if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
         status = _status_of(command)
@@ -86,6 +87,7 @@ def run_command(
     return status
 
 
+@printable_output()
 def run_training(program: Callable[[], int]) -> int:
     """Run a training program, and return its exit status as the table above has it."""
     try:

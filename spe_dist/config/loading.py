@@ -20,7 +20,7 @@ from spe_dist.config.presets import PRESETS
 from spe_dist.config.pretraining import Config
 from spe_dist.config.yaml_file import read_yaml
 from spe_dist.errors import ConfigError
-from spe_dist.utils.wording import nearest, short
+from spe_dist.utils.wording import HIDDEN, nearest, short, shown_url
 
 COMMAND = "pipe:"  # what begins so is given to a shell (`spe_dist.data.shards.transport`)
 
@@ -70,7 +70,13 @@ def differences(saved: Any, config: Any) -> dict[str, tuple[Any, Any]]:
     """Settings of two configs of one class that differ: (saved, this run's), but for those that change no result."""
     both = zip(vars(saved).values(), vars(config).values(), strict=True)
     pairs = {name: (value, getattr(mine, name)) for old, mine in both for name, value in vars(old).items()}
-    return {name: (a, b) for name, (a, b) in pairs.items() if a != b and name not in NO_RESULT}
+    pairs = {name: (_shown(a), _shown(b)) for name, (a, b) in pairs.items() if name not in NO_RESULT}
+    return {name: (a, b) for name, (a, b) in pairs.items() if a != b}
+
+
+def _shown(value: Any) -> Any:
+    """A setting without what may be secret in it: files of a run are passed on."""
+    return shown_url(value) if isinstance(value, str) else value
 
 
 def describe_differences(changed: Mapping[str, tuple[Any, Any]]) -> str:
@@ -105,9 +111,12 @@ def flatten(document: Any, source: str, config_class: type = Config) -> dict[str
 
 
 def to_yaml(config: Any) -> str:
-    """The whole config as YAML, nested by section; `load_yaml` reads it back to an equal config."""
+    """The whole config as YAML, nested by section; `load_yaml` reads it back to an equal config.
+
+    Secrets in URLs are left out (`shown_url`).
+    """
     document = {
-        section: {k: list(v) if isinstance(v, tuple) else v for k, v in vars(values).items()}
+        section: {k: list(v) if isinstance(v, tuple) else _shown(v) for k, v in vars(values).items()}
         for section, values in vars(config).items()
     }
     return yaml.safe_dump(document, sort_keys=False)
@@ -183,6 +192,11 @@ def load_config(
             raise ConfigError(
                 f"{name}={short(value)} of {yaml_file} would run a command, which no file may ask for; give it on the "
                 f"command line, as --{name}"
+            )
+        if isinstance(value, str) and HIDDEN in value and shown_url(value) == value and name not in given:
+            raise ConfigError(
+                f"{name}={short(value)} of {yaml_file} lacks what was secret in it; give it whole on the command "
+                f"line, as --{name}"
             )
     config = resolve([presets[preset] if preset else {}, from_file, given], config_class)
     config.validate()

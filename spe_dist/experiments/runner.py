@@ -65,9 +65,9 @@ def refuse_changed(plan: Plan, requests: Requests, renew: bool) -> None:
         return
     lines = [f"  {i}: {'; '.join(changes)}" for i, changes in changed.items()]
     raise ConfigError(
-        f"{len(changed)} pieces of work in {requests.output} were made with other settings:\n"
-        + "\n".join(lines)
-        + "\nPut the settings back, give another output folder, or remove and make these again with --renew"
+        f"{len(changed)} pieces of work in {requests.output} were made with other settings:",
+        *lines,
+        "Put the settings back, give another output folder, or remove and make these again with --renew",
     )
 
 

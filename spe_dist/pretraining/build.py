@@ -39,7 +39,7 @@ from spe_dist.pretraining.evaluation import HeldOutEvaluation, count_yardsticks
 from spe_dist.training.journal import WriteCheckpoint
 from spe_dist.utils.files import first_existing
 from spe_dist.utils.run_files import CONFIG_FILE, START_FOLDER
-from spe_dist.utils.wording import how_many
+from spe_dist.utils.wording import how_many, shown_url
 
 ENOUGH_HELD_OUT = 200  # a share is then within 7 points with 95% confidence
 # Bytes a parameter in a checkpoint, all in float32: masters, two moments of Adam, key average and its compensation.
@@ -71,8 +71,9 @@ def open_data(config: Config) -> Data:
     manifest = store.manifest
     if manifest.max_pieces > config.data.max_pieces:
         raise ConfigError(
-            f"max_pieces={config.data.max_pieces}, but the shards in {config.data.shards} hold sentences of up to "
-            f"{manifest.max_pieces} pieces; set max_pieces={manifest.max_pieces}, or make shards with a lower limit"
+            f"max_pieces={config.data.max_pieces}, but the shards in {shown_url(config.data.shards)} hold sentences of "
+            f"up to {manifest.max_pieces} pieces; set max_pieces={manifest.max_pieces}, or make shards with a lower "
+            "limit"
         )
     train = config.train
     order = Order(
@@ -106,12 +107,13 @@ def check_cache(store: ShardStore, order: Order, cache_gib: float) -> None:
     why = "it gives no ranges, or was made by an earlier version"
     if by_shard:
         raise ConfigError(
-            f"cache_gib={cache_gib:g}, but {order.streams} streams read so many whole shards of {store.source} ({why}) "
-            f"at the same time, each with its next: set cache_gib={gib:g}, or fewer streams"
+            f"cache_gib={cache_gib:g}, but {order.streams} streams read so many whole shards of "
+            f"{shown_url(store.source)} ({why}) at the same time, each with its next: set cache_gib={gib:g}, or fewer "
+            "streams"
         )
     raise ConfigError(
-        f"cache_gib={cache_gib:g}, but whole shards of {store.source} are read ({why}), all of them in turn: set "
-        f"order=shards, or cache_gib={gib:g}"
+        f"cache_gib={cache_gib:g}, but whole shards of {shown_url(store.source)} are read ({why}), all of them in "
+        f"turn: set order=shards, or cache_gib={gib:g}"
     )
 
 
@@ -152,9 +154,9 @@ def open_encoder(config: Config, store: ShardStore) -> tuple[LoadedEncoder, Any]
     manifest = store.manifest
     if vocabulary_sha256(tokenizer) != manifest.vocabulary_sha256:
         raise DataError(
-            f"the shards in {store.source} were made with a vocabulary of {manifest.vocabulary_size:,} pieces "
-            f"({manifest.tokenizer.name}) that is not that of {source} ({len(tokenizer):,} pieces); make the shards "
-            f"again with --tokenizer {source}, or start from an encoder of their vocabulary"
+            f"the shards in {shown_url(store.source)} were made with a vocabulary of {manifest.vocabulary_size:,} "
+            f"pieces ({manifest.tokenizer.name}) that is not that of {source} ({len(tokenizer):,} pieces); make the "
+            f"shards again with --tokenizer {source}, or start from an encoder of their vocabulary"
         )
     loaded = load_encoder(
         config.model.encoder,

@@ -26,6 +26,7 @@ from spe_dist.training.footprint import activations, disk_line, engine_memory, m
 from spe_dist.training.resume import settle_stage
 from spe_dist.utils.memory import resident_bytes
 from spe_dist.utils.run_files import CHECKPOINTS_FOLDER
+from spe_dist.utils.wording import shown_url
 
 SAMPLE_SENTENCES = 16
 
@@ -67,7 +68,7 @@ def describe_pretraining(
     checkpoint = build.checkpoint_bytes(config, parameters)
     return [
         f"data: {data.train.n_sentences:,} training and {held_out:,} held-out sentences, vocabulary "
-        f"{data.train.manifest.vocabulary_size:,}, in {config.data.shards}",
+        f"{data.train.manifest.vocabulary_size:,}, in {shown_url(config.data.shards or '')}",
         f"model: {parameters:,} parameters, encoder from {config.model.encoder or 'random weights'}"
         + (f"; {key_parameters:,} in the key encoder" if keys is not None else ""),
         f"batch: {plan}",

@@ -93,7 +93,7 @@ def _run(command: Sequence[str], log: TextIO) -> int:
                 log.write(line)
                 if live and line.strip() and time.monotonic() - shown_at > SHOWN_AFTER_S:
                     width = shutil.get_terminal_size().columns - 3
-                    print(f"\r\033[K  {line.strip()[:width]}", end="", flush=True)
+                    print(f"\r  {line.strip()[:width]:{width}}", end="", flush=True)
                     shown_at = time.monotonic()
         except BaseException:
             _interrupt(process)
@@ -104,7 +104,7 @@ def _run(command: Sequence[str], log: TextIO) -> int:
                 raise
             raise
     if live:
-        print("\r\033[K", end="", flush=True)
+        print(f"\r{'':{shutil.get_terminal_size().columns - 1}}\r", end="", flush=True)
     return process.returncode
 
 

@@ -1,9 +1,12 @@
-"""Numbers and suggestions in sentences that people read."""
+"""Numbers, suggestions and URLs in sentences that people read."""
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
+
+HIDDEN = "***"  # what may be secret
 
 
 def how_many(count: int, noun: str, plural: str | None = None) -> str:
@@ -44,3 +47,20 @@ def one_line(error: object, characters: int = 200) -> str:
     """The words of another library's error as a part of one line, cut where they are long."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= characters else f"{text[: characters - 3]}..."
+
+
+def shown_url(url: str) -> str:
+    """A URL without what may be secret in it: user, password, the values of a query (tokens, signatures).
+
+    Paths, and commands behind `pipe:`, stay as they are.
+    """
+    scheme, mark, rest = url.partition("://")
+    if not mark or url.startswith("pipe:"):
+        return url
+    place, question, query = rest.partition("?")
+    host, slash, path = place.partition("/")
+    if "@" in host:
+        host = f"{HIDDEN}@{host.rpartition('@')[2]}"
+    if question and "=" not in query and scheme in ("http", "https"):
+        query = HIDDEN
+    return f"{scheme}{mark}{host}{slash}{path}{question}{re.sub(r'=[^&]*', f'={HIDDEN}', query)}"

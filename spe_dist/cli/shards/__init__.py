@@ -20,7 +20,7 @@ from spe_dist.cli.options.parser import choose_command, help_on_commands
 from spe_dist.cli.shards.parsers import index_parser, make_parser, show_parser, verify_parser
 from spe_dist.config.pretraining import CorruptionConfig
 from spe_dist.errors import ConfigError, DataError
-from spe_dist.utils.wording import how_many
+from spe_dist.utils.wording import how_many, shown_url
 
 if TYPE_CHECKING:
     from spe_dist.data.shards.manifest import Manifest
@@ -142,7 +142,9 @@ def show(options: argparse.Namespace) -> int:
     holding = [store for store in stores if 0 <= number - store.first_sentence_id < store.n_sentences]
     if not holding:
         total = sum(store.n_sentences for store in stores)
-        raise DataError(f"--sentence {number} does not exist in {options.shards}; its numbers are 0 to {total - 1}")
+        raise DataError(
+            f"--sentence {number} does not exist in {shown_url(options.shards)}; its numbers are 0 to {total - 1}"
+        )
     config = CorruptionConfig(view_masks=options.view_masks, permutations=options.permutations)
     print(describe_sentence(holding[0], number, config, seed=options.seed, epoch=options.epoch))
     return 0

@@ -13,8 +13,10 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from spe_dist.data.shards.transport import ATTEMPTS, MAX_READ_BYTES, is_http, open_url, with_attempts
+from spe_dist.errors import DataError
 from spe_dist.utils.files import atomic_file, remove_unfinished
 from spe_dist.utils.reading.bounded import TIMEOUT_S, chunks
+from spe_dist.utils.wording import shown_url
 
 
 def local_folder(source: str) -> Path | None:
@@ -37,7 +39,10 @@ def file_url(source: str, name: str) -> str:
     if "{}" in source:
         return source.replace("{}", name)
     if is_http(source):
-        parts = urlsplit(source)
+        try:
+            parts = urlsplit(source)
+        except ValueError as error:
+            raise DataError(f"{shown_url(source)} is no URL: {error}; correct it") from None
         return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{quote(name)}"))
     return f"{source.rstrip('/')}/{name}"
 

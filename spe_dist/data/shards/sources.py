@@ -18,6 +18,7 @@ from spe_dist.data.shards.remote import file_url
 from spe_dist.errors import DataError
 from spe_dist.utils.reading.bounded import TooSlow, chunks
 from spe_dist.utils.reading.files import open_file
+from spe_dist.utils.wording import shown_url
 
 FETCH_THREADS = 8  # of a process: blocks that are on their way at the same time
 SHARD_THREADS = 2
@@ -84,7 +85,9 @@ class FolderSource:
         except OSError as error:
             raise DataError(f"shard {shard.name} in {self.source} cannot be read: {error}; {VERIFY_REMEDY}") from error
         if fault := fault_of(data, entry):
-            raise DataError(f"shard {shard.name}, block {entry.member} in {self.source}: {fault}; {VERIFY_REMEDY}")
+            raise DataError(
+                f"shard {shard.name}, block {entry.member} in {shown_url(self.source)}: {fault}; {VERIFY_REMEDY}"
+            )
         return data
 
     def has_ranges(self, shard: ShardEntry) -> bool:
@@ -239,7 +242,9 @@ class UrlSource:
                 return data
             if attempt == 0:
                 self.cache.remove(shard.sha256)
-        raise DataError(f"shard {shard.name}, block {entry.member} in {self.source}: {fault}; {VERIFY_REMEDY}")
+        raise DataError(
+            f"shard {shard.name}, block {entry.member} in {shown_url(self.source)}: {fault}; {VERIFY_REMEDY}"
+        )
 
     def _fill_shard(self, shard: ShardEntry, url: str, wait_s: float | None) -> bool:
         def write(file: IO[bytes]) -> None:

@@ -23,6 +23,7 @@ from spe_dist.data.shards.verify import VerifyReport, verify_shards
 from spe_dist.errors import DataError
 from spe_dist.utils.ragged import borders
 from spe_dist.utils.reading.bounded import TIMEOUT_S
+from spe_dist.utils.wording import shown_url
 
 FILES_FOLDER = "files"  # of a cache: shards and blocks of all URLs, by checksum
 
@@ -103,7 +104,7 @@ class ShardStore:
             remote.fetch_file(index_url, file, index.sha256, index.bytes, fetch_timeout_s)
             return BlockTable.load(file, index)
 
-        manifest = Manifest.parse(text, url, load_index)
+        manifest = Manifest.parse(text, shown_url(url), load_index)
         cache = FileCache(root / FILES_FOLDER, int(cache_gib * 2**30))
         return cls(source, manifest, split, folder, UrlSource(source, cache, fetch_timeout_s))
 

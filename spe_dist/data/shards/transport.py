@@ -11,6 +11,7 @@ import http.client
 import subprocess
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -27,6 +28,7 @@ from spe_dist.utils.reading.bounded import (
     open_pipe,
     within,
 )
+from spe_dist.utils.wording import one_line, shown_url
 
 ATTEMPTS = 4  # of a manifest or another small file, about 4 s: a URL that is mistyped is said soon
 DATA_ATTEMPTS = 7  # of shards and blocks, about 30 s more than the time-outs: a run outlives a server's restart
@@ -118,35 +120,46 @@ def with_attempts(url: str, action: Callable[[], Result], attempts: int = DATA_A
         DataError: it failed in a way that stays, or in the last attempt; one line with the URL.
     """
     failures = (OSError, EOFError, http.client.HTTPException, subprocess.SubprocessError)
-    pause_s = FIRST_PAUSE_S
+    pause_s, where = FIRST_PAUSE_S, shown_url(url)
     for attempt in range(1, attempts + 1):
         try:
             return action()
+        except DataError:
+            raise
         except ValueError as error:
-            raise DataError(f"{url} cannot be opened: {error}; give a folder, or a URL that fsspec opens") from error
+            why = one_line(error)
+            raise DataError(f"{where} cannot be opened: {why}; give a folder, or a URL that fsspec opens") from error
         except urllib.error.HTTPError as error:
             if (error.code < 500 and error.code not in AGAIN) or attempt == attempts:
-                raise DataError(f"{url} cannot be fetched: the server answered {error.code} {error.reason}") from error
+                raise DataError(
+                    f"{where} cannot be fetched: the server answered {error.code} {one_line(error.reason)}"
+                ) from error
         except TooLarge as error:
             raise DataError(
-                f"{url} sends {error}, by the manifest or as a limit; this is not what the manifest describes"
+                f"{where} sends {error}, by the manifest or as a limit; this is not what the manifest describes"
             ) from error
         except (FileNotFoundError, PermissionError, Final) as error:
-            raise DataError(f"{url} cannot be fetched: {error}") from error
+            raise DataError(f"{where} cannot be fetched: {one_line(error)}") from error
         except failures as error:
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:
                 raise DataError(
-                    f"{url} does not fit into the cache: no space left; free some or set cache_dir"
+                    f"{where} does not fit into the cache: no space left; free some or set cache_dir"
                 ) from error
             if attempt == attempts:
                 remedy = "; raise fetch_timeout_s if it needs longer" if isinstance(error, TooSlow) else ""
-                raise DataError(f"{url} cannot be fetched ({attempts} attempts): {error}{remedy}") from error
+                raise DataError(
+                    f"{where} cannot be fetched ({attempts} attempts): {one_line(error)}{remedy}"
+                ) from error
         time.sleep(pause_s)
         pause_s *= 2
     raise AssertionError("unreachable")
 
 
 def _request(url: str) -> urllib.request.Request:
+    if not url.isprintable() or " " in url:
+        raise ValueError("it holds spaces or control characters; write a space as %20")
+    if "@" in urllib.parse.urlsplit(url).netloc:
+        raise ValueError("user and password in a URL are not sent; use 'pipe:curl -u USER:PASSWORD ...'")
     return urllib.request.Request(url, headers={"User-Agent": "spe-dist", "Cache-Control": "no-cache"})
 
 
@@ -185,17 +198,23 @@ def file_system(url: str) -> tuple[Any, str]:
     """fsspec's file system for a URL, and the path in it. ValueError where there is none, DataError what it lacks."""
     from fsspec.core import url_to_fs
 
+    if "::" in url:  # one may give names of further files and templates of text to the next
+        raise ValueError("chains of URLs with `::` are not followed")
     try:
         system, path = url_to_fs(url)
     except ImportError as error:
         scheme = url.partition(":")[0]
         extra = EXTRAS.get(scheme)
         remedy = f'pip install "spe-dist[{extra}]"' if extra else f"install what fsspec needs for {scheme}:"
-        command = COMMANDS.get(scheme, "COMMAND {url}").format(url=url)
+        command = COMMANDS.get(scheme, "COMMAND {url}").format(url=shown_url(url))
         raise DataError(
-            f"{url} cannot be opened: {str(error).splitlines()[0]}; {remedy}, or have a command print it: "
+            f"{shown_url(url)} cannot be opened: {one_line(error)}; {remedy}, or have a command print it: "
             f"'pipe:{command}' (of shards with {{}} where the file's name belongs)"
         ) from error
+    except ValueError:
+        raise
+    except Exception as error:  # whatever a file system makes of its arguments
+        raise ValueError(one_line(error)) from error
     return system, path
 
 

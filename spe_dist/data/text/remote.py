@@ -30,7 +30,7 @@ from spe_dist.data.text.files import is_text_name
 from spe_dist.errors import DataError
 from spe_dist.utils.files import atomic_file
 from spe_dist.utils.reading.bounded import TIMEOUT_S, chunks
-from spe_dist.utils.wording import how_many
+from spe_dist.utils.wording import how_many, shown_url
 
 FOLDER = "texts"
 LISTING_FACTOR = 10  # of the time-out of a read: a folder of an object store may be long
@@ -94,11 +94,11 @@ def local_inputs(
             continue
         files = _listed(argument, timeout_s)
         if len(files) > 1:
-            tell(f"{argument}: {how_many(len(files), 'file')}")
+            tell(f"{shown_url(argument)}: {how_many(len(files), 'file')}")
         for file in files:
             place = str(_fetched(file, folder, timeout_s, tell))
             found.names.append(place)
-            found.urls[place] = file.url
+            found.urls[place] = shown_url(file.url)
     return found
 
 
@@ -122,7 +122,7 @@ def _listed(url: str, timeout_s: float) -> list[_Remote]:
 
     files = with_attempts(url, listed, ATTEMPTS)
     if not files:
-        raise DataError(f"{url} names no text file; give a file, a folder or a glob of text")
+        raise DataError(f"{shown_url(url)} names no text file; give a file, a folder or a glob of text")
     return files
 
 
@@ -144,10 +144,12 @@ def _fetched(file: _Remote, folder: Path, timeout_s: float, tell: Callable[[str]
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{target}.lock"):
             if file.version is None or not target.is_file():
-                tell(f"fetching {file.url} to {target}")
+                tell(f"fetching {shown_url(file.url)} to {target}")
                 with_attempts(file.url, lambda: _download(file, target, timeout_s), DATA_ATTEMPTS)
     except OSError as error:
-        raise DataError(f"{file.url} cannot be kept in {folder}: {error}; set XDG_CACHE_HOME or --cache_dir") from error
+        raise DataError(
+            f"{shown_url(file.url)} cannot be kept in {folder}: {error}; set XDG_CACHE_HOME or --cache_dir"
+        ) from error
     return target
 
 
