@@ -18,6 +18,7 @@ from typing import Literal
 from spe_dist.distributed.ports import free_port
 from spe_dist.errors import LaunchError
 from spe_dist.utils.tables import aligned
+from spe_dist.utils.wording import short
 
 Launcher = Literal["deepspeed", "torchrun", "slurm", "single"]
 
@@ -149,7 +150,7 @@ def _from_slurm_step(environ: Mapping[str, str], tasks: int) -> LaunchEnvironmen
 def _in_slurm_step(environ: Mapping[str, str]) -> bool:
     """Whether srun started this process (or a shell above it), not the batch or interactive shell of a job."""
     step = environ.get("SLURM_STEP_ID", "")
-    return step.isdigit() and int(step) < FIRST_SPECIAL_SLURM_STEP
+    return re.fullmatch(r"[0-9]{1,18}", step) is not None and int(step) < FIRST_SPECIAL_SLURM_STEP
 
 
 def _slurm_tasks(environ: Mapping[str, str]) -> int:
@@ -164,9 +165,9 @@ def _slurm_local_tasks(environ: Mapping[str, str], tasks: int) -> int:
         return tasks
     counts: list[int] = []
     for part in text.split(","):
-        match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part.strip())
+        match = re.fullmatch(r"([0-9]{1,7})(?:\(x([0-9]{1,7})\))?", part.strip())
         if match is None:
-            raise LaunchError(f"cannot read SLURM_STEP_TASKS_PER_NODE={text}; expected a list such as 4(x2),3")
+            raise LaunchError(f"cannot read SLURM_STEP_TASKS_PER_NODE={text:.80}; expected a list such as 4(x2),3")
         counts += [int(match[1])] * int(match[2] or 1)
     node = _whole_number(environ, "SLURM_NODEID", highest=len(counts) - 1, because=f"SLURM_STEP_TASKS_PER_NODE={text}")
     return counts[node]
@@ -203,7 +204,7 @@ def _whole_number(
     try:
         number = int(text)
     except ValueError:
-        state = f"is {text!r}, no whole number" if text else "is not set"
+        state = f"is {short(text)}, no whole number" if text else "is not set"
         raise LaunchError(f"{name} {state}; start the run by its launcher, which sets it{reason}") from None
     if number < lowest or (highest is not None and number > highest):
         upper = "" if highest is None else f" to {highest}"

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from spe_dist.errors import ConfigError
 from spe_dist.experiments.pieces import Piece
 from spe_dist.experiments.record import LOG_FILE
-from spe_dist.utils.commands import search_path
+from spe_dist.utils.commands import command_variables
 from spe_dist.utils.run_files import STOP_FILE
 
 STOP_WAIT_S = 120.0
@@ -84,7 +84,7 @@ class Process:
 def environment(slot: int, slots: int, devices: tuple[str, ...]) -> dict[str, str]:
     """Variables of a piece: this Python's commands first, its share of the cores, one device where they are dealt."""
     own = dict(os.environ)
-    own["PATH"] = search_path()
+    own |= command_variables()
     own.setdefault("PYTHONUNBUFFERED", "1")
     if slots > 1:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Where the commands of this Python environment are found."""
+"""What the commands of this Python environment need that are started from here."""
 
 from __future__ import annotations
 
@@ -10,3 +10,14 @@ from pathlib import Path
 def search_path() -> str:
     """PATH with the folder of this Python's commands (spe, deepspeed, ninja) first."""
     return os.pathsep.join(filter(None, [str(Path(sys.executable).parent), os.environ.get("PATH")]))
+
+
+def command_variables() -> dict[str, str]:
+    """Variables of the environment for commands: where they are found, and that they import no module from the folder
+    that they run in. A `random.py` among somebody's data would be run in place of Python's.
+    """
+    variables = {"PATH": search_path()}
+    here = {"", os.getcwd()}
+    if not here & set(sys.path):  # else this process itself imports from there, as `python -m` does
+        variables["PYTHONSAFEPATH"] = "1"
+    return variables

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TextIO
 
 from spe_dist.errors import SpeError
-from spe_dist.utils.commands import search_path
+from spe_dist.utils.commands import command_variables, search_path
 
 SHOWN_AFTER_S = 0.2  # between two lines of progress in a terminal
 
@@ -75,7 +75,7 @@ def run_stage(stage: Stage, number: int, stages: int, logs: Path) -> Cost:
 
 def _run(command: Sequence[str], log: TextIO) -> int:
     """Exit status of a command whose output goes to `log`, and its newest line to a terminal."""
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PATH": search_path()}
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", **command_variables()}
     live, shown_at = sys.stdout.isatty(), 0.0
     # In a process group of its own, which Ctrl-C does not reach: a training saves at one SIGINT and ends at a second.
     with subprocess.Popen(

@@ -121,6 +121,7 @@ def test_a_one_task_step_of_the_job_script_keeps_its_address():
         (without(SLURM, "SLURM_PROCID"), ["SLURM_PROCID is not set"]),
         ({**SLURM, "SLURM_LOCALID": "1"}, ["SLURM_LOCALID=1", "1 tasks"]),
         ({**SLURM, "SLURM_STEP_TASKS_PER_NODE": "2(y2)"}, ["2(y2)"]),
+        ({**SLURM, "SLURM_STEP_TASKS_PER_NODE": "4(x99999999999)"}, ["4(x99999999999)"]),
         (
             {**SLURM, "RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"},
             ["RANK=0 WORLD_SIZE=1", "SLURM_PROCID=4", "unset RANK"],
@@ -159,3 +160,8 @@ def test_the_placement_table_is_sorted_by_rank():
         "   9  vn1   cpu",
         "  10  vn2   cuda:0",
     ]
+
+
+def test_a_step_whose_number_is_none_is_no_step():
+    for step in ("²", "1e3", 5000 * "9"):
+        assert launch.detect({**without(SLURM, "MASTER_ADDR"), "SLURM_STEP_ID": step}).launcher == "single"

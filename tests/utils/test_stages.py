@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from project import ROOT
 
+from spe_dist.utils.commands import command_variables
 from spe_dist.utils.stages import Stage, StageError, run_stage
 
 
@@ -19,6 +20,16 @@ def script(place: Path, text: str) -> Path:
     file = place / "script.py"
     file.write_text(text)
     return file
+
+
+def test_commands_import_nothing_from_the_folder_they_run_in(tmp_path, monkeypatch):
+    (tmp_path / "random.py").write_text("open('MARKER', 'w').close()")
+    monkeypatch.chdir(tmp_path)
+    run_stage(Stage("ours", "Ours", "spe --version"), 1, 2, tmp_path)
+    run_stage(Stage("module", "Module", "python -c", more=["import random"]), 2, 2, tmp_path)
+    assert not (tmp_path / "MARKER").exists()
+    monkeypatch.syspath_prepend("")
+    assert "PYTHONSAFEPATH" not in command_variables()  # python -m, in a checkout for one
 
 
 def test_a_stage_shows_its_command_and_keeps_its_output_in_a_log(tmp_path, capsys):
@@ -80,6 +91,7 @@ def test_ctrl_c_reaches_a_command_once(tmp_path):
     """A training saves at one SIGINT and ends at a second."""
     program = f"""
 from pathlib import Path
+from spe_dist.utils.commands import command_variables
 from spe_dist.utils.stages import Stage, run_stage
 run_stage(Stage("small", "Small", "python", {str(script(tmp_path, COUNTING))!r}), 1, 1, Path({str(tmp_path)!r}))
 """
