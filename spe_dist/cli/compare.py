@@ -99,6 +99,7 @@ def _write(path: Path, html: str) -> None:
 
 
 def report(both: SideBySide, options: argparse.Namespace) -> str:
+    """What is printed beside the page: the differences of the scores, and where the page is."""
     from spe_dist.extraction.scoring.table import comparison_table
 
     size = Path(options.output).stat().st_size / 1e6

@@ -51,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def build_parser() -> Parser:
+    """The options of `spe demo`."""
     usage = "[--output FOLDER] [--ranks N] [--precision NAME] [-- SETTING ...]"
     parser = Parser("spe demo", usage, __doc__)
     add = parser.add_argument

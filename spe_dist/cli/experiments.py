@@ -99,6 +99,7 @@ def find_file(name: str) -> Path:
 
 
 def run(options: argparse.Namespace) -> int:
+    """Run what is missing of an experiment file, and print its tables; the exit status."""
     from spe_dist.experiments.file import read_experiment
     from spe_dist.experiments.plan import make_plan, output_folder
     from spe_dist.experiments.record import Requests

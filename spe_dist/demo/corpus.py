@@ -12,6 +12,7 @@ from spe_dist.errors import SpeError
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run the command; its exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", required=True, help="folder to write to")
     parser.add_argument("--sentences", type=int, default=SENTENCES, help="training sentences (default: %(default)s)")

@@ -154,6 +154,7 @@ def lay_out(experiment: Experiment, key: str, results: Mapping[Cell, CellScores]
 
 
 def columns_of(table: Table) -> list[Column]:
+    """(metric, figure) of each column, in order."""
     figures = ("f1",) if table.metrics == "f1" else FIGURES
     return [(metric, figure) for metric in METRICS for figure in figures]
 

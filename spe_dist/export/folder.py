@@ -186,6 +186,7 @@ def save_state_dict(parts: Parts, file: str | Path, overwrite: bool = False) -> 
 
 
 def tokenizer_files(folder: Path) -> list[Path]:
+    """The files of a folder that belong to its tokenizer."""
     return sorted(p for p in folder.iterdir() if p.is_file() and p.name not in NOT_TOKENIZER)
 
 
@@ -229,10 +230,12 @@ def take_masked_lm(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write tensors as safetensors, each with memory of its own."""
     safetensors.torch.save_file({k: v.contiguous().clone() for k, v in tensors.items()}, path, {"format": "pt"})
 
 
 def write_tokenizer(tokenizer: Any | Path | None, folder: Path) -> None:
+    """Write a tokenizer, or copy the files of one from its folder; None: nothing."""
     if isinstance(tokenizer, Path):
         for file in tokenizer_files(tokenizer):
             shutil.copyfile(file, folder / file.name)
@@ -241,6 +244,7 @@ def write_tokenizer(tokenizer: Any | Path | None, folder: Path) -> None:
 
 
 def write_json(path: Path, document: dict[str, Any]) -> None:
+    """Write a JSON object with sorted keys."""
     path.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 

@@ -60,6 +60,7 @@ def save_pretraining_model(
 
 
 def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder has a tokenizer that can be loaded."""
     return any(file.name in ("tokenizer.json", "vocab.txt") for file in tokenizer_files(folder))
 
 

@@ -86,6 +86,8 @@ def check_config(config: BertConfig) -> None:
 
 
 class Embeddings(nn.Module):
+    """Word, position and first token type embeddings added up, [T, D], with LayerNorm and dropout."""
+
     def __init__(self, config: BertConfig, norm: type[nn.Module]):
         super().__init__()
         pad = config.pad_token_id
@@ -102,6 +104,8 @@ class Embeddings(nn.Module):
 
 
 class SelfAttention(nn.Module):
+    """Attention inside each sequence, [T, D], before its output layer."""
+
     def __init__(self, config: BertConfig):
         super().__init__()
         self.n_heads = config.num_attention_heads
@@ -143,6 +147,8 @@ class ResidualOutput(nn.Module):
 
 
 class AttentionBlock(nn.Module):
+    """The first half of a layer; of `kept_N` tokens alone, [N, D], where it is given."""
+
     def __init__(self, config: BertConfig, norm: type[nn.Module]):
         super().__init__()
         self.self = SelfAttention(config)
@@ -158,6 +164,8 @@ class AttentionBlock(nn.Module):
 
 
 class Intermediate(nn.Module):
+    """The widening linear map of a layer with its activation."""
+
     def __init__(self, config: BertConfig):
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.intermediate_size)
@@ -169,6 +177,8 @@ class Intermediate(nn.Module):
 
 
 class Layer(nn.Module):
+    """A layer of BERT, [T, D]; of `kept_N` tokens alone, [N, D], where it is given."""
+
     def __init__(self, config: BertConfig, norm: type[nn.Module]):
         super().__init__()
         self.attention = AttentionBlock(config, norm)
@@ -184,6 +194,8 @@ class Layer(nn.Module):
 
 
 class Layers(nn.Module):
+    """All layers; the last one for `kept_N` tokens alone, where it is given."""
+
     recompute: bool = False
     """Activation checkpointing: of each layer only the input is kept for the backward pass, which runs it again."""
 

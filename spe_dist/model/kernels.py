@@ -87,6 +87,7 @@ def use_apex(kernels: str, device: torch.device | None = None) -> bool:
 
 
 def default_device() -> torch.device:
+    """The GPU where there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 

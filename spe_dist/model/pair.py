@@ -30,6 +30,8 @@ FARTHEST = 3
 
 
 class PairEncoder(nn.Module):
+    """One vector of a pair of spans and its three contexts: attention over five span vectors (METHOD, Network)."""
+
     def __init__(
         self,
         hidden_size: int,

@@ -113,6 +113,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def main() -> None:
+    """Serve a folder until standard input ends; its port is printed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--latency_s", type=float, default=0.0)

@@ -70,6 +70,7 @@ def _spe(*arguments: object) -> None:
 
 
 def main() -> None:
+    """Make the data where they are not whole yet."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--sentences", type=int, default=SENTENCES, help="in the shards [%(default)s]")

@@ -26,6 +26,8 @@ from spe_dist.model.pair import POSITIONS_TO_S1, POSITIONS_TO_S2
 
 
 class Mlp(nn.Module):
+    """Linear, GELU, LayerNorm and dropout."""
+
     def __init__(self, inputs: int, outputs: int, dropout: float) -> None:
         super().__init__()
         self.linear, self.layer_norm = nn.Linear(inputs, outputs), nn.LayerNorm(outputs, eps=1e-12)
@@ -36,6 +38,8 @@ class Mlp(nn.Module):
 
 
 class SpanEncoder(nn.Module):
+    """Convolutions over one span at a time, and their maximum."""
+
     def __init__(self, config: Config, hidden: int) -> None:
         super().__init__()
         model = config.model
@@ -52,6 +56,8 @@ class SpanEncoder(nn.Module):
 
 
 class PairEncoder(nn.Module):
+    """Attention over the five spans of one sentence at a time."""
+
     def __init__(self, config: Config, hidden: int) -> None:
         super().__init__()
         model = config.model

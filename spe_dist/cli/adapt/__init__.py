@@ -21,6 +21,7 @@ from spe_dist.cli.options.parser import Parser, split_settings
 
 
 def build_parser() -> Parser:
+    """The options of `spe adapt`."""
     usage = "--text FILES --encoder NAME --output ENCODER [options] [-- SETTING ...]"
     parser = Parser("spe adapt", usage, __doc__)
     add = parser.add_argument

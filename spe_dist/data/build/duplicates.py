@@ -57,6 +57,7 @@ def exact_hash(text: str) -> int:
 
 
 def hashes_path(folder: Path, run: int) -> Path:
+    """The file with the hashes of a run."""
     return folder / f"{run:06d}.hashes"
 
 

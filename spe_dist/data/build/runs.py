@@ -223,10 +223,12 @@ def is_held_out(text: str, share: float) -> bool:
 
 
 def run_path(folder: Path, part: int, split: str) -> Path:
+    """The file with a part's sentences of one split."""
     return folder / f"{part:06d}.{split}"
 
 
 def record_path(folder: Path, part: int) -> Path:
+    """The file with the counts of a part; it is written last."""
     return folder / f"{part:06d}.json"
 
 
@@ -285,10 +287,12 @@ def _read_run(path: Path, first_bin: int, end_bin: int) -> tuple[np.ndarray, lis
 
 
 def write_word_counts(path: Path, counts: Counter[str]) -> None:
+    """Write a word and its count a line."""
     write_atomically(path, "".join(f"{word}\t{count}\n" for word, count in counts.items()))
 
 
 def read_word_counts(path: Path) -> Iterator[tuple[str, int]]:
+    """(word, count) as `write_word_counts` has written them."""
     with open(path, encoding="utf-8", newline="\n") as file:
         for line in file:
             word, count = line.rsplit("\t", 1)

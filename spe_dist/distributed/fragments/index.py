@@ -68,6 +68,7 @@ class Index:
 
 
 def rank_file(rank: int) -> str:
+    """The name of the file with a rank's parts."""
     return f"rank_{rank:05d}.safetensors"
 
 
@@ -77,6 +78,7 @@ def part_key(name: str, start: int) -> str:
 
 
 def write_index(folder: Path, index: Index) -> None:
+    """Write the index of a checkpoint's tensors into its folder."""
     files = sorted({part.file for entry in index.tensors.values() for part in entry.parts})
     number = {name: i for i, name in enumerate(files)}
     tensors = {

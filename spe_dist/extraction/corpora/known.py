@@ -28,6 +28,8 @@ class Version:
 
 @dataclass(frozen=True)
 class KnownCorpus:
+    """A published corpus: its types, and what its versions hold."""
+
     name: str
     entity_types: frozenset[str]  # in their plain form, see `plain`
     relation_types: frozenset[str]

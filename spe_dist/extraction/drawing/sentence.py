@@ -81,6 +81,8 @@ class Piece:
 
 @dataclass(frozen=True)
 class DrawnEntity:
+    """An entity as templates take it."""
+
     number: int  # in the sentence
     kind: Kind
     name: str
@@ -90,6 +92,8 @@ class DrawnEntity:
 
 @dataclass(frozen=True)
 class DrawnRelation:
+    """A relation as templates take it; its arguments by the numbers of drawn entities."""
+
     kind: Kind
     head: int
     tail: int
@@ -101,6 +105,8 @@ class DrawnRelation:
 
 @dataclass(frozen=True)
 class DrawnSentence:
+    """A sentence as pieces of text and entities, and its relations."""
+
     pieces: list[Piece]
     relations: list[DrawnRelation]
 

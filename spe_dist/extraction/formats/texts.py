@@ -25,6 +25,7 @@ def read_words(record: Node, notices: Counter[str]) -> tuple[str, ...]:
 
 
 def split(text: str) -> tuple[str, ...]:
+    """The words between single spaces; of two spaces one after the other an empty word."""
     stripped = text.strip()
     return tuple(map(sys.intern, stripped.split(" "))) if stripped else ()
 

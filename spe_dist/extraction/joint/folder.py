@@ -268,6 +268,7 @@ def _are_some_of(names: Any, known: tuple[str, ...]) -> bool:
 
 
 def write_labels(labels: Labels, path: Path) -> None:
+    """Write labels.json of a fine-tuned folder."""
     write_json(path, {"entity_types": list(labels.entity_types), "relation_types": list(labels.relation_types)})
 
 

@@ -108,6 +108,9 @@ class JointModel(nn.Module):
         `own_context_encoder`: L, M and R of a pair have a span encoder of their own, as in the authors' released code;
         it starts as a copy of that of the entities. `features`: what the heads read beside the paper's vectors.
         `dropout` is that of the heads and, as in the authors' released code, of the encoder's states before all heads.
+
+        Raises:
+            ConfigError: `spe` lacks a span encoder or a span pair encoder.
         """
         super().__init__()
         if spe.span_encoder is None or spe.pair_encoder is None:
@@ -205,18 +208,18 @@ class JointModel(nn.Module):
         sentence_E = spans.sentence_S[entities]
         before_E = batch.sentence_borders_B1[sentence_E]
         return BatchPrediction(
-            sentence_E,
-            spans.start_S[entities] - before_E,
-            spans.end_S[entities] - before_E,
-            class_S[entities],
-            probability_S[entities],
-            entity_of_S[pairs.first_P[relations]],
-            entity_of_S[pairs.second_P[relations]],
-            relation_class_P[relations],
-            relation_probability_P[relations],
-            spans.overlong,
-            pairs.apart,
-            pairs.overlapping,
+            entity_sentence_E=sentence_E,
+            entity_start_E=spans.start_S[entities] - before_E,
+            entity_end_E=spans.end_S[entities] - before_E,
+            entity_class_E=class_S[entities],
+            entity_probability_E=probability_S[entities],
+            relation_first_R=entity_of_S[pairs.first_P[relations]],
+            relation_second_R=entity_of_S[pairs.second_P[relations]],
+            relation_class_R=relation_class_P[relations],
+            relation_probability_R=relation_probability_P[relations],
+            overlong_spans=spans.overlong,
+            apart_pairs=pairs.apart,
+            overlapping_pairs=pairs.overlapping,
         )
 
     def _read(self, batch: ExtractionBatch) -> _Read:

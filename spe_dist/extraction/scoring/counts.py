@@ -128,10 +128,12 @@ class GroupTally:
 
 
 def entities_group(entities: int) -> str:
+    """The group of sentences with so many entities."""
     return ENTITY_GROUPS[min(entities, MOST_ENTITIES)]
 
 
 def length_group(words: int) -> str:
+    """The group of sentences with so many words."""
     return next((f"{low}-{high}" for low, high in LENGTH_BUCKETS if words <= high), LENGTH_GROUPS[-2])
 
 

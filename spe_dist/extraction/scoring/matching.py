@@ -63,6 +63,7 @@ def boundaries(entity: Entity | CrossEntity, offset: int = 0) -> Boundaries:
 
 
 def entity_key(entity: Entity | CrossEntity, offset: int = 0) -> Key:
+    """Type and boundaries."""
     return entity.type, boundaries(entity, offset)
 
 

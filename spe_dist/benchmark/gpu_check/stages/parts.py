@@ -105,6 +105,7 @@ def measure_encoder(here: torch.device, extent: Extent) -> None:
 
 
 def measure_compiled_encoder(here: torch.device, extent: Extent) -> None:
+    """The encoder through torch.compile, on a GPU alone."""
     if here.type == "cuda":  # on a CPU it takes longer to compile than a check has
         dtype = working_dtype(here)
         give(f"encoder in {_short(dtype)}, compiled", **encoder_times(here, extent, dtype, compiled=True))

@@ -131,6 +131,7 @@ def covered(spans: Iterable[tuple[float, float]]) -> float:
 
 
 def dearest_first(kernels: Iterable[Kernel]) -> list[Kernel]:
+    """Kernels by the time that they take, the longest first."""
     return sorted(kernels, key=lambda kernel: -kernel.ms)
 
 
