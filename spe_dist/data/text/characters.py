@@ -54,7 +54,8 @@ _HIDDEN_WORDS = re.compile(
     f"[{_THAI}{_THAI_MARKS}{_LAO}{_LAO_MARKS}{_KHMER}{_KHMER_MARKS}\\u17d2{_BURMESE}{_BURMESE_MARKS}\\u1039]+"
 )
 # Line breaks beside them are no spaces. A sign that begins a line stays apart from what it belongs to.
-_BREAK_BEHIND = re.compile(f"[{_BASES}{_SIGNS}]")
+_BREAK_BEHIND = re.compile(f"(?:{_CHARACTER}|[{_MARKS}])\\Z")  # a sign without a character is no part of a word
+_LONGEST = 16  # of a character with its signs
 _BREAK_BEFORE = re.compile(f"[{_BASES}]")
 _NO_BREAK_BEFORE = re.compile(f"[{_SIGNS}]")
 _SPACE = re.compile(r"\s+")
@@ -71,7 +72,9 @@ def without_line_breaks(text: str) -> tuple[str, list[tuple[int, int]]]:
     end = position = 0
     for match in _SPACE.finditer(text):
         is_line_break = "\n" in match.group() or "\r" in match.group()
-        if is_line_break and _is_inside(text[match.start() - 1 : match.start()], text[match.end() : match.end() + 1]):
+        if is_line_break and _is_inside(
+            text[max(0, match.start() - _LONGEST) : match.start()], text[match.end() : match.end() + 1]
+        ):
             parts.append(text[end : match.start()])
             position += len(parts[-1])
             end = match.end()
@@ -80,10 +83,10 @@ def without_line_breaks(text: str) -> tuple[str, list[tuple[int, int]]]:
 
 
 def _is_inside(before: str, after: str) -> bool:
-    """Whether no space belongs between two characters of which one is of these scripts."""
+    """Whether no space belongs between what ends and what begins there: one of the two is of these scripts."""
     if not before or not after or _NO_BREAK_BEFORE.match(after):
         return False
-    return bool(_BREAK_BEHIND.match(before) or _BREAK_BEFORE.match(after))
+    return bool(_BREAK_BEHIND.search(before) or _BREAK_BEFORE.match(after))
 
 
 def count_longer(words: Iterable[str]) -> tuple[int, int]:

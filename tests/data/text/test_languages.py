@@ -7,7 +7,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from spe_dist.data.text import languages
@@ -150,6 +150,7 @@ def test_every_language_has_a_tokenizer_without_a_further_package():
     st.text(st.sampled_from("aBя.!?,;。，「」“”\"'（1२ئ؟।हैกี่ あ漢…¿«» \n"), max_size=60),
     st.sampled_from(["auto", "en", "zh", "ru", "hi", "th", "it"]),
 )
+@example("\u0e35\n1", "zh")  # a vowel sign without its letter
 @settings(max_examples=200, deadline=None)
 def test_nothing_of_a_text_but_space_is_lost_in_any_language(text, language):
     found = [word for words in split_sentences(text, language) for word in words]

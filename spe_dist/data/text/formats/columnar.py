@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from spe_dist.data.text.formats.fields import no_text_message
-from spe_dist.data.text.formats.tables import ID_COLUMNS
+from spe_dist.data.text.formats.tables import ID_COLUMNS, MAX_CELL_BYTES
 from spe_dist.errors import DataError
 
-ROWS_AT_ONCE = 1024
+ROWS_AT_ONCE = 64  # few: a file of a kilobyte can hold the same megabytes in every row
+BYTES_AT_ONCE = 1 << 20
 PARQUET_MARK = b"PAR1"
 ARROW_MARKS = (b"ARROW1\0\0", b"\xff\xff\xff\xff")  # of a file, of a stream
 
@@ -20,7 +21,7 @@ def columnar_lines(path: Path, form: Literal["parquet", "arrow"], text_field: st
     """(JSON lines of rows, position in the file), some rows at a time.
 
     Raises:
-        DataError: pyarrow is not installed, the file is damaged, or it has no such column.
+        DataError: pyarrow is not installed, the file is damaged, has no such column, or a row too large for a text.
     """
     pyarrow = _pyarrow(path)
     _check_file(path)
@@ -28,10 +29,27 @@ def columnar_lines(path: Path, form: Literal["parquet", "arrow"], text_field: st
     try:
         batches = _parquet(path, text_field) if form == "parquet" else _arrow(path, text_field)
         for batch, share in batches:
-            rows = batch.to_pylist()
-            yield "".join(json.dumps(row, default=str) + "\n" for row in rows).encode(), int(share * size)
+            for lines in _lines(batch, path):
+                yield lines, int(share * size)
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{path} is a damaged {form} file: {str(error).splitlines()[0]}; get it again") from error
+
+
+def _lines(batch: Any, path: Path) -> Iterator[bytes]:
+    """The rows of a batch as JSON lines, about `BYTES_AT_ONCE` at a time."""
+    names = batch.schema.names
+    held, size = [], 0
+    for cells in zip(*batch.columns, strict=True):
+        line = json.dumps({name: cell.as_py() for name, cell in zip(names, cells, strict=True)}, default=str) + "\n"
+        if len(line) > MAX_CELL_BYTES:
+            raise DataError(f"{path} has a row of more than {MAX_CELL_BYTES >> 20} MiB; is it text? Divide its texts")
+        held.append(line)
+        size += len(line)
+        if size >= BYTES_AT_ONCE:
+            yield "".join(held).encode()
+            held, size = [], 0
+    if held:
+        yield "".join(held).encode()
 
 
 def _check_file(path: Path) -> None:

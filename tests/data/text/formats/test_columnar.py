@@ -59,3 +59,23 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without_pyarrow)
     with pytest.raises(DataError, match=r"needs the package pyarrow; pip install 'spe-dist\[arrow\]'"):
         list(columnar_lines(tmp_path / "a", "parquet", "text"))
+
+
+@pytest.mark.parametrize("form", ["parquet", "arrow"])
+def test_the_same_megabytes_in_every_row_are_read_row_by_row(tmp_path, monkeypatch, form):
+    pyarrow = pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow.parquet")
+    text, rows = "x y " * (1 << 18), 10_000
+    words = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * rows, pyarrow.int32()), [text])
+    table = pyarrow.table({"text": words})
+    path = tmp_path / "a"
+    if form == "parquet":
+        pyarrow.parquet.write_table(table, path, compression="zstd")
+    else:
+        with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_file(file, table.schema) as writer:
+            writer.write_table(table)
+    lines, _ = next(columnar_lines(path, form, "text"))
+    assert path.stat().st_size < 2 << 20 and lines == json.dumps({"text": text}).encode() + b"\n"
+    monkeypatch.setattr("spe_dist.data.text.formats.columnar.MAX_CELL_BYTES", 1000)
+    with pytest.raises(DataError, match="a has a row of more than"):
+        next(columnar_lines(path, form, "text"))
