@@ -21,6 +21,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from spe_dist.distributed.joining.attendance import MARGIN_S, Attendance, close_all
+from spe_dist.distributed.joining.devices import choose_device, refuse_shared_gpu
 from spe_dist.distributed.joining.store import open_store
 from spe_dist.distributed.joining.watch import Watch
 from spe_dist.distributed.launch import LaunchEnvironment
@@ -216,21 +217,6 @@ def sendable(error: Exception) -> Exception:
     return error
 
 
-def choose_device(environment: LaunchEnvironment) -> torch.device:
-    """The GPU of this local rank where there are GPUs, else the CPU. Raises LaunchError when ranks outnumber GPUs."""
-    if not torch.cuda.is_available() or os.environ.get("DS_ACCELERATOR") == "cpu":
-        return torch.device("cpu")
-    visible = torch.cuda.device_count()
-    if visible == 1 and environment.local_ranks > 1 and environment.launcher == "slurm":
-        return torch.device("cuda", 0)  # Slurm's --gpus-per-task shows each task its own GPU as number 0
-    if environment.local_rank >= visible:
-        raise LaunchError(
-            f"local rank {environment.local_rank} has no GPU: this node shows {visible}; start at most {visible} ranks "
-            "a node, or set DS_ACCELERATOR=cpu to train on the CPU"
-        )
-    return torch.device("cuda", environment.local_rank)
-
-
 def start_ranks(environment: LaunchEnvironment, timeout_s: float, start_timeout_s: float = 45.0) -> RankContext:
     """Join the process group of this launch: NCCL where ranks have GPUs, gloo on CPUs.
 
@@ -243,7 +229,7 @@ def start_ranks(environment: LaunchEnvironment, timeout_s: float, start_timeout_
             begun (see `open_store`).
 
     Raises:
-        LaunchError: the ranks' port is taken, or a rank has no GPU.
+        LaunchError: the ranks' port is taken, or a rank has no GPU of its own.
         TrainingFailure: a rank has not come.
     """
     global _watch
@@ -261,6 +247,8 @@ def start_ranks(environment: LaunchEnvironment, timeout_s: float, start_timeout_
         try:
             store = open_store(environment, timeout_s, start_timeout_s)
             _watch = Watch(environment, store)
+            if device.type == "cuda":
+                refuse_shared_gpu(environment, device, store)
             dist.init_process_group(
                 backend="nccl" if device.type == "cuda" else "gloo",
                 store=dist.PrefixStore("default_pg", store),

@@ -31,6 +31,8 @@ def gpus(monkeypatch):
         monkeypatch.setattr("spe_dist.distributed.context._watch", None)
         monkeypatch.setattr("spe_dist.distributed.context.open_store", lambda *_: dist.HashStore())
         monkeypatch.setattr("spe_dist.distributed.context.Watch", lambda *_: SimpleNamespace(close=lambda: None))
+        uuid = lambda device: SimpleNamespace(uuid=f"GPU-{device.index}")  # noqa: E731
+        monkeypatch.setattr(torch.cuda, "get_device_properties", uuid)
         monkeypatch.setattr(dist, "init_process_group", lambda **given: None)
         monkeypatch.setattr(dist, "new_group", lambda **given: SimpleNamespace())
         return chosen
@@ -59,6 +61,16 @@ def test_more_ranks_than_gpus_are_refused(gpus):
     gpus(2)
     with pytest.raises(LaunchError, match="this node shows 2"):
         choose_device(place("torchrun", 2, 3))
+
+
+def test_a_gpu_is_for_one_rank_alone(gpus, monkeypatch):
+    """Two tasks of Slurm that see the same one, and a MIG instance beside others."""
+    gpus(1)
+    store = dist.HashStore()
+    monkeypatch.setattr("spe_dist.distributed.context.open_store", lambda *_: store)
+    start_ranks(place("slurm", 0, 2), 1.0)
+    with pytest.raises(LaunchError, match=r"rank 1 has the same GPU as another rank \(local rank 1 on node, GPU-0\)"):
+        start_ranks(place("slurm", 1, 2), 1.0)
 
 
 def test_an_error_that_cannot_be_pickled_is_told_by_its_text():

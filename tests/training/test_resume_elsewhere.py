@@ -26,7 +26,10 @@ from spe_dist.training.metrics import read_rows
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
-EXACT = ("step", "applied", "skipped_steps", "learning_rate", "sentences", "queue_fill", "epoch", "head_learning_rate")
+EXACT = (
+    *("step", "applied", "skipped_steps", "learning_rate", "sentences", "queue_fill", "epoch", "head_learning_rate"),
+    *("encoder_learning_rate", "mlm_pieces"),
+)
 
 
 def run(main, argv, looks=None):
@@ -67,6 +70,58 @@ def test_pre_training_goes_on_with_fewer_ranks_and_with_more_again(run_ranks, de
     for queue in ("pair_queue", "context_queue"):
         for name in ("ids_K", "cursor", "fill"):
             assert read_whole(whole, queue)[name].tolist() == read_whole(parts, queue)[name].tolist()
+
+
+LEVERS = {
+    "mlm": "true",
+    "layers": 2,
+    "warmup_steps": 3,
+    "freeze_encoder_steps": 4,
+    "layer_decay": 0.8,
+    "head_learning_rate": 6e-3,
+    "queue_keys": 51,
+}
+OTHERS = {
+    "mlm": "true",
+    "mlm_decoder": "random",
+    "tbo_decoder": "tied",
+    "permutations": 2,
+    "view_masks": "one",
+    "freeze_encoder_steps": 5,
+    "key_dropout": "true",
+    "queue_keys": 3,  # fewer than ranks
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("given", [LEVERS, OTHERS])
+def test_all_that_is_beyond_the_paper_goes_on_elsewhere_too(run_ranks, demo_shards, tmp_path, given):
+    """While the encoder is frozen and after it, with dropout by slots, other loaders, micro-batches, kinds of queue."""
+    settings = {
+        **PRETRAINING,
+        "steps": 12,
+        "evaluate_sentences": 0,
+        "shards": demo_shards,
+        "dropout_seed": "slot",
+        **given,
+    }
+
+    def arguments(output, stage, *further):
+        return [*command_line({**settings, "output": tmp_path / output}), zero_stage(tmp_path, stage), *further]
+
+    assert run_ranks(run, 2, pretrain.main, arguments("whole", 2))[0][0] == 0
+    parts = [
+        (4, 3, 6, ["--queue=sharded", "--micro_batch_sentences=2"]),  # accumulation 2: after step 3
+        (1, 1, 12, ["--loader_workers=1"]),
+        (4, 1, 3, ["--queue=sharded", "--average=replicated", "--loader_workers=2"]),
+        (2, 2, None, []),
+    ]
+    for ranks, stage, looks, further in parts:
+        status, printed = run_ranks(
+            run, ranks, pretrain.main, arguments("parts", stage, "--resume=auto", *further), looks
+        )[0]
+        assert status == (STOPPED if looks else 0), printed
+    compare(tmp_path / "whole", tmp_path / "parts")
 
 
 def test_fine_tuning_goes_on_with_fewer_ranks_and_with_more_again(run_ranks, demo_corpus, tmp_path):
