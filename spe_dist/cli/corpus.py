@@ -200,7 +200,11 @@ def convert_parser() -> Parser:
 
 def _add_input_options(parser: Parser) -> None:
     parser.add_argument(
-        "--format", default="auto", choices=("auto", *FORMATS), help="format of the input; auto: by content"
+        "--format",
+        default="auto",
+        choices=("auto", *FORMATS),
+        metavar="FORMAT",
+        help=f"format of the input: {', '.join(FORMATS)}; auto: by content",
     )
     parser.add_argument(
         "--predictions", action="store_true", help="dygie: read predicted_ner and predicted_relations, not the gold"

@@ -70,7 +70,7 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--json", action="store_true", help="print JSON: fractions of 1 and counts, everything")
     parser.add_argument(
-        "--by", action="store_true", help="also by number of entities and by sentence length (Figure 5)"
+        "--by", action="store_true", help="also by number of entities and by sentence length (the paper's Figure 5)"
     )
     return parser
 

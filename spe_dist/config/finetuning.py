@@ -43,7 +43,7 @@ class DataConfig:
         "triples",
         "brat",
         "predicted",
-    ] = setting("auto", "format of the corpora; auto: by content")
+    ] = setting("auto", "format of the corpora (auto: by content)")
     language: str | None = setting(
         None,
         "language of raw text (en, de, zh, ...), for its words and sentence ends, in corpora by character and when the "

@@ -120,6 +120,12 @@ def test_defaults_are_shown_in_brackets_everywhere(command, capsys):
     assert "(default" not in text and "default:" not in text
 
 
+@pytest.mark.parametrize("command", WITH_OPTIONS, ids=" ".join)
+def test_no_line_of_a_help_is_too_wide(command, capsys):
+    _, shown, _ = run(*command, "--help-all", capsys=capsys)
+    assert [line for line in shown.splitlines() if len(line) > 120] == []
+
+
 def test_defaults_follow_the_help_text_unless_it_has_brackets_of_its_own():
     parser = Parser("spe test", "", None)
     parser.add_argument("--share", type=float, default=0.0, help="a share")

@@ -15,7 +15,7 @@ from spe_dist.errors import ConfigError
 def parser() -> Parser:
     """The options of `spe benchmark data`."""
     doc = (
-        "Measures reading at the scale of large corpora, with made-up shards: what a process pays for an index of many "
+        "Measures reading of large amounts of text, with made-up shards: what a process pays for an index of many "
         "blocks; whether ranks that take steps at a GPU's pace wait for a server with latency and a limited rate, with "
         "ranges and with whole shards, beside a local folder; and what reading shard by shard loses.\n\n"
         "All ranks and the server share this machine's cores: lower --rate where the row of the folder waits too."

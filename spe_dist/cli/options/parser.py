@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import textwrap
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -18,6 +19,7 @@ from spe_dist.utils.wording import how_many, nearest, nearest_or_all
 
 HELP = ("-h", "--help")
 HELP_ALL = ("--help-all", "--help_all")
+WIDTH = 120  # characters of a line around the options
 
 
 class Parser(argparse.ArgumentParser):
@@ -26,12 +28,15 @@ class Parser(argparse.ArgumentParser):
     Args:
         program: the command as it is typed, such as "spe score".
         usage: what follows it.
-        doc: a docstring; its first paragraph stands above the options, the rest below them.
+        doc: a docstring; its first paragraph stands above the options, the rest below them. Lines that are longer than
+            `WIDTH` are wrapped.
         more: further arguments of `argparse.ArgumentParser`.
     """
 
     def __init__(self, program: str, usage: str, doc: str | None, **more: Any) -> None:
-        summary, _, details = inspect.cleandoc(doc or "").partition("\n\n")
+        lines = inspect.cleandoc(doc or "").splitlines()
+        text = "\n".join(textwrap.fill(line, WIDTH) if len(line) > WIDTH else line for line in lines)
+        summary, _, details = text.partition("\n\n")
         super().__init__(
             prog=program,
             usage=f"{program} {usage}",
@@ -138,8 +143,8 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text, default = action.help or "", action.default
-        is_told = text.endswith("]") or default in (None, argparse.SUPPRESS, [], (), "") or isinstance(default, bool)
-        if is_told or not action.option_strings:
+        has_none = default in (None, argparse.SUPPRESS, [], (), "") or isinstance(default, bool)
+        if text.endswith("]") or has_none or not action.option_strings:
             return text
         return f"{text} [{default:g}]" if isinstance(default, float) else f"{text} [%(default)s]"
 

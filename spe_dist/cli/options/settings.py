@@ -9,6 +9,8 @@ from typing import Any
 from spe_dist.cli.options.parser import Parser
 from spe_dist.config.loading import Leaf, leaves
 
+MOST_CHOICES_IN_A_ROW = 6  # more are listed in the help text
+
 
 def add_settings(parser: Parser, config_class: type) -> None:
     """Add the settings, grouped by section, with their defaults in the help text.
@@ -21,7 +23,8 @@ def add_settings(parser: Parser, config_class: type) -> None:
         options: dict[str, Any] = {"metavar": _metavar(leaf), "default": argparse.SUPPRESS}
         if leaf.type is bool:
             options |= {"nargs": "?", "const": True}
-        help_text = f"{leaf.help} [{_text(leaf.default)}]".replace("%", "%%")
+        listed = f": {', '.join(_choices(leaf))}" if len(_choices(leaf)) > MOST_CHOICES_IN_A_ROW else ""
+        help_text = f"{leaf.help}{listed} [{_text(leaf.default)}]".replace("%", "%%")
         action = groups[leaf.section].add_argument(f"--{leaf.name}", help=help_text, **options)
         if not leaf.common:
             parser.less_used(action)
@@ -35,9 +38,13 @@ def _text(value: Any) -> str:
     return str(value)
 
 
+def _choices(leaf: Leaf) -> tuple[str, ...]:
+    return typing.get_args(leaf.type) if typing.get_origin(leaf.type) is typing.Literal else ()
+
+
 def _metavar(leaf: Leaf) -> str:
-    if typing.get_origin(leaf.type) is typing.Literal:
-        return "|".join(typing.get_args(leaf.type))
+    if choices := _choices(leaf):
+        return "|".join(choices) if len(choices) <= MOST_CHOICES_IN_A_ROW else "NAME"
     if typing.get_origin(leaf.type) is tuple:
         return "N,N,.." if typing.get_args(leaf.type)[0] is int else "TEXT,TEXT,.."
     if leaf.type is bool:
