@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -54,10 +54,12 @@ def write_results(
     evaluation: Evaluation,
     training: Training,
     run_state: Mapping[str, Any],
+    may_write: Callable[[], None],
 ) -> list[str]:
     """Score the kept model as it was saved, write what the run leaves, return its closing lines. A collective.
 
-    `run_state`: what a run that is started again in the same folder must have in common with this one.
+    `run_state`: what a run that is started again in the same folder must have in common with this one. `may_write` is
+    called before anything is written, and may raise.
     """
     output, context = Path(config.train.output), evaluation.context
     appears(output / MODEL_FOLDER)  # rank 0 has just written it
@@ -72,6 +74,7 @@ def write_results(
         document[name] = scores.to_json()
         of_card[name] = card_scores(str(getattr(config.data, name)), scores)
         path = output / f"predictions_{name}.json"
+        may_write()
         context.run_on_main(partial(write_corpus, predicted, path, written_format(predicted.format)))
         lines += ["", f"{name}: {scores_table(scores)}"]
         if config.data.gold_entities:
@@ -87,6 +90,7 @@ def write_results(
         write_atomically(output / SCORES_FILE, json.dumps(document, indent=1) + "\n")
         return curves
 
+    may_write()
     curves = context.run_on_main(write)
     written = ", ".join(f"predictions_{name}.json" for name in corpora.evaluated())
     lines += ["", f"model: {output / MODEL_FOLDER}; {SCORES_FILE}{', ' if written else ''}{written} beside it"]

@@ -101,7 +101,9 @@ def run_finetuning(
     finished = trainer.run()
     if finished:
         training = summarise_training(trainer, context, began)
-        lines = write_results(config, inputs.corpora, evaluation, training, run_state)
+        may_write = run.checkpoints.check_owner
+        lines = write_results(config, inputs.corpora, evaluation, training, run_state, may_write)
+        may_write()
         context.run_on_main(lambda: resume.remove_checkpoints(run.checkpoints))
         lines += publish(config, context)
     else:
@@ -150,7 +152,7 @@ def _build(
     resume.restore(point, engine)
     if not run.claim(point):
         _, point, left_out, best = choose()
-        data = data.without(left_out.sentences)
+        data = inputs.data.without(left_out.sentences)
         resume.restore(point, engine)
     if point.checkpoint is not None:
         context.run_on_main(partial(resume.restore_model, point.checkpoint, model_folder))
@@ -163,6 +165,7 @@ def _build(
     evaluation = Evaluation(maker, context, config.data.symmetric, product_dtype(precision))
 
     def keep_model(epoch: int, scores: Scores | None) -> None:
+        run.checkpoints.check_owner()  # another start may have taken over while this one evaluated
         facts = model_facts(config, start, data, epoch, scores)
         context.run_on_main(
             lambda: save_extractor(model_folder, plain, start.tokenizer, corpora.labels, settings, facts)

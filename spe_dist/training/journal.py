@@ -122,6 +122,7 @@ class Journal:
     def leave_out(self) -> None:
         """Count a step that is not trained, and look whether all ranks stop now."""
         self.flush()
+        self.saving.checkpoints.check_owner()
         self.position = replace(self.position, step=self.position.step + 1)
         self.log.write({"kind": "left_out", "step": self.position.step})
         self.agreement()

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
 import torch
+from small_runs import FINETUNING, command_line, small_corpus
 
+from spe_dist import finetune
+from spe_dist.cli.exits import USER_ERROR
 from spe_dist.config.finetuning import FinetuneConfig
 from spe_dist.config.loading import resolve
 from spe_dist.distributed.checkpoint import Checkpoints
 from spe_dist.distributed.context import RankContext
+from spe_dist.distributed.fence import Fence
 from spe_dist.errors import CheckpointError
 from spe_dist.extraction.corpora.corpus import Corpus, Document, Entity, Relation, Sentence
+from spe_dist.finetuning.evaluation import Evaluation
 from spe_dist.finetuning.loop import Best
 from spe_dist.finetuning.resume import (
     checkpoint_capture,
@@ -21,6 +27,7 @@ from spe_dist.finetuning.resume import (
     run_state,
 )
 from spe_dist.moco.fragments import Fragment
+from spe_dist.utils.files import file_sha256
 
 CONTEXT = RankContext(rank=0, ranks=1, local_rank=0, device=torch.device("cpu"), control=None)
 ENGINE = {"ranks": 1, "precision": "float32", "zero_stage": 0}  # of the checkpoint; any other one may go on from it
@@ -107,3 +114,33 @@ def test_a_model_of_a_later_epoch_goes_where_the_checkpoint_has_none(run, tmp_pa
     empty.mkdir()
     restore_model(empty, model)
     assert not model.exists()
+
+
+def lose_the_folder(argv, output, at):
+    """Fine-tune, every epoch the best; another start takes over at the end of an evaluation. What stands there then."""
+    made, after = Counter(), Evaluation.score
+
+    def lost(self, *given, **named):
+        found = after(self, *given, **named)
+        made["evaluations"] += 1
+        if made["evaluations"] == at:
+            Fence(output).claim()
+            made["model"] = file_sha256(next((output / "model").glob("*.safetensors")))
+        return found
+
+    Evaluation.score = lost
+    Best.after = lambda self, epoch, *_: Best(epoch, 1.0, epoch, 0)
+    status = finetune.main(argv)
+    kept = file_sha256(next((output / "model").glob("*.safetensors"))) == made["model"]
+    return status, kept, sorted(path.name for path in output.iterdir())
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("at", [2, 3])  # of epoch 2; of the kept model, at the end
+def test_a_start_that_lost_its_folder_while_it_evaluated_writes_nothing(run_ranks, demo_corpus, tmp_path, at):
+    output = tmp_path / "run"
+    settings = {**FINETUNING, **small_corpus(demo_corpus, tmp_path), "output": output, "epochs": 2}
+    argv = command_line({**settings, "checkpoint_every_epochs": 1})
+    ((status, kept, names),) = run_ranks(lose_the_folder, 1, argv, output, at)
+    assert status == USER_ERROR and kept
+    assert "checkpoints" in names and not {"scores.json", "predictions_dev.json"} & set(names)
