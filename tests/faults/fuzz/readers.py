@@ -137,6 +137,26 @@ def word_format_readers() -> list[Reader]:
     return readers
 
 
+def columnar_readers() -> list[Reader]:
+    """Tables by column, none where pyarrow is not installed."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        return []
+    table = pyarrow.table({"text": ["Ada wrote code. So did Bo.", "x é"] * 20, "id": list(range(40))})
+    parquet, arrow, stream = (pyarrow.BufferOutputStream() for _ in range(3))
+    pyarrow.parquet.write_table(table, parquet)
+    for sink, writer in ((arrow, pyarrow.ipc.new_file), (stream, pyarrow.ipc.new_stream)):
+        with writer(sink, table.schema) as file:
+            file.write_table(table)
+    sinks = {"a.parquet": parquet, "a.arrow": arrow, "stream.arrow": stream}
+    return [
+        Reader(f"text, {name}", flipped, file_of(name, sink.getvalue().to_pybytes()), read_text)
+        for name, sink in sinks.items()
+    ]
+
+
 def text_readers() -> list[Reader]:
     wiki = '<doc id="1" url="" title="A">\nA\n\nAda wrote code. She did.\n</doc>\n'
     readers = [
@@ -148,6 +168,7 @@ def text_readers() -> list[Reader]:
     for suffix, (pack, unpack) in PACKED.items():
         damage, packed = compressed(pack, unpack, lines_damage), file_of(f"a.txt.{suffix}", pack(TEXT.encode()))
         readers.append(Reader(f"text, {suffix}", damage, packed, read_text))
+    readers += columnar_readers()
     for name, record in EXAMPLES.items():
         lines = f"{json.dumps(record)}\n{json.dumps(record)}\n"
         readers.append(Reader(f"corpus, {name}", json_damage, file_of("a.json", lines), read_corpus_whole))

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from spe_dist.data.text.formats.fields import no_text_message
 from spe_dist.data.text.formats.tables import ID_COLUMNS, MAX_CELL_BYTES
 from spe_dist.errors import DataError
+from spe_dist.utils.wording import one_line
 
 ROWS_AT_ONCE = 64  # few: a file of a kilobyte can hold the same megabytes in every row
 BYTES_AT_ONCE = 1 << 20
@@ -31,8 +32,10 @@ def columnar_lines(path: Path, form: Literal["parquet", "arrow"], text_field: st
         for batch, share in batches:
             for lines in _lines(batch, path):
                 yield lines, int(share * size)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path} is a damaged {form} file: {str(error).splitlines()[0]}; get it again") from error
+    except DataError:
+        raise
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:  # of names that are no UTF-8, dates
+        raise DataError(f"{path} is a damaged {form} file: {one_line(error)}; get it again") from error
 
 
 def _lines(batch: Any, path: Path) -> Iterator[bytes]:
@@ -97,6 +100,7 @@ def _arrow(path: Path, text_field: str) -> Iterator[tuple[Any, float]]:
         size = max(1, path.stat().st_size)
         for batch in batches:
             chosen = batch.select(columns)
+            chosen.validate(full=True)  # offsets are followed unchecked: damaged ones end the process
             for start in range(0, chosen.num_rows, ROWS_AT_ONCE):
                 yield chosen.slice(start, ROWS_AT_ONCE), file.tell() / size if not is_file else 0.0
 

@@ -79,3 +79,16 @@ def test_the_same_megabytes_in_every_row_are_read_row_by_row(tmp_path, monkeypat
     monkeypatch.setattr("spe_dist.data.text.formats.columnar.MAX_CELL_BYTES", 1000)
     with pytest.raises(DataError, match="a has a row of more than"):
         next(columnar_lines(path, form, "text"))
+
+
+def test_texts_that_run_over_each_other_or_are_no_utf8_are_damage(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    for offsets, data in (([0, 2**30, 4], b"abcd"), ([0, -5, 4], b"abcd"), ([0, 2, 4], b"ab\xff\xfe")):
+        buffers = [None, pyarrow.array(offsets, pyarrow.int32()).buffers()[1], pyarrow.py_buffer(data)]
+        texts = pyarrow.Array.from_buffers(pyarrow.string(), 2, buffers)
+        batch = pyarrow.record_batch([texts], ["text"])
+        path = tmp_path / "a.arrow"
+        with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_stream(file, batch.schema) as writer:
+            writer.write_batch(batch)
+        with pytest.raises(DataError, match="a damaged arrow file"):
+            list(columnar_lines(path, "arrow", "text"))
