@@ -273,12 +273,15 @@ if ((status == 0)); then
     say "finished before $stop_signal could stop it"
     exit 0
 fi
-if ((status != STOPPED)) && ! { [[ -n $preempted && $preempted != None ]] && ((status == 138 || status == 143)); }; then
+# srun may also end ranks by TERM that are still leaving when rank 0 has left with 75.
+progress=''
+if [[ $(saved) != "$saved_before" ]]; then progress=yes; fi
+if ((status != STOPPED)) && ! { [[ $progress || $preempted == *[0-9]* ]] && ((status == 138 || status == 143)); }; then
     say "status $status after $stop_signal: not requeued. 138 or 143 mean that the ranks had not begun to train;" \
         "is the time limit ($(job_field TimeLimit)) too short?"
     exit "$status"
 fi
-if [[ $stop_signal == USR1 && $(saved) == "$saved_before" ]]; then # one such start may have been slow by accident
+if [[ $stop_signal == USR1 && -z $progress ]]; then # one such start may have been slow by accident
     in_vain=$output/.start_without_a_step
     if [[ $(cat "$in_vain" 2>/dev/null || true) == "$job $((restarts - 1))" ]]; then
         rm -f "$in_vain"

@@ -95,13 +95,17 @@ class Checkpoints:
 
     def newest_valid(self) -> tuple[Path | None, list[str]]:
         """The newest checkpoint whose checksums hold (None without one), and a line for each that was passed over."""
-        passed_over: list[str] = []
-        for path in self.context.run_on_main(lambda: _entries(self.folder)):
-            problem = self.problem_of(path)
-            if problem is None:
-                return path, passed_over
-            passed_over.append(f"{path.name}: {problem}")
-        return None, passed_over
+        while True:
+            passed_over: list[str] = []
+            listed = self.context.run_on_main(lambda: _entries(self.folder))
+            for path in listed:
+                problem = self.problem_of(path)
+                if problem is None:
+                    return path, passed_over
+                passed_over.append(f"{path.name}: {problem}")
+            if self.context.run_on_main(lambda: _entries(self.folder)) == listed:
+                return None, passed_over
+            # An active run has saved meanwhile, and removed what was looked at.
 
     def problem_of(self, path: Path) -> str | None:
         """Why a checkpoint cannot be used; None when its files and checksums are as written."""

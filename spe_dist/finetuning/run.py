@@ -154,9 +154,9 @@ def _build(
         _, point, left_out, best = choose()
         data = inputs.data.without(left_out.sentences)
         resume.restore(point, engine)
+    run.write_settings()
     if point.checkpoint is not None:
         context.run_on_main(partial(resume.restore_model, point.checkpoint, model_folder))
-    run.write_settings()
     settings = {**start.settings, **extraction_settings(config, inputs.max_pieces)}
     description = describe_model(config, start, data, corpora.labels, settings)
     journal = _journal(run, engine, point, best, data, left_out, run_state, description)

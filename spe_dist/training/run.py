@@ -67,7 +67,8 @@ class Run:
         return next((path.name for path in list_checkpoints(self.checkpoints.folder)), None)
 
     def write_settings(self) -> None:
-        """Write config.yaml into the output folder."""
+        """Write config.yaml into the output folder. Raises CheckpointError where another start has taken over since."""
+        self.checkpoints.check_owner()
         self.context.run_on_main(lambda: (self.output / CONFIG_FILE).write_text(to_yaml(self.config), encoding="utf-8"))
 
     def describe_machine(self, engine: TrainingEngine, model_note: str = "") -> list[str]:

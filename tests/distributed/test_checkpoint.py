@@ -92,6 +92,19 @@ def test_newest_valid_passes_over_damage_and_says_so(tmp_path, context, damage):
     assert len(passed_over) == 1 and "step_00000002" in passed_over[0]
 
 
+def test_a_checkpoint_that_an_active_run_replaces_while_it_is_looked_at_is_no_damage(tmp_path, context):
+    active = Checkpoints(tmp_path, keep=1, context=context)
+    active.save(1, {"step": 1}, writer("one"))
+
+    class Slow(Checkpoints):
+        def problem_of(self, path):
+            if path.name == "step_00000001":
+                active.save(2, {"step": 2}, writer("two"))
+            return super().problem_of(path)
+
+    assert Slow(tmp_path, 1, context).newest_valid() == (tmp_path / "step_00000002", [])
+
+
 def test_a_failure_while_writing_leaves_the_older_checkpoint_alone(tmp_path, context):
     checkpoints = Checkpoints(tmp_path, keep=1, context=context)
     checkpoints.save(1, {"step": 1}, writer("one"))

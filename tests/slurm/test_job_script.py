@@ -66,6 +66,9 @@ if asked:
     if place.rank == 0 and options.act != "stuck":
         (options.output / "checkpoints").mkdir(exist_ok=True)
         (options.output / "checkpoints" / "latest").write_text(f"step_{place.restart_count}")
+    if options.act == "killed":  # once all is saved
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
     if options.act != "end":
         raise SystemExit(1 if options.act == "fail" else stopped_status(place.rank, place.ranks))
 """
@@ -392,6 +395,15 @@ def test_starts_that_come_to_no_step_before_the_time_limit_are_not_requeued_for_
             job.start_again()
     job.wait_for_state("FAILED")
     assert "came to a new checkpoint: not requeued" in job.text and job.field("ExitCode") == f"{STOPPED}:0"
+
+
+def test_a_job_whose_ranks_were_ended_after_they_had_saved_is_requeued(cluster, checkout, tmp_path):
+    job = cluster.submit(checkout, "slurm/pretrain.sh", "--act=killed", "--output", str(tmp_path))
+    job.wait_for(lambda: started(tmp_path))
+    cluster.run("scancel", "--batch", "--signal=USR1", job.number)
+    job.start_again()
+    assert job.wait_for_state("COMPLETED", "FAILED") == "COMPLETED", job.text
+    assert job.field("Restarts") == "1"
 
 
 def test_the_nodes_are_looked_at_before_each_start(cluster, checkout, tmp_path):

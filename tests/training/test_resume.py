@@ -65,6 +65,21 @@ def test_a_start_from_an_older_checkpoint_gives_up_the_newer_ones_once_the_folde
     assert choose_start(config.train, CONTEXT, checkpoints).position == point.position
 
 
+def test_of_two_starts_at_the_same_time_the_first_ends_before_it_writes(run):
+    output, checkpoints = run
+    config = resolve([{"output": str(output), "resume": "auto"}])
+    first, second = starts = [Run(config, CONTEXT) for _ in range(2)]
+    try:
+        point = choose_start(config.train, CONTEXT, checkpoints)
+        assert first.claim(point) and second.claim(point)
+        second.write_settings()
+        with pytest.raises(CheckpointError, match="taken over"):
+            first.write_settings()
+    finally:
+        for of_start in reversed(starts):
+            of_start.stop.close()
+
+
 def test_auto_takes_the_newest_whole_checkpoint_and_its_position(run):
     output, checkpoints = run
     point = start(checkpoints, output, "auto")
