@@ -49,7 +49,18 @@ ask_to_stop() {
 trap 'ask_to_stop USR1' USR1
 trap 'ask_to_stop TERM' TERM
 
-job_field() { scontrol show job "$job" --oneliner | tr ' ' '\n' | sed -n "s/^$1=//p" | head -n 1; }
+# scontrol, asked again for a minute where Slurm's controller does not answer.
+ask_slurm() {
+    local tries
+    for tries in 1 2 3 4 5 6; do
+        if ((tries > 1)); then sleep 10; fi
+        if scontrol "$@"; then return; fi
+    done
+    return 1
+}
+
+# A field of the job's record; empty where Slurm does not say.
+job_field() { { ask_slurm show job "$job" --oneliner || true; } | tr ' ' '\n' | sed -n "s/^$1=//p" | sed -n 1p; }
 
 # The checkout that this file belongs to; nothing where job.sh lies without one.
 find_home() {
@@ -190,11 +201,11 @@ plan_tasks
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$cpus_per_task}
 
 # The batch shell runs on the job's first node, where rank 0 listens: a port that is free here, held until this shell ends
-# so that another job on the node gets another one.
-MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+# so that another job on the node gets another one. (head would leave a long list of nodes unread, which fails the pipe.)
+MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)
 [[ -n $MASTER_ADDR ]] || die "scontrol show hostnames '$SLURM_JOB_NODELIST' gives no host"
 if command -v getent >/dev/null && ! getent hosts "$MASTER_ADDR" >/dev/null; then # Slurm's name of a node may be its own
-    address=$(scontrol show node "$MASTER_ADDR" --oneliner | tr ' ' '\n' | sed -n 's/^NodeAddr=//p' | head -n 1)
+    address=$(scontrol show node "$MASTER_ADDR" --oneliner | tr ' ' '\n' | sed -n 's/^NodeAddr=//p' | sed -n 1p)
     MASTER_ADDR=${address:-$MASTER_ADDR}
 fi
 coproc PORT_HOLDER { exec "${python[@]}" -m spe_dist.distributed.ports --hold; }
@@ -265,7 +276,7 @@ if [[ -z $stop_signal ]]; then
 fi
 # A job that Slurm is requeueing or cancelling is no longer RUNNING: the rest is its own doing.
 state=$(job_field JobState)
-if [[ $state != RUNNING ]]; then
+if [[ -n $state && $state != RUNNING ]]; then
     say "stopped by $stop_signal (status $status); Slurm has the job as $state"
     exit "$status"
 fi

@@ -24,7 +24,7 @@ find_home() {
     local folder
     folder=$(dirname "$0")/..
     if [[ -n ${SLURM_JOB_ID:-} ]]; then
-        folder=$(scontrol show job "$SLURM_JOB_ID" --oneliner | sed -nE 's|.* Command=(.*)/slurm/make_shards\.sh.*|\1|p' | head -n 1)
+        folder=$(scontrol show job "$SLURM_JOB_ID" --oneliner | sed -nE 's|.* Command=(.*)/slurm/make_shards\.sh.*|\1|p' | sed -n 1p)
     fi
     folder=${SPE_HOME:-$folder}
     if [[ -f $folder/spe_dist/pretrain.py ]]; then (cd "$folder" && pwd); fi

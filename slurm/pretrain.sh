@@ -19,7 +19,7 @@ set -euo pipefail
 # Slurm runs a copy of this file from its spool folder, so job.sh is not beside $0: look beside the submitted file.
 find_body() {
     local command folder
-    command=$(scontrol show job "$SLURM_JOB_ID" --oneliner | sed -nE 's|.* Command=(.*)/pretrain\.sh.*|\1|p' | head -n 1)
+    command=$(scontrol show job "$SLURM_JOB_ID" --oneliner | sed -nE 's|.* Command=(.*)/pretrain\.sh.*|\1|p' | sed -n 1p)
     for folder in "${SPE_HOME:+$SPE_HOME/slurm}" "$command" "${SLURM_SUBMIT_DIR:-}/slurm"; do
         if [[ -n $folder && -f $folder/job.sh ]]; then
             echo "$folder/job.sh"
