@@ -12,6 +12,7 @@ from spe_dist.experiments.pieces import Cell
 from spe_dist.experiments.table import CellScores, PrintedTable
 from spe_dist.extraction.scoring.matching import METRICS
 from spe_dist.extraction.scoring.table import METRIC_NAMES
+from spe_dist.utils.wording import drawn
 
 ROW_INCH, CHARACTER_INCH, GAP_INCH, MARGIN_INCH = 0.26, 0.088, 0.22, 0.2
 DPI = 150
@@ -30,7 +31,7 @@ def draw_table(layout: PrintedTable, path: Path) -> None:
     panel.set_xlim(-MARGIN_INCH, width + MARGIN_INCH)
     panel.set_ylim(height + MARGIN_INCH, -MARGIN_INCH)
     panel.axis("off")
-    panel.text(0, ROW_INCH / 2, layout.title, va="center", fontsize=10.5, fontweight="bold")
+    panel.text(0, ROW_INCH / 2, drawn(layout.title), va="center", fontsize=10.5, fontweight="bold")
     top = 1.3 * ROW_INCH
     first_figure = 1 + layout.grouped
     lines = [None, *layout.lines]
@@ -45,7 +46,7 @@ def draw_table(layout: PrintedTable, path: Path) -> None:
             panel.text(
                 right if is_figure else left,
                 middle,
-                text,
+                drawn(text),
                 ha="right" if is_figure else "left",
                 va="center",
                 fontsize=9.5,
@@ -54,7 +55,7 @@ def draw_table(layout: PrintedTable, path: Path) -> None:
     for y, thickness in ((0, 1.2), (1, 0.7), (len(rows), 1.2)):
         panel.hlines(top + y * ROW_INCH, 0, sum(widths), color="black", linewidth=thickness)
     for number, text in enumerate(wrapped):
-        panel.text(0, top + (len(rows) + 0.7 + number) * ROW_INCH, text, va="center", fontsize=8.5, color="0.3")
+        panel.text(0, top + (len(rows) + 0.7 + number) * ROW_INCH, drawn(text), va="center", fontsize=8.5, color="0.3")
     canvas.print_png(str(path))
 
 
@@ -76,7 +77,7 @@ def draw_curves(experiment: Experiment, key: str, results: Mapping[Cell, CellSco
                 [share * aside for share in shares],
                 [_percent(s.mean((metric, "f1"))) for s in scores],
                 yerr=[_percent(s.deviation((metric, "f1"))) for s in scores],
-                label=experiment.label(row),
+                label=drawn(experiment.label(row)),
                 color=f"C{number}",
                 marker="os^Dv<>p*h"[number % 10],
                 markersize=5,
@@ -94,7 +95,7 @@ def draw_curves(experiment: Experiment, key: str, results: Mapping[Cell, CellSco
     panels[-1].legend(fontsize="small", loc="lower right")
     corpus = experiment.corpora[table.corpus].name or table.corpus
     seeds = f"; bars: standard deviation over {len(experiment.seeds)} seeds" if len(experiment.seeds) > 1 else ""
-    figure.suptitle(f"{corpus} {split} data{seeds}")
+    figure.suptitle(drawn(f"{corpus} {split} data{seeds}"))
     figure.tight_layout()
     canvas.print_png(str(path))
     return True

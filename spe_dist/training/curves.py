@@ -16,6 +16,7 @@ from typing import Any
 from spe_dist.training.metrics import read_rows
 from spe_dist.utils.reading.json_file import is_number
 from spe_dist.utils.run_files import CURVES_FILE, METRICS_FILE
+from spe_dist.utils.wording import drawn
 
 Rows = Sequence[Mapping[str, Any]]
 SMOOTHED_FROM = 50  # points
@@ -63,7 +64,7 @@ def draw_panels(folder: Path, title: str, panels: Sequence[Panel], rows: Rows, e
 
     figure = Figure(figsize=(14, 8), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title)
+    figure.suptitle(drawn(title))
     for axes, panel in zip(figure.subplots(2, 3).flat, panels, strict=True):
         _draw(axes, panel, rows, evaluations)
     path = folder / CURVES_FILE

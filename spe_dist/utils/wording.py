@@ -64,3 +64,8 @@ def shown_url(url: str) -> str:
     if question and "=" not in query and scheme in ("http", "https"):
         query = HIDDEN
     return f"{scheme}{mark}{host}{slash}{path}{question}{re.sub(r'=[^&]*', f'={HIDDEN}', query)}"
+
+
+def drawn(text: str) -> str:
+    """A name as matplotlib draws it: a dollar sign begins no formula, which could be one that it cannot read."""
+    return text.replace("$", r"\$")

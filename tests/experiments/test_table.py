@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -166,6 +167,8 @@ def test_pictures_are_drawn_and_curves_only_of_two_points_or_more(made: tuple, t
     for key in ("main", "shares", "all"):
         draw_table(lay_out(experiment, key, results), tmp_path / "table.png")
         assert (tmp_path / "table.png").read_bytes().startswith(b"\x89PNG")
+    strange = replace(lay_out(experiment, "main", results), title=r"$\frac{$", caption=r"a $ b $^$")
+    draw_table(strange, tmp_path / "table.png")  # dollar signs in names begin no formula
     assert draw_curves(experiment, "shares", results, "test", tmp_path / "curves.png")
     assert (tmp_path / "curves.png").stat().st_size > 5_000
     assert not draw_curves(experiment, "main", results, "test", tmp_path / "none.png")

@@ -86,3 +86,15 @@ def test_a_pointer_of_git_lfs_in_place_of_weights_or_config_is_named(with_config
     (folder / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 9\n")
     with pytest.raises(ConfigError, match=rf"{name} is a Git LFS pointer.*git lfs pull"):
         load_encoder(str(folder), ModelConfig(), 0, seed=0)
+
+
+def test_sizes_without_weights_or_with_holes_in_their_place_take_no_memory(with_config):
+    folder = with_config("vocab_size", 1 << 24)
+    weights = folder / "model.safetensors"
+    weights.unlink()
+    with pytest.raises(ConfigError, match="holds no weights"):
+        load_encoder(str(folder), ModelConfig(), 0, seed=0)
+    with weights.open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(ConfigError, match=r"cannot read .*model\.safetensors"):
+        load_encoder(str(folder), ModelConfig(), 0, seed=0)

@@ -78,3 +78,13 @@ def test_a_fine_tuning_is_drawn_with_f1_in_per_cent(tmp_path: Path, figures: lis
     assert finetuning.draw_curves(tmp_path) is not None
     (f1,) = [axes for axes in figures[0].axes if axes.get_title() == "F1 on dev (%)"]
     assert [float(line.get_ydata()[0]) for line in f1.lines] == [75.0]
+
+
+def test_dollar_signs_in_the_name_of_a_run_begin_no_formula(
+    tmp_path: Path, figures: list[matplotlib.figure.Figure]
+) -> None:
+    folder = tmp_path / r"a $\frac{$"
+    folder.mkdir()
+    write_rows(folder, pretraining_rows(3))
+    assert pretraining.draw_curves(folder) == folder / "curves.png"
+    assert figures[0].get_suptitle() == r"Pre-training, a \$\frac{\$"

@@ -10,6 +10,7 @@ from pathlib import Path
 from transformers import BertConfig
 
 from spe_dist.errors import ConfigError
+from spe_dist.model.start.tensor_files import TensorFiles
 from spe_dist.utils.reading.files import check_file
 
 WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
@@ -34,12 +35,20 @@ def check_weight_files(folder: Path) -> None:
 
 
 def check_parameters(folder: Path, config: BertConfig) -> None:
-    """Check that the weights' files are large enough for the sizes in config.json, before memory is taken for these."""
+    """Check that the weights' files are whole and large enough for the sizes in config.json, before memory is taken for
+    these. Raises ConfigError.
+    """
+    if TensorFiles.are_in(folder):
+        TensorFiles(folder)
     width = config.hidden_size
     rows = config.vocab_size + config.max_position_embeddings + config.type_vocab_size
     parameters = width * (rows + config.num_hidden_layers * (4 * width + 2 * config.intermediate_size))
     found = sum(path.stat().st_size for kind in WEIGHT_FILES for path in folder.glob(kind))
-    if 0 < found < parameters:
+    if not found:
+        raise ConfigError(
+            f"{folder} holds no weights ({', '.join(WEIGHT_FILES)}); copy them, or give another checkpoint"
+        )
+    if found < parameters:
         raise ConfigError(
             f"{folder}/config.json describes {parameters:,} parameters, but its weights have {found:,} bytes: "
             "they do not belong together; copy the folder again"

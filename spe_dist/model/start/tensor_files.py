@@ -74,7 +74,7 @@ class TensorFiles:
     def _open(self, file: str) -> safe_open:
         try:
             return safe_open(self.folder / file, framework="pt")
-        except (OSError, SafetensorError) as error:
+        except (OSError, MemoryError, SafetensorError) as error:
             raise ConfigError(f"cannot read {self.folder / file}: {one_line(error)}; fetch the encoder again") from None
 
 

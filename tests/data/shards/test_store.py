@@ -79,6 +79,16 @@ def test_a_flipped_byte_in_a_tar_header_which_webdataset_passes_over_is_found(sh
     assert "webdataset yields" in str(store.verify())
 
 
+def test_a_member_with_terabytes_of_holes_is_not_read(shards):
+    hole = tarfile.TarInfo("00000099.npz")
+    hole.pax_headers = {"GNU.sparse.size": str(1 << 40), "GNU.sparse.major": "1", "GNU.sparse.minor": "0"}
+    hole.size = 512
+    with tarfile.open(shards / "train-00000.tar", "a", format=tarfile.PAX_FORMAT) as tar:
+        tar.addfile(hole, io.BytesIO(b"1\n0\n0\n".ljust(512, b"\0")))
+    found = str(ShardStore.open(str(shards)).verify())
+    assert "member 00000099.npz declares more bytes than the shard has" in found and "webdataset stops" not in found
+
+
 def test_a_truncated_tar_is_found(shards):
     store = ShardStore.open(str(shards))
     path = shards / "train-00000.tar"
