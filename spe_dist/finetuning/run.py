@@ -93,6 +93,9 @@ def run_finetuning(
     inputs = read_inputs(config, start, context)
     if _is_finished(config, context, inputs.identity):
         run.stop.close()
+        context.run_on_main(
+            lambda: resume.remove_checkpoints(run.checkpoints)
+        )  # of a run that was killed before it had
         for line in publish(config, context):
             print(line, flush=True)
         return True
