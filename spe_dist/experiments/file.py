@@ -173,7 +173,7 @@ def _check(experiment: Experiment, path: str) -> None:
     for share, settings in experiment.shares.items():
         _check_share(share, f"{path}: shares")
         if not isinstance(settings, dict | None):
-            raise ConfigError(f"{path}: shares: {share}: {settings!r} is no list of settings; write {{epochs: 50}}")
+            raise ConfigError(f"{path}: shares: {share}: {settings!r} is not a list of settings; write {{epochs: 50}}")
     for key, corpus in experiment.corpora.items():
         _check_share(corpus.share, f"{path}: corpora: {key}: share")
     for section in ("pretraining", "distant", "rows"):
@@ -182,7 +182,9 @@ def _check(experiment: Experiment, path: str) -> None:
     for key, pretraining in experiment.pretraining.items():
         _known(pretraining.shards, experiment.shards, f"{path}: pretraining: {key}: shards")
         if pretraining.distant:
-            raise ConfigError(f"{path}: pretraining: {key}: distant is no start of a pre-training; use encoder or none")
+            raise ConfigError(
+                f"{path}: pretraining: {key}: distant is not a start for pre-training; use encoder or none"
+            )
     for key, distant in experiment.distant.items():
         _known(distant.corpus, experiment.corpora, f"{path}: distant: {key}: corpus")
         _check_seeds([distant.seed], f"{path}: distant: {key}: seed")
@@ -250,7 +252,7 @@ def _check_share(share: Any, place: str) -> None:
     except (TypeError, ValueError):
         fits = False
     if not fits:
-        raise ConfigError(f"{place}: {share!r} is no share in per cent; give more than 0 and at most 100")
+        raise ConfigError(f"{place}: {share!r} is not a share in per cent; give more than 0 and at most 100")
 
 
 def _known(name: str | int, known: Iterable[Any], place: str) -> None:

@@ -117,7 +117,7 @@ def _read_file(path: Path, split: str) -> Fractions:
     except (OSError, KeyError, TypeError) as error:
         raise DataError(f"{path} has no scores of {split} ({error!r}); remove its folder and run again") from None
     if not all(is_number(value, 0, 1) for value in found.values()):
-        raise DataError(f"{path} has scores of {split} that are no shares; remove its folder and run again")
+        raise DataError(f"{path} has scores of {split} that are not shares; remove its folder and run again")
     return found
 
 

@@ -32,7 +32,7 @@ def check_push(name: str) -> str:
     files = {file.rfilename for file in info.siblings or []}
     if SPE_CONFIG not in files and not files <= NEW_REPOSITORY:
         raise ConfigError(
-            f"{full_name} exists at {endpoint()} and is no earlier export (no {SPE_CONFIG} in it): not replaced; "
+            f"{full_name} exists at {endpoint()} and is not an earlier export (no {SPE_CONFIG} in it): not replaced; "
             "choose another name"
         )
     return full_name

@@ -160,7 +160,7 @@ def _from_encoder(config: FinetuneConfig) -> StartNetwork:
     model = config.model
     if model.start_encoder == "key":
         raise ConfigError(
-            f"start_encoder=key, but start={model.start} is no pre-training checkpoint and has no momentum encoder; "
+            f"start_encoder=key, but start={model.start} is not a pre-training checkpoint and has no momentum encoder; "
             "leave start_encoder out, or give a checkpoint of spe_dist/pretrain.py"
         )
     settings = _network_part(model)

@@ -247,7 +247,7 @@ def _keep_rows(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
         with path.open("rb") as file:
             others = sum(1 for _ in iter(lambda: file.readline(MAX_ROW_BYTES), b"")) - len(found)
         if others > 1:  # one may be cut short where a run was killed
-            print(f"warning: {others:,} lines of {path} are no rows and are removed", flush=True)
+            print(f"warning: {others:,} lines of {path} are not rows and are removed", flush=True)
         write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 

@@ -224,13 +224,15 @@ def check_free_name(output: Path, overwrite: bool, marker: str) -> None:
     if not output.exists() and not output.is_symlink():
         return
     if not output.is_dir() or output.is_symlink():
-        raise CheckpointError(f"{output} exists and is no folder; choose another OUTPUT")
+        raise CheckpointError(f"{output} exists and is not a folder; choose another OUTPUT")
     if not any(output.iterdir()):
         return
     if not overwrite:
         raise CheckpointError(f"{output} exists; choose another OUTPUT, or give --overwrite to replace an export")
     if not (output / marker).exists():
-        raise CheckpointError(f"{output} is no earlier export (no {marker} in it): not replaced; choose another OUTPUT")
+        raise CheckpointError(
+            f"{output} is not an earlier export (no {marker} in it): not replaced; choose another OUTPUT"
+        )
 
 
 def appears(path: Path, within_s: float = SEEN_WITHIN_S) -> bool:

@@ -47,7 +47,7 @@ def test_users_errors_are_told_in_one_line(files, tmp_path):
     for arguments, message in (
         (("--output", files[1]), "is the file of --gold too"),
         (("--output", tmp_path / "p.html", "--names", "one"), "two different names"),
-        (("--output", tmp_path / "p.html", "--symmetric", "Spouse"), "'Spouse' is no relation type"),
+        (("--output", tmp_path / "p.html", "--symmetric", "Spouse"), "'Spouse' is not a relation type"),
         (("--output", tmp_path), "cannot be written"),
         (("--output", tmp_path / "p.html", "--sentences", "-1"), "--sentences"),
     ):

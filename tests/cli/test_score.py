@@ -122,7 +122,7 @@ def test_misaligned_files_are_a_clear_error(files, tmp_path):
 
 def test_unknown_symmetric_types_and_options_are_errors(files):
     done = run("--gold", files[0], "--predictions", files[1], "--symmetric", "Work_for")
-    assert done.returncode == 2 and "'Work_for' is no relation type" in done.stderr and "Work_For" in done.stderr
+    assert done.returncode == 2 and "'Work_for' is not a relation type" in done.stderr and "Work_For" in done.stderr
     done = run("--gold", files[0], "--prediction", files[1])
     assert done.returncode == 2 and done.stderr.startswith("error: ")
     done = run("--gold", files[0], "--predictions", files[0].parent / "missing.json")

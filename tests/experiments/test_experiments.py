@@ -307,7 +307,7 @@ def test_seeds_of_the_command_line_stand_in_place_of_those_of_the_file(
     capsys.readouterr()
     assert tool.main(["table", "file.yaml", "--only", "BERT", "--seeds", "0,1,7"]) == 0
     assert " 62.7 ± 3.8 |" in capsys.readouterr().out  # 60 + seed
-    for seeds, told in (("7,7", "--seeds=[7, 7]: give at least one, none twice"), ("7,", "'' is no whole number")):
+    for seeds, told in (("7,7", "--seeds=[7, 7]: give at least one, none twice"), ("7,", "'' is not a whole number")):
         with contextlib.suppress(SystemExit):
             assert tool.main(["run", "file.yaml", "--seeds", seeds]) == 2
         assert told in capsys.readouterr().err

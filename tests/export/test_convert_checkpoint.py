@@ -87,7 +87,7 @@ def test_an_existing_folder_is_replaced_only_on_request_and_only_if_it_is_an_exp
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "thesis.tex").write_text("ten years")
     status, _, err = run(made.run, tmp_path / "precious", "--overwrite")
-    assert status == 2 and "no earlier export" in err and (tmp_path / "precious" / "thesis.tex").exists()
+    assert status == 2 and "not an earlier export" in err and (tmp_path / "precious" / "thesis.tex").exists()
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")], "no temporary folder is left"
 
 

@@ -227,7 +227,7 @@ def test_columns_without_relations_train_a_model_of_entities_and_runs_without_de
         ({"dev": "NO_ENTITIES"}, ["no entities", "--dev"]),
         ({"train": "NO_ENTITIES"}, ["nothing to learn"]),
         ({"train_share": 0.001}, ["train_share=0.001", "none with words"]),
-        ({"symmetric": "Nonsense"}, ["'Nonsense' is no relation type"]),
+        ({"symmetric": "Nonsense"}, ["'Nonsense' is not a relation type"]),
         ({"max_pieces": 600}, ["max_pieces=600", "512 positions"]),
         ({"resume": "no/such/checkpoint"}, ["no/such/checkpoint"]),
         ({"precision": "float16"}, ["float16", "CPU"]),
@@ -249,7 +249,7 @@ def test_a_foreign_folder_where_the_model_goes_is_refused_before_training(run_ra
     (tmp_path / "run" / "model").mkdir(parents=True)
     (tmp_path / "run" / "model" / "mine").touch()
     for status, message in run_ranks(train, 2, arguments(corpus, tmp_path / "run")):
-        assert status == 2 and "no earlier export" in message and "step" not in message, message
+        assert status == 2 and "not an earlier export" in message and "step" not in message, message
     assert [path.name for path in (tmp_path / "run" / "model").iterdir()] == ["mine"]
 
 

@@ -112,7 +112,7 @@ def test_a_disk_that_fills_between_checkpoints_ends_all_ranks_in_one_line_and_th
     with metrics.open("ab") as file:  # and what else may come into it
         file.write(b'{"kind": "train", "loss": 1.0}\n\xff\x00\xfe\n[1, 2]\n{"step": null}\n' + b"[" * 100_000 + b"\n")
     ((status, printed), _) = run_ranks(run, 2, pretrain.main, [*argv, "--resume=auto"])
-    assert status == 0 and "are no rows and are removed" in printed and "step_00000002, step 2" in printed
+    assert status == 0 and "are not rows and are removed" in printed and "step_00000002, step 2" in printed
     assert [row["step"] for row in read_rows(metrics, "train")] == [1, 2, 3, 4]
 
 

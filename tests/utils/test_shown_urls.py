@@ -49,7 +49,7 @@ def test_settings_are_kept_without_secrets_and_asked_for_again(tmp_path):
     [
         ("http://user:SECRET@127.0.0.1:9/x?token=SECRET", r"cannot be opened: user and password in a URL are not sent"),
         ("http://127.0.0.1:9/a b?token=SECRET", r"cannot be opened: it holds spaces or control characters"),
-        ("http://[::1/x?token=SECRET", r"is no URL: Invalid IPv6"),
+        ("http://[::1/x?token=SECRET", r"is not a URL: Invalid IPv6"),
         ("reference://{}::file:///refs.json", r"chains of URLs with `::` are not followed"),
         ("github://x", r"cannot be opened: .*missing 2 required"),
         ("generic://x", r"cannot be opened"),

@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> None:
     from spe_dist.utils.parallel import available_processes
 
     if not is_extractor(options.model):
-        raise ConfigError(f"--model {options.model} is no fine-tuned folder; give OUTPUT/model of spe finetune")
+        raise ConfigError(f"--model {options.model} is not a fine-tuned folder; give OUTPUT/model of spe finetune")
     threads = options.threads or available_processes()
     compared = ways(threads)
     before = os.getloadavg()[0]

@@ -17,7 +17,7 @@ def whole_number(least: int = 0, most: int | None = None) -> Callable[[str], int
         try:
             value = int(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
         _check(value, text, least, most)
         return value
 
@@ -33,7 +33,7 @@ def number(least: float = 0.0, most: float | None = None) -> Callable[[str], flo
         except ValueError:
             value = math.nan
         if not math.isfinite(value):
-            raise argparse.ArgumentTypeError(f"{text!r} is no number")
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number")
         _check(value, text, least, most)
         return value
 

@@ -203,7 +203,7 @@ def _add_shards(parser: Parser) -> None:
 def _sbatch_option(text: str) -> tuple[str, str]:
     name, _, value = text.removeprefix("--").partition("=")
     if not re.fullmatch(r"[a-z][a-z-]*", name) or "\n" in value:
-        raise argparse.ArgumentTypeError(f"{text!r} is no NAME=VALUE, such as account=nlp")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a NAME=VALUE, such as account=nlp")
     return name, value
 
 

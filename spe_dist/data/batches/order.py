@@ -213,7 +213,7 @@ class Order:
         consumed = state["sentences_consumed"]
         if consumed < 0 or consumed % self.global_batch:
             raise CheckpointError(
-                f"the checkpoint's sentences_consumed = {consumed} is no multiple of its global batch "
+                f"the checkpoint's sentences_consumed = {consumed} is not a multiple of its global batch "
                 f"{self.global_batch}; the checkpoint is damaged, take an older one"
             )
         return consumed // self.global_batch

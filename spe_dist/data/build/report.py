@@ -29,7 +29,7 @@ REMEDIES = {
     TOO_LONG: "raise --max_pieces; give --unit documents where lines are paragraphs, and a --tokenizer of the text's "
     "language where there are many pieces a word",
     UNDECODABLE: "convert the files to UTF-8",
-    BAD_JSON: "repair the files, or give --format text if they are no JSON",
+    BAD_JSON: "repair the files, or give --format text if they are not JSON",
     NO_TEXT_FIELD: "name the field with --text_field",
 }
 MUCH_MARKUP = 0.02  # share of the sentences

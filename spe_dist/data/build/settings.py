@@ -54,7 +54,7 @@ class BuildSettings:
         if self.unit == "sentences" and self.lines == "wrapped":
             raise ConfigError("lines=wrapped joins lines, unit=sentences takes each as a sentence; choose one of them")
         if not 0 <= self.held_out < 1:
-            raise ConfigError(f"held_out={self.held_out} is no share of the sentences; choose 0 <= held_out < 1")
+            raise ConfigError(f"held_out={self.held_out} is not a share of the sentences; choose 0 <= held_out < 1")
         if self.max_pieces < MIN_MAX_PIECES:
             raise ConfigError(f"max_pieces={self.max_pieces} is too short for three words; choose 128, for example")
         if self.max_pieces > MAX_MAX_PIECES:

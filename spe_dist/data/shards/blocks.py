@@ -143,7 +143,7 @@ def _array(data: bytes, member: zipfile.ZipInfo, types: Sequence[bytes]) -> np.n
     header = _NPY_HEADER.fullmatch(data, start + len(_NPY_MAGIC) + 2, body)
     if mark != b"PK\x03\x04" or not data.startswith(_NPY_MAGIC, start) or header is None or header[1] not in types:
         raise DataError(
-            f"not a block of sentences: {name} is no array of type {' or '.join(t.decode() for t in types)} "
+            f"not a block of sentences: {name} is not an array of type {' or '.join(t.decode() for t in types)} "
             "in one dimension"
         )
     dtype, count = np.dtype(header[1].decode()), int(header[2])

@@ -106,7 +106,7 @@ class BlockTable(Sequence[BlockEntry]):
         ]
         numbers_CB = np.array(columns).reshape(len(COUNTS), len(rows))
         if numbers_CB.size and (numbers_CB.dtype.kind != "i" or numbers_CB.min() < 0 or numbers_CB.max() >= 1 << 32):
-            raise ValueError("a block's numbers are no whole numbers from 0 to 2**32 - 1")
+            raise ValueError("a block's numbers are not whole numbers from 0 to 2**32 - 1")
         parts = [numbers_CB.astype(NUMBER)]
         if has_digests or not rows:
             words_BC = np.frombuffer(b"".join(digests), dtype=NUMBER).reshape(len(rows), len(DIGEST))
@@ -247,4 +247,4 @@ def _mapped(file: Path) -> tuple[np.ndarray, mmap.mmap]:
             mapping = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
             return np.frombuffer(mapping, NUMBER, shape[0] * shape[1], stream.tell()).reshape(shape), mapping
     except (ValueError, OSError, EOFError, OverflowError, RecursionError, MemoryError) as error:
-        raise DataError(f"{file} is no index of blocks ({error}); {REMEDY}") from error
+        raise DataError(f"{file} is not an index of blocks ({error}); {REMEDY}") from error

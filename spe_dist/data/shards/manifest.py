@@ -188,10 +188,10 @@ class Manifest:
         try:
             content = parse_json(text, "its content", REMEDY, max_bytes=MAX_MANIFEST_BYTES)
         except DataError as error:
-            raise DataError(f"{where} is no manifest of shards: {error}") from None
+            raise DataError(f"{where} is not a manifest of shards: {error}") from None
         version = content.get("format_version") if isinstance(content, dict) else None
         if version is None:
-            raise DataError(f"{where} is no manifest of shards; {REMEDY}")
+            raise DataError(f"{where} is not a manifest of shards; {REMEDY}")
         if type(version) is not int or version not in (BLOCKS_IN_MANIFEST, FORMAT_VERSION):
             raise DataError(
                 f"{where} has format_version={shown(version)}, this program reads {BLOCKS_IN_MANIFEST} and "
@@ -236,7 +236,7 @@ def _read(file: Path) -> bytes:
         return read_up_to(file, MAX_MANIFEST_BYTES)
     except FileNotFoundError as error:
         raise DataError(
-            f"{file} does not exist: this is no finished folder of shards; make them with spe shards make "
+            f"{file} does not exist: this is not a finished folder of shards; make them with spe shards make "
             "(a run that was interrupted continues where it stopped)"
         ) from error
     except (OSError, ValueError) as error:

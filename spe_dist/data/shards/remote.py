@@ -42,7 +42,7 @@ def file_url(source: str, name: str) -> str:
         try:
             parts = urlsplit(source)
         except ValueError as error:
-            raise DataError(f"{shown_url(source)} is no URL: {error}; correct it") from None
+            raise DataError(f"{shown_url(source)} is not a URL: {error}; correct it") from None
         return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{quote(name)}"))
     return f"{source.rstrip('/')}/{name}"
 

@@ -43,7 +43,7 @@ def check_files(folder: Path, source: str) -> None:
     for name in TOKENIZER_FILES:
         check_file(folder / name)
         if (folder / name).is_file() and (folder / name).stat().st_size > MAX_BYTES:
-            raise DataError(f"{folder / name} is larger than {MAX_BYTES >> 20} MiB: it is no vocabulary; {REMEDY}")
+            raise DataError(f"{folder / name} is larger than {MAX_BYTES >> 20} MiB: it is not a vocabulary; {REMEDY}")
     if any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
         return
     for name, kind in OTHER_KINDS.items():
@@ -89,7 +89,7 @@ def words_added_beside(folder: Path, config: Mapping[str, Any]) -> dict[int, str
         }
     for number, word in found.items():
         if not isinstance(number, int) or isinstance(number, bool) or not isinstance(word, str) or not word:
-            raise DataError(f"{path}: {shown({str(word): number})} is no word with its id; repair or remove it")
+            raise DataError(f"{path}: {shown({str(word): number})} is not a word with its id; repair or remove it")
     return found
 
 

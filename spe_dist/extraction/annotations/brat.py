@@ -41,7 +41,7 @@ NO_PLACE = {
     "*": "equivalences, not kept",
 }
 EVENT_ARGUMENTS = "relations with an event, taken as with its trigger"
-UNKNOWN_ARGUMENTS = "relations with an argument that is no entity of the file, left out"
+UNKNOWN_ARGUMENTS = "relations with an argument that is not an entity of the file, left out"
 NOT_TWO = "relations that do not have two arguments, left out"
 UNKNOWN_LINES = "lines of no known kind, left out"
 NO_TEXT = "files of annotations without a text, left out"

@@ -53,7 +53,7 @@ def _check(folder: Path, overwrite: bool) -> None:
     foreign = next((path for path in inside if not _OWN.fullmatch(path.name)), None)
     if foreign is not None:
         raise DataError(
-            f"{folder} holds {foreign.name}, which is no file of brat's, so it is not overwritten; name another folder"
+            f"{folder} holds {foreign.name}, which is not a brat file, so it is not overwritten; name another folder"
         )
 
 

@@ -38,7 +38,7 @@ OTHER_TASK_TEXT = "regions of another text of the task, left out"
 SEVERAL_LABELS = "regions with several labels (each is an entity; relations take the first)"
 NO_LABEL = f"relations without a label (taken as type {UNNAMED!r})"
 BOTH = "relations in both directions (taken as two)"
-NO_REGION = "relations of regions that are no labelled text, left out"
+NO_REGION = "relations of regions that are not labelled text, left out"
 
 
 def recognises(fields: dict[str, Any]) -> bool:

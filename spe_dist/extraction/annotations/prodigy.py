@@ -25,7 +25,7 @@ from spe_dist.extraction.formats.notices import note
 OWN_FIELDS = {"id", "text", "tokens", "spans", "relations", "answer"}
 ANSWERS = ("accept", "reject", "ignore")
 NO_LABEL = "spans without a label, left out"
-NO_SPAN = "relation arguments that are no labelled spans (kept without a type)"
+NO_SPAN = "relation arguments that are not labelled spans (kept without a type)"
 SEVERAL = "tasks whose text stood in an earlier task (each is read; merge them in Prodigy if they complete each other)"
 NO_TOKENS = "tasks without tokens, beside others that have them (words are found in the text)"
 

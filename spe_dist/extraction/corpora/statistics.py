@@ -42,7 +42,7 @@ RELATION_COUNTS = {
     "duplicate_relations": "duplicates (same type, head and tail again)",
     "further_on_pair": "further types or directions on a pair that has one",
     "opposite_directions": "pairs with one type in both directions",
-    "untyped_arguments": "with an argument that is no entity",
+    "untyped_arguments": "with an argument that is not an entity",
     "contested_arguments": "with an argument that overlaps another entity",
     "cross_relations": "across sentences",
     "unplaced_relations": "with an argument whose words are not in the sentence",

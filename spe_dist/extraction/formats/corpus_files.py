@@ -148,7 +148,7 @@ def read_record(record: Mapping[str, Any], place: str, settings: AnnotationSetti
     try:
         value = json.loads(json.dumps(record))  # tuples become lists
     except (TypeError, ValueError, RecursionError) as error:
-        raise DataError(f"{place} is no JSON object ({error}); give numbers, strings, lists and dicts") from None
+        raise DataError(f"{place} is not a JSON object ({error}); give numbers, strings, lists and dicts") from None
     name, records = detect([Node(value, place)], "auto")
     documents = without_no_labels(_documents(name, records, notices, False, settings), notices, False)
     return Corpus(documents, source=place, format=name, notices=notices.named())

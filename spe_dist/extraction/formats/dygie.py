@@ -25,12 +25,12 @@ from spe_dist.extraction.formats.notices import OTHER_TYPE, Losses, add_extra, n
 SENTENCE_FIELDS = "sentence_fields"  # what further fields sentences have, in order; ours, other tools pass over it
 OWN_FIELDS = ("doc_key", "sentences", "ner", "relations", SENTENCE_FIELDS)
 SEVERAL_TYPES = "relation arguments whose span has several entity types (the last listed is taken)"
-NO_ENTITY = "relation arguments that are no entities (kept without a type)"
+NO_ENTITY = "relation arguments that are not entities (kept without a type)"
 PREDICTED_FIELDS = ("predicted_ner", "predicted_relations")
 BESIDE = "documents with predictions beside the gold (the gold is read, the predictions are not kept)"
 NO_GOLD = "documents with predictions and no gold, taken for gold"
 GIVEN_ENTITIES = "documents of predictions without 'predicted_ner' (the entities of 'ner' are read)"
-FURTHER_VALUES = "entries with values behind their type that are no probability, not kept"
+FURTHER_VALUES = "entries with values behind their type that are not a probability, not kept"
 CROSS_VALUES = "entries across sentences with a probability or other values behind their type, not kept"
 NO_SENTENCES = "documents without sentences"
 NO_RELATIONS = "documents of predictions without 'predicted_relations' (read as none)"

@@ -101,7 +101,7 @@ def argument_positions(sentence: Sentence, losses: Losses) -> tuple[list[Entity]
         if argument.type:
             losses["relation arguments with a type that are not among the entities, written without it"] += 1
             return position(replace(argument, type=""))
-        losses["relation arguments that are no entities, written as entities with an empty type"] += 1
+        losses["relation arguments that are not entities, written as entities with an empty type"] += 1
         positions[argument] = len(entities)
         entities.append(argument)
         return positions[argument]

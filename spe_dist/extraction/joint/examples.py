@@ -198,7 +198,7 @@ class ExampleMaker:
             if pairs.setdefault((first, second), relation_class) != relation_class:
                 notices["further relations on one pair, not trained"] += 1
             elif not (head.type and tail.type):
-                notices["relations with an argument that is no entity"] += 1
+                notices["relations with an argument that is not an entity"] += 1
         return pairs
 
     def _held(self, spans: list[Span], windows: Sequence[Window], notices: Counter[str]) -> list[Span]:

@@ -25,7 +25,7 @@ class Thresholds:
         for name, value in vars(self).items():
             if value is not None and not is_threshold(value):
                 raise ConfigError(
-                    f"threshold_{name}={value!r} is no threshold; give a number from {LEAST:g} to 1, or 'argmax'"
+                    f"threshold_{name}={value!r} is not a threshold; give a number from {LEAST:g} to 1, or 'argmax'"
                 )
 
     def __str__(self) -> str:

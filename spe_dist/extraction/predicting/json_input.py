@@ -38,7 +38,7 @@ _WORD_LISTS = ("sentences", *WORD_FIELDS)  # fields whose lists are words, also 
 NO_SENTENCE = (0, Sentence((), text="", char_spans=()))  # of a record without words: each record has an output line
 
 _DECODER = json.JSONDecoder(object_pairs_hook=unique_fields)
-DAMAGE_REMEDY = "repair it, get the file again, or give --input_format text if this is no JSON"
+DAMAGE_REMEDY = "repair it, get the file again, or give --input_format text if this is not JSON"
 
 
 class RecordError(DataError):
@@ -95,8 +95,8 @@ class JsonReader:
     def _fail(self, reason: str, where: str, detail: str) -> None:
         if not self.settings.skip_bad:
             raise DataError(
-                f"{self.name}, {where} {detail}; repair it, give --input_format text if this is no JSON, or leave such "
-                "records out with --skip_bad"
+                f"{self.name}, {where} {detail}; repair it, give --input_format text if this is not JSON, or leave "
+                "such records out with --skip_bad"
             )
         self.skips.counts[reason] += 1
         self.skips.first_bad = self.skips.first_bad or f"{self.name}, {where} {detail}"

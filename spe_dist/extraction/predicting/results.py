@@ -229,7 +229,7 @@ class MinProbability:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if not 0 <= value <= 1:
-                raise ConfigError(f"min_probability of {name}={value} is no probability; give a number from 0 to 1")
+                raise ConfigError(f"min_probability of {name}={value} is not a probability; give a number from 0 to 1")
 
     @classmethod
     def of(cls, both: float, entities: float | None = None, relations: float | None = None) -> MinProbability:

@@ -153,7 +153,8 @@ def _mark_unplaced(
 def _notice_lost(everything: Marked, counted: Marked, notices: Counter[str]) -> None:
     lost = len(everything.relation) - len(counted.relation)
     if lost:
-        notices["predicted relations with an argument that is no predicted entity (not counted as predicted)"] += lost
+        reason = "predicted relations with an argument that is not a predicted entity (not counted as predicted)"
+        notices[reason] += lost
     lost_types = len(everything.ent_rel) - len(counted.ent_rel) - lost
     if lost_types > 0:
         notices[
@@ -173,7 +174,7 @@ def check_symmetric(symmetric: Collection[str], *corpora: Corpus) -> None:
     for name in symmetric:
         if name not in types:
             known = ", ".join(sorted(types)) or "none at all"
-            raise ConfigError(f"symmetric type {name!r} is no relation type of these files; they have {known}")
+            raise ConfigError(f"symmetric type {name!r} is not a relation type of these files; they have {known}")
 
 
 @dataclass(frozen=True)

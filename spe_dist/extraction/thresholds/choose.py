@@ -68,7 +68,7 @@ def _check(options: argparse.Namespace) -> None:
     """ConfigError before the model is loaded."""
     if options.keep and not is_extractor(options.model):
         raise ConfigError(
-            f"--keep changes a folder, and {options.model} is no fine-tuned one here; copy it, or leave --keep"
+            f"--keep changes a folder, and {options.model} is not a fine-tuned one here; copy it, or leave --keep"
         )
     if options.test and Path(options.test).resolve() == Path(options.dev).resolve():
         raise ConfigError(f"--test {options.test} is DEV itself; give the part that chooses and another one")

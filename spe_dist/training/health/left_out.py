@@ -63,7 +63,9 @@ def read_sentence_ids(path: Path, ids: range) -> tuple[int, ...]:
         if not text:
             continue
         if not (text.isascii() and text.isdigit() and len(text) < 20):
-            raise ConfigError(f"skip_sentences={path}, line {number}: {text[:40]!r} is no sentence id; give one a line")
+            raise ConfigError(
+                f"skip_sentences={path}, line {number}: {text[:40]!r} is not a sentence id; give one a line"
+            )
         if int(text) not in ids:
             raise ConfigError(
                 f"skip_sentences={path}, line {number}: there is no training sentence {text}; ids go from {ids[0]} to "

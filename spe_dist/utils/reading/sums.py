@@ -89,7 +89,7 @@ def _read(file: Path) -> dict[str, str]:
     for number, line in enumerate(text.splitlines(), 1):
         match = _LINE.fullmatch(line)
         if match is None or match[2] in sums:
-            raise ValueError(f"line {number} is no checksum and name")
+            raise ValueError(f"line {number} is not a checksum and name")
         sums[match[2]] = match[1]
     return sums
 

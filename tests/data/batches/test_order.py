@@ -195,7 +195,7 @@ def test_a_checkpoint_of_the_same_order_gives_its_step():
         ({"streams": 2}, "streams = 2, this run has 4"),
         ({"seed": 4}, "seed = 4, this run has 3"),
         ({"order": "shards"}, "order = shards, this run has blocks"),
-        ({"sentences_consumed": 137}, "no multiple"),
+        ({"sentences_consumed": 137}, "not a multiple"),
     ],
 )
 def test_a_checkpoint_of_another_order_names_the_difference(change, message):

@@ -102,7 +102,7 @@ def reversed_offsets(block: Block) -> Block:
         ),
         (
             lambda b: replace(b, piece_ids_T=b.piece_ids_T.astype(np.float32)),
-            "piece_ids.npy is no array of type <u2 or",
+            "piece_ids.npy is not an array of type <u2 or",
         ),
         (lambda b: replace(b, piece_ids_T=b.piece_ids_T[:, None]), "in one dimension"),
     ],
@@ -134,7 +134,7 @@ def test_objects_in_an_array_are_never_unpickled(tmp_path):
     objects = np.array([Touch(mark)], dtype=object)
     buffer = io.BytesIO()
     np.savez(buffer, piece_ids=objects, **{name: block.piece_offsets_N1 for name in ARRAYS if name != "piece_ids"})
-    with pytest.raises(DataError, match=r"piece_ids\.npy is no array of type"):
+    with pytest.raises(DataError, match=r"piece_ids\.npy is not an array of type"):
         Block.from_bytes(buffer.getvalue())
     assert not mark.exists()
     pickle.loads(pickle.dumps(Touch(mark)))

@@ -83,6 +83,6 @@ def test_a_file_of_another_form_is_no_index_and_runs_nothing(tmp_path, form):
         np.save(stream, arrays[form])
     file.write_bytes(stream.getvalue()[: -1 if form == "short" else None])
     entry = IndexEntry(file.name, file.stat().st_size, file_sha256(file))
-    with pytest.raises(DataError, match=r"blocks\.npy is no index of blocks"):
+    with pytest.raises(DataError, match=r"blocks\.npy is not an index of blocks"):
         BlockTable.load(file, entry)
     assert not (tmp_path / "it ran").exists()

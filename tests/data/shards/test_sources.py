@@ -203,7 +203,7 @@ def test_a_shard_larger_than_the_cache_is_an_error_with_the_remedy(server, tmp_p
 @pytest.mark.parametrize("page", [b"<html>" + 500 * b"please log in ", b"\x00", b"\xff\xfe", b""])
 def test_a_page_in_place_of_the_manifest_is_an_error_that_names_the_url(server, shards, tmp_path, page):
     (shards / "manifest.json").write_bytes(page)
-    with pytest.raises(DataError, match=rf"{server.url}/manifest\.json is no manifest"):
+    with pytest.raises(DataError, match=rf"{server.url}/manifest\.json is not a manifest"):
         open_cached(server, tmp_path)
 
 

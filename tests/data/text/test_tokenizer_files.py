@@ -79,7 +79,7 @@ def test_added_words_whose_ids_leave_a_gap_are_refused(tmp_path):
     with pytest.raises(DataError, match="save the tokenizer again with transformers"):
         load_tokenizer(tmp_path)
     (tmp_path / "added_tokens.json").write_text(json.dumps({"covid-19": "x"}))
-    with pytest.raises(DataError, match="is no word with its id"):
+    with pytest.raises(DataError, match="is not a word with its id"):
         load_tokenizer(tmp_path)
 
 

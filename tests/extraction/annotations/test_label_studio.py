@@ -88,7 +88,7 @@ def test_what_labels_no_plain_text_is_counted_by_its_type(tmp_path: Path) -> Non
     assert entities_of(corpus) == ENTITIES and not relations_of(corpus)
     for kind in ("choices", "hypertextlabels", "rectanglelabels"):
         assert count(corpus.notices, f"results of the type '{kind}' that label no plain text, left out") == 1
-    assert count(corpus.notices, "relations of regions that are no labelled text, left out") == 2
+    assert count(corpus.notices, "relations of regions that are not labelled text, left out") == 2
 
 
 def test_a_region_with_several_labels_is_several_entities(tmp_path: Path) -> None:

@@ -134,8 +134,8 @@ def test_words_that_look_like_comments_or_json_are_words(tmp_path: Path) -> None
     [
         ("owns", "it has 1 columns where most lines have 2"),
         ("owns Acme O", "it has 3 columns where most lines have 2"),
-        ("owns PER", 'column 2 holds "PER", which is no tag'),
-        ("owns B-", 'column 2 holds "B-", which is no tag'),
+        ("owns PER", 'column 2 holds "PER", which is not a tag'),
+        ("owns B-", 'column 2 holds "B-", which is not a tag'),
     ],
 )
 def test_a_line_without_a_tag_is_named(tmp_path: Path, line: str, message: str) -> None:
@@ -175,7 +175,7 @@ def test_multi_head_relations_of_other_words_are_kept_and_counted(tmp_path: Path
     assert (knows.type, knows.head, owns.tail) == ("Knows", Entity(0, 2, "Peop"), Entity(2, 3, ""))
     assert corpus.notices == {
         "relation arguments named by another word than the entity's last": 1,
-        "relation arguments that are no entities (kept without a type)": 1,
+        "relation arguments that are not entities (kept without a type)": 1,
     }
 
 
@@ -185,9 +185,9 @@ def test_multi_head_relations_of_other_words_are_kept_and_counted(tmp_path: Path
         ("[3, 5]", "[3]", '2 relations have the words "[3]"'),
         ("[3, 5]", "[3, x]", '2 relations have the words "[3, x]"'),
         ("[3, 5]", "[3, 9]", "no word of its sentence has the number 9"),
-        ("['Owns', 'Lives_In']", "[Owns, Lives_In]", '"[Owns, Lives_In]" is no list of names'),
-        ("['Owns', 'Lives_In']", "['Owns', '']", "\"['Owns', '']\" is no list of names"),
-        ("I-Peop", "Peop", '"Peop" is no tag'),
+        ("['Owns', 'Lives_In']", "[Owns, Lives_In]", '"[Owns, Lives_In]" is not a list of names'),
+        ("['Owns', 'Lives_In']", "['Owns', '']", "\"['Owns', '']\" is not a list of names"),
+        ("I-Peop", "Peop", '"Peop" is not a tag'),
         ("['Owns', 'Lives_In']\t", "", "five columns are expected"),
     ],
 )

@@ -36,7 +36,7 @@ def test_nyt_text_that_occurs_twice_takes_the_first_or_the_word_that_start_names
     (relation,) = corpus.sentences[0].relations
     assert (relation.head, relation.tail) == (Entity(2, 3, "Work"), Entity(4, 5, ""))
     assert any("occurs several times" in reason for reason in corpus.notices)
-    assert any("'start' is no word position" in reason for reason in corpus.notices)
+    assert any("'start' is not a word position" in reason for reason in corpus.notices)
 
 
 def test_same_nyt_mention_listed_twice_is_at_its_two_occurrences(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def test_what_cannot_be_represented_is_counted(joint):
         "relations of discontinuous entities, not trained": 1,
         "relations between overlapping spans, not trained": 2,
         "further relations on one pair, not trained": 1,
-        "relations with an argument that is no entity": 1,
+        "relations with an argument that is not an entity": 1,
     }
 
 

@@ -188,10 +188,10 @@ def test_checksums_cover_every_file_that_is_read_and_none_that_people_edit(extra
             "".join(line for line in whole.splitlines(True) if "labels" not in line),
             "labels.json, which SHA256SUMS does",
         ),
-        (whole.upper(), "line 1 is no checksum and name"),
-        (whole.replace("labels.json", "9" * 256), "is no checksum and name"),
-        (whole + whole, "is no checksum and name"),
-        (whole.replace("labels.json", "../labels.json"), "is no checksum and name"),
+        (whole.upper(), "line 1 is not a checksum and name"),
+        (whole.replace("labels.json", "9" * 256), "is not a checksum and name"),
+        (whole + whole, "is not a checksum and name"),
+        (whole.replace("labels.json", "../labels.json"), "is not a checksum and name"),
     ]:
         sums.write_text(fault)
         with pytest.raises(CheckpointError, match=words):

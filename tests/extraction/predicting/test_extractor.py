@@ -181,7 +181,7 @@ def test_what_is_no_text_and_what_is_no_model_are_errors(extractor, tmp_path):
         extractor.predict(5)
     with pytest.raises(ConfigError, match="batch_size=0 must be 1 or more"):
         extractor.predict("a", batch_size=0)
-    with pytest.raises(ConfigError, match="min_probability of relations=2 is no probability"):
+    with pytest.raises(ConfigError, match="min_probability of relations=2 is not a probability"):
         extractor.predict_stream(["a"], min_probability_relations=2)
     with pytest.raises(DataError, match=r"none\.txt does not exist"):
         list(extractor.predict_files(tmp_path / "none.txt"))

@@ -168,7 +168,7 @@ def test_entities_across_sentences_are_counted(run, tmp_path):
             "'T' from word 0 to 2 is not in its sentence",
         ),
         ({"text": 5}, {"entities": "given"}, "input 0"),
-        ({"tokens": {1, 2}}, {"entities": "given"}, "input 0 is no JSON object"),
+        ({"tokens": {1, 2}}, {"entities": "given"}, "input 0 is not a JSON object"),
     ],
 )
 def test_inputs_that_do_not_fit_are_named(extractor, item, options, message):

@@ -118,7 +118,7 @@ def test_a_relation_on_an_entity_that_was_not_predicted_is_not_counted_as_predic
     scores = scores_of(GOLD, ((KIM, OSLO), (WORKS, LIVES)))
     assert three(scores) == (Counts(2, 2, 3), Counts(1, 1, 2), Counts(1, 1, 2))
     assert scores.notices == {
-        "predicted relations with an argument that is no predicted entity (not counted as predicted)": 1
+        "predicted relations with an argument that is not a predicted entity (not counted as predicted)": 1
     }
 
 

@@ -34,7 +34,7 @@ def test_predicted_words_that_the_sentence_does_not_hold_cost_precision(tmp_path
     scores = score(gold, found)
     assert scores.entity == Counts(2, 3, 2)
     assert scores.relation == scores.ent_rel == Counts(1, 2, 1)  # Bonn is no predicted entity
-    assert [count for reason, count in scores.notices.items() if "no predicted entity" in reason] == [1]
+    assert [count for reason, count in scores.notices.items() if "not a predicted entity" in reason] == [1]
 
 
 def test_the_same_text_is_right_where_no_sentence_holds_it(tmp_path: Path) -> None:

@@ -24,9 +24,9 @@ def test_ids_are_read_one_a_line(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("14\nabc\n", "line 2: 'abc' is no sentence id"),
-        ("-1\n", "is no sentence id"),
-        ("1" * 30, "is no sentence id"),
+        ("14\nabc\n", "line 2: 'abc' is not a sentence id"),
+        ("-1\n", "is not a sentence id"),
+        ("1" * 30, "is not a sentence id"),
         ("20\n", "line 1: there is no training sentence 20; ids go from 10 to 19"),
         ("\n".join(map(str, range(10, 20))), "leaves no sentence"),
         (b"\xff\xfe\x00", "cannot be read .*text"),

@@ -50,7 +50,7 @@ def _texts(value: Any) -> list[str] | None:
 def no_text_message(record: Any, path: str) -> str:
     """What a record has in place of text, with the fields that could be meant."""
     if not isinstance(record, dict):
-        return f"no text under {path!r}: the record is no object"
+        return f"no text under {path!r}: the record is not an object"
     names = [name for name, _ in zip(_names(record), range(_SHOWN_FIELDS + 1), strict=False)]
     shown = ", ".join(map(repr, names[:_SHOWN_FIELDS])) + (", ..." if len(names) > _SHOWN_FIELDS else "")
     return f"no text under {path!r}; its fields: {shown or 'none'}; --text_field names one"

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from spe_dist.errors import DataError
 
 MAX_VALUE_BYTES = 32 << 20
-DAMAGE_REMEDY = "repair it, get the file again, or have it read as text if this is no JSON"
+DAMAGE_REMEDY = "repair it, get the file again, or have it read as text if this is not JSON"
 
 _DECODER = json.JSONDecoder()
 _MARK = "\xef\xbb\xbf"  # of the byte order

@@ -80,7 +80,7 @@ def _word_and_tag(line: Node, columns: Columns, number: int, notices: Counter[st
         )
     tag = parse_tag(fields[number])
     if tag is None:
-        line.fail(f"column {number + 1} holds {shown(fields[number])}, which is no tag", f"give {EXAMPLE}")
+        line.fail(f"column {number + 1} holds {shown(fields[number])}, which is not a tag", f"give {EXAMPLE}")
     notices[NO_TYPES] += fields[number] != "O" and len(fields[number]) == 1
     return fields[columns.word], tag
 

@@ -25,7 +25,7 @@ from spe_dist.extraction.formats.node import Node, shown
 from spe_dist.extraction.formats.notices import note_words
 
 NONE = "N"
-NO_ENTITY = "relation arguments that are no entities (kept without a type)"
+NO_ENTITY = "relation arguments that are not entities (kept without a type)"
 NOT_LAST = "relation arguments named by another word than the entity's last"
 
 _LABEL = re.compile(r"""\s*(?:'([^']*)'|"([^"]*)")\s*(?:,|$)""")
@@ -83,7 +83,7 @@ def _word(line: Node, notices: Counter[str]) -> _Word:
     number, text, tag_text, relations, heads = columns
     tag = parse_tag(tag_text)
     if tag is None:
-        line.fail(f"{shown(tag_text)} is no tag", f"give {EXAMPLE}")
+        line.fail(f"{shown(tag_text)} is not a tag", f"give {EXAMPLE}")
     notices[NO_TYPES] += tag_text != "O" and len(tag_text) == 1
     labels = _labels(line, relations)
     numbers = [part.strip() for part in heads[1:-1].split(",") if part.strip()]
@@ -102,7 +102,7 @@ def _labels(line: Node, text: str) -> list[str]:
         label = (found[1] or found[2] or "").strip() if found else ""
         if found is None or not label:
             line.fail(
-                f"{shown(text)} is no list of names", "write relations as ['Works_For', 'Lives_In'], none as ['N']"
+                f"{shown(text)} is not a list of names", "write relations as ['Works_For', 'Lives_In'], none as ['N']"
             )
         labels.append(label)
         rest = rest[found.end() :]
