@@ -16,6 +16,7 @@ OUTPUT is then loaded by
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -119,7 +120,7 @@ def convert(options: argparse.Namespace) -> None:
         print(f"{output}: config.json, model.safetensors, spe_config.json, spe_heads.safetensors, README.md")
         if options.push:
             print(f"published: {push(output, options.push, options.push_public)}")
-        print(f"next: spe finetune --start {output} --train FILE --dev FILE --test FILE --output RUN")
+        print(f"next: spe finetune --start {shlex.quote(str(output))} --train FILE --dev FILE --test FILE --output RUN")
     if options.torch:
         save_state_dict(parts, options.torch, options.overwrite)
         print(f"{options.torch}: one state_dict")
@@ -141,7 +142,7 @@ def _convert_fine_tuning(checkpoint: Path, output: Path | None, options: argpars
     if part := unfinished(checkpoint):
         print(f"warning: {checkpoint} is a part of a run, {part}", file=sys.stderr)
     print(f"fine-tuned model of {name}: {n_weights:,} weights")
-    print(f"next: spe predict {output} FILE")
+    print(f"next: spe predict {shlex.quote(str(output))} FILE")
     return True
 
 

@@ -25,6 +25,7 @@ of a Wikipedia article without markup. words of an entity: half-open range of "w
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import get_args
@@ -155,4 +156,5 @@ def _run(argv: Sequence[str]) -> None:
 
     predict_files(options)
     if options.format == "corpus" and options.output and not options.quiet:
-        print(f"next: spe score --gold {options.inputs[0]} --predictions {options.output}", file=sys.stderr)
+        words = ("spe", "score", "--gold", options.inputs[0], "--predictions", options.output)
+        print(f"next: {shlex.join(words)}", file=sys.stderr)

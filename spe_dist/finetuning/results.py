@@ -8,6 +8,7 @@ predictions_test.json
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -95,7 +96,8 @@ def write_results(
     written = ", ".join(f"predictions_{name}.json" for name in corpora.evaluated())
     lines += ["", f"model: {output / MODEL_FOLDER}; {SCORES_FILE}{', ' if written else ''}{written} beside it"]
     lines += [f"curves: {curves}"] if curves else []
-    return [*lines, f"next: spe predict {output / MODEL_FOLDER} TEXT_FILE --output found.jsonl --html found.html"]
+    folder = shlex.quote(str(output / MODEL_FOLDER))
+    return [*lines, f"next: spe predict {folder} TEXT_FILE --output found.jsonl --html found.html"]
 
 
 def _facts(config: FinetuneConfig, training: Training) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,7 @@ def closing_lines(ending: str, finished: bool, output: Path, journal: Journal) -
     if step > steps:
         lines[0] = f"nothing to train: {output} is at step {step:,}, this run ends at {steps:,}; raise --steps to go on"
     if step >= steps:
-        lines.append(f"next: spe export {output} ENCODER_FOLDER")
+        lines.append(f"next: spe export {shlex.quote(str(output))} ENCODER_FOLDER")
     if not finished:
         lines.append("next: the same command with --resume auto continues")
     return lines

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 import pytest
+from project import ROOT
 
 from spe_dist.cli.exits import run_command, run_training
 from spe_dist.errors import ConfigError, DataError
@@ -40,3 +42,15 @@ def test_what_commands_print_controls_no_terminal(run, capsys):
     out, err = capsys.readouterr()
     assert sorted(out.split("\n")) == sorted([f"{SHOWN} {ORDINARY}", "bytes", ""])
     assert err == f"{SHOWN}\nerror: {SHOWN}\n"
+
+
+def test_commands_that_are_proposed_quote_the_names_in_them():
+    """Who copies `next: spe pretrain --shards 'a b;touch X'` runs spe and nothing else."""
+    quoted = ("shlex.", "folder", "start")  # the last two hold what was quoted a line before
+    found = [
+        (path.name, name)
+        for path in (ROOT / "spe_dist").rglob("*.py")
+        for line in re.findall(r"next: spe .*", path.read_text(encoding="utf-8"))
+        for name in re.findall(r"{([^}]+)}", line)
+    ]
+    assert len(found) >= 5 and [where for where in found if not where[1].startswith(quoted)] == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import shutil
 import sys
 from collections.abc import Sequence
@@ -173,7 +174,8 @@ class Adaptation:
         return [
             "\nWhere it lies:",
             *aligned([(f"  {place}", what) for place, what in places], "<"),
-            f"\nnext: spe finetune --start {self.output} --train FILE --dev FILE --test FILE --output RUN",
+            f"\nnext: spe finetune --start {shlex.quote(str(self.output))} --train FILE --dev FILE --test FILE "
+            "--output RUN",
         ]
 
     def _stage(self, number: int, stage: Stage) -> None:

@@ -9,6 +9,7 @@ spe shards index OLD_SHARDS
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -85,8 +86,8 @@ def make(options: argparse.Namespace) -> int:
         given["sbatch"] = dict(given.get("sbatch", ()))
         manifest = make_shards_divided(inputs, output, executor=executor, slurm=SlurmOptions(**given), **settings)
     if manifest is not None and not options.quiet:
-        start = f" --encoder {options.tokenizer}" if _may_be_encoder(options.tokenizer) else ""
-        print(f"next: spe pretrain --shards {output}{start} --output RUN")
+        start = f" --encoder {shlex.quote(options.tokenizer)}" if _may_be_encoder(options.tokenizer) else ""
+        print(f"next: spe pretrain --shards {shlex.quote(str(output))}{start} --output RUN")
     return 0
 
 

@@ -7,6 +7,7 @@ better a moment later is tried again: time-outs, lost connections, answers 408, 
 from __future__ import annotations
 
 import errno
+import functools
 import http.client
 import subprocess
 import time
@@ -155,6 +156,22 @@ def with_attempts(url: str, action: Callable[[], Result], attempts: int = DATA_A
     raise AssertionError("unreachable")
 
 
+class _StaysHttp(urllib.request.HTTPRedirectHandler):
+    """Follows a server to no ftp:// and, from https, to nothing that anybody on the way could read or change."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        to = urllib.parse.urlsplit(newurl).scheme
+        if to != "https" and (to != "http" or req.type == "https"):
+            why = f"and leads to {to}://, which is not followed"
+            raise urllib.error.HTTPError(req.full_url, code, why, headers, fp)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+@functools.cache
+def _opener() -> urllib.request.OpenerDirector:
+    return urllib.request.build_opener(_StaysHttp)
+
+
 def _request(url: str) -> urllib.request.Request:
     if not url.isprintable() or " " in url:
         raise ValueError("it holds spaces or control characters; write a space as %20")
@@ -165,7 +182,7 @@ def _request(url: str) -> urllib.request.Request:
 
 def _answer(request: urllib.request.Request, timeout_s: float) -> Any:
     """The answer to a request. The limit of a socket is one of each read: a head sent byte by byte would never end."""
-    return limited(2 * timeout_s, lambda: urllib.request.urlopen(request, timeout=timeout_s))
+    return limited(2 * timeout_s, lambda: _opener().open(request, timeout=timeout_s))
 
 
 def _opened(url: str, timeout_s: float) -> AbstractContextManager[Any]:

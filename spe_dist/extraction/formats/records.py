@@ -21,6 +21,7 @@ from spe_dist.errors import DataError
 from spe_dist.extraction.formats.node import SHOWN_CHARACTERS, Node
 
 MAX_UNPACKED_BYTES = 256 << 20
+MAX_PIPE_BYTES = 4 << 30  # of what has no size: a pipe may have no end
 MAX_UNPACKED_RATIO = 200  # of what a compressed file holds to its size
 BLANK_LINES = "blank lines"
 DAMAGE_REMEDY = "the file may be cut off or edited by hand: get it again, or repair this place"
@@ -218,8 +219,6 @@ def read_exactly(path: str | Path) -> str:
         DataError: the file cannot be read or is not UTF-8.
     """
     data = _read_bytes(Path(path))
-    if b"\0" in data[: 1 << 16]:
-        raise DataError(f"{path} holds zero bytes: it is binary, or UTF-16; give text in UTF-8")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -238,12 +237,15 @@ def _read_bytes(path: Path) -> bytes:
         raise DataError(f"{path} does not exist; check the name") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}; check its folder's permissions") from None
-    limit = max(MAX_UNPACKED_BYTES, MAX_UNPACKED_RATIO * size)
-    parts, read = [], 0
+    limit = max(MAX_UNPACKED_BYTES, MAX_UNPACKED_RATIO * size) if size else MAX_PIPE_BYTES
+    parts: list[bytes] = []
+    read = 0
     for data, _ in read_chunks(path):
+        if not parts and b"\0" in data[: 1 << 16]:
+            raise DataError(f"{path} holds zero bytes: it is binary, or UTF-16; give text in UTF-8")
         parts.append(data)
         read += len(data)
-        if size and read > limit:
+        if read > limit:
             raise DataError(
                 f"{path} unpacks to more than {limit >> 20:,} MiB, as no corpus of its size does; get it again"
             )

@@ -6,6 +6,8 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -48,6 +50,36 @@ def endless(monkeypatch):
     yield f"http://127.0.0.1:{server.server_address[1]}"
     server.shutdown()
     server.server_close()
+
+
+class Elsewhere(BaseHTTPRequestHandler):
+    """Sends whoever asks for /ftp to ftp, for /here to a file of its own."""
+
+    def do_GET(self):
+        to = {"/ftp": "ftp://127.0.0.1:9/x", "/file": "file:///etc/passwd", "/here": "/there"}.get(self.path)
+        self.send_response(302 if to else 200)
+        if to:
+            self.send_header("Location", to)
+        self.end_headers()
+        if not to:
+            self.wfile.write(b"there")
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_server_leads_to_other_addresses_of_http_alone():
+    with ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        assert read_url(f"{url}/here") == b"there"
+        for scheme in ("ftp", "file"):
+            with pytest.raises(DataError, match=f"the server answered 302 .*{scheme}:"):
+                read_url(f"{url}/{scheme}")
+        server.shutdown()
+    secure = urllib.request.Request("https://host/x")
+    with pytest.raises(urllib.error.HTTPError, match="http://, which is not followed"):
+        transport._StaysHttp().redirect_request(secure, None, 302, "Found", {}, "http://host/x")
 
 
 def test_importing_it_is_cheap():

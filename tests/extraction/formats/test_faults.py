@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -173,9 +174,25 @@ def test_brackets_in_brackets_are_refused_at_every_depth(tmp_path: Path, field: 
 def test_a_small_file_that_unpacks_to_far_more_than_a_corpus_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("spe_dist.extraction.formats.records.MAX_UNPACKED_BYTES", 1 << 20)
     path = tmp_path / "a.json.gz"
-    path.write_bytes(gzip.compress(b"[" + bytes(8 << 20)))
+    path.write_bytes(gzip.compress(b"[" + b" " * (8 << 20)))
     with pytest.raises(DataError, match="unpacks to more than 1 MiB"):
         read_corpus(path)
     plain = tmp_path / "a.json"
     plain.write_text("\n" * (2 << 20) + '{"tokens": ["a"], "entities": [], "relations": []}')
     assert len(read_corpus(plain).documents) == 1, "of a plain file the size is what it is"
+
+
+@pytest.mark.parametrize("device", ["/dev/zero", "/dev/urandom"])
+def test_what_has_no_end_is_not_read_to_it(device):
+    with pytest.raises(DataError, match="holds zero bytes"):
+        read_corpus(Path(device))
+
+
+def test_a_pipe_without_an_end_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("spe_dist.extraction.formats.records.MAX_PIPE_BYTES", 1000)
+    read, write = os.pipe()
+    os.write(write, b"x" * 2000)
+    os.close(write)
+    with pytest.raises(DataError, match="more than 0 MiB"):
+        read_corpus(Path(f"/dev/fd/{read}"))
+    os.close(read)
