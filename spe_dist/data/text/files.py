@@ -258,7 +258,7 @@ def read_parts(
     part_bytes = part_bytes or PART_BYTES
     slices: list[FileSlice] = []
     filled, index = 0, start.number
-    done_bytes = sum(path.stat().st_size for path in files[: start.file])
+    done_bytes = sum(_size(path) for path in files[: start.file])
     for number in range(start.file, len(files)):
         line, position = 1, 0
         for i, (data, position) in enumerate(_cut(files[number], break_at, part_bytes, chunks)):
@@ -270,9 +270,18 @@ def read_parts(
             if _is_full(filled, part_bytes):
                 yield Part(index, tuple(slices), done_bytes + position)
                 slices, filled, index = [], 0, index + 1
-        done_bytes += files[number].stat().st_size
+        done_bytes += _size(files[number])
     if slices:
         yield Part(index, tuple(slices), done_bytes)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read any more: {error.strerror}; leave inputs as they are until all is read"
+        ) from None
 
 
 def slice_sizes(

@@ -182,3 +182,11 @@ def test_pieces_join_to_the_whole_whatever_their_size(tmp_path, kind, size):
     path, data = tmp_path / "a", bytes(size)
     path.write_bytes(JOINABLE[kind](data) * 2)
     assert b"".join(chunk for chunk, _ in read_chunks(path)) == 2 * data
+
+
+def test_a_file_that_is_removed_while_it_is_read_is_named(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("a line\n")
+    parts = read_parts([path], chunks=lambda file: iter([(file.read_bytes(), 7), (b"", file.unlink() or 7)]))
+    with pytest.raises(DataError, match=r"a\.txt cannot be read any more: No such file"):
+        list(parts)
