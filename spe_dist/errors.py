@@ -47,7 +47,7 @@ class UnstableTraining(TrainingFailure):
     """Losses, gradients or state that are no finite numbers, or a loss that jumped. All ranks raise it together.
 
     Attributes:
-        kind: "loss", "state", "skipped" or "spike".
+        kind: "loss", "state", "skipped", "spike" or "evaluation".
         step: at which it happened, as metrics.jsonl counts steps.
         why: what was found.
     """

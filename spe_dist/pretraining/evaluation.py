@@ -194,7 +194,7 @@ def top1(embedded: list[Tensor], groups_GE: Tensor) -> float:
     """Share of queries that find their own key among the keys of their group; mean of both directions.
 
     `embedded`: span-pair queries, context keys, context queries, span-pair keys, [n, C] each. Keys that differ by
-    rounding alone are tied: equal sequences of unlike batches do.
+    rounding alone are tied: equal sequences of unlike batches do. Not a number where a similarity is not finite.
     """
     pair_queries, context_keys, context_queries, pair_keys = embedded
     credit = torch.zeros((), dtype=torch.float64, device=pair_queries.device)
@@ -205,9 +205,9 @@ def top1(embedded: list[Tensor], groups_GE: Tensor) -> float:
                 similarity = queries_nC[rows_E[own]] @ keys_EC.T
                 positive = similarity.gather(1, own[:, None])
                 rounding = ROUNDING * similarity.abs().amax(dim=1, keepdim=True)
-                tied = ((similarity - positive).abs() <= rounding).sum(dim=1)  # 0 where not a number
+                tied = ((similarity - positive).abs() <= rounding).sum(dim=1)
                 best = (similarity <= positive + rounding).all(dim=1)
-                credit += (best.double() / tied.clamp(min=1)).sum()
+                credit += (best.double() / tied.clamp(min=1)).sum() + 0.0 * similarity.sum(dtype=torch.float64)
     return float(credit) / (2 * groups_GE.numel())
 
 

@@ -172,6 +172,7 @@ class Trainer:
         self.step.engine.train()
         if figures is None:
             return
+        self.journal.check_figures(figures, at_end=self._steps_left == 0)
         self._evaluated_step = step
         self.journal.write_evaluation(figures, f"held out, step {step:,}: {describe_evaluation(figures)}")
 

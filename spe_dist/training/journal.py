@@ -212,6 +212,19 @@ class Journal:
             raise UnstableTraining("state", self.position.step, why, self._remedy())
         self._finite_step = self.position.step
 
+    def check_figures(self, figures: Mapping[str, float], at_end: bool) -> None:
+        """Look at what an evaluation found, beside a state that is finite.
+
+        A warning while training goes on, where each loss is looked at. Raises UnstableTraining at the end of a run.
+        """
+        bad = next((name for name, value in figures.items() if not math.isfinite(value)), None)
+        if bad is None:
+            return
+        why = f"after step {self.position.step} {bad} is {figures[bad]}, in {self.engine.precision}"
+        if at_end:
+            raise UnstableTraining("evaluation", self.position.step, why, self._remedy())
+        self.say(f"warning: {why}")
+
     def is_skipping(self) -> bool:
         """Whether the last steps were skipped. In float16 a single one is now and then: the loss scale is found so."""
         return self.position.skipped_in_a_row > (self.engine.precision == "float16")

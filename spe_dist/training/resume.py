@@ -36,7 +36,7 @@ class ResumePoint:
         """Whether it was chosen by name from a folder of checkpoints that has newer ones."""
         if self.automatic or self.checkpoint is None or self.checkpoint.resolve().parent != folder.resolve():
             return False
-        return any(step_of(path) > self.position.step for path in list_checkpoints(folder))
+        return any(step_of(path) > self.state["step"] for path in list_checkpoints(folder))
 
     def with_changes(self, changed: Mapping[str, tuple[Any, Any]]) -> ResumePoint:
         """The same with a note on settings that changed: (the checkpoint's, this run's) by name."""

@@ -166,7 +166,7 @@ def test_without_words_and_with_equal_layouts_the_oracle_of_equal_inputs_is_at_c
     assert "heldout/tbo_nats" not in figures, "there are no words of two pieces"
 
 
-def test_ties_count_by_their_number_and_numbers_that_are_none_count_nothing():
+def test_ties_count_by_their_number():
     same = torch.ones(6, 4)
     groups = torch.arange(6).view(2, 3)
     assert top1([same] * 4, groups) == pytest.approx(1 / 3)
@@ -174,7 +174,13 @@ def test_ties_count_by_their_number_and_numbers_that_are_none_count_nothing():
     one_direction_tied = [torch.eye(6), torch.zeros(6, 6), torch.eye(6), torch.eye(6)]
     assert top1(one_direction_tied, groups) == pytest.approx((1 / 3 + 1) / 2)
     assert top1([same + 1e-7 * torch.randn(same.shape)] * 4, groups) == pytest.approx(1 / 3)
-    assert top1([torch.full((6, 4), math.nan)] * 4, groups) == 0.0
+
+
+def test_a_share_of_vectors_that_are_not_finite_is_not_a_number():
+    for wrong in (float("nan"), float("inf")):
+        queries = torch.eye(6)
+        queries[4, 0] = wrong
+        assert math.isnan(top1([queries, torch.eye(6), torch.eye(6), torch.eye(6)], torch.arange(6).view(2, 3)))
 
 
 def test_the_layout_oracle_shares_its_guess_among_sentences_of_the_query_s_layout():

@@ -139,6 +139,16 @@ def test_it_saves_after_the_first_step_then_as_set_and_at_the_end(run, tmp_path)
     assert finished and saved_steps(tmp_path) == [1, 4, 8, 10]
 
 
+def test_a_held_out_figure_that_is_not_finite_is_a_warning_and_at_the_end_an_error(run, tmp_path, capsys):
+    def evaluate(step, agreed):
+        return {"heldout/tbo_nats": float("nan"), "heldout/tbo_count_model_nats": 3.0}
+
+    with pytest.raises(UnstableTraining, match=r"after step 10 heldout/tbo_nats is nan, in float16\. Step 1 is saved"):
+        run(PretendedStep(), evaluate=evaluate, evaluate_every_steps=4)
+    assert "warning: after step 4 heldout/tbo_nats is nan" in capsys.readouterr().out
+    assert evaluated_steps(tmp_path) == [4, 8] and saved_steps(tmp_path) == [1]
+
+
 def test_a_finished_run_is_left_as_it_is(run, tmp_path):
     row = {"kind": "evaluation", "step": 10}
     (tmp_path / "metrics.jsonl").write_text(json.dumps(row) + "\n")
