@@ -43,7 +43,7 @@ pretrain: $(INSTALLED)  ## demo: pre-training (2 ranks, ZeRO-2), export, fine-tu
 table: $(INSTALLED)  ## the paper's rows in small on the demo corpus: pre-training, fine-tuning, tables and curves
 	@$(RUN) spe experiments run spe_dist/experiments/files/demo.yaml
 
-test: $(INSTALLED)  ## the tests, at most 10 minutes on 2 cores
+test: $(INSTALLED)  ## the tests, 10 to 13 minutes on 2 cores
 	@$(RUN) python -m pytest -n $(WORKERS) -m "not slurm and not nodes and not long" $(ARGS)
 
 test-slurm: $(INSTALLED)  ## the Slurm tests: root on a Debian machine, installs Slurm there; ARGS="-m slurm": the long ones too

@@ -93,9 +93,8 @@ def run_finetuning(
     inputs = read_inputs(config, start, context)
     if _is_finished(config, context, inputs.identity):
         run.stop.close()
-        context.run_on_main(
-            lambda: resume.remove_checkpoints(run.checkpoints)
-        )  # of a run that was killed before it had
+        # A run that was killed after its scores were written has left them.
+        context.run_on_main(lambda: resume.remove_checkpoints(run.checkpoints))
         for line in publish(config, context):
             print(line, flush=True)
         return True

@@ -238,10 +238,8 @@ def _job_array(stage: Stage, logs: Path, options: SlurmOptions, before: _JobArra
 def _environment() -> str:
     """What gives a job's script the Python and the packages of this process."""
     paths = [os.path.dirname(sys.executable), os.environ.get("PATH", "")]
-    lines = [
-        f"export PATH={shlex.quote(os.pathsep.join(paths))}",
-        "export SLURM_EXPORT_ENV=ALL",
-    ]  # whatever sbatch passed
+    # srun's tasks get what this shell exports, whatever sbatch was told to pass on.
+    lines = [f"export PATH={shlex.quote(os.pathsep.join(paths))}", "export SLURM_EXPORT_ENV=ALL"]
     if os.environ.get("PYTHONPATH"):
         lines.append(f"export PYTHONPATH={shlex.quote(os.environ['PYTHONPATH'])}")
     return "; ".join(lines)

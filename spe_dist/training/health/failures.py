@@ -28,9 +28,8 @@ class RecentBatches:
 
     def of(self, step: int) -> list[int]:
         """Their ids; none of a step that is no longer kept."""
-        latest = next(
-            (ids for known, ids in reversed(self._ids) if known == step), []
-        )  # after a roll-back there are two
+        # After a roll-back a step is there twice: the later one counts.
+        latest = next((ids for known, ids in reversed(self._ids) if known == step), [])
         return [int(i) for i in latest]
 
 
