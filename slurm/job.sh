@@ -293,7 +293,7 @@ if ((status != STOPPED)) && ! { [[ $progress || $preempted == *[0-9]* ]] && ((st
     exit "$status"
 fi
 if [[ $stop_signal == USR1 && -z $progress ]]; then # one such start may have been slow by accident
-    in_vain=$output/.start_without_a_step
+    in_vain=$output/.start_without_a_checkpoint
     if [[ $(cat "$in_vain" 2>/dev/null || true) == "$job $((restarts - 1))" ]]; then
         rm -f "$in_vain"
         say "neither this start nor the one before came to a new checkpoint: not requeued;" \
