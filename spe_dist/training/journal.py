@@ -17,7 +17,7 @@ from spe_dist.errors import UnstableTraining
 from spe_dist.training.agreement import Agreement
 from spe_dist.training.background_save import BackgroundSave, Save
 from spe_dist.training.health.failures import FailureLog, RecentBatches
-from spe_dist.training.health.finite import Named, first_non_finite
+from spe_dist.training.health.finite import LARGEST, Named, first_non_finite
 from spe_dist.training.health.left_out import LeftOut
 from spe_dist.training.health.spikes import RECENT_STEPS, SpikeWatch
 from spe_dist.training.health.stragglers import Stragglers
@@ -202,13 +202,14 @@ class Journal:
         """Look at all that a checkpoint of this position would hold.
 
         Raises:
-            UnstableTraining: some of it is no finite number; it must be neither saved nor evaluated.
+            UnstableTraining: some of it is no finite number, or far too large; it must be neither saved nor evaluated.
         """
         if self._finite_step == self.position.step:
             return
         bad = first_non_finite(self.state_pieces(), self.log.context)
         if bad is not None:
-            why = f"after step {self.position.step} {bad} is not finite, in {self.engine.precision}"
+            what = f"{bad} is not finite or beyond {LARGEST:g}, in {self.engine.precision}"
+            why = f"after step {self.position.step} {what}"
             raise UnstableTraining("state", self.position.step, why, self._remedy())
         self._finite_step = self.position.step
 

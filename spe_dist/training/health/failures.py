@@ -1,7 +1,8 @@
 """What is known of a step at which training went wrong: kept for the user in OUTPUT/failures.jsonl.
 
 A row has the step (as metrics.jsonl counts them), the kind and a sentence on it, the first parameter, moment, average
-or queue that is not finite (null: all are), the ids of the batch's sentences by rank, and what was done.
+or queue with numbers that are not finite or are far too large (null: none has), the ids of the batch's sentences by
+rank, and what was done.
 """
 
 from __future__ import annotations

@@ -27,8 +27,12 @@ def test_the_first_tensor_that_is_not_finite_is_named(value):
     assert first_non_finite([*state, ("c", bad)], ALONE) == "b"
 
 
-def test_infinities_that_cancel_out_and_finite_numbers_whose_sum_does_not_fit_are_told_apart():
-    assert first_non_finite([("large", torch.full((10,), 3e38))], ALONE) is None
+def test_numbers_far_too_large_are_as_bad_as_infinities():
+    state = [("large", torch.tensor([9e17, -9e17])), ("positive", torch.full((10,), 9e17))]
+    assert first_non_finite(state, ALONE) is None
+    for value in (2e18, -2e18):
+        assert first_non_finite([*state, ("too large", torch.tensor([0.0, value]))], ALONE) == "too large"
+    assert first_non_finite([("cancelling", torch.tensor([2e18, -2e18]))], ALONE) == "cancelling"
     assert first_non_finite([("both", torch.tensor([math.inf, -math.inf]))], ALONE) == "both"
 
 
