@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,8 @@ from typing import Any
 import psutil
 import pytest
 from project import ROOT
+
+from tests.slurm.stand_in import write_package, write_program, write_scripts
 
 LOCAL_SLURM = ROOT / "tests" / "slurm" / "local_slurm.sh"
 # Variables of a job or environment that pytest itself may run in must not reach the jobs.
@@ -151,3 +154,13 @@ def _no_job_is_left(cluster: Cluster) -> Iterator[None]:
     yield
     cluster.run("scancel", "--full", "--signal=KILL", "--user=root")
     cluster.wait_until_empty()
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout whose trainings are the stand-in."""
+    folder = tmp_path_factory.mktemp("checkout")
+    write_package(folder)
+    write_scripts(folder / "slurm")
+    write_program(folder / ".venv" / "bin" / "python", f'exec "{sys.executable}" "$@"')
+    return folder

@@ -17,19 +17,17 @@ from hypothesis import strategies as st
 from old_shards import make_old
 
 from tests.faults.fuzz.engine import Fuzz, Reader
-from tests.faults.fuzz.readers import (
-    checkpoint_readers,
-    model_readers,
-    run_readers,
-    setting_readers,
-    shard_readers,
-    text_readers,
-)
+from tests.faults.fuzz.readers.corpora import corpus_readers
+from tests.faults.fuzz.readers.models import model_readers
+from tests.faults.fuzz.readers.runs import checkpoint_readers, run_readers
+from tests.faults.fuzz.readers.settings import setting_readers
+from tests.faults.fuzz.readers.shards import shard_readers
+from tests.faults.fuzz.readers.text import text_readers
 
 SECONDS = float(os.environ.get("SPE_FUZZ_SECONDS", "0"))
 SEED = os.environ.get("SPE_FUZZ_SEED")
 EXAMPLES = 12
-KINDS = ("text", "shards", "settings", "models", "runs", "checkpoints")
+KINDS = ("text", "corpora", "shards", "settings", "models", "runs", "checkpoints")
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
@@ -40,6 +38,7 @@ def readers(random_shards, extractor_folder, predecessor_file, made_run, tmp_pat
     make_old(old)
     return {
         "text": text_readers(),
+        "corpora": corpus_readers(),
         "shards": shard_readers(random_shards, old),
         "settings": setting_readers(),
         "models": model_readers(extractor_folder, predecessor_file),
