@@ -225,8 +225,8 @@ def start_ranks(environment: LaunchEnvironment, timeout_s: float, start_timeout_
     Args:
         environment: of this rank.
         timeout_s: a collective that waits longer ends the run with an error.
-        start_timeout_s: how long ranks without a launcher, and tasks of srun, wait for one that has not
-            begun (see `open_store`).
+        start_timeout_s: how long ranks that no launcher looks after wait for one that has not begun (see
+            `open_store`).
 
     Raises:
         LaunchError: the ranks' port is taken, or a rank has no GPU of its own.

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 from project import ROOT
 
-from spe_dist.distributed.joining.store import LOST, Waiting, has_launcher, running_ranks
+from spe_dist.distributed.joining.store import ELSEWHERE, LOST, Waiting, has_launcher, running_ranks
 from spe_dist.distributed.joining.watch import Watch
 from spe_dist.distributed.launch import LaunchEnvironment
 from spe_dist.distributed.ports import free_port
@@ -155,6 +155,20 @@ def test_a_task_of_slurm_is_lost_where_its_own_machine_has_no_process_of_it(monk
         waiting.until(lambda: False, lambda ranks: [rank for rank in ranks if rank == 1])
 
 
+def on_two_nodes(rank, launcher):
+    return LaunchEnvironment(launcher, rank, 4, rank % 2, 2, f"node{rank // 2}", "127.0.0.1", 1)
+
+
+@pytest.mark.parametrize("launcher", ["deepspeed", "torchrun"])
+@pytest.mark.parametrize(("missing", "times"), [(2, 1), (0, ELSEWHERE)])
+def test_a_rank_of_another_machine_has_longer(monkeypatch, launcher, missing, times):
+    monkeypatch.setattr("spe_dist.distributed.joining.store.running_ranks", lambda _: {3})
+    waiting = Waiting(on_two_nodes(3, launcher), 6.0, 0.5)
+    with pytest.raises(TrainingFailure, match=f"rank {missing} did not start within"):
+        waiting.until(lambda: False, lambda ranks: [rank for rank in ranks if rank == missing])
+    assert 0.5 * times < time.monotonic() - waiting.began < 0.5 * times + 1.5
+
+
 def test_a_task_that_another_machine_knows_to_be_lost_is_waited_for_no_longer():
     waiting = Waiting(place(0, 1, launcher="slurm"), 60.0, 60.0)
     waiting.store = SimpleNamespace(check=lambda keys: keys == [LOST], get=lambda _: b"rank 3 is lost")
@@ -166,6 +180,7 @@ def test_launchers_are_known():
     assert not has_launcher(place(0, 1), {})
     assert not has_launcher(place(0, 1, launcher="slurm"), {})
     assert has_launcher(place(0, 1, launcher="deepspeed"), {})
+    assert not has_launcher(on_two_nodes(0, "deepspeed"), {})  # on each it looks after its own ranks only
     assert has_launcher(place(0, 1), {"TORCHELASTIC_RUN_ID": "x"})
 
 

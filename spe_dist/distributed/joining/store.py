@@ -2,7 +2,10 @@
 
 A launcher ends the other ranks where one dies. Ranks that were started without one, by their environment variables
 alone, would wait for each other as long as a collective may take. So they say that they are there, and a rank that is
-missing for `start_timeout_s` ends the others, unless its process is seen on this machine: then it only is slow.
+missing for `start_timeout_s` ends the others, unless its process is seen on this machine: then it only is slow. A rank
+of another machine may be slow without being seen, and has several times as long.
+
+`deepspeed` looks after ranks on their own machine only: those on several are as without a launcher.
 
 So do the tasks of `srun`, which ends them for one that died only where it was given --kill-on-bad-exit. Slurm says
 which tasks are of this machine: of these alone it is known that they have gone, and the others are told.
@@ -13,7 +16,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -26,6 +29,7 @@ from spe_dist.errors import TrainingFailure
 LOOK_EVERY_S = 0.2
 TELL_AFTER_S = 10.0
 LOOK_FOR_PROCESSES_EVERY_S = 1.0
+ELSEWHERE = 4  # times start_timeout_s that ranks of other machines have
 JOINED, LOST = "spe/joined", "spe/lost"  # in the store: how many ranks are there, and which one never will be
 PROCESSES = Path("/proc")
 
@@ -67,8 +71,9 @@ def open_store(environment: LaunchEnvironment, timeout_s: float, start_timeout_s
 
 
 def has_launcher(environment: LaunchEnvironment, environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether a launcher ends the other ranks when one has died."""
-    return environment.launcher == "deepspeed" or bool(environ.get("TORCHELASTIC_RUN_ID"))
+    """Whether a launcher ends all other ranks when one has died."""
+    on_one_machine = environment.local_ranks == environment.ranks
+    return (environment.launcher == "deepspeed" and on_one_machine) or bool(environ.get("TORCHELASTIC_RUN_ID"))
 
 
 class Waiting:
@@ -105,20 +110,27 @@ class Waiting:
             time.sleep(LOOK_EVERY_S)
 
     def _check(self, missing: Callable[[Iterable[int]], list[int]]) -> None:
-        here = running_ranks(self.environment)
-        judged: Iterable[int] = range(self.environment.ranks)
-        if self.environment.launcher == "slurm":  # on another machine one may be as slow
-            judged = tasks_here() if self.environment.rank in here else ()  # who cannot see itself sees nobody
-        lost = [rank for rank in missing(judged) if rank not in here]
+        here, waited_s = running_ranks(self.environment), time.monotonic() - self.began
+        lost = [rank for rank in missing(self._judged(here, waited_s)) if rank not in here]
         if lost:
             text = (
-                f"{_named(lost)} did not start within {self.start_timeout_s:g} s, and no process of it runs on "
+                f"{_named(lost)} did not start within {waited_s:.0f} s, and no process of it runs on "
                 f"{self.environment.node}: it was killed or never started. Start all ranks again, with a higher "
                 "start_timeout_s where they begin that far apart"
             )
             if self.store is not None:
                 self.store.set(LOST, text)
             raise TrainingFailure(text)
+
+    def _judged(self, here: Container[int], waited_s: float) -> Iterable[int]:
+        """The ranks that are lost where no process of them is seen. On another machine one may only be slow."""
+        place = self.environment
+        if place.launcher == "slurm":
+            return tasks_here() if place.rank in here else ()  # who cannot see itself sees nobody
+        if place.local_ranks == place.ranks or waited_s > ELSEWHERE * self.start_timeout_s:
+            return range(place.ranks)
+        first = place.rank - place.local_rank  # the ranks of a machine follow each other
+        return range(first, first + place.local_ranks)
 
 
 def tasks_here(environ: Mapping[str, str] = os.environ) -> set[int]:

@@ -16,6 +16,7 @@ from tests.faults.network import Nodes, Unavailable
 from tests.faults.runs import Setup
 
 CUT_NOTICED_S = 8  # --timeout_s of runs whose cable is cut
+START_NOTICED_S = 8  # --start_timeout_s of runs in which a rank may be killed at its start
 
 
 def torchrun_on(nodes: Nodes, setup: Setup, arguments: list[str], folder: Path, plan: Plan) -> Attempt:
@@ -60,7 +61,8 @@ def on_two_nodes(case: Case, launcher: str) -> Nodes:
 
 def kill_on_nodes(case: Case, launcher: str) -> None:
     on_two_nodes(case, launcher)
-    attempt = case.start(draw_trap(case, case.rng.choice(["step", "saving", "rows", "start-up"])))
+    trap = draw_trap(case, case.rng.choice(["step", "saving", "rows", "start-up"]))
+    attempt = case.start(trap, given=[f"--start_timeout_s={START_NOTICED_S}"])
     case.expect_end(attempt, ANY)
     case.fired(attempt)
     case.finish()
