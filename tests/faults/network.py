@@ -131,6 +131,7 @@ class Nodes:
         raise Unavailable(f"no SSH to {name}: {asked.stderr.strip()}")
 
 
+WAIT_FOR_LOCK = ("-o", "DPkg::Lock::Timeout=300")  # Slurm may be installed meanwhile
 PACKAGES = {
     "ip": "iproute2",
     "unshare": "util-linux",
@@ -169,7 +170,7 @@ def _install(packages: Sequence[str]) -> None:
         policy.write_text("#!/bin/sh\nexit 101\n")
         policy.chmod(0o755)
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for words in (["update"], ["install", "-y", "--no-install-recommends", *packages]):
+    for words in (["update"], ["install", "-y", "--no-install-recommends", *WAIT_FOR_LOCK, *packages]):
         subprocess.run(["apt-get", *words], env=environment, capture_output=True)
     if made:
         policy.unlink()
