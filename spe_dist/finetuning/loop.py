@@ -40,6 +40,10 @@ class Best:
             return Best(epoch, score, epoch, 0)
         return Best(self.epoch, self.score, epoch, self.worse_evaluations + (not warming_up))
 
+    def is_repeated(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row of metrics.jsonl is of an evaluation that a run which goes on from here makes again."""
+        return row["kind"] == "evaluation" and row["epoch"] > self.evaluated_epoch
+
 
 class Finetuner:
     """Trains from the journal's position until the last epoch, early stopping or a request to stop."""
@@ -81,7 +85,9 @@ class Finetuner:
                 self._train()
                 return self._ended()
             except UnstableTraining as failure:
-                self.best = Best(**self.recover(failure).state["best"])
+                point = self.recover(failure)
+                self.best = Best(**point.state["best"])
+                self.journal.log.go_back(point.position.step, self.best.is_repeated)
 
     def _train(self) -> None:
         self._end_epoch()  # of a run that was stopped between its last step and its evaluation

@@ -229,13 +229,7 @@ def _journal(
     run_state: Mapping[str, Any],
     description: Description,
 ) -> Journal:
-    log = MetricLog(
-        run.output,
-        run.context,
-        finish_row,
-        point.position.step,
-        repeated=lambda row: row["kind"] == "evaluation" and row["epoch"] > best.evaluated_epoch,
-    )
+    log = MetricLog(run.output, run.context, finish_row, point.position.step, best.is_repeated)
     return run.journal(
         engine=engine,
         start=point,

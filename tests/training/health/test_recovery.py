@@ -157,9 +157,14 @@ def test_fine_tuning_goes_back_too(run_ranks, demo_corpus, tmp_path):
     files = small_corpus(demo_corpus, tmp_path)
     settings = {**FINETUNING, **files, "output": tmp_path / "run", "epochs": 8, "checkpoint_every_epochs": 1}
     argv = command_line({**settings, "rollback_on_spike": 3.0, "keep_checkpoints": 2, "log_every_steps": 1})
-    results = run_ranks(run, 2, finetune.main, argv, {23})
+    # It is stopped after the last step of an epoch, so that it goes back to before the epoch's evaluation.
+    assert run_ranks(run, 2, finetune.main, argv, (), 23)[0][0] == STOPPED
+    checkpoint = read_state(find_checkpoint(tmp_path / "run"))
+    assert (checkpoint["step"], checkpoint["best"]["evaluated_epoch"]) == (20, 3)
+    results = run_ranks(run, 2, finetune.main, [*argv, "--resume=auto"], {22})
     assert [status for status, _ in results] == [0, 0], results
     row = failures(tmp_path / "run")[0]
-    assert row["action"] == "rolled back" and row["to_step"] == 20 and row["left_out_steps"] == [23, 24]
-    steps = [row["step"] for row in read_rows(tmp_path / "run" / "metrics.jsonl") if row["kind"] != "evaluation"]
-    assert steps == list(range(1, 41))
+    assert row["action"] == "rolled back" and row["to_step"] == 20 and row["left_out_steps"] == [22, 23]
+    rows = read_rows(tmp_path / "run" / "metrics.jsonl")
+    assert [row["step"] for row in rows if row["kind"] != "evaluation"] == list(range(1, 41))
+    assert [row["epoch"] for row in rows if row["kind"] == "evaluation"] == list(range(1, 9))
