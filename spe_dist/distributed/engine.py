@@ -37,11 +37,21 @@ def import_deepspeed(device_type: str) -> Any:
     warnings.filterwarnings("ignore", "`torch.distributed.*is deprecated", FutureWarning)  # names deepspeed still uses
 
     logger.setLevel(logging.WARNING)
+    logger.addFilter(_is_of_use)
     # It prints the memory in use six times, and collects garbage before each: 3 s of a start.
     deepspeed.runtime.bf16_optimizer.see_memory_usage = lambda *_, **__: None
     if device_type == "cpu":
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     return deepspeed
+
+
+def _is_of_use(record: logging.LogRecord) -> bool:
+    """Whether a line of DeepSpeed's log tells a user something.
+
+    Stage 3 warns that its hooks miss tensors in a dataclass. Only modules without weights of their own take or give
+    gradients by such tensors: every weight is in a module below.
+    """
+    return "A module has unknown inputs or outputs type" not in record.getMessage()
 
 
 class TrainingEngine:

@@ -1,12 +1,14 @@
 """What the engine changes in DeepSpeed's own ways."""
 
 import math
+from dataclasses import is_dataclass
 
 import pytest
+import torch
 from float16_cpu import allow_float16
 from kept_state import load_states, save_states
 from small_engines import make_engine, run_step
-from small_steps import start
+from small_steps import build_step, micro_batches, small_config, start
 
 pytestmark = pytest.mark.distributed
 
@@ -51,3 +53,33 @@ def clip_after_loading(folder):
 
 def test_a_loaded_engine_clips_by_its_own_setting_not_by_the_checkpoints(run_ranks, tmp_path):
     assert run_ranks(clip_after_loading, 1, tmp_path) == [[0.25, 0.25]]
+
+
+def unseen_outputs():
+    """Modules with weights of their own that take or give gradients by tensors where stage 3's hooks do not look."""
+    context = start()
+    step = build_step(small_config(mlm=True), context, 0, 1)
+    found, called = [], []
+
+    def look(module, inputs, output):
+        called.append(module)
+        hidden = [part for value in leaves([inputs, output]) if is_dataclass(value) for part in vars(value).values()]
+        if any(isinstance(part, torch.Tensor) and part.requires_grad for part in hidden):
+            found.append(type(module).__name__)
+
+    for module in step.engine.module.modules():
+        if any(True for _ in module.parameters(recurse=False)):
+            module.register_forward_hook(look)
+    step(0, 1e-3, micro_batches(step.config, context, 0, 1))
+    return found, len(called)
+
+
+def leaves(value):
+    if isinstance(value, (tuple, list)):
+        return [leaf for part in value for leaf in leaves(part)]
+    return [leaf for part in value.values() for leaf in leaves(part)] if isinstance(value, dict) else [value]
+
+
+def test_deepspeeds_warning_that_is_not_shown_is_wrong(run_ranks):
+    [(found, called)] = run_ranks(unseen_outputs, 1)
+    assert called > 20 and found == []
