@@ -167,8 +167,9 @@ class RunConfig:
     max_rollbacks: int = setting(3, "roll-backs in one start of a run; after that the run ends")
     start_timeout_s: float = setting(
         45.0,
-        "seconds that ranks without a launcher, and tasks of srun, wait for one of which no process is seen on their "
-        "machine; ranks of other machines have four times as long",
+        "seconds that ranks wait for one of which no process is seen on their machine, where no launcher would end "
+        "them (without one, under srun, and under deepspeed on several machines); ranks of other machines have four "
+        "times as long",
         above=0,
     )
     timeout_s: float = setting(
