@@ -85,9 +85,7 @@ class Finetuner:
                 self._train()
                 return self._ended()
             except UnstableTraining as failure:
-                point = self.recover(failure)
-                self.best = Best(**point.state["best"])
-                self.journal.log.go_back(point.position.step, self.best.is_repeated)
+                self.best = Best(**self.recover(failure).state["best"])
 
     def _train(self) -> None:
         self._end_epoch()  # of a run that was stopped between its last step and its evaluation

@@ -188,7 +188,7 @@ def _build(
         best=best,
         evaluate=_evaluator(engine, plain, evaluation, corpora, lambda: run.stop.requested),
         keep_model=keep_model,
-        recover=run.recovery(journal, go_back),
+        recover=run.recovery(journal, go_back, lambda to: Best(**to.state["best"]).is_repeated),
     )
     return trainer, evaluation, run_state
 

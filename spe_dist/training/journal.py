@@ -21,7 +21,7 @@ from spe_dist.training.health.finite import LARGEST, Named, first_non_finite
 from spe_dist.training.health.left_out import LeftOut
 from spe_dist.training.health.spikes import RECENT_STEPS, SpikeWatch
 from spe_dist.training.health.stragglers import Stragglers
-from spe_dist.training.metrics import MetricLog
+from spe_dist.training.metrics import IsRepeated, MetricLog
 from spe_dist.training.progress import Pace, ProgressLine
 from spe_dist.training.terms import StepOutcome
 from spe_dist.utils.memory import peak_memory_gib
@@ -127,10 +127,10 @@ class Journal:
         self.log.write({"kind": "left_out", "step": self.position.step})
         self.agreement()
 
-    def go_back(self, position: Position) -> None:
-        """Begin again where a checkpoint of this run stands; rows of later steps go."""
+    def go_back(self, position: Position, repeated: IsRepeated) -> None:
+        """Begin again where a checkpoint of this run stands; rows of later steps go, and those that are `repeated`."""
         self.position, self.saved_step, self._finite_step = position, position.step, -1
-        self.log.go_back(position.step)
+        self.log.go_back(position.step, repeated)
         self.spikes = self._watch_for_spikes()
 
     def add(

@@ -74,6 +74,14 @@ class Board:
             self._hook(found)
 
 
+IsRepeated = Callable[[dict[str, Any]], bool]  # whether a run that goes on from a checkpoint makes a row again
+
+
+def not_repeated(_: dict[str, Any]) -> bool:
+    """For runs that make no row again but those of later steps."""
+    return False
+
+
 class MetricLog:
     """Collects one row a step on every rank; rank 0 writes them. `flush` is a collective."""
 
@@ -83,7 +91,7 @@ class MetricLog:
         context: RankContext,
         finish: Finish,
         resume_step: int = 0,
-        repeated: Callable[[dict[str, Any]], bool] = lambda _: False,
+        repeated: IsRepeated = not_repeated,
     ) -> None:
         """`resume_step`: rows of later steps are of a part that is trained again, and are removed. So are rows of
         which `repeated` says that they will be made again.
@@ -100,7 +108,7 @@ class MetricLog:
         self._board: Board | None = None
         self.go_back(resume_step, repeated)
 
-    def go_back(self, resume_step: int, repeated: Callable[[dict[str, Any]], bool] = lambda _: False) -> None:
+    def go_back(self, resume_step: int, repeated: IsRepeated) -> None:
         """Begin again after a step, with the arguments of the start; a collective. Raises OSError on all ranks."""
         self._pending.clear()
         self._own_s.clear()

@@ -22,7 +22,7 @@ from spe_dist.training.health.finite import Named
 from spe_dist.training.health.left_out import LeftOut
 from spe_dist.training.health.recovery import Recovery
 from spe_dist.training.journal import Journal, Saving, WriteCheckpoint
-from spe_dist.training.metrics import MetricLog
+from spe_dist.training.metrics import IsRepeated, MetricLog, not_repeated
 from spe_dist.training.progress import ProgressLine
 from spe_dist.training.resume import ResumePoint
 from spe_dist.training.saved_state import RunCheckpoints
@@ -113,8 +113,13 @@ class Run:
             rates=rates,
         )
 
-    def recovery(self, journal: Journal, restore: Callable[[ResumePoint], None]) -> Recovery:
-        """What follows where training becomes unstable; `restore` as `Recovery` takes it."""
+    def recovery(
+        self,
+        journal: Journal,
+        restore: Callable[[ResumePoint], None],
+        repeated: Callable[[ResumePoint], IsRepeated] = lambda _: not_repeated,
+    ) -> Recovery:
+        """What follows where training becomes unstable; `restore` and `repeated` as `Recovery` takes them."""
         return Recovery(
             settings=self.config.train,
             context=self.context,
@@ -122,6 +127,7 @@ class Run:
             journal=journal,
             left_out=journal.left_out,
             restore=restore,
+            repeated=repeated,
         )
 
     def stop_reason(self) -> str:

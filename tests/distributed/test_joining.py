@@ -160,13 +160,14 @@ def on_two_nodes(rank, launcher):
 
 
 @pytest.mark.parametrize("launcher", ["deepspeed", "torchrun"])
-@pytest.mark.parametrize(("missing", "times"), [(2, 1), (0, ELSEWHERE)])
-def test_a_rank_of_another_machine_has_longer(monkeypatch, launcher, missing, times):
+def test_a_rank_of_another_machine_has_longer(monkeypatch, launcher):
+    waiting = Waiting(on_two_nodes(3, launcher), 600.0, 10.0)
+    assert list(waiting._judged({3}, 10.5 * ELSEWHERE)) == [0, 1, 2, 3]
+    assert list(waiting._judged({3}, 9.5 * ELSEWHERE)) == [2, 3]
     monkeypatch.setattr("spe_dist.distributed.joining.store.running_ranks", lambda _: {3})
     waiting = Waiting(on_two_nodes(3, launcher), 6.0, 0.5)
-    with pytest.raises(TrainingFailure, match=f"rank {missing} did not start within"):
-        waiting.until(lambda: False, lambda ranks: [rank for rank in ranks if rank == missing])
-    assert 0.5 * times < time.monotonic() - waiting.began < 0.5 * times + 1.5
+    with pytest.raises(TrainingFailure, match="rank 0 did not start within"):
+        waiting.until(lambda: False, lambda ranks: [rank for rank in ranks if rank == 0])
 
 
 def test_a_task_that_another_machine_knows_to_be_lost_is_waited_for_no_longer():

@@ -109,7 +109,8 @@ def summary(results: Sequence[Result]) -> list[str]:
     faults = sum(result.faults for result in tried)
     if not tried:
         return ["nothing was tried"]
-    lines = [f"{len(survived)} of {len(tried)} runs survived; {faults} faults were put in"]
+    hours = sum(result.seconds for result in tried) / 3600
+    lines = [f"{len(survived)} of {len(tried)} runs survived; {faults} faults were put in; {hours:.1f} hours"]
     for launcher in sorted({result.launcher for result in survived}):
         costs = [lost_s(r) / len(r.resume_s) for r in survived if r.launcher == launcher and r.resume_s]
         if costs:

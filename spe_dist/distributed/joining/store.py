@@ -5,10 +5,9 @@ alone, would wait for each other as long as a collective may take. So they say t
 missing for `start_timeout_s` ends the others, unless its process is seen on this machine: then it only is slow. A rank
 of another machine may be slow without being seen, and has several times as long.
 
-`deepspeed` looks after ranks on their own machine only: those on several are as without a launcher.
-
-So do the tasks of `srun`, which ends them for one that died only where it was given --kill-on-bad-exit. Slurm says
-which tasks are of this machine: of these alone it is known that they have gone, and the others are told.
+Two launchers do not end all others. `deepspeed` looks after ranks on its own machine only: those on several are as
+without a launcher. `srun` ends its tasks for one that died only where it was given --kill-on-bad-exit. Slurm says which
+tasks are of this machine: of these alone it is known that they have gone, and the others are told.
 """
 
 from __future__ import annotations

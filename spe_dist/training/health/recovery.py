@@ -15,6 +15,7 @@ from spe_dist.distributed.context import RankContext
 from spe_dist.errors import UnstableTraining
 from spe_dist.training.health.left_out import LeftOut, replaced_in
 from spe_dist.training.journal import Journal
+from spe_dist.training.metrics import IsRepeated
 from spe_dist.training.resume import ResumePoint
 
 
@@ -30,14 +31,18 @@ class Recovery:
         journal: Journal,
         left_out: LeftOut,
         restore: Callable[[ResumePoint], None],
+        repeated: Callable[[ResumePoint], IsRepeated],
     ) -> None:
-        """`restore`: brings the model and all that is trained with it to a checkpoint; a collective."""
+        """`restore`: brings the model and all that is trained with it to a checkpoint; a collective. `repeated`: tells
+        of a checkpoint which rows of metrics.jsonl a run that goes on from there makes again.
+        """
         self.settings = settings
         self.context = context
         self.checkpoints = checkpoints
         self.journal = journal
         self.left_out = left_out
         self.restore = restore
+        self.repeated = repeated
 
     def __call__(self, failure: UnstableTraining) -> ResumePoint:
         """Go back; where to. It is written to failures.jsonl, and so is an end.
@@ -56,7 +61,7 @@ class Recovery:
         self.journal.report(failure, action="rolled back", to_step=point.position.step, left_out_steps=steps)
         self.restore(point)
         self.left_out.replaced = replaced_in(point.state)
-        self.journal.go_back(point.position)
+        self.journal.go_back(point.position, self.repeated(point))
         listed = " and ".join(map(str, steps))
         self.journal.say(
             f"warning: {failure.why}. Back to {point.checkpoint}, leaving out step{'s' if len(steps) > 1 else ''} "
