@@ -116,12 +116,13 @@ def _run(argv: Sequence[str]) -> None:
     }
     draws, seed = options.bootstrap, options.seed
     if len(scores) > 1:
-        tested = compare_runs(of_baseline, scores, draws or TEST_DRAWS, seed) if of_baseline else None
+        units, baseline_units = ([run.units for run in runs] for runs in (scores, of_baseline))
+        tested = compare_runs(baseline_units, units, draws or TEST_DRAWS, seed) if of_baseline else None
         numbers = runs_to_json(files, scores, of_baseline, tested)
         text = runs_to_text(files, scores, of_baseline, tested, metrics)
     else:
-        intervals = confidence_intervals(scores[0], draws, seed) if draws else None
-        tested = compare(of_baseline[0], scores[0], draws or DRAWS, seed=seed) if of_baseline else None
+        intervals = confidence_intervals(scores[0].units, draws, seed) if draws else None
+        tested = compare(of_baseline[0].units, scores[0].units, draws or DRAWS, seed=seed) if of_baseline else None
         numbers = to_json(files, scores[0], intervals, tested)
         text = to_text(files, scores[0], intervals, tested, options.by, metrics)
     if options.json:

@@ -1,7 +1,8 @@
-"""How sure the differences between rows are: each row of a table against the table's `baselines`, by their predictions.
+"""How sure the differences between rows are: each row of a table against the table's `baselines`.
 
 What is compared is mean F1 over the seeds that both rows have finished, by a bootstrap over seeds and sentences at once
 (`significance.compare_runs`): seed i of both rows was trained on the same sentences and is scored on the same ones.
+Each run has left what that needs in unit_counts.json: neither corpora nor predictions have to be there any more.
 """
 
 from __future__ import annotations
@@ -10,24 +11,21 @@ import csv
 import io
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 
-from spe_dist.config.finetuning import FinetuneConfig
-from spe_dist.config.loading import load_yaml
-from spe_dist.errors import DataError, SpeError
+from spe_dist.errors import DataError
 from spe_dist.experiments.file import Experiment, Table
 from spe_dist.experiments.pieces import Cell, Piece, Plan
 from spe_dist.experiments.table import CellScores
-from spe_dist.extraction.annotations.settings import AnnotationSettings
-from spe_dist.extraction.corpora.corpus import Corpus
-from spe_dist.extraction.formats import read_corpus
+from spe_dist.extraction.scoring.counts import UnitCounts
 from spe_dist.extraction.scoring.matching import METRICS
-from spe_dist.extraction.scoring.scores import Scores, score
 from spe_dist.extraction.scoring.significance import Comparison, compare_runs
 from spe_dist.extraction.scoring.table import METRIC_NAMES, p_text, points
 from spe_dist.utils import tables
-from spe_dist.utils.run_files import CONFIG_FILE
+from spe_dist.utils.reading.json_file import read_object
+from spe_dist.utils.run_files import UNIT_COUNTS_FILE
 
-ANNOTATIONS = ("cut_words", "concept_pairs", "language")  # settings that say how a corpus becomes words
+REMEDY = "remove the run's folder and run again"
 
 
 @dataclass(frozen=True)
@@ -46,15 +44,19 @@ def read_differences(
     """By table, share after share; pairs of rows without a common finished seed are left out.
 
     Raises:
-        DataError: the corpus or the predictions of a finished run are not there, or do not fit each other.
+        DataError: the counts of a finished run are not there, or do not fit another's.
     """
-    reader = _Reader(plan, split)
+
+    @cache
+    def counts(cell: Cell, seed: int) -> UnitCounts:
+        return _read(plan.pieces[plan.cells[cell][seed]], split)
+
     found: dict[str, list[Difference]] = {}
     for key, table in experiment.tables.items():
         for cell, baseline in _pairs(table):
             seeds = tuple(seed for seed in results[cell].by_seed if seed in results[baseline].by_seed)
             if seeds:
-                ours, theirs = ([reader.scores(of, seed) for seed in seeds] for of in (cell, baseline))
+                ours, theirs = ([counts(of, seed) for seed in seeds] for of in (cell, baseline))
                 compared = compare_runs(theirs, ours)
                 by_metric = {metric: compared[metric, None] for metric in METRICS}
                 found.setdefault(key, []).append(Difference(cell, baseline, seeds, by_metric))
@@ -70,39 +72,12 @@ def _pairs(table: Table) -> Iterator[tuple[Cell, Cell]]:
                     yield Cell(table.corpus, row, share), Cell(table.corpus, baseline, share)
 
 
-class _Reader:
-    """Scores of runs from their predictions; corpora and runs that are met again are read once."""
-
-    def __init__(self, plan: Plan, split: str):
-        self.plan = plan
-        self.split = split
-        self.gold: dict[tuple[str, AnnotationSettings], Corpus] = {}
-        self.by_run: dict[tuple[Cell, int], Scores] = {}
-
-    def scores(self, cell: Cell, seed: int) -> Scores:
-        if (cell, seed) not in self.by_run:
-            self.by_run[cell, seed] = self._score(self.plan.pieces[self.plan.cells[cell][seed]])
-        return self.by_run[cell, seed]
-
-    def _score(self, piece: Piece) -> Scores:
-        path = piece.inputs[self.split]
-        try:
-            settings = _annotations(piece)
-            if (path, settings) not in self.gold:
-                self.gold[path, settings] = read_corpus(path, settings=settings)
-            predicted = read_corpus(
-                piece.result_folder / f"predictions_{self.split}.json", predictions=True, settings=settings
-            )
-        except (OSError, SpeError) as error:
-            raise DataError(f"{piece.title}: its difference to other rows needs its predictions: {error}") from None
-        return score(self.gold[path, settings], predicted, piece.settings.get("symmetric", ()))
-
-
-def _annotations(piece: Piece) -> AnnotationSettings:
-    """How a run has read its corpora; its config.yaml has the language that it took from its start, too."""
-    file = piece.result_folder / CONFIG_FILE
-    values = load_yaml(file, FinetuneConfig) if file.is_file() else piece.settings
-    return AnnotationSettings(**{name: values[name] for name in ANNOTATIONS if values.get(name)})
+def _read(piece: Piece, split: str) -> UnitCounts:
+    path = piece.result_folder / UNIT_COUNTS_FILE
+    try:
+        return UnitCounts.from_json(read_object(path, REMEDY).get(split), f"{path}, {split}")
+    except FileNotFoundError:
+        raise DataError(f"{piece.title}: its run has left no {path}; {REMEDY}") from None
 
 
 def markdown(experiment: Experiment, key: str, differences: Iterable[Difference]) -> str:

@@ -1,6 +1,7 @@
 """What a finished run leaves: scores.json, predictions, curves, and the lines that it prints.
 
 scores.json             best epoch, scores of dev and test (where asked, with gold entities too), cost of the run
+unit_counts.json        how many are right, predicted and gold in each document or sentence, for paired tests
 predictions_dev.json    the corpora as the best model sees them, in the format of the input, or spert
 predictions_test.json
 """
@@ -32,7 +33,7 @@ from spe_dist.training.journal import Position
 from spe_dist.training.progress import duration
 from spe_dist.utils.files import appears, write_atomically
 from spe_dist.utils.reading.json_file import read_object
-from spe_dist.utils.run_files import MODEL_FOLDER, SCORES_FILE
+from spe_dist.utils.run_files import MODEL_FOLDER, SCORES_FILE, UNIT_COUNTS_FILE
 from spe_dist.utils.wording import how_many
 
 
@@ -66,13 +67,14 @@ def write_results(
     appears(output / MODEL_FOLDER)  # rank 0 has just written it
     model = load_extractor(output / MODEL_FOLDER, context.device).model
     document: dict[str, Any] = {"best_epoch": training.best.epoch, "dev": None, "test": None}
+    units: dict[str, Any] = {}
     of_card: dict[str, dict[str, Any]] = {}
     lines = [_closing_line(training)]
     for name, corpus in corpora.evaluated().items():
         evaluated = evaluation.score(model, corpus)
         assert evaluated is not None, "nobody may stop it"
         predicted, scores = evaluated
-        document[name] = scores.to_json()
+        document[name], units[name] = scores.to_json(), scores.units.to_json()
         of_card[name] = card_scores(str(getattr(config.data, name)), scores)
         path = output / f"predictions_{name}.json"
         may_write()
@@ -88,6 +90,7 @@ def write_results(
     def write() -> Path | None:
         add_scores(output / MODEL_FOLDER, of_card)
         curves = draw_curves(output)
+        write_atomically(output / UNIT_COUNTS_FILE, json.dumps(units) + "\n")
         write_atomically(output / SCORES_FILE, json.dumps(document, indent=1) + "\n")
         return curves
 

@@ -6,6 +6,7 @@ OUTPUT/curves.png            the same as a picture
 OUTPUT/failures.jsonl        a row a step at which training went wrong, with its sentences
 OUTPUT/yardsticks.json       pre-training: what the held-out figures are compared with
 OUTPUT/scores.json           fine-tuning: scores of the finished run
+OUTPUT/unit_counts.json      fine-tuning: right, predicted and gold by document or sentence, for paired tests
 OUTPUT/model/                fine-tuning: the best model
 OUTPUT/STOP                  asks a run to stop; its user or a program makes it
 OUTPUT/checkpoints/latest    name of the newest one
@@ -26,6 +27,7 @@ TENSORBOARD_FOLDER = "tensorboard"
 CURVES_FILE = "curves.png"
 YARDSTICKS_FILE = "yardsticks.json"
 SCORES_FILE = "scores.json"
+UNIT_COUNTS_FILE = "unit_counts.json"
 MODEL_FOLDER = "model"
 STOP_FILE = "STOP"
 

@@ -1,16 +1,14 @@
-"""Rows of a table against its baselines: means and tests from the predictions that the runs left."""
+"""Rows of a table against its baselines: means and tests from the counts that the runs left."""
 
 from __future__ import annotations
 
 import csv
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from spe_dist.errors import ConfigError
-from spe_dist.experiments.differences import _Reader
 from spe_dist.experiments.file import read_experiment
 from spe_dist.experiments.pieces import Cell
 from spe_dist.experiments.plan import make_plan, output_folder
@@ -18,7 +16,7 @@ from spe_dist.experiments.record import Record, Requests, write_record
 from spe_dist.experiments.report import write_report
 from spe_dist.extraction.formats import read_corpus
 from spe_dist.extraction.scoring.matching import METRICS
-from spe_dist.extraction.scoring.scores import score
+from spe_dist.extraction.scoring.scores import Scores, score
 from spe_dist.extraction.scoring.significance import compare_runs
 
 FILE = """
@@ -50,6 +48,11 @@ def sentences(found: int) -> list[dict]:
     ]
 
 
+def scores_of(found: int) -> Scores:
+    Path("PREDICTED").write_text(json.dumps(sentences(found)))
+    return score(read_corpus("GOLD"), read_corpus("PREDICTED"))
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Finished runs of all rows with all of the data; with 10% BERT has two seeds, SPE another one, MLM none."""
@@ -59,16 +62,16 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     experiment = read_experiment("file.yaml")
     plan = make_plan(experiment)
     requests = Requests(plan, output_folder(experiment))
-    gold = read_corpus("GOLD")
     for row, right in RIGHT.items():
         for share, seeds in ((100, (0, 1, 2)), (10, {"bert": (0, 1), "spe": (1, 2), "mlm": ()}[row])):
             for seed in seeds:
                 piece = plan.pieces[Cell("news", row, share).piece_id(seed)]
                 piece.result_folder.mkdir(parents=True)
-                predictions = piece.result_folder / "predictions_test.json"
-                predictions.write_text(json.dumps(sentences(right + seed - (share == 10))))
-                scores = score(gold, read_corpus(predictions)).to_json()
-                (piece.result_folder / "scores.json").write_text(json.dumps({"test": scores, "finished": True}))
+                scores = scores_of(right + seed - (share == 10))
+                document = {"test": scores.to_json(), "finished": True}
+                (piece.result_folder / "scores.json").write_text(json.dumps(document))
+                counts = {"test": scores.units.to_json()}
+                (piece.result_folder / "unit_counts.json").write_text(json.dumps(counts))
                 write_record(piece, Record("finished", 1.0, requests.by_id[piece.id]))
     return tmp_path
 
@@ -82,14 +85,7 @@ def test_each_row_is_compared_with_each_baseline_over_common_seeds(folder: Path)
         *(("10", "spe", "bert", "1"),),
         *(("100", "mlm", "bert", "0 1 2"), ("100", "spe", "bert", "0 1 2"), ("100", "spe", "mlm", "0 1 2")),
     ]
-    gold = read_corpus("GOLD")
-    runs = {
-        row: [
-            score(gold, read_corpus(f"OUT/rows/{row}/news-100/seed-{seed}/run/predictions_test.json"))
-            for seed in range(3)
-        ]
-        for row in RIGHT
-    }
+    runs = {row: [scores_of(right + seed).units for seed in range(3)] for row, right in RIGHT.items()}
     expected = compare_runs(runs["mlm"], runs["spe"])["entity", None]
     assert float(rows[-1]["difference"]) == pytest.approx(100 * expected.difference, abs=1e-3)
     assert float(rows[-1]["p_value"]) == pytest.approx(expected.p_value, abs=1e-4)
@@ -103,18 +99,30 @@ def test_the_differences_follow_the_table_that_asks_for_them(folder: Path) -> No
     assert "bootstrap" not in lines[1] and "differences.csv" in lines[-1]
 
 
-def test_a_table_is_printed_without_tests_where_the_corpus_is_gone(folder: Path) -> None:
+def test_neither_corpora_nor_predictions_are_needed(folder: Path) -> None:
     (folder / "GOLD").unlink()
     lines = write_report(read_experiment("file.yaml"), [], "test")
-    assert lines[0].startswith("### Results") and "bootstrap" not in lines[0]
-    assert lines[-2].startswith("no paired tests of rows: ") and "GOLD" in lines[-2]
+    assert "| SPE, 100% | MLM  |     3 |" in lines[0] and "no paired tests" not in " ".join(lines)
 
 
-def test_a_damaged_config_of_a_run_costs_the_tests_alone(folder: Path) -> None:
-    (folder / "OUT/rows/spe/news-100/seed-1/run/config.yaml").write_text("data: [")
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "SPE, News, seed 1: its run has left no "),
+        ("{", "unit_counts.json is not valid JSON"),
+        ("{}", "unit_counts.json, test: no counts by document or sentence"),
+        ('{"test": {"entity": [[1, 1, 1]], "relation": [], "ent_rel": []}}', "no counts by document or sentence"),
+        ('{"test": {"entity": [[1, 1]], "relation": [[0, 0, 0]], "ent_rel": [[0, 0, 0]]}}', "[1, 1] is not"),
+        ('{"test": {"entity": [[1, 1, -1]], "relation": [[0, 0, 0]], "ent_rel": [[0, 0, 0]]}}', "[1, 1, -1] is not"),
+        ('{"test": {"entity": [[1, 1, 1]], "relation": [[0, 0, 0]], "ent_rel": [[0, 0, 0]]}}', "same gold"),
+    ],
+)
+def test_counts_that_are_missing_or_damaged_cost_the_tests_alone(folder: Path, content: str | None, said: str) -> None:
+    path = folder / "OUT/rows/spe/news-100/seed-1/run/unit_counts.json"
+    path.unlink() if content is None else path.write_text(content)
     lines = write_report(read_experiment("file.yaml"), [], "test")
     assert lines[0].startswith("### Results") and "bootstrap" not in lines[0]
-    assert lines[-2].startswith("no paired tests of rows: SPE, News, seed 1") and "config.yaml" in lines[-2]
+    assert lines[-2].startswith("no paired tests of rows: ") and said in lines[-2]
 
 
 def test_a_baseline_is_a_row_of_its_table(folder: Path) -> None:
@@ -125,14 +133,3 @@ def test_a_baseline_is_a_row_of_its_table(folder: Path) -> None:
     path.write_text(FILE.replace("baselines: [bert, mlm]", f"baselines: [{'b' * 3000}]"))
     with pytest.raises(ConfigError, match=r"baselines: there is no 'b{20,99}; "):
         read_experiment(path)
-
-
-def test_gold_is_read_in_the_language_that_a_run_has_taken_from_its_start(tmp_path: Path) -> None:
-    (tmp_path / "gold.json").write_text('{"text": "Am 3. Mai kam Ada.", "entities": [[14, 17, "Person"]]}\n')
-    found = {"tokens": "Am 3. Mai kam Ada .".split(), "entities": [{"type": "Person", "start": 4, "end": 5}]}
-    (tmp_path / "predictions_test.json").write_text(json.dumps([{**found, "relations": []}]))
-    (tmp_path / "config.yaml").write_text("data: {language: de}\n")
-    piece = SimpleNamespace(
-        settings={}, inputs={"test": str(tmp_path / "gold.json")}, result_folder=tmp_path, title="a run"
-    )
-    assert _Reader(None, "test")._score(piece).entity.f1 == 1

@@ -108,6 +108,8 @@ def test_a_small_corpus_is_learned_by_heart_and_the_run_leaves_what_it_promises(
     assert best["dev/ent_rel_f1"] == pytest.approx(scores["dev"]["ent_rel"]["f1"])
     again = score(read_corpus(memorised), read_corpus(output / "predictions_dev.json"))
     assert again.ent_rel.f1 == scores["dev"]["ent_rel"]["f1"]
+    counts = json.loads((output / "unit_counts.json").read_text())
+    assert counts["dev"] == again.units.to_json() and len(counts["test"]["relation"]) == 12
     assert read_corpus(output / "predictions_test.json").n_sentences == 12
     assert {"config.yaml", "model", "curves.png", "tensorboard"} <= {path.name for path in output.iterdir()}
     assert not (output / "checkpoints").exists()

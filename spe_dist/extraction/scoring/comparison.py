@@ -102,6 +102,7 @@ def compare_systems(
     """
     a, b = aligned(gold, a), aligned(gold, b)
     scores = score(gold, a, symmetric), score(gold, b, symmetric)
+    units = scores[0].units, scores[1].units
     sentences: list[ComparedSentence] = []
     found: defaultdict[Name, Counter[Found]] = defaultdict(Counter)
     triples = zip(gold.sentences, a.sentences, b.sentences, strict=True)
@@ -116,8 +117,8 @@ def compare_systems(
         names=names,
         a=scores[0],
         b=scores[1],
-        intervals=(confidence_intervals(scores[0], draws, seed), confidence_intervals(scores[1], draws, seed)),
-        comparisons=compare(scores[0], scores[1], draws, test_draws, seed),
+        intervals=(confidence_intervals(units[0], draws, seed), confidence_intervals(units[1], draws, seed)),
+        comparisons=compare(units[0], units[1], draws, test_draws, seed),
         found=dict(found),
         sentences=sentences,
     )

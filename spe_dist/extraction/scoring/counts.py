@@ -11,9 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from spe_dist.errors import DataError
 from spe_dist.extraction.scoring.matching import METRICS, Marked
+from spe_dist.utils.reading.json_file import is_whole, shown
 
 ACROSS = "across sentences"
+MAX_COUNT = 2**31 - 1
 MOST_ENTITIES = 9
 LENGTH_BUCKETS = ((0, 10), (11, 20), (21, 30), (31, 50))  # words, both ends inclusive; longer ones follow
 
@@ -86,6 +89,24 @@ class UnitCounts:
     names: tuple[Name, ...]
     counts_UN3: np.ndarray
     description: str  # "12 documents"
+
+    def to_json(self) -> dict[str, Any]:
+        """The sums over types alone: [[tp, predicted, gold], ...] by metric. `from_json` reads them."""
+        sums = {metric: self.counts_UN3[:, self.names.index((metric, None))].tolist() for metric in METRICS}
+        return {"units": self.description, **sums}
+
+    @classmethod
+    def from_json(cls, content: object, where: str) -> UnitCounts:
+        """Raises DataError, which begins with `where`, for what is no `to_json`."""
+        content = content if isinstance(content, dict) else {}
+        columns = [column for metric in METRICS if isinstance(column := content.get(metric), list)]
+        if len(columns) < len(METRICS) or len(set(map(len, columns))) > 1:
+            raise DataError(f"{where}: no counts by document or sentence")
+        for counts in (counts for column in columns for counts in column):
+            if not (isinstance(counts, list) and len(counts) == 3 and all(is_whole(n, 0, MAX_COUNT) for n in counts)):
+                raise DataError(f"{where}: {shown(counts)} is not [right, predicted, gold]")
+        counts_UN3 = np.array(columns, np.int32).reshape(len(METRICS), -1, 3).swapaxes(0, 1)
+        return cls(tuple((metric, None) for metric in METRICS), counts_UN3, str(content.get("units")))
 
 
 class Tally:

@@ -28,7 +28,6 @@ import numpy as np
 
 from spe_dist.errors import DataError
 from spe_dist.extraction.scoring.counts import Name, UnitCounts
-from spe_dist.extraction.scoring.scores import Scores
 
 LEVEL = 0.95
 DRAWS = 1_000
@@ -58,13 +57,12 @@ class Comparison:
         }
 
 
-def confidence_intervals(scores: Scores, draws: int = DRAWS, seed: int = 0) -> dict[Name, tuple[float, float]]:
+def confidence_intervals(units: UnitCounts, draws: int = DRAWS, seed: int = 0) -> dict[Name, tuple[float, float]]:
     """The 95% bootstrap interval of F1, by metric and type; ("entity", None) is that of all entities.
 
     Args:
         draws: how many samples of units are drawn; intervals get smoother with more.
     """
-    units = scores.units
     if not len(units.counts_UN3):
         return {name: (0.0, 0.0) for name in units.names}
     drawn_BN = np.concatenate([f1(sums_BN3) for sums_BN3 in _bootstrap_sums(units.counts_UN3, draws, seed)])
@@ -73,11 +71,11 @@ def confidence_intervals(scores: Scores, draws: int = DRAWS, seed: int = 0) -> d
 
 
 def compare(
-    a: Scores, b: Scores, draws: int = DRAWS, test_draws: int = TEST_DRAWS, seed: int = 0
+    a: UnitCounts, b: UnitCounts, draws: int = DRAWS, test_draws: int = TEST_DRAWS, seed: int = 0
 ) -> dict[Name, Comparison]:
     """F1 of `b` against the baseline `a`, for each metric and each type that either has.
 
-        comparison = compare(score(gold, of_bert), score(gold, of_spe))["ent_rel", None]
+        comparison = compare(score(gold, of_bert).units, score(gold, of_spe).units)["ent_rel", None]
         print(comparison.difference, comparison.low, comparison.high, comparison.p_value)
 
     Args:
@@ -87,7 +85,7 @@ def compare(
     Raises:
         DataError: the two were not scored on the same gold.
     """
-    names, (a_UN3, b_UN3) = _same_columns([a.units, b.units])
+    names, (a_UN3, b_UN3) = _same_columns([a, b])
     a_N, b_N = (f1(counts_UN3.sum(axis=0, dtype=np.int64)) for counts_UN3 in (a_UN3, b_UN3))
     if not len(a_UN3):
         return {name: Comparison(0.0, 0.0, 0.0, 0.0, 0.0, 1.0) for name in names}
@@ -102,7 +100,7 @@ def compare(
 
 
 def compare_runs(
-    a: Sequence[Scores], b: Sequence[Scores], draws: int = TEST_DRAWS, seed: int = 0
+    a: Sequence[UnitCounts], b: Sequence[UnitCounts], draws: int = TEST_DRAWS, seed: int = 0
 ) -> dict[Name, Comparison]:
     """Mean F1 over the runs of `b` against that over the runs of the baseline `a`: a[i] and b[i] have the same seed.
 
@@ -118,7 +116,7 @@ def compare_runs(
         raise DataError(f"{len(a)} runs of the baseline and {len(b)} to compare: give one of each for every seed")
     if len(a) == 1:
         return compare(a[0], b[0], test_draws=draws, seed=seed)
-    names, counts = _same_columns([scores.units for scores in (*a, *b)])
+    names, counts = _same_columns([*a, *b])
     runs, units = len(a), len(counts[0])
     if not units:
         return {name: Comparison(0.0, 0.0, 0.0, 0.0, 0.0, 1.0) for name in names}

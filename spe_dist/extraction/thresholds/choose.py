@@ -50,12 +50,13 @@ def choose_thresholds(options: argparse.Namespace) -> Iterator[str]:
     yield f"{dev.source}, {dev.n_sentences:,} sentences"
     yield from _tables(curves, before)
     yield f"best F1: --threshold_entities {chosen.entities:g} --threshold_relations {chosen.relations:g}"
-    yield "\n" + comparison_table(compare(before, after, seed=options.seed), ("argmax", "thresholds"), by_type=False)
+    tested = compare(before.units, after.units, seed=options.seed)
+    yield "\n" + comparison_table(tested, ("argmax", "thresholds"), by_type=False)
     if test is not None:
         predicted = extractor.predict_corpus_each(test, (ARGMAX, chosen))
         before_test, after_test = (score(test, found, symmetric) for found in predicted)
         yield f"\n{test.source}, {test.n_sentences:,} sentences, which chose nothing"
-        tested = compare(before_test, after_test, seed=options.seed)
+        tested = compare(before_test.units, after_test.units, seed=options.seed)
         yield comparison_table(tested, ("argmax", "thresholds"), by_type=False)
     if options.output:
         yield "\n" + _write(Path(options.output), curves, before)

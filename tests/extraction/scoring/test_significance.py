@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
+import json
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ import pytest
 from spe_dist.errors import DataError
 from spe_dist.extraction.corpora.corpus import Corpus, Document, Entity, Sentence
 from spe_dist.extraction.scoring.counts import UnitCounts
-from spe_dist.extraction.scoring.scores import Scores, score
+from spe_dist.extraction.scoring.scores import score
 from spe_dist.extraction.scoring.significance import (
     compare,
     compare_runs,
@@ -23,10 +23,9 @@ from spe_dist.extraction.scoring.significance import (
 NAMES = (("entity", None),)
 
 
-def scores_with(counts_U3: list[list[int]]) -> Scores:
-    """Scores whose units have these counts (tp, predicted, gold) of entities."""
-    empty = score(Corpus(()), Corpus(()))
-    return replace(empty, units=UnitCounts(NAMES, np.array(counts_U3, np.int32)[:, None], "documents"))
+def counts_of(counts_U3: list[list[int]]) -> UnitCounts:
+    """Units with these counts (tp, predicted, gold) of entities."""
+    return UnitCounts(NAMES, np.array(counts_U3, np.int32)[:, None], "documents")
 
 
 A = [[1, 2, 3], [0, 1, 2], [2, 2, 2], [1, 4, 2], [3, 3, 4], [0, 2, 1]]
@@ -42,7 +41,7 @@ def test_intervals_hold_the_middle_of_all_resamples():
     units = A[:5]
     every = sorted(plain_f1([units[i] for i in drawn]) for drawn in itertools.product(range(5), repeat=5))
     expected = np.quantile(every, [0.025, 0.975])
-    ((low, high),) = confidence_intervals(scores_with(units), draws=20_000).values()
+    ((low, high),) = confidence_intervals(counts_of(units), draws=20_000).values()
     assert (low, high) == pytest.approx(expected, abs=0.012)
     assert low < plain_f1(units) < high
 
@@ -60,7 +59,7 @@ def test_p_value_is_the_share_of_all_assignments_with_as_large_a_difference(b):
         one = [theirs if swap else ours for swap, ours, theirs in zip(swaps, A, b, strict=True)]
         other = [ours if swap else theirs for swap, ours, theirs in zip(swaps, A, b, strict=True)]
         hits += abs(plain_f1(other) - plain_f1(one)) >= observed - 1e-12
-    ((comparison),) = compare(scores_with(A), scores_with(b), test_draws=50_000).values()
+    ((comparison),) = compare(counts_of(A), counts_of(b), test_draws=50_000).values()
     assert comparison.p_value == pytest.approx(hits / 2 ** len(A), abs=0.01)
     assert 0 < hits < 2 ** len(A)
     assert comparison.difference == pytest.approx(plain_f1(b) - plain_f1(A))
@@ -71,42 +70,42 @@ def test_the_difference_is_resampled_with_both_systems_on_the_same_units():
     every = []
     for drawn in itertools.product(range(5), repeat=5):
         every.append(plain_f1([B[i] for i in drawn]) - plain_f1([A[i] for i in drawn]))
-    ((comparison),) = compare(scores_with(A[:5]), scores_with(B[:5]), draws=20_000).values()
+    ((comparison),) = compare(counts_of(A[:5]), counts_of(B[:5]), draws=20_000).values()
     assert (comparison.low, comparison.high) == pytest.approx(np.quantile(every, [0.025, 0.975]), abs=0.012)
 
 
 def test_equal_systems_have_a_p_value_of_one_and_no_difference():
-    ((comparison),) = compare(scores_with(A), scores_with(A)).values()
+    ((comparison),) = compare(counts_of(A), counts_of(A)).values()
     assert (comparison.difference, comparison.low, comparison.high, comparison.p_value) == (0.0, 0.0, 0.0, 1.0)
 
 
 def test_a_p_value_is_never_zero():
     good, bad = [[5, 5, 5]] * 60, [[0, 5, 5]] * 60
-    ((comparison),) = compare(scores_with(bad), scores_with(good), test_draws=99).values()
+    ((comparison),) = compare(counts_of(bad), counts_of(good), test_draws=99).values()
     assert comparison.p_value == 1 / 100
 
 
 def test_the_test_is_symmetric_and_draws_depend_on_the_seed_alone():
-    one, again = (compare(scores_with(A), scores_with(B), seed=7) for _ in range(2))
-    other_way = compare(scores_with(B), scores_with(A), seed=7)
+    one, again = (compare(counts_of(A), counts_of(B), seed=7) for _ in range(2))
+    other_way = compare(counts_of(B), counts_of(A), seed=7)
     assert one == again
     assert one[NAMES[0]].p_value == other_way[NAMES[0]].p_value
     assert one[NAMES[0]].low == pytest.approx(-other_way[NAMES[0]].high)
-    assert confidence_intervals(scores_with(A), seed=1) != confidence_intervals(scores_with(A), seed=2)
+    assert confidence_intervals(counts_of(A), seed=1) != confidence_intervals(counts_of(A), seed=2)
 
 
 def test_counts_of_any_size_are_summed_exactly():
     """Equal differences stay equal, or the p-value would fall with the size of the corpus."""
     large = [[[200_000 * count for count in unit] for unit in units] for units in (A, B)]
-    ((small,), (big,)) = (compare(*map(scores_with, two)).values() for two in ((A, B), large))
+    ((small,), (big,)) = (compare(*map(counts_of, two)).values() for two in ((A, B), large))
     assert big == small
 
 
 def test_many_units_are_drawn_in_parts_that_fit_in_memory(monkeypatch):
     counts = [[i % 3, 3, 4] for i in range(50)]
-    whole = confidence_intervals(scores_with(counts), draws=400)
+    whole = confidence_intervals(counts_of(counts), draws=400)
     monkeypatch.setattr("spe_dist.extraction.scoring.significance.NUMBERS_AT_ONCE", 333)
-    assert confidence_intervals(scores_with(counts), draws=400) == whole
+    assert confidence_intervals(counts_of(counts), draws=400) == whole
 
 
 def test_p_values_under_the_null_hypothesis_are_uniform():
@@ -133,7 +132,7 @@ def test_runs_are_drawn_with_both_systems_on_the_same_seeds_and_units():
                 for system in (RUNS_A, RUNS_B)
             ]
             every.append(means[1] - means[0])
-    (found,) = compare_runs([*map(scores_with, RUNS_A)], [*map(scores_with, RUNS_B)], draws=40_000).values()
+    (found,) = compare_runs([*map(counts_of, RUNS_A)], [*map(counts_of, RUNS_B)], draws=40_000).values()
     assert found.a == pytest.approx(np.mean([plain_f1(run) for run in RUNS_A]))
     assert found.b == pytest.approx(np.mean([plain_f1(run) for run in RUNS_B]))
     assert found.difference == pytest.approx(found.b - found.a)
@@ -144,8 +143,8 @@ def test_runs_are_drawn_with_both_systems_on_the_same_seeds_and_units():
 
 
 def test_one_run_of_each_is_compared_as_two_systems_are():
-    assert compare_runs([scores_with(A)], [scores_with(B)], draws=500) == compare(
-        scores_with(A), scores_with(B), test_draws=500
+    assert compare_runs([counts_of(A)], [counts_of(B)], draws=500) == compare(
+        counts_of(A), counts_of(B), test_draws=500
     )
 
 
@@ -156,7 +155,7 @@ def test_runs_of_equal_systems_that_differ_by_seed_are_rarely_told_apart():
     for seed in range(200):
         gold = draw.integers(1, 5, 60)
         levels = draw.normal(0.5, 0.06, (2, 5)).clip(0, 1)
-        runs = [[scores_with([[draw.binomial(g, p), g, g] for g in gold]) for p in system] for system in levels]
+        runs = [[counts_of([[draw.binomial(g, p), g, g] for g in gold]) for p in system] for system in levels]
         values.append(compare_runs(*runs, draws=400, seed=seed)[NAMES[0]].p_value)
         over_sentences_alone.append(compare(runs[0][0], runs[1][0], 50, 400, seed)[NAMES[0]].p_value)
     assert np.mean(np.array(values) <= 0.05) <= 0.12
@@ -167,39 +166,51 @@ def test_runs_of_equal_systems_that_differ_by_seed_are_rarely_told_apart():
 def test_runs_that_all_differ_the_same_way_are_told_apart():
     draw = np.random.default_rng(1)
     gold = draw.integers(1, 5, 200)
-    runs = [[scores_with([[draw.binomial(g, p), g, g] for g in gold]) for _ in range(5)] for p in (0.5, 0.6)]
+    runs = [[counts_of([[draw.binomial(g, p), g, g] for g in gold]) for _ in range(5)] for p in (0.5, 0.6)]
     found = compare_runs(*runs)[NAMES[0]]
     assert found.p_value < 0.01 and 0 < found.low < found.difference < found.high
 
 
 def test_runs_without_a_partner_are_an_error():
     with pytest.raises(DataError, match="2 runs of the baseline and 1 to compare"):
-        compare_runs([scores_with(A)] * 2, [scores_with(B)])
+        compare_runs([counts_of(A)] * 2, [counts_of(B)])
     with pytest.raises(DataError, match="0 runs"):
         compare_runs([], [])
     with pytest.raises(DataError, match="same gold"):
-        compare_runs([scores_with(A)] * 2, [scores_with(B), scores_with(B[:3])])
+        compare_runs([counts_of(A)] * 2, [counts_of(B), counts_of(B[:3])])
 
 
 def test_types_of_one_system_alone_count_as_nothing_in_the_other():
     words = ("a", "b")
     gold = Corpus((Document("d", (Sentence(words, (Entity(0, 1, "X"),)),)),))
     with_other = gold.with_sentences([Sentence(words, (Entity(0, 1, "Y"),))])
-    compared = compare(score(gold, gold), score(gold, with_other))
+    compared = compare(score(gold, gold).units, score(gold, with_other).units)
     assert {kind for metric, kind in compared if metric == "entity"} == {None, "X", "Y"}
     assert (compared["entity", "X"].a, compared["entity", "X"].b) == (1.0, 0.0)
     assert (compared["entity", "Y"].a, compared["entity", "Y"].b) == (0.0, 0.0)
 
 
+def test_totals_by_unit_are_compared_as_before_once_written_and_read():
+    words = ("a", "b", "c")
+    sentences = [Sentence(words, (Entity(0, 1, "X"), Entity(1, 2, "Y"))), Sentence(words, (Entity(2, 3, "X"),))]
+    gold = Corpus((Document("d", tuple(sentences)),))
+    part = gold.with_sentences([Sentence(words, (Entity(0, 1, "X"),)), Sentence(words)])
+    whole = [score(gold, found).units for found in (part, gold)]
+    totals = [UnitCounts.from_json(json.loads(json.dumps(units.to_json())), "a file") for units in whole]
+    assert totals[0].description == "2 sentences" and totals[0].counts_UN3[:, 0].tolist() == [[1, 1, 2], [0, 0, 1]]
+    before, after = compare(*whole), compare(*totals)
+    assert after == {name: before[name] for name in after} and len(after) == 3
+
+
 def test_different_gold_is_an_error():
     with pytest.raises(DataError, match="same gold"):
-        compare(scores_with(A), scores_with([[1, 2, 4], *A[1:]]))
+        compare(counts_of(A), counts_of([[1, 2, 4], *A[1:]]))
     with pytest.raises(DataError, match="same gold"):
-        compare(scores_with(A), scores_with(A[1:]))
+        compare(counts_of(A), counts_of(A[1:]))
 
 
 def test_nothing_at_all_has_intervals_and_no_difference():
-    empty = score(Corpus(()), Corpus(()))
+    empty = score(Corpus(()), Corpus(())).units
     assert set(confidence_intervals(empty).values()) == {(0.0, 0.0)}
     assert {comparison.p_value for comparison in compare(empty, empty).values()} == {1.0}
 

@@ -57,7 +57,7 @@ def test_only_the_metric_without_a_right_prediction_loses_its_table() -> None:
 def test_tables_of_long_type_names_fit_120_columns(sentences: int) -> None:
     assert LONGEST_NYT_TYPE.replace("_", "").replace("/", "") in NYT.relation_types
     scores = scored(GOLD, sentences=sentences)
-    intervals, compared = confidence_intervals(scores, 5), compare(scores, scores, 5, 5)
+    intervals, compared = confidence_intervals(scores.units, 5), compare(scores.units, scores.units, 5, 5)
     longest = scores_table(scores, by_group=True, intervals=intervals), comparison_table(compared)
     assert max(len(line) for text in longest for line in text.splitlines()) <= 120
     totals = scores_table(scores, by_type=False, intervals=intervals), comparison_table(compared, by_type=False)
@@ -66,5 +66,5 @@ def test_tables_of_long_type_names_fit_120_columns(sentences: int) -> None:
 
 def test_types_that_neither_system_finds_have_no_table_in_a_comparison() -> None:
     nothing = scored(Sentence(WORDS))
-    assert "by type" not in comparison_table(compare(nothing, nothing, 5, 5))
-    assert "Relation by type" in comparison_table(compare(nothing, scored(GOLD), 5, 5))
+    assert "by type" not in comparison_table(compare(nothing.units, nothing.units, 5, 5))
+    assert "Relation by type" in comparison_table(compare(nothing.units, scored(GOLD).units, 5, 5))

@@ -17,6 +17,7 @@ SCORES = {
     "dev": {m: {"f1": 0.5} for m in ("entity", "relation", "ent_rel")},
     "test": None,
 }
+UNIT_COUNTS = {"units": "2 documents", **{m: [[1, 2, 2], [0, 1, 0]] for m in ("entity", "relation", "ent_rel")}}
 
 
 def read_metrics(path: Path) -> None:
@@ -33,6 +34,13 @@ def read_scores(path: Path) -> None:
     document = finished_scores(path.parent)
     if document is not None:
         describe_finished(path.parent, document)
+
+
+def read_unit_counts(path: Path) -> None:
+    from spe_dist.extraction.scoring.counts import UnitCounts
+    from spe_dist.utils.reading.json_file import read_object
+
+    UnitCounts.from_json(read_object(path, "run again"), str(path))
 
 
 def read_piece(path: Path) -> None:
@@ -68,5 +76,6 @@ def run_readers() -> list[Reader]:
     return [
         Reader("metrics.jsonl", json_damage, file_of("metrics.jsonl", METRICS), read_metrics),
         Reader("scores.json", json_damage, file_of("scores.json", json.dumps(SCORES)), read_scores),
+        Reader("unit_counts.json", json_damage, file_of("unit_counts.json", json.dumps(UNIT_COUNTS)), read_unit_counts),
         Reader("piece.json", json_damage, file_of("piece.json", piece), read_piece),
     ]
