@@ -103,13 +103,14 @@ def run(options: argparse.Namespace) -> int:
     from spe_dist.experiments.file import read_experiment
     from spe_dist.experiments.plan import make_plan, output_folder
     from spe_dist.experiments.record import Requests
-    from spe_dist.experiments.runner import Runner, alone_in, describe_plan, refuse_changed
+    from spe_dist.experiments.runner import Runner, alone_in, describe_plan, refuse_changed, still_needed
 
     given = parse_values(options.set)
     experiment = read_experiment(find_file(options.file), given, options.seeds)
     plan = make_plan(experiment, options.only)
     output = output_folder(experiment)
     requests = Requests(plan, output)
+    plan = still_needed(plan, requests)
     if options.dry_run:
         print("\n".join(describe_plan(plan, requests)))
         return 0

@@ -72,9 +72,13 @@ class Piece:
 
 @dataclass
 class Plan:
-    """Pieces in an order in which each comes after what it needs, and the cells of the tables by piece."""
+    """Pieces in an order in which each comes after what it needs, and the cells of the tables by piece.
+
+    `chosen` are those that were asked for, not just needed by others.
+    """
 
     pieces: dict[str, Piece] = field(default_factory=dict)
+    chosen: set[str] = field(default_factory=set)
     cells: dict[Cell, dict[int, str]] = field(default_factory=dict)  # by seed: id of the piece
 
 

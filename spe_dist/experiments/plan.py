@@ -34,7 +34,7 @@ def make_plan(experiment: Experiment, only: Sequence[str] = (), lenient: bool = 
     _Planner(experiment).make_all()  # a fault that no chosen row meets is one all the same
     planner = _Planner(experiment)
     for cell, seed in choose_runs(experiment, only):
-        planner.finetune(cell, seed)
+        planner.plan.chosen.add(planner.finetune(cell, seed).id)
     for pattern in only:
         planner.make_matching(pattern)
     if planner.missing and not lenient:
@@ -111,7 +111,7 @@ class _Planner:
         """Plan the pre-trainings, exports and other shared pieces that a pattern of ids names."""
         matches = [piece_id for piece_id in self.makers if fnmatch.fnmatch(piece_id, pattern)]
         for piece_id in matches:
-            self.make(piece_id)
+            self.plan.chosen.add(self.make(piece_id).id)
         if "/" in pattern and not matches and not any(fnmatch.fnmatch(i, pattern) for i in self.plan.pieces):
             raise ConfigError(f"--only {pattern!r}: no piece of work has such an id; --dry_run lists them")
 

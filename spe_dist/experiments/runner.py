@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TextIO
@@ -48,6 +49,19 @@ def piece_state(piece: Piece, requests: Requests) -> tuple[str, list[str]]:
     if record.state == "finished" and not is_complete(piece):
         return "stopped", []
     return record.state, []
+
+
+def still_needed(plan: Plan, requests: Requests) -> Plan:
+    """The plan without what only finished pieces have needed, such as a pre-training that was removed once exported."""
+    unfinished = {i for i, piece in plan.pieces.items() if piece_state(piece, requests)[0] != "finished"}
+    needed: set[str] = set()
+    todo = [i for i in plan.chosen if i in unfinished]
+    while todo:
+        piece_id = todo.pop()
+        if piece_id not in needed:
+            needed.add(piece_id)
+            todo += [need for need in plan.pieces[piece_id].needs if need in unfinished]
+    return replace(plan, pieces={i: p for i, p in plan.pieces.items() if i not in unfinished or i in needed})
 
 
 def refuse_changed(plan: Plan, requests: Requests, renew: bool) -> None:

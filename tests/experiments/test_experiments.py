@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -42,6 +43,18 @@ def test_every_piece_runs_once_after_what_it_needs_and_is_then_skipped(place: Pa
     status, text = run(place)
     assert status == FINISHED and made(place) == []
     assert "19 pieces of work, 19 finished" in text
+
+
+def test_what_only_finished_pieces_have_needed_is_not_made_again(place: Path) -> None:
+    run(place, only=("rows/spe/*/seed-0",))
+    made(place)
+    for piece in ("pretraining/spe", "shards/web"):
+        shutil.rmtree(place / "OUT" / piece)
+    assert "3 pieces of work, 3 finished" in run(place, only=("rows/spe/*/seed-0",))[1] and made(place) == []
+    assert run(place, only=("rows/spe/*",))[0] == FINISHED
+    assert made(place) == ["rows/spe/news-100/seed-1", "rows/spe/news-50/seed-1"]
+    run(place, only=("rows/key/*/seed-0",))  # wants an export that is not there
+    assert made(place) == ["shards/web", "pretraining/spe", "exports/spe-key", "rows/key/news-100/seed-0"]
 
 
 def test_what_others_wait_for_starts_first_where_pieces_run_side_by_side(place: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from spe_dist.experiments.file import read_experiment
 from spe_dist.experiments.plan import make_plan, output_folder
 from spe_dist.experiments.record import Requests
-from spe_dist.experiments.runner import Runner, alone_in, refuse_changed
+from spe_dist.experiments.runner import Runner, alone_in, refuse_changed, still_needed
 
 FILE = """
 output: OUT
@@ -48,6 +48,7 @@ def run(folder: Path, only: tuple[str, ...] = (), renew: bool = False, jobs: int
     experiment = read_experiment(folder / "file.yaml", values)
     plan = make_plan(experiment, only)
     requests = Requests(plan, output_folder(experiment))
+    plan = still_needed(plan, requests)
     stream = io.StringIO()
     with alone_in(requests.output, plan):
         refuse_changed(plan, requests, renew)
