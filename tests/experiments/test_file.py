@@ -121,3 +121,13 @@ def test_the_papers_file_sets_every_value_that_the_method_states() -> None:
     for key, objective in (("without_tbo", "tbo"), ("without_spo", "spo"), ("without_cspo", "cspo")):
         assert pieces[f"pretraining/{key}"].settings == {**spe, objective: False}
     assert pieces["pretraining/without_mlp"].settings == {**spe, "contrastive_head": False}
+
+
+def test_the_example_of_the_page_is_a_whole_experiment(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "experiments.md").read_text()
+    (tmp_path / "reports.yaml").write_text(page.split("```yaml\n")[1].split("```")[0])
+    plan = make_plan(read_experiment(tmp_path / "reports.yaml"))
+    kinds = [piece.kind for piece in plan.pieces.values()]
+    assert [kinds.count(kind) for kind in ("shards", "pretrain", "export", "finetune")] == [1, 2, 2, 3 * 2 * 5]
+    mlm, spe = (plan.pieces[f"pretraining/{name}"].settings for name in ("mlm", "spe"))
+    assert not mlm["cspo"] and "cspo" not in spe and mlm["preset"] == spe["preset"] == "adapt"
