@@ -47,11 +47,6 @@ class KeyQueue(nn.Module):
         return self.ids_K.shape[0]
 
     @property
-    def held_keys(self) -> Tensor:
-        """All keys that this rank holds."""
-        return self.keys_KC
-
-    @property
     def key_size(self) -> int:
         return self.keys_KC.shape[1]
 

@@ -118,11 +118,6 @@ class ShardedKeyQueue(nn.Module):
         return self.layout.queue_keys
 
     @property
-    def held_keys(self) -> Tensor:
-        """All keys that this rank holds."""
-        return self.keys_LC
-
-    @property
     def key_size(self) -> int:
         return self.keys_LC.shape[1]
 

@@ -11,7 +11,6 @@ from spe_dist.benchmark.scaling.model import GOAL, Advice, Cluster, Step, advise
 from spe_dist.benchmark.scaling.traffic import Plan
 from spe_dist.utils.tables import aligned
 
-PURPOSES = ("gradients", "weights", "average", "enqueue", "contrast", "norm", "counts", "stop", "metrics")
 LARGE = ("gradients", "weights", "average", "enqueue", "contrast")
 GIB = 2**30
 

@@ -51,10 +51,6 @@ class Example:
         """Pieces that the encoder reads, [CLS], [SEP] and context included."""
         return sum(len(window.piece_ids) for window in self.windows)
 
-    @property
-    def longest_window(self) -> int:
-        return max(len(window.piece_ids) for window in self.windows)
-
 
 SENTENCES_TOGETHER = 1000  # whose words are looked up at once
 
