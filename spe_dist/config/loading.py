@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -22,6 +23,7 @@ from spe_dist.config.yaml_file import read_yaml
 from spe_dist.errors import ConfigError
 from spe_dist.utils.wording import HIDDEN, nearest, short, shown_url
 
+_WHOLE = re.compile(r"[+-]?[0-9_]{1,40}")
 COMMAND = "pipe:"  # what begins so is given to a shell (`spe_dist.data.shards.transport`)
 
 
@@ -164,6 +166,8 @@ def _scalar(name: str, target: type, value: Any) -> Any:
             raise problem
         return str(value)
     try:
+        if target is int and isinstance(value, str) and _WHOLE.fullmatch(value):
+            return int(value)  # exactly: a float has 53 bits
         number = float(value.replace("_", "")) if isinstance(value, str) else value
         if target is int and number != int(number):
             raise problem

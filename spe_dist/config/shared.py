@@ -10,6 +10,10 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Protocol
 
 from spe_dist.errors import ConfigError
+from spe_dist.utils.wording import short
+
+LARGEST_WHOLE = 2**62  # of a setting: what a checkpoint's state may hold, and torch takes as a seed
+LONGEST_S = 1e8  # three years: longer time-outs do not fit into what torch.distributed counts with
 
 
 @dataclass(frozen=True)
@@ -173,7 +177,10 @@ class RunConfig:
         above=0,
     )
     timeout_s: float = setting(
-        1_800.0, "seconds that a rank waits for others before it names the missing ones and ends the run", above=0
+        1_800.0,
+        "seconds that a rank waits for others before it names the missing ones and ends the run",
+        above=0,
+        high=LONGEST_S,
     )
     slow_rank_factor: float = setting(
         1.5,
@@ -206,12 +213,14 @@ def check_bounds(config: Any) -> None:
             value = getattr(section, declared.name)
             if isinstance(value, bool) or not isinstance(value, int | float):
                 continue
-            if not math.isfinite(value):
+            if isinstance(value, float) and not math.isfinite(value):
                 raise ConfigError(f"{declared.name}={value}: must be a finite number")
             bounds, why = declared.metadata["bounds"], declared.metadata["why"]
             if not bounds.contain(value):
                 reason = f" ({why})" if why else ""
-                raise ConfigError(f"{declared.name}={value}: must be {bounds}{reason}")
+                raise ConfigError(f"{declared.name}={short(value)}: must be {bounds}{reason}")
+            if isinstance(value, int) and value > LARGEST_WHOLE:
+                raise ConfigError(f"{declared.name}={short(value)}: must be at most {LARGEST_WHOLE:,}")
 
 
 def check_rollback(factor: float) -> None:

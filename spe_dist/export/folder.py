@@ -60,7 +60,12 @@ def write_folder(parts: Parts, output: str | Path, overwrite: bool = False) -> N
     check_free_name(output, overwrite, SPE_CONFIG)
     check_space(output, parts.bytes)
     with atomic_folder(output) as folder:
-        fill_folder(parts, folder)
+        try:
+            fill_folder(parts, folder)
+        except safetensors.SafetensorError as error:  # which hides the error code of a full disk
+            raise CheckpointError(
+                f"{output} cannot be written ({one_line(error)}); free space or choose another"
+            ) from None
         (folder / CARD).write_text(model_card(parts), encoding="utf-8")
         write_sums(folder)
 
@@ -182,7 +187,12 @@ def save_state_dict(parts: Parts, file: str | Path, overwrite: bool = False) -> 
     check_space(file, parts.bytes)
     file.absolute().parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(file) as written:
-        torch.save({name: tensor.contiguous() for name, tensor in parts.weights.items()}, written)
+        try:
+            torch.save({name: tensor.contiguous() for name, tensor in parts.weights.items()}, written)
+        except RuntimeError as error:  # of torch's writer of archives, which has no class for a full disk
+            raise CheckpointError(
+                f"{file} cannot be written ({one_line(error)}); free space or choose another"
+            ) from None
 
 
 def tokenizer_files(folder: Path) -> list[Path]:

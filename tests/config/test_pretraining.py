@@ -100,6 +100,20 @@ def test_yaml_mistakes_are_errors(document, word):
         flatten(document, "run.yaml")
 
 
+@pytest.mark.parametrize("digits", [20, 400])
+def test_whole_numbers_beyond_what_a_checkpoint_holds_are_refused(digits, tmp_path):
+    (tmp_path / "big.yaml").write_text(f"seed: {'9' * digits}\n")
+    with pytest.raises(ConfigError, match=r"seed=9+\S*: must be at most 4,611,686,018,427,387,904"):
+        read("--config", str(tmp_path / "big.yaml"))
+    with pytest.raises(ConfigError, match="timeout_s=1e\\+300: must be in"):
+        read("--timeout_s", "1e300")
+
+
+def test_whole_numbers_of_the_command_line_are_exact():
+    assert read("--seed", "1234567890123456789").train.seed == 1234567890123456789
+    assert read("--seed", "1e3").train.seed == 1000
+
+
 def test_unknown_argument_names_the_nearest():
     with pytest.raises(ConfigError, match="--global_batch_sentences"):
         read("--global_batch_sentence", "3")

@@ -160,8 +160,10 @@ def _check_outputs(options: argparse.Namespace, files: Sequence[Path]) -> None:
         raise ConfigError(f"--output {options.output}: JSON lines are written plain; leave {suffix} away, or pipe")
     inputs = {file.resolve() for file in files if str(file) != STANDARD_INPUT}
     for name, value in (("--output", options.output), ("--html", options.html)):
-        if not value:
+        if value is None:
             continue
+        if not value:
+            raise ConfigError(f"{name} is empty; name a file, or leave the option away")
         path = Path(value)
         if path.resolve() in inputs:
             raise ConfigError(f"{name} {value} is an input; name another file")

@@ -54,7 +54,7 @@ def read_sentence_ids(path: Path, ids: range) -> tuple[int, ...]:
         ConfigError: the file cannot be read; a line is no id, or none of `ids`; no sentence would be left.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"skip_sentences={path} cannot be read ({_reason(error)}); give a file of ids") from None
     found = set()
