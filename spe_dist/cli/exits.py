@@ -27,6 +27,7 @@ from spe_dist.cli.options.extras import missing
 from spe_dist.errors import DivergenceError, SpeError, TrainingFailure, UnstableTraining
 from spe_dist.utils.printable import printable_output
 from spe_dist.utils.threads import spin_briefly
+from spe_dist.utils.wording import one_line
 
 DONE, FAILED, USER_ERROR, UNSTABLE, INTERRUPTED = 0, 1, 2, 3, 130
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h, "try again later"
@@ -76,11 +77,15 @@ def run_command(
     except ModuleNotFoundError as error:
         return _user_error(_missing_extra(error))
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in DISK_FAULTS:
             raise
         _drop_output()
-        print("error: no space is left where the output goes; free some, or write elsewhere", file=sys.stderr)
+        print(f"error: the output cannot be written: {error.strerror}; free space, or write elsewhere", file=sys.stderr)
         return USER_ERROR
+    except (RuntimeError, MemoryError) as error:
+        if not _out_of_memory(error):
+            raise
+        return _user_error(f"out of memory ({one_line(error)}); give less at a time, or use a machine with more")
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)
         return INTERRUPTED
@@ -103,8 +108,15 @@ def run_training(program: Callable[[], int]) -> int:
     except ModuleNotFoundError as error:
         _report(_missing_extra(error))
         return USER_ERROR
-    except RuntimeError as error:
-        if not _connection_lost(error):
+    except (RuntimeError, MemoryError) as error:
+        if _out_of_memory(error):
+            _stop_watching()
+            _report(
+                f"out of memory ({one_line(error)}): lower micro_batch_sentences, queue_keys or the model's sizes; "
+                "--dry_run says what a rank needs. Checkpoints are kept; continue with --resume auto"
+            )
+            return USER_ERROR
+        if not isinstance(error, RuntimeError) or not _connection_lost(error):
             raise
         traceback.print_exc()
         _report(
@@ -180,6 +192,13 @@ def _connection_lost(error: RuntimeError) -> bool:
     """Whether a collective failed because its other ranks have gone. gloo has no type of error of its own."""
     backend = sys.modules.get("torch.distributed")
     return "gloo" in str(error) or (backend is not None and isinstance(error, backend.DistError))
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether memory of the machine or a GPU did not suffice. torch has no type of error for that of the machine."""
+    torch = sys.modules.get("torch")
+    of_gpu = torch is not None and isinstance(error, torch.OutOfMemoryError)
+    return of_gpu or isinstance(error, MemoryError) or "can't allocate memory" in str(error)
 
 
 def _rank() -> str:

@@ -103,6 +103,8 @@ def convert(options: argparse.Namespace) -> None:
         check_free_name(output, options.overwrite, SPE_CONFIG)
     if options.torch:
         check_free_file(options.torch, options.overwrite)
+        if output and Path(options.torch).absolute() == Path(output).absolute():
+            raise ConfigError(f"--torch {options.torch} is OUTPUT, which becomes a folder; name a file beside it")
     if options.push:
         check_push(options.push)
     if options.from_pspe:

@@ -39,6 +39,8 @@ from spe_dist.cli.options.parser import Parser
 from spe_dist.data.text.formats.recognise import FormatChoice
 from spe_dist.utils.hub import check_names
 
+MOST_THREADS = 1_024
+
 
 def build_parser() -> Parser:
     """The options of `spe predict`."""
@@ -133,7 +135,12 @@ def _add_speed(parser: Parser) -> None:
     rest(
         add("--batch_size", type=whole_number(1), metavar="N", help="sentences of a batch at most [as many as fit]"),
         add("--batch_pieces", type=whole_number(1), default=4096, metavar="N", help="word pieces computed at a time"),
-        add("--threads", type=whole_number(1), metavar="N", help="batches computed at a time on a CPU [a core each]"),
+        add(
+            "--threads",
+            type=whole_number(1, MOST_THREADS),
+            metavar="N",
+            help="batches computed at a time on a CPU [a core each]",
+        ),
     )
     add("--device", default="auto", metavar="NAME", help="cpu, cuda or cuda:N [auto: a GPU where there is one]")
     add(

@@ -179,7 +179,7 @@ class RunConfig:
     timeout_s: float = setting(
         1_800.0,
         "seconds that a rank waits for others before it names the missing ones and ends the run",
-        above=0,
+        low=1,
         high=LONGEST_S,
     )
     slow_rank_factor: float = setting(

@@ -18,8 +18,10 @@ from typing import Any
 
 from spe_dist.errors import CheckpointError
 from spe_dist.utils.files import write_atomically
+from spe_dist.utils.reading.files import read_up_to
 
 OWNER_FILE = ".owner.json"
+MAX_BYTES = 1 << 16
 
 
 class Fence:
@@ -68,7 +70,7 @@ class Fence:
 
     def _read(self) -> dict[str, Any] | None:
         try:
-            owner = json.loads(self.file.read_text(encoding="utf-8"))
+            owner = json.loads(read_up_to(self.file, MAX_BYTES))
         except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
             return None
         return owner if isinstance(owner, dict) else None

@@ -53,6 +53,7 @@ from spe_dist.model.encoder import PackedBertEncoder
 from spe_dist.model.heads import PERMUTATIONS
 from spe_dist.model.pair import FARTHEST
 from spe_dist.utils.reading.files import check_file
+from spe_dist.utils.wording import one_line
 
 PREFIXES: Mapping[Encoder, str] = {"query": "span_pair_encoder.", "key": "momentum_span_pair_encoder."}
 WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -147,7 +148,9 @@ def read_state_dict(file: Path) -> dict[str, Any]:
             f"{file} is not a file of torch.save with tensors only; save the model's state_dict(), not the model"
         ) from None
     except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{file} cannot be read as a torch checkpoint ({error}); it may be cut off") from None
+        raise CheckpointError(
+            f"{file} cannot be read as a torch checkpoint ({one_line(error)}); it may be cut off"
+        ) from None
     for wrapper in WRAPPERS:
         if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
             loaded = loaded[wrapper]

@@ -26,7 +26,7 @@ from spe_dist.training.metrics import IsRepeated, MetricLog, not_repeated
 from spe_dist.training.progress import ProgressLine
 from spe_dist.training.resume import ResumePoint
 from spe_dist.training.saved_state import RunCheckpoints
-from spe_dist.utils.files import check_output, remove_unfinished
+from spe_dist.utils.files import check_output, remove_unfinished, write_atomically
 from spe_dist.utils.leftovers import remove_leftovers
 from spe_dist.utils.run_files import CHECKPOINTS_FOLDER, CONFIG_FILE
 
@@ -69,7 +69,7 @@ class Run:
     def write_settings(self) -> None:
         """Write config.yaml into the output folder. Raises CheckpointError where another start has taken over since."""
         self.checkpoints.check_owner()
-        self.context.run_on_main(lambda: (self.output / CONFIG_FILE).write_text(to_yaml(self.config), encoding="utf-8"))
+        self.context.run_on_main(lambda: write_atomically(self.output / CONFIG_FILE, to_yaml(self.config)))
 
     def describe_machine(self, engine: TrainingEngine, model_note: str = "") -> list[str]:
         """Lines on where the ranks are and what the engine holds."""

@@ -225,6 +225,8 @@ def check_free_name(output: Path, overwrite: bool, marker: str) -> None:
         return
     if not output.is_dir() or output.is_symlink():
         raise CheckpointError(f"{output} exists and is not a folder; choose another OUTPUT")
+    if output.samefile(os.curdir):
+        raise CheckpointError(f"{output} is the current folder, which cannot be replaced; choose another OUTPUT")
     if not any(output.iterdir()):
         return
     if not overwrite:

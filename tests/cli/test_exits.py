@@ -8,7 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from project import ROOT
 
 from spe_dist.cli import exits
@@ -78,7 +80,7 @@ def test_an_output_that_is_full_or_closed_ends_without_a_traceback(output, statu
     command = ["bash", "-c", f'"$0" -c "$1" {output}', sys.executable, code]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == status and "Traceback" not in done.stderr
-    assert ("no space" in done.stderr) == (status == 2)
+    assert ("No space left" in done.stderr) == (status == 2)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
@@ -142,3 +144,24 @@ def test_a_python_without_the_base_installation_is_one_line(capsys):
     assert run_command(fail) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and f"transformers is not installed for {sys.executable}; activate" in said
+
+
+@pytest.mark.parametrize("run", [run_command, run_training])
+@pytest.mark.parametrize(
+    "allocate",
+    [lambda: torch.empty(2**60, dtype=torch.uint8), lambda: np.empty(2**60, np.uint8), lambda: _raise(MemoryError())],
+    ids=["torch", "numpy", "Python"],
+)
+def test_too_little_memory_is_one_line(run, allocate, capsys):
+    assert run(allocate) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: out of memory (") and said.count("\n") == 1
+
+
+def test_too_little_memory_of_a_gpu_is_one_line(capsys):
+    assert run_training(lambda: _raise(torch.OutOfMemoryError("CUDA out of memory. Tried\nto allocate 2 GiB"))) == 2
+    assert "(CUDA out of memory. Tried to allocate 2 GiB): lower micro_batch_sentences" in capsys.readouterr().err
+
+
+def _raise(error):
+    raise error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from project import ROOT
 from spe_dist.cli import main as spe
 from spe_dist.cli.options.other_names import OTHER_NAMES
 from spe_dist.cli.options.parser import Parser
+from spe_dist.cli.options.settings import add_settings
+from spe_dist.config.finetuning import FinetuneConfig
 
 HEAVY = ("torch", "numpy", "transformers", "deepspeed", "spacy", "matplotlib")
 SUBCOMMANDS = {
@@ -145,3 +148,34 @@ def test_a_group_of_commands_without_a_command_is_an_error(capsys):
     for name in SUBCOMMANDS:
         status, _, err = run(name, capsys=capsys)
         assert status == 2 and err.startswith(f"error: spe {name} needs a command: ")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["predict", "model", ""], "error: an argument is empty, as of a shell variable that is not set"),
+        (["predict", ""], "error: an argument is empty"),
+        (["predict", "model", "text.txt", "--output", ""], "error: --output is empty; give a value, or leave"),
+        (["predict", "model", "text.txt", "--html="], "error: --html is empty"),
+        (["pretrain", "--shards", "", "--steps", "1"], "error: --shards is empty"),
+        (["pretrain", "--config", ""], "error: --config is empty"),
+        (["pretrain", "--output="], "error: --output is empty"),
+        (["shards", "make", "--input", "a.txt", "--output", ""], "error: --output is empty"),
+        (["corpus", "convert", "small.json", "", "--to", "brat"], "error: an argument is empty"),
+        (["thresholds", "model", "dev.json", "--output", ""], "error: --output is empty"),
+        (["adapt", "--text", "a.txt", "--output", ""], "error: --output is empty"),
+        (["export", "RUN", ""], "error: an argument is empty"),
+        (["experiments", "run", "demo", "--only", ""], "error: --only is empty"),
+    ],
+    ids=" ".join,
+)
+def test_an_empty_argument_is_no_folder(words, said, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, _, error = run(*words, capsys=capsys)
+    assert status == 2 and said in error and not any(tmp_path.iterdir())
+
+
+def test_a_list_of_settings_may_be_empty():
+    parser = Parser("spe finetune", "", "")
+    add_settings(parser, FinetuneConfig)
+    assert parser.parse(["--symmetric", "", "--pair_features="]) == argparse.Namespace(symmetric="", pair_features="")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from spe_dist.export import SpanPairEncoder, load_pretraining_model, save_pretra
 from spe_dist.export.checkpoint import read_checkpoint
 from spe_dist.export.folder import write_folder
 from spe_dist.model.loading import load_encoder
+from spe_dist.utils.files import check_free_name
 
 CLOSE = {"atol": 1e-5, "rtol": 0}
 SENTENCES = ["Anna Berg moved to Oslo .".split(), "the city council of Lund heads a choir".split(), ["Lund"]]
@@ -267,3 +269,10 @@ def test_an_exported_folder_is_used_without_deepspeed(export):
     root = ROOT
     done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True)
     assert done.stdout.strip() == "(20,)", done.stderr
+
+
+def test_the_current_folder_is_not_replaced(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in (".", str(tmp_path)):
+        with pytest.raises(CheckpointError, match="is the current folder"):
+            check_free_name(Path(name), False, "spe_config.json")

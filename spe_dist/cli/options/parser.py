@@ -48,6 +48,7 @@ class Parser(argparse.ArgumentParser):
             **more,
         )
         self._less_used: set[argparse.Action] = set()
+        self._may_be_empty: set[argparse.Action] = set()
         self._shows_all = False
         self.add_argument(*HELP, action=_Help, help="show this help")
         self.less_used(self.add_argument(*HELP_ALL, action=_Help, help="show all options"))
@@ -56,6 +57,10 @@ class Parser(argparse.ArgumentParser):
     def less_used(self, *actions: argparse.Action) -> None:
         """Leave these options to `--help-all`."""
         self._less_used.update(actions)
+
+    def may_be_empty(self, *actions: argparse.Action) -> None:
+        """Take an empty value of these options, such as that of a list without elements."""
+        self._may_be_empty.update(actions)
 
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:
         """Parsed arguments; options may stand before, behind and between positional ones.
@@ -67,6 +72,7 @@ class Parser(argparse.ArgumentParser):
         for word in words[: words.index("--")] if "--" in words else words:
             if word.startswith("--"):
                 self._refuse_unknown(word.partition("=")[0])
+        self._refuse_empty(words)
         namespace, unknown = self.parse_known_intermixed_args(words)
         if unknown:
             raise ConfigError(f"unexpected argument {unknown[0]!r}; {self.prog} --help explains what it takes")
@@ -82,6 +88,16 @@ class Parser(argparse.ArgumentParser):
             raise ConfigError(f"{option} is {ours} here, which has no name before it: {self.usage}")
         near = nearest(option, [known for known in self._option_string_actions if known.startswith("--")])
         raise ConfigError(f"unknown option {option!r}{near or f'; {self.prog} --help-all lists all'}")
+
+    def _refuse_empty(self, words: Sequence[str]) -> None:
+        """An empty word is a shell's variable that is not set; as a path it would be the current folder."""
+        for before, word in zip(["", *words], words, strict=False):
+            name, sign, value = (before, "=", "") if not word else word.partition("=")
+            action = self._option_string_actions.get(name)
+            if sign and not value and action is not None and action not in self._may_be_empty:
+                raise ConfigError(f"{name} is empty; give a value, or leave the option out")
+            if not word and action is None:
+                raise ConfigError("an argument is empty, as of a shell variable that is not set; give a value")
 
     def _positional_names(self) -> list[str]:
         return [str(a.metavar or a.dest) for a in self._actions if not a.option_strings]

@@ -28,6 +28,8 @@ def add_settings(parser: Parser, config_class: type) -> None:
         action = groups[leaf.section].add_argument(f"--{leaf.name}", help=help_text, **options)
         if not leaf.common:
             parser.less_used(action)
+        if typing.get_origin(leaf.type) is tuple:
+            parser.may_be_empty(action)
 
 
 def _text(value: Any) -> str:

@@ -310,8 +310,8 @@ def _other_folder(folder: Path) -> str:
     if is_extractor(folder / MODEL_FOLDER):
         return f"; it is the output of a run, give {folder / MODEL_FOLDER}"
     if (folder / "spe_config.json").is_file() or (folder / "config.json").is_file():
-        return "; it is an encoder: fine-tune it with spe_dist/finetune.py --start and give OUTPUT/model"
-    return "" if folder.exists() else ": it does not exist; give OUTPUT/model of a spe_dist/finetune.py run"
+        return "; it is an encoder: fine-tune it (spe finetune --start) and give OUTPUT/model"
+    return f"{'' if folder.exists() else ': it does not exist'}; give OUTPUT/model of a run of spe finetune"
 
 
 def _json_value(value: Any) -> Any:

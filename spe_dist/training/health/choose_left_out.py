@@ -12,6 +12,7 @@ from spe_dist.config.shared import RunConfig
 from spe_dist.distributed.context import RankContext
 from spe_dist.training.health.left_out import STATE, LeftOut, listed, read_sentence_ids
 from spe_dist.training.resume import ResumePoint
+from spe_dist.utils.reading.files import open_file
 from spe_dist.utils.run_files import FAILURES_FILE
 from spe_dist.utils.wording import how_many
 
@@ -63,7 +64,8 @@ def _kept(state: Any) -> LeftOut:
 def _steps_of_rollbacks(path: Path) -> list[int]:
     """Steps that earlier starts have left out, by the rows of failures.jsonl."""
     try:
-        lines = path.read_bytes().splitlines()
+        with open_file(path) as file:
+            lines = file.read().splitlines()
     except OSError:
         return []
     steps: list[int] = []
