@@ -109,8 +109,7 @@ def run_training(program: Callable[[], int]) -> int:
         _report(_missing_extra(error))
         return USER_ERROR
     except (RuntimeError, MemoryError) as error:
-        if _out_of_memory(error):
-            _stop_watching()
+        if _out_of_memory(error):  # of this rank alone: the others must notice that it ends
             _report(
                 f"out of memory ({one_line(error)}): lower micro_batch_sentences, queue_keys or the model's sizes; "
                 "--dry_run says what a rank needs. Checkpoints are kept; continue with --resume auto"
