@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from spe_dist.config.shared import LARGEST_WHOLE
 from spe_dist.config.yaml_file import fit, read_yaml
 from spe_dist.errors import ConfigError
 from spe_dist.extraction.scoring.matching import METRICS
@@ -198,8 +199,8 @@ def _check(experiment: Experiment, path: str) -> None:
 def _check_seeds(seeds: Sequence[int], place: str) -> None:
     if not seeds or len(set(seeds)) < len(seeds):
         raise ConfigError(f"{place}={list(seeds)}: give at least one, none twice")
-    if min(seeds) < 0:
-        raise ConfigError(f"{place}={list(seeds)}: a seed is below 0; seeds are whole numbers from 0 on")
+    if min(seeds) < 0 or max(seeds) > LARGEST_WHOLE:
+        raise ConfigError(f"{place}={list(seeds)}: seeds are whole numbers from 0 to {LARGEST_WHOLE:,}")
 
 
 def _check_start(experiment: Experiment, start: Start, place: str) -> None:

@@ -100,6 +100,7 @@ def test_folders_of_others_are_refused(tmp_path, capsys):
     (tmp_path / "out" / "thesis.tex").touch()
     refuses("is there already")
     (tmp_path / "out" / "thesis.tex").rename(tmp_path / "thesis.tex")
+    refuses("is there already", "--output", str(tmp_path / "thesis.tex"))
     refuses("is not of spe adapt", "--work", str(tmp_path))
     of(*needed(tmp_path))._claim()
     refuses("passes, language differ", "--passes", "7", "--language", "de")

@@ -47,8 +47,13 @@ SHIPPED = ROOT / "spe_dist" / "experiments" / "files"
         ("bert: some-bert, epochs: 3, text: TEXT", "bert: '{b}', b: '{bert}', epochs: 3, text: x", "bert <- b <- bert"),
         ("bert: some-bert", "bert: '{bert}'", "values: circular dependency: bert <- bert"),
         ("shares: {50: {epochs: 6}}", "shares: {50: 6}", "shares: 50: 6 is not a list of settings"),
-        ("seeds: [0, 1]", "seeds: [-1]", "a seed is below 0"),
-        ('{encoder: "{bert}", corpus: far}', "{encoder: x, corpus: far, seed: -1}", "a seed is below 0"),
+        ("seeds: [0, 1]", "seeds: [9223372036854775808]", "seeds are whole numbers from 0 to 4,611"),
+        ("seeds: [0, 1]", "seeds: [-1]", "seeds are whole numbers from 0 to"),
+        (
+            '{encoder: "{bert}", corpus: far}',
+            "{encoder: x, corpus: far, seed: -1}",
+            "seeds are whole numbers from 0 to",
+        ),
         ("shares: [50]", "shares: [50], published: {spe@10%: [1, 2, 3]}", "no share '10%'; it has 50"),
     ],
 )

@@ -74,7 +74,7 @@ class Adaptation:
     def run(self) -> int:
         """All stages; the exit status. Raises ConfigError where a folder is in the way or a setting is wrong."""
         self.config.validate()
-        if self.output.exists() and any(self.output.iterdir() if self.output.is_dir() else [0]):
+        if any(self.output.iterdir()) if self.output.is_dir() else self.output.exists():
             raise ConfigError(f"{self.output} is there already; give another --output, or remove it")
         self._claim()
         try:
