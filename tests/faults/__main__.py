@@ -192,7 +192,9 @@ def commit() -> str:
 
 def write_report(page: Path, found: list[Result]) -> None:
     """Put table and summary between the marks of a page."""
-    text = page.read_text()
+    text = page.read_text() if page.is_file() else ""
+    if not all(mark in text for mark in MARKS):
+        sys.exit(f"error: {page} is no page with {' and '.join(MARKS)}; give docs/faults.md")
     begin, end = (text.index(mark) for mark in MARKS)
     body = "\n".join([*results.table(found), "", *(f"- {line}" for line in results.summary(found))])
     page.write_text(f"{text[:begin]}{MARKS[0]}\n\n{body}\n\n{text[end:]}")
