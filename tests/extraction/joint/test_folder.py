@@ -238,16 +238,8 @@ def test_weights_that_are_not_finite_are_refused_without_checksums_too(extractor
         ("config.json", {"hidden_act": ["gelu"]}, "hidden_act is .* no name"),
         ("config.json", {"pad_token_id": 10**6}, "no piece of the vocabulary"),
         ("config.json", {"layer_norm_eps": None}, "layer_norm_eps is null"),
-        (
-            "spe_config.json",
-            {"settings": {"cnn_channels": 10**12}},
-            "cannot have these settings|do not fit|must be at most",
-        ),
-        (
-            "spe_config.json",
-            {"settings": {"cnn_channels": 1e30}},
-            "cannot have these settings|do not fit|must be at most",
-        ),
+        ("spe_config.json", {"settings": {"cnn_channels": 10**12}}, "cannot have these settings|do not fit"),
+        ("spe_config.json", {"settings": {"cnn_channels": 1e30}}, "must be at most"),
         ("spe_config.json", {"settings": 3}, "settings is 3, which cannot be"),
         ("spe_config.json", {"pooler": None}, "pooler is null, which cannot be"),
         ("spe_config.json", {"encoder": True}, "encoder is true, which cannot be"),
