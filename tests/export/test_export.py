@@ -276,3 +276,14 @@ def test_the_current_folder_is_not_replaced(tmp_path, monkeypatch):
     for name in (".", str(tmp_path)):
         with pytest.raises(CheckpointError, match="is the current folder"):
             check_free_name(Path(name), False, "spe_config.json")
+
+
+def test_a_disk_that_fills_up_meanwhile_is_one_line_and_leaves_nothing(checkpoints, tmp_path):
+    run = checkpoints.make_checkpoint(tmp_path / "run").run
+    for name, option in (("folder", []), ("file", ["--torch"])):
+        command = f'ulimit -f 20; exec "$0" -m spe_dist export "$@" {tmp_path / name}'
+        arguments = ["bash", "-c", command, sys.executable, str(run), *option]
+        done = subprocess.run(arguments, capture_output=True, text=True, cwd=ROOT)
+        assert done.returncode == 2, done.stderr
+        assert done.stderr.startswith("error: ") and f"{tmp_path / name} cannot be written (" in done.stderr
+        assert done.stderr.count("\n") == 1 and {path.name for path in tmp_path.iterdir()} == {"run"}

@@ -17,8 +17,9 @@ from spe_dist.training.metrics import read_rows
 
 def test_ids_are_read_one_a_line(tmp_path):
     file = tmp_path / "ids"
-    file.write_text("12\n\n  3 \n12\n")
-    assert read_sentence_ids(file, range(20)) == (3, 12)
+    for mark in ("", "\ufeff"):
+        file.write_text(mark + "12\n\n  3 \n12\n")
+        assert read_sentence_ids(file, range(20)) == (3, 12)
 
 
 @pytest.mark.parametrize(
