@@ -31,7 +31,8 @@ from spe_dist.utils.wording import one_line
 
 DONE, FAILED, USER_ERROR, UNSTABLE, INTERRUPTED = 0, 1, 2, 3, 130
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h, "try again later"
-DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FAULTS = (*DISK_FULL, errno.EROFS, errno.EIO)
 OTHER_RANKS_WAIT_S = 3.0  # for the launcher, which ends the others once rank 0 has said the same
 
 
@@ -77,7 +78,7 @@ def run_command(
     except ModuleNotFoundError as error:
         return _user_error(_missing_extra(error))
     except OSError as error:
-        if error.errno not in DISK_FAULTS:
+        if error.errno not in DISK_FULL:
             raise
         _drop_output()
         print(f"error: the output cannot be written: {error.strerror}; free space, or write elsewhere", file=sys.stderr)
