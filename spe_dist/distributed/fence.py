@@ -42,9 +42,12 @@ class Fence:
 
     def claim(self) -> None:
         """Become the owner. Raises CheckpointError where a later start of the same Slurm job already is, and where the
-        folder cannot be made or written.
+        folder cannot be made or written, or its owner file not be read.
         """
-        found = self._read()
+        try:
+            found = self._read()
+        except OSError as error:
+            raise CheckpointError(f"{self.file} cannot be read ({error.strerror}); remove it") from None
         if (
             found is not None
             and self.owner["slurm_job"]

@@ -10,6 +10,7 @@ CUDA extensions imports well and fails at the first step.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 
 from spe_dist.config.pretraining import Config
 from spe_dist.errors import ConfigError
+from spe_dist.model.devices import autocast
 from spe_dist.model.products import product_type
 
 APEX_REMEDY = (
@@ -95,7 +97,20 @@ def layer_norm_class(kernels: str = "auto") -> type[nn.Module]:
     """The LayerNorm module to build with: called as `cls(size, eps=eps)`, parameters `weight` and `bias`."""
     if not use_apex(kernels):
         return nn.LayerNorm
-    return importlib.import_module("apex.normalization").FusedLayerNorm
+    return _in_its_own_type(importlib.import_module("apex.normalization").FusedLayerNorm)
+
+
+@functools.cache
+def _in_its_own_type(apex_norm: Any) -> type[nn.Module]:
+    """Apex's LayerNorm as torch's is under autocast: in the type of its weights, where apex's takes autocast's."""
+
+    class FusedLayerNorm(apex_norm):  # type: ignore[misc]
+        def forward(self, x: Tensor) -> Tensor:
+            with autocast(x.device, enabled=False):
+                normed: Tensor = super().forward(x.to(self.weight.dtype))
+                return normed
+
+    return FusedLayerNorm
 
 
 # Ways in which one piece of code is compiled: the last layer and the others; queries with and without gradient, and

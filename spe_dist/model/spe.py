@@ -219,7 +219,7 @@ class PretrainingModel(nn.Module):
 
     def forward(self, batch: PackedBatch) -> PretrainingOutputs:
         encoded = self.spe(batch)
-        anchor = encoded.word_states_WD.new_zeros(())
+        anchor = encoded.word_states_WD.new_zeros((), dtype=torch.float32)
         tbo_logits_MV = spo_logits_PO = pair_queries_BC = context_queries_BC = mlm_logits_YV = None
         if self.tbo_head is not None:
             tbo_logits_MV, touched = self._tbo(batch, encoded.word_states_WD)
@@ -277,10 +277,13 @@ class PretrainingModel(nn.Module):
 
 
 def _without_filler(logits_NX: Tensor, n_real: int) -> tuple[Tensor, Tensor | float]:
-    """(the first rows, a zero that ties the head to the graph where there are none)."""
+    """(the first rows, a zero that ties the head to the graph where there are none).
+
+    The zero is float32: its gradient is the loss scale, which float16 holds up to 65,504, and 0 times infinity is NaN.
+    """
     if logits_NX.shape[0] == n_real:
         return logits_NX, 0.0
-    return logits_NX[:n_real], 0.0 if n_real else 0.0 * logits_NX[:, 0].sum()
+    return logits_NX[:n_real], 0.0 if n_real else 0.0 * logits_NX[:, 0].float().sum()
 
 
 def views_only(batch: PackedBatch) -> PackedBatch:

@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from spe_dist.distributed.fence import OWNER_FILE, Fence
@@ -57,6 +59,12 @@ def test_a_damaged_owner_file_is_claimed_anew(tmp_path):
         fence.check()
     fence.claim()
     fence.check()
+
+
+def test_a_pipe_as_owner_file_is_an_error_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / OWNER_FILE)
+    with pytest.raises(CheckpointError, match=rf"{OWNER_FILE} cannot be read \(a pipe or device, not a file\); remove"):
+        start_of(tmp_path).claim()
 
 
 def test_a_folder_that_cannot_be_is_an_error_that_names_it(tmp_path):

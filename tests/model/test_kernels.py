@@ -103,6 +103,15 @@ def test_apex_trains_as_torch_does(nvidias_apex, small_config, make_batch, monke
             torch.testing.assert_close(ours[name], value, rtol=1e-5, atol=1e-6)
 
 
+def test_apexs_layer_norm_stays_in_float32_under_autocast(nvidias_apex, monkeypatch):
+    """As torch's on a GPU, so that mixed precision has 16 bits in matrix products alone."""
+    monkeypatch.setattr(kernels, "default_device", lambda: torch.device("cuda"))
+    x, norm = torch.randn(5, 16, dtype=torch.bfloat16), layer_norm_class("apex")(16, eps=1e-12)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        normed = norm(x)
+    torch.testing.assert_close(normed, torch.nn.functional.layer_norm(x.float(), (16,), eps=1e-12))
+
+
 def test_a_run_with_apex_names_its_kernels(nvidias_apex, small_config):
     chosen = {row.part: row.kernel for row in choose_kernels(small_config(kernels="apex"), "cuda", torch.float32)}
     assert chosen["LayerNorm"] == "apex FusedLayerNorm" and chosen["AdamW"] == "apex FusedAdam"

@@ -20,7 +20,7 @@ def build(config):
 def sum_of_outputs(outputs):
     """A scalar in which every output takes part, with weights that no LayerNorm sums away."""
     tensors = [outputs.tbo_logits_MV, outputs.spo_logits_PO, outputs.pair_queries_BC, outputs.context_queries_BC]
-    total = outputs.anchor.float()
+    total = outputs.anchor
     for tensor in tensors:
         if tensor is not None:
             weights = torch.linspace(-1, 1, tensor.shape[1]) if tensor.ndim > 1 else 1.0
@@ -185,6 +185,15 @@ def test_the_whole_module_works_in_16_bit(small_config, make_batch, dtype, toler
     assert (outputs.pair_queries_BC.float() - plain.pair_queries_BC).abs().max() < tolerance * 10
     assert (outputs.spo_logits_PO.float() - plain.spo_logits_PO).abs().max() < tolerance
     assert keys.keys(batch)[0].dtype == torch.float32
+
+
+def test_heads_without_targets_have_gradients_at_a_loss_scale_beyond_float16(small_config, make_batch):
+    """float16 ends at 65,504, and training starts at a scale of 65,536."""
+    model = build(small_config(mlm=True)).to(torch.float16)
+    outputs = model(make_batch(4, targets=False))
+    (outputs.anchor * 65_536).backward()
+    for head in (model.tbo_head, model.spo_head, model.mlm_head):
+        assert all(torch.equal(parameter.grad, torch.zeros_like(parameter)) for parameter in head.parameters())
 
 
 @pytest.mark.gpu

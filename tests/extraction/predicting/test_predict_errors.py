@@ -73,6 +73,8 @@ def test_closed_standard_streams_are_said_to_be(run, text_file, monkeypatch):
         (["text.txt", "--min_probability", "2"], "2 is too large; give at most 1"),
         (["text.txt", "--min_probability", "x"], "'x' is not a number"),
         (["text.txt", "--threads", "x"], "'x' is not a whole number"),
+        (["text.txt", "--threads", "0"], "0 is too small; give at least 1"),
+        (["text.txt", "--threads", "1000000"], "1000000 is too large; give at most"),
         (["text.txt", "--batch_pieces", "0"], "0 is too small; give at least 1"),
         (["text.txt", "--batch_size", "0"], "0 is too small; give at least 1"),
         (["text.txt", "--min_probability_relations", "-1"], "-1 is too small; give at least 0"),

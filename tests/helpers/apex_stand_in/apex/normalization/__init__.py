@@ -13,4 +13,8 @@ class FusedLayerNorm(torch.nn.Module):
         self.bias = torch.nn.Parameter(torch.zeros(self.normalized_shape)) if elementwise_affine else None
 
     def forward(self, input):
-        return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
+        tensors, kind = (input, self.weight, self.bias), input.device.type
+        if torch.is_autocast_enabled(kind):  # as apex has it: the type of autocast, not float32
+            tensors = [tensor.to(torch.get_autocast_dtype(kind)) for tensor in tensors]
+        with torch.autocast(kind, enabled=False):
+            return F.layer_norm(tensors[0], self.normalized_shape, *tensors[1:], self.eps)
