@@ -20,6 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from spe_dist.distributed.few_numbers import MOST_IN_A_RING, reduce_in_pairs
 from spe_dist.distributed.joining.attendance import MARGIN_S, Attendance, close_all
 from spe_dist.distributed.joining.devices import choose_device, refuse_shared_gpu
 from spe_dist.distributed.joining.store import open_store
@@ -162,18 +163,23 @@ class RankContext:
 
     def sum_numbers(self, numbers: Sequence[float]) -> list[float]:
         """Sums over the ranks in float64, exact for counts up to 2^53."""
-        return self._reduce_numbers(numbers, dist.ReduceOp.SUM)
+        return self._reduce_numbers(numbers, dist.ReduceOp.SUM, torch.add)
 
     def max_numbers(self, numbers: Sequence[float]) -> list[float]:
         """Maxima over the ranks in float64."""
-        return self._reduce_numbers(numbers, dist.ReduceOp.MAX)
+        return self._reduce_numbers(numbers, dist.ReduceOp.MAX, torch.maximum)
 
-    def _reduce_numbers(self, numbers: Sequence[float], operation: Any) -> list[float]:
+    def _reduce_numbers(
+        self, numbers: Sequence[float], operation: Any, combine: Callable[[Tensor, Tensor], Tensor]
+    ) -> list[float]:
         if self.ranks == 1:
             return [float(number) for number in numbers]
         tensor = torch.tensor(numbers, dtype=torch.float64)
         with self.waiting:
-            dist.all_reduce(tensor, op=operation, group=self.control)
+            if self.ranks > MOST_IN_A_RING:
+                tensor = reduce_in_pairs(tensor, combine, self.control)
+            else:
+                dist.all_reduce(tensor, op=operation, group=self.control)
         return tensor.tolist()
 
     def all_reduce_sum(self, tensor: Tensor) -> Tensor:

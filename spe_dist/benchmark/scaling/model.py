@@ -6,7 +6,16 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from spe_dist.benchmark.scaling.traffic import BUCKET, WIDTHS, Message, Plan, messages, sent_bytes
+from spe_dist.benchmark.scaling.traffic import (
+    BUCKET,
+    IN_PAIRS,
+    WIDTHS,
+    Message,
+    Plan,
+    messages,
+    rounds_in_pairs,
+    sent_bytes,
+)
 
 GOAL = 0.9  # efficiency below which something should be set otherwise
 ADAM_BYTES = 4 * 4 + 3 * 4  # read master, two moments and gradient, write all but the gradient: in float32
@@ -30,7 +39,8 @@ class Cluster:
         node_gb_s: what a GPU sends to others of its machine, each way.
         network_gb_s: what a GPU sends over the network, each way.
         node_us, network_us: latency of one hop.
-        control_us: latency of one hop between the CPUs of two ranks.
+        control_us: latency of one hop between the CPUs of two ranks, in gloo's ring.
+        control_round_us: of one round in which CPUs of ranks exchange numbers in pairs.
         loader_rate: sentences a second that one loader process prepares.
         loader_workers: such processes a rank.
     """
@@ -44,6 +54,7 @@ class Cluster:
     node_us: float = 3.0
     network_us: float = 10.0
     control_us: float = 30.0
+    control_round_us: float = 150.0
     loader_rate: float = 45_000.0
     loader_workers: int = 1
 
@@ -92,10 +103,12 @@ def updated_bytes(plan: Plan) -> float:
 
 
 def _seconds(message: Message, ranks: int, cluster: Cluster) -> float:
+    if message.kind == IN_PAIRS:
+        return message.calls * rounds_in_pairs(ranks) * cluster.control_round_us * 1e-6
+    if message.control:
+        return message.calls * 2 * (ranks - 1) * cluster.control_us * 1e-6
     hops = math.ceil(math.log2(ranks)) * (2 if message.kind == "all-reduce" else 1)
     within = ranks <= cluster.node_ranks
-    if message.control:
-        return message.calls * hops * cluster.control_us * 1e-6
     bandwidth = (cluster.node_gb_s if within else cluster.network_gb_s) * 1e9
     latency_s = (cluster.node_us if within else cluster.network_us) * 1e-6
     return message.calls * hops * latency_s + sent_bytes(message.kind, message.handed, ranks) / bandwidth

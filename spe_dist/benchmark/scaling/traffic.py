@@ -25,10 +25,12 @@ ID_BYTES = 8
 BUCKET = 50_000_000  # elements that are sent at once, as in ds_configs
 REUSE_DISTANCE = 1_000_000_000  # weights that stage 3 keeps from a forward to its backward pass
 MOST_BROADCASTS = 64  # ranks beyond which unequal slices of the average are padded to the largest
+MOST_IN_A_RING = 8  # ranks beyond which a few numbers are reduced in pairs (`distributed.few_numbers`)
 SUMS = 5  # that a rank sends of a query beside its weighted keys
 METRIC_NUMBERS = 25  # sums of a step in float64, beside a number for each rank
 LOG_EVERY_STEPS = 10
 BROADCAST = "broadcast"
+IN_PAIRS = "reduction in pairs"
 
 
 @dataclass(frozen=True)
@@ -97,10 +99,11 @@ def messages(plan: Plan) -> list[Message]:
         return []
     every = 1 if plan.stage < 2 else plan.accumulation
     buckets = math.ceil(plan.parameters / BUCKET)
+    few = IN_PAIRS if plan.ranks > MOST_IN_A_RING else "all-reduce"
     small = [
         Message("norm", "all-reduce", 8, 2),
-        Message("counts", "all-reduce", 8 * _counts(plan), 1, control=True),
-        Message("stop", "all-reduce", 2 * 8 * plan.accumulation, plan.accumulation, control=True),
+        Message("counts", few, 8 * _counts(plan), 1, control=True),
+        Message("stop", few, 2 * 8 * plan.accumulation, plan.accumulation, control=True),
         Message("metrics", "all-reduce", 8 * (METRIC_NUMBERS + plan.ranks), 1 / LOG_EVERY_STEPS),
     ]
     gradients = "reduce-scatter" if plan.stage == 3 else "all-reduce"
@@ -158,13 +161,22 @@ def _enqueue(plan: Plan) -> list[Message]:
     ]
 
 
+def rounds_in_pairs(ranks: int) -> int:
+    """One behind the other; what is beyond a power of two takes one before and one after."""
+    rounds = ranks.bit_length() - 1
+    return rounds if ranks == 1 << rounds else rounds + 2
+
+
 def sent_bytes(kind: str, handed: float, ranks: int) -> float:
-    """What each rank sends, in the mean, by the ring algorithms, in which no link carries more than it must.
+    """What each rank sends, in the mean, by the ring algorithms, in which no link carries more than it must; in pairs,
+    at most.
 
     Args:
         kind: of collective.
         handed: bytes, as in `Message`.
         ranks: that take part.
     """
+    if kind == IN_PAIRS:
+        return handed * rounds_in_pairs(ranks)
     others = (ranks - 1) / ranks
     return handed * (2 * others if kind == "all-reduce" else others)

@@ -26,7 +26,8 @@ HELP = {  # of the assumptions, by their names
     "network_gb_s": "what a GPU sends over the network, GB/s each way",
     "node_us": "latency of a hop inside a machine, microseconds",
     "network_us": "latency of a hop over the network, microseconds",
-    "control_us": "latency of a hop between CPUs, microseconds",
+    "control_us": "latency of a hop between CPUs in a ring, microseconds",
+    "control_round_us": "latency of a round in which CPUs exchange in pairs, microseconds",
     "loader_rate": "sentences/s of a loader process",
     "loader_workers": "loader processes a rank",
 }

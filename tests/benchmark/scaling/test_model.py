@@ -8,8 +8,9 @@ import pytest
 from spe_dist.benchmark.pretraining.work import Work
 from spe_dist.benchmark.scaling.model import GOAL, Cluster, advise, estimate
 from spe_dist.benchmark.scaling.network import Network
-from spe_dist.benchmark.scaling.traffic import Plan
+from spe_dist.benchmark.scaling.traffic import MOST_IN_A_RING, Plan
 from spe_dist.cli import benchmark
+from spe_dist.distributed import few_numbers
 
 PLAN = Plan(133_128_470, 109_962_112, 768, 64, 1, 256)
 FLOPS = 38.3e9
@@ -22,7 +23,7 @@ def test_one_rank_computes_all_the_time():
 
 
 def test_a_step_by_hand():
-    cluster = Cluster(network_gb_s=50, network_us=0, control_us=0)
+    cluster = Cluster(network_gb_s=50, network_us=0, control_us=0, control_round_us=0)
     step = estimate(replace(PLAN, key_parameters=0), cluster, FLOPS)
     others = 63 / 64
     assert step.exchange_s["gradients"] == pytest.approx(2 * others * 2 * 133_128_470 / 50e9)
@@ -34,6 +35,13 @@ def test_latency_grows_with_the_ranks_and_bandwidth_falls_where_the_machine_ends
     inside, outside, far = (estimate(replace(PLAN, ranks=ranks), Cluster(), FLOPS) for ranks in (8, 16, 1024))
     assert inside.exchange_s["weights"] < 0.2 * outside.exchange_s["weights"]
     assert outside.exchange_s["norm"] < far.exchange_s["norm"] and outside.exchange_s["stop"] < far.exchange_s["stop"]
+
+
+def test_few_numbers_take_a_ring_of_few_ranks_and_pairs_of_many():
+    assert MOST_IN_A_RING == few_numbers.MOST_IN_A_RING
+    seconds = {ranks: estimate(replace(PLAN, ranks=ranks), Cluster(), FLOPS).exchange_s for ranks in (2, 8, 9, 1024)}
+    rounds = {2: 2 * 30e-6, 8: 14 * 30e-6, 9: 5 * 150e-6, 1024: 10 * 150e-6}
+    assert all(seconds[ranks]["counts"] == pytest.approx(expected) for ranks, expected in rounds.items())
 
 
 def test_the_next_forward_pass_hides_the_average_and_the_backward_pass_reductions():
