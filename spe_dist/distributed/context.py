@@ -20,7 +20,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from spe_dist.distributed.few_numbers import MOST_IN_A_RING, reduce_in_pairs
+from spe_dist.distributed.collectives.few_numbers import MOST_IN_A_RING, reduce_in_pairs
+from spe_dist.distributed.collectives.gathering import Gathering, gather_into, start_gather
 from spe_dist.distributed.joining.attendance import MARGIN_S, Attendance, close_all
 from spe_dist.distributed.joining.devices import choose_device, refuse_shared_gpu
 from spe_dist.distributed.joining.store import open_store
@@ -30,32 +31,8 @@ from spe_dist.errors import LaunchError
 from spe_dist.utils.memory import tune_memory
 from spe_dist.utils.threads import threads_are_chosen
 
-# torch 2.13 renamed it and warns of the old name
-_gather_into = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
-
 OPEN_FILES = 65_536
 _watch: Watch | None = None  # of this process's ranks
-MOST_BROADCASTS = 64  # of one gather of unequal parts
-
-
-class Gathering:
-    """A gather that may still be under way while other work is done."""
-
-    def __init__(self, works: Sequence[Any], result: Callable[[], Tensor], context: RankContext) -> None:
-        self._works, self._result, self._context = list(works), result, context
-
-    @property
-    def done(self) -> bool:
-        """Whether there is nothing to wait for."""
-        return not self._works
-
-    def wait(self) -> Tensor:
-        """The result. On a GPU its stream waits, not the caller."""
-        with self._context.waiting:
-            for work in self._works:
-                work.wait()
-        self._works.clear()
-        return self._result()
 
 
 @dataclass(frozen=True)
@@ -100,7 +77,7 @@ class RankContext:
             return tensor
         gathered = tensor.new_empty((self.ranks * tensor.shape[0], *tensor.shape[1:]))
         with self.waiting:
-            _gather_into(gathered, tensor.contiguous())
+            gather_into(gathered, tensor.contiguous())
         return gathered
 
     def all_gather_uneven(self, tensor: Tensor, sizes: Sequence[int]) -> Tensor:
@@ -108,27 +85,8 @@ class RankContext:
         return self.start_gather(tensor, sizes).wait()
 
     def start_gather(self, tensor: Tensor, sizes: Sequence[int]) -> Gathering:
-        """The same without waiting for it; `tensor` must stay as it is until the caller has.
-
-        What goes over the network is (ranks - 1) / ranks of the whole, from each rank on the average. Equal parts are
-        gathered; for unequal ones, which gloo does not gather, each rank broadcasts its own; beyond `MOST_BROADCASTS`
-        ranks their latencies would take longer than padding, and all are filled up to the largest.
-        """
-        assert tensor.dim() == 1 and tensor.shape[0] == sizes[self.rank], (tensor.shape, sizes)
-        if self.ranks == 1:
-            return Gathering([], lambda: tensor, self)
-        largest = max(sizes)
-        if min(sizes) == largest or self.ranks > MOST_BROADCASTS:
-            missing = largest - tensor.shape[0]
-            padded = torch.nn.functional.pad(tensor, (0, missing)) if missing else tensor.contiguous()
-            rows = tensor.new_empty(self.ranks, largest)
-            work = _gather_into(rows.view(-1), padded, async_op=True)
-            return Gathering([work], lambda: _without_padding(rows, sizes), self)
-        joined = tensor.new_empty(sum(sizes))
-        parts = joined.split(list(sizes))
-        parts[self.rank].copy_(tensor)
-        works = [dist.broadcast(part, source, async_op=True) for source, part in enumerate(parts) if part.numel()]
-        return Gathering(works, lambda: joined, self)
+        """The same without waiting for it; `tensor` must stay as it is until the caller has."""
+        return start_gather(tensor, sizes, self.rank, lambda: self.waiting)
 
     def exchange_rows(self, rows: Tensor, sizes: Sequence[int]) -> Tensor:
         """[sum of sizes, ...], `sizes[r]` rows for each rank r in rank order -> [ranks, sizes[rank], ...]: those that
@@ -206,12 +164,6 @@ class RankContext:
         if problem is not None:
             raise problem
         return value
-
-
-def _without_padding(rows: Tensor, sizes: Sequence[int]) -> Tensor:
-    if min(sizes) == rows.shape[1]:
-        return rows.view(-1)
-    return torch.cat([row[:size] for row, size in zip(rows, sizes, strict=True)])
 
 
 def sendable(error: Exception) -> Exception:

@@ -20,6 +20,7 @@ from spe_dist.errors import CheckpointError
 from spe_dist.moco.average import KeyAverage
 from spe_dist.moco.fragments import Fragment, FragmentSource
 from spe_dist.moco.layout import FlatLayout, Interval, WeightSource, join
+from spe_dist.moco.runs import Piece, runs_of, source_views, target_views
 from spe_dist.moco.sharded_keys import ShardedKeys
 
 KEY_AVERAGE = "key_average"  # sections of a checkpoint
@@ -106,20 +107,25 @@ class MomentumKeyEncoder:
         self.layout.check_cover(intervals_by_rank)
         self._sizes = [sum(interval.length for interval in intervals) for intervals in intervals_by_rank]
         joined_intervals = [interval for intervals in intervals_by_rank for interval in intervals]
-        self._slices_F = list(self.layout.slices(joined_intervals))
         self._holds_all = self.replicated and collectives.ranks > 1
         self._own_slices = list(self.layout.slices(source.intervals))
         start = sum(self._sizes[: collectives.rank]) if self._holds_all else 0
         self._own_P = slice(start, start + self._sizes[collectives.rank])
-        self._lengths_F = [s.length for s in self._slices_F]
         self.sharded = parts is not None
         if parts is not None:
             assert not self.replicated and query is not None
             self._device = next(iter(query.parameters())).device
             ShardedKeys(module, parts, intervals_by_rank, collectives, self._average_P, self._wire_dtype, self._device)
             return
-        self._targets_F = [
-            self._parameters[s.name].detach().view(-1).narrow(0, s.start, s.length) for s in self._slices_F
+        pieces: dict[str, list[Piece]] = {name: [] for name in self._parameters}
+        for s in self.layout.slices(joined_intervals):
+            pieces[s.name].append(Piece(s.joined_offset, s.start, s.length))
+        runs = {name: runs_of(of_parameter) for name, of_parameter in pieces.items()}
+        self._runs = [run for of_parameter in runs.values() for run in of_parameter]
+        self._targets = [
+            view
+            for name, parameter in self._parameters.items()
+            for view in target_views(parameter.detach().view(-1), runs[name])
         ]
 
     def _average_P(self) -> Tensor:
@@ -156,7 +162,7 @@ class MomentumKeyEncoder:
 
     @torch.no_grad()
     def _write(self, weights_F: Tensor) -> None:
-        torch._foreach_copy_(self._targets_F, list(weights_F.split(self._lengths_F)))
+        torch._foreach_copy_(self._targets, source_views(weights_F, self._runs))
 
     def fragments(self) -> list[Fragment]:
         """Average and compensation of the parameters' parts that this rank reads, whatever it holds beside them."""

@@ -7,7 +7,8 @@ its way: weights of two parts are in memory at most.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spe_dist.moco.layout import FlatLayout, Interval, ParameterSlice, join
+from spe_dist.moco.runs import Piece, runs_of, source_views, target_views
 
 PADDING = 1.125  # slices whose filling up to equal lengths takes no more than this are gathered at once
 
@@ -30,6 +32,15 @@ class _Part:
         own = [sum(s.length for s in slices) for slices in self.slices_by_rank]
         padded = len(own) * max(own) <= PADDING * sum(own)
         self.sizes = [max(own)] * len(own) if padded else own  # that are sent, by rank
+        self.runs = runs_of(self._pieces())
+
+    def _pieces(self) -> Iterator[Piece]:
+        """Where in what the ranks send each slice lies, and where in the layout it belongs."""
+        starts = itertools.accumulate(self.sizes, initial=0)
+        for start, slices in zip(starts, self.slices_by_rank, strict=False):
+            for s in slices:
+                yield Piece(start, self.layout.slots[s.name].offset + s.start, s.length)
+                start += s.length
 
     def place(self, whole: Tensor) -> None:
         """Make views of a flat vector, in the order of the layout, the parameters."""
@@ -86,14 +97,9 @@ class ShardedKeys:
         received_F, self._coming = gathering.wait(), None
         part = self._parts[number]
         whole = torch.empty(part.layout.numel, dtype=self._dtype, device=self._device)
-        for slices, received in zip(part.slices_by_rank, received_F.split(part.sizes), strict=True):
-            position = 0
-            for s in slices:
-                start = part.layout.slots[s.name].offset + s.start
-                whole[start : start + s.length] = received[position : position + s.length]
-                position += s.length
+        torch._foreach_copy_(target_views(whole, part.runs), source_views(received_F, part.runs))
         part.place(whole)
-        del gathering, received_F, received  # before the next part arrives
+        del gathering, received_F  # before the next part arrives
         if number + 1 < len(self._parts):
             self._start(number + 1)
 

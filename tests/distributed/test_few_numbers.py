@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from spe_dist.distributed import context as module
-from spe_dist.distributed import few_numbers
+from spe_dist.distributed.collectives import few_numbers
 from spe_dist.distributed.context import start_ranks
 from spe_dist.distributed.launch import detect
 

@@ -7,7 +7,7 @@ import torch
 from received_bytes import received_bytes
 from torch import nn
 
-from spe_dist.distributed import context as module
+from spe_dist.distributed.collectives import gathering as module
 from spe_dist.distributed.context import start_ranks
 from spe_dist.distributed.launch import detect
 from spe_dist.moco import FlatLayout, Interval, MomentumKeyEncoder

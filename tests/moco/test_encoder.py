@@ -267,9 +267,9 @@ def test_whoever_reads_weights_or_saves_them_waits_for_those_under_way():
             with torch.no_grad():
                 query.first.weight.add_(1)
             moco.follow()
-            held = [tensor.clone() for tensor in encoder._targets_F]
+            held = [tensor.clone() for tensor in encoder._targets]
             use()
-            seen.append(any(not torch.equal(a, b) for a, b in zip(held, encoder._targets_F, strict=True)))
+            seen.append(any(not torch.equal(a, b) for a, b in zip(held, encoder._targets, strict=True)))
         return seen
 
     assert run_threads(3, rank) == [[True] * 4] * 3

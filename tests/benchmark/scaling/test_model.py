@@ -10,7 +10,7 @@ from spe_dist.benchmark.scaling.model import GOAL, Cluster, advise, estimate
 from spe_dist.benchmark.scaling.network import Network
 from spe_dist.benchmark.scaling.traffic import MOST_IN_A_RING, Plan
 from spe_dist.cli import benchmark
-from spe_dist.distributed import few_numbers
+from spe_dist.distributed.collectives import few_numbers
 
 PLAN = Plan(133_128_470, 109_962_112, 768, 64, 1, 256)
 FLOPS = 38.3e9

@@ -38,6 +38,7 @@ def reduce_in_pairs(values: Tensor, combine: Callable[[Tensor, Tensor], Tensor],
     while distance < pairing:
         sending = dist.isend(values, group=group, group_dst=rank ^ distance)
         dist.recv(theirs, group=group, group_src=rank ^ distance)
+        assert sending is not None  # this rank is of the group
         sending.wait()
         values = combine(values, theirs)
         distance *= 2

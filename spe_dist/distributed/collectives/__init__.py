@@ -1,0 +1,1 @@
+"""Ways of reducing and gathering that torch.distributed does not have; `RankContext` chooses among them."""
