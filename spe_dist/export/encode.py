@@ -14,9 +14,10 @@ Legend of the shape suffixes:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ from spe_dist.model.spe import SpeModel
 
 Span = tuple[int, int]
 Pair = tuple[Span, Span]
+EXAMPLES = {"spans": "spans such as [(0, 2)]", "pairs": "pairs of spans such as [((0, 2), (4, 5))]"}
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def encode(
     In a pair the first span ends before the second begins, or where it begins. Raises DataError naming the sentence for
     spans outside of it and for sentences longer than the encoder, ConfigError for parts that the model has not.
     """
-    _check(spe, tokenizer, sentences, spans, pairs)
+    _check(spe, tokenizer, sentences, spans, pairs, batch_sentences)
     pieces = PieceEncoder(tokenizer)
     encoded, was_training = Encoded(), spe.training
     spe.eval()
@@ -105,7 +107,7 @@ def _encode_batch(
 def _span_vectors(spe: SpeModel, word_states_WD: Tensor, spans: Sequence[Span]) -> Tensor:
     """[S, H]. The span encoder takes spans that partition its words: each span gets its own copy of them."""
     assert spe.span_encoder is not None
-    if not spans:
+    if len(spans) == 0:
         return word_states_WD.new_zeros(0, spe.span_encoder.mlp.linear.out_features)
     device = word_states_WD.device
     index_W = torch.tensor([w for start, end in spans for w in range(start, end)], dtype=torch.int64, device=device)
@@ -119,10 +121,18 @@ def _pair_vectors(spe: SpeModel, word_states_WD: Tensor, cls_D: Tensor, pairs: S
     n_words = word_states_WD.shape[0]
     cut = [span for (a, b), (c, d) in pairs for span in ((0, a), (a, b), (b, c), (c, d), (d, n_words))]
     vectors_SH = _span_vectors(spe, word_states_WD, cut)
-    if not pairs:
+    if len(pairs) == 0:
         return vectors_SH
     cls_PD = (cls_D if spe.encoder.pooler is None else spe.encoder.pooler(cls_D)).expand(len(pairs), -1)
     return spe.pair_encoder(vectors_SH.unflatten(0, (-1, SPANS)), cls_PD)
+
+
+def _has_shape(value: Any, shape: tuple[int, ...]) -> bool:
+    """Whether a value is a whole number, or a nested sequence of so many."""
+    if not shape:
+        return isinstance(value, Integral)
+    fits = isinstance(value, Collection) and len(value) == shape[0]
+    return fits and all(_has_shape(inner, shape[1:]) for inner in value)
 
 
 def _check(
@@ -131,7 +141,10 @@ def _check(
     sentences: Sequence[Sequence[str]],
     spans: Sequence[Sequence[Span]] | None,
     pairs: Sequence[Sequence[Pair]] | None,
+    batch_sentences: int,
 ) -> None:
+    if batch_sentences < 1:
+        raise ConfigError(f"batch_sentences={batch_sentences} must be 1 or more")
     if tokenizer is None:
         raise ConfigError("this model has no tokenizer; load an export that has one, or set `spe.tokenizer`")
     if spans is not None and spe.span_encoder is None:
@@ -144,6 +157,11 @@ def _check(
     for number, words in enumerate(sentences):
         if isinstance(words, str):
             raise DataError(f"sentence {number} is one string; split it into words")
+        if not all(isinstance(word, str) for word in words):
+            raise DataError(f"sentence {number} has words that are not strings")
+        for name, asked, shape in (("spans", spans, (2,)), ("pairs", pairs, (2, 2))):
+            if asked is not None and not all(_has_shape(value, shape) for value in asked[number]):
+                raise DataError(f"{name} of sentence {number} are {asked[number]!r}; give {EXAMPLES[name]}")
         for start, end in spans[number] if spans is not None else ():
             if not 0 <= start <= end <= len(words):
                 raise DataError(f"span ({start}, {end}) does not lie in sentence {number} of {len(words)} words")

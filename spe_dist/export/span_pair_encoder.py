@@ -23,13 +23,15 @@ class SpanPairEncoder:
     """Vectors of words, spans and span pairs.
 
     `module` is the network, an ordinary `nn.Module` to train on; `tokenizer` the one it was trained with, None where
-    the folder has none; `parts` its settings and where it came from, without weights.
+    the folder has none; `parts` its settings, where it came from, and the weights of what `module` does without: the
+    heads of pre-training, which are saved again as they came.
     """
 
     def __init__(self, module: SpeModel, tokenizer: Any | None, parts: Parts) -> None:
         self.module = module
         self.tokenizer = tokenizer
-        self.parts = replace(parts, weights={}, tokenizer=tokenizer)
+        heads = {name: tensor for name, tensor in parts.weights.items() if not name.startswith(SPE)}
+        self.parts = replace(parts, weights=heads, tokenizer=tokenizer)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> SpanPairEncoder:
@@ -56,7 +58,7 @@ class SpanPairEncoder:
             CheckpointError: the folder is not empty, or the disk is full.
         """
         weights = {f"{SPE}{name}": tensor for name, tensor in self.module.state_dict().items()}
-        write_folder(replace(self.parts, weights=on_cpu(weights)), folder, overwrite)
+        write_folder(replace(self.parts, weights=self.parts.weights | on_cpu(weights)), folder, overwrite)
 
     def encode(
         self,

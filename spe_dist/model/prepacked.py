@@ -7,6 +7,8 @@ only behind the operators that its compiler emits; where a torch lacks them, the
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,11 +24,24 @@ class PrepackedLinear(nn.Module):
     def __init__(self, linear: nn.Linear, activation: str):
         super().__init__()
         self.weight, self.bias, self.activation = linear.weight, linear.bias, activation
-        self._blocks = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), USUAL_TOKENS)
+        self._blocks = _blocks_of(linear.weight)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the blocks, which cannot be copied; a copy makes its own."""
+        return {name: value for name, value in vars(self).items() if name != "_blocks"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._blocks = _blocks_of(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         approximation = "none" if self.activation == "gelu" else ""  # GELU itself, not by tanh
         return torch.ops.mkldnn._linear_pointwise(x, self._blocks, self.bias, self.activation, [], approximation)
+
+
+def _blocks_of(weight: Tensor) -> Tensor:
+    blocks: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), USUAL_TOKENS)
+    return blocks
 
 
 def prepack(encoder: PackedBertEncoder) -> bool:

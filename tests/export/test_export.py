@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from project import ROOT
@@ -195,6 +197,17 @@ def test_a_changed_model_is_saved_and_loaded_again(export, tmp_path):
     assert torch.equal(*pooler)
 
 
+@pytest.mark.parametrize("given", [{}, {"mlm": True}])
+def test_heads_of_pre_training_are_saved_again_as_they_came(export, tmp_path, given):
+    made, folder = export(**given)
+    SpanPairEncoder.from_pretrained(folder).save_pretrained(tmp_path / "again")
+    config, again_config = (json.loads((of / "config.json").read_text()) for of in (folder, tmp_path / "again"))
+    assert config["architectures"] == again_config["architectures"]
+    again = load_pretraining_model(tmp_path / "again").state_dict()
+    assert again.keys() == made.model.state_dict().keys()
+    assert all(torch.equal(again[name], value) for name, value in made.model.state_dict().items())
+
+
 def test_a_model_in_memory_is_saved_with_its_settings(checkpoints, tmp_path):
     made = checkpoints.make_checkpoint(tmp_path / "run")
     save_pretraining_model(made.model, made.config, made.tokenizer, tmp_path / "export")
@@ -221,6 +234,9 @@ def test_encoding_leaves_mode_gradients_and_random_numbers_alone(export):
         ({"spans": [[]]}, "1 sentences for 3"),
         ({"pairs": [[], [((3, 5), (4, 6))], []]}, "sentence 1"),
         ({"pairs": [[], [((4, 5), (0, 2))], []]}, "before the second"),
+        ({"spans": [(0, 2), [], []]}, r"spans of sentence 0 are \(0, 2\); give spans such as"),
+        ({"spans": [[(0, "2")], [], []]}, "spans of sentence 0 are"),
+        ({"pairs": [[], [(4, 5)], []]}, "pairs of sentence 1 are .*; give pairs of spans such as"),
     ],
 )
 def test_impossible_spans_are_errors_that_name_the_sentence(export, asked, message):
@@ -229,9 +245,25 @@ def test_impossible_spans_are_errors_that_name_the_sentence(export, asked, messa
         SpanPairEncoder.from_pretrained(folder).encode(SENTENCES, **asked)
 
 
+def test_spans_may_be_arrays(export):
+    spe = SpanPairEncoder.from_pretrained(export()[1])
+    of_tuples, of_arrays = (
+        spe.encode(SENTENCES[:1], spans=[spans]).span_vectors[0] for spans in (SPANS[0], np.array(SPANS[0]))
+    )
+    assert torch.equal(of_tuples, of_arrays)
+
+
+@pytest.mark.parametrize("batch_sentences", [0, -1])
+def test_batches_without_sentences_are_refused(export, batch_sentences):
+    with pytest.raises(ConfigError, match=f"batch_sentences={batch_sentences} must be 1 or more"):
+        SpanPairEncoder.from_pretrained(export()[1]).encode(SENTENCES, batch_sentences=batch_sentences)
+
+
 def test_sentences_past_the_encoder_and_strings_are_errors(export):
     _, folder = export()
     spe = SpanPairEncoder.from_pretrained(folder)
+    with pytest.raises(DataError, match="sentence 1 has words that are not strings"):
+        spe.encode([["Lund"], [1, 2]])
     with pytest.raises(DataError, match="split it"):
         spe.encode([["x"] * 600])
     with pytest.raises(DataError, match="into words"):

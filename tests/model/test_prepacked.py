@@ -1,6 +1,7 @@
 """Prepacked layers against the plain ones."""
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -33,6 +34,14 @@ def test_prepacked_layers_give_the_states_of_plain_ones_and_keep_their_parameter
         batch = make_batch(n_sentences)
         wanted, found, before = states(exact, batch), states(fast, batch), states(plain, batch)
         assert (found - wanted).norm() < 1.2 * (before - wanted).norm() < 0.03 * wanted.norm()
+
+
+def test_copies_lay_out_weights_of_their_own(encoder, make_batch):
+    if not prepack(encoder.to(torch.bfloat16)):
+        pytest.skip("needs a CPU whose products oneDNN computes in bfloat16")
+    batch = make_batch(3)
+    for copied in (copy.deepcopy(encoder), pickle.loads(pickle.dumps(encoder))):
+        assert torch.equal(states(copied, batch), states(encoder, batch))
 
 
 def test_what_cannot_be_prepacked_stays_as_it_is(encoder, monkeypatch):

@@ -60,7 +60,8 @@ class Extractor:
 
     Attributes:
         labels: the types of entities and relations that it knows.
-        notices: counts of what the model could not read whole, such as sentences read in windows.
+        notices: counts of what was not read whole, such as sentences read in windows, and of what was left out, such as
+            given entities that lie outside of their text.
         device: where the model is.
         thresholds: the least probability of entities and relations where a call names none: those that were kept in the
             model folder (`spe thresholds --keep`), else none.
@@ -137,7 +138,12 @@ class Extractor:
         return f"Extractor({self.name}: {'; '.join([*parts, doubt] if doubt else parts)})"
 
     def doubt(self) -> str | None:
-        """That this model got nothing right when it was scored after its training, in words; None where it did."""
+        """That this model got nothing right when it was scored after its training, in words.
+
+        None where it did, and where thresholds were kept since, with which it was not scored.
+        """
+        if self.thresholds != ARGMAX:
+            return None
         for scores in self.facts.get(SCORES, {}).values():
             for kind, types in (("entity", self.labels.entity_types), ("relation", self.labels.relation_types)):
                 if types and scores.get(kind) == 0:
@@ -226,7 +232,7 @@ class Extractor:
         some thousand sentences are held at a time. Options and errors are those of `predict`.
         """
         chosen = chosen_options(**options, stored=self.thresholds)
-        return results_of_inputs(inputs, chosen, self.language, partial(self._tagged, chosen=chosen))
+        return results_of_inputs(inputs, chosen, self.language, partial(self._tagged, chosen=chosen), self.notices)
 
     def predict_files(
         self,
@@ -250,22 +256,24 @@ class Extractor:
         given = [str(path) for path in ([inputs] if isinstance(inputs, str | Path) else inputs)]
         fetched = local_inputs(given)
         paths = fetched.names
+        skips = Skips()
         if chosen.given_entities:
-            located = read_corpora(paths, Skips(), settings=AnnotationSettings(language=self.language))
+            located = read_corpora(paths, skips, settings=AnnotationSettings(language=self.language))
         else:
             settings = settings or InputSettings()
             if settings.language == AUTO:
                 settings = replace(settings, language=self.language)
-            located = read_inputs(paths, settings, Skips())
-        tagged = self._tagged(located, lambda place: (place.file, place.document), chosen)
-        return (
-            result_of(
-                chosen.limits.apply(predicted),
-                place.start,
-                place._replace(file=fetched.urls.get(place.file, place.file)),
-            )
-            for place, predicted in tagged
-        )
+            located = read_inputs(paths, settings, skips)
+
+        def results() -> Iterator[Sentence]:
+            try:
+                for place, predicted in self._tagged(located, lambda place: (place.file, place.document), chosen):
+                    file = fetched.urls.get(place.file, place.file)
+                    yield result_of(chosen.limits.apply(predicted), place.start, place._replace(file=file))
+            finally:
+                self.notices.update(+skips.counts)
+
+        return results()
 
     def predict_corpus(self, gold: Corpus, **options: Unpack[PredictOptions]) -> Corpus:
         """The corpus with what was found in place of its gold: `score(gold, extractor.predict_corpus(gold))`.

@@ -109,7 +109,7 @@ class Sentence:
     """A sentence with the entities and relations that were found in it; `print` shows them in its text.
 
     Attributes:
-        text: the sentence as it stands in the input.
+        text: the sentence as it stands in the input; half of a surrogate pair is a question mark.
         start_char: first character, in the input.
         end_char: the character behind the last one.
         words: what the model read.
@@ -228,8 +228,10 @@ class MinProbability:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if not 0 <= value <= 1:
-                raise ConfigError(f"min_probability of {name}={value} is not a probability; give a number from 0 to 1")
+            if not isinstance(value, int | float) or not 0 <= value <= 1:
+                raise ConfigError(
+                    f"min_probability of {name}={value!r} is not a probability; give a number from 0 to 1"
+                )
 
     @classmethod
     def of(cls, both: float, entities: float | None = None, relations: float | None = None) -> MinProbability:

@@ -35,6 +35,10 @@ class BatchWorkers:
         self._executor: ThreadPoolExecutor | None = None
         self._process = 0
 
+    def __reduce__(self) -> tuple[type[BatchWorkers], tuple[int]]:
+        """A copy starts threads of its own."""
+        return BatchWorkers, (self.threads,)
+
     def batch_pieces(self, batch_pieces: int, all_pieces: int) -> int:
         """Pieces of each worker's batch: all batches that are computed at a time share `batch_pieces`.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 import subprocess
 import sys
 from functools import partial
@@ -18,6 +20,8 @@ from spe_dist import Extractor
 from spe_dist.errors import CheckpointError, ConfigError, DataError
 from spe_dist.extraction.corpora.corpus import Corpus, Document
 from spe_dist.extraction.corpora.corpus import Sentence as CorpusSentence
+from spe_dist.extraction.formats.notices import BLANK_WORDS
+from spe_dist.extraction.joint.thresholds import Thresholds
 from spe_dist.extraction.predicting import extractor as extractor_module
 from spe_dist.extraction.predicting.device import choose_device
 from spe_dist.extraction.predicting.stream import StreamSettings
@@ -50,6 +54,12 @@ def test_a_text_gives_its_sentences_with_places_and_probabilities(extractor):
 def test_half_a_surrogate_pair_is_read_as_a_question_mark(extractor):
     (of_text,), of_words = extractor.predict(["Ann \ud800 left .", ["Ann", "\ud800", "left", "."]])
     assert of_text.words == of_words.words == ("Ann", "?", "left", ".")
+
+
+def test_words_that_hold_nothing_are_counted(extractor_folder):
+    extractor = Extractor.from_pretrained(extractor_folder, "cpu", bfloat16=False)
+    extractor.predict([["Ann", "", " "], ["left"]])
+    assert extractor.notices == {BLANK_WORDS: 2}
 
 
 def test_texts_give_lists_and_word_lists_give_sentences(extractor):
@@ -166,8 +176,19 @@ def test_a_printed_extractor_says_that_its_training_found_nothing(extractor, mon
     assert "got no relation of dev.json right; train it longer" in repr(extractor)
     monkeypatch.setattr(extractor, "facts", {"scores": {"dev": scores | {"entity": 0.0}}})
     assert "got no entity of dev.json right; train it longer" in repr(extractor)
+    monkeypatch.setattr(extractor, "thresholds", Thresholds(0.2, 0.1))  # with which that was not scored
+    assert extractor.doubt() is None
+    monkeypatch.undo()
     monkeypatch.setattr(extractor, "facts", {"scores": {"dev": scores | {"relation": 0.1}}})
     assert extractor.doubt() is None
+
+
+@pytest.mark.parametrize("bfloat16", [False, None])
+def test_an_extractor_can_be_copied_and_sent_to_another_process(extractor_folder, bfloat16):
+    extractor = Extractor.from_pretrained(extractor_folder, "cpu", bfloat16=bfloat16)
+    found = extractor.predict([TEXT, LONG])
+    for copied in (copy.deepcopy(extractor), pickle.loads(pickle.dumps(extractor))):
+        assert copied.notices == extractor.notices and copied.predict([TEXT, LONG]) == found
 
 
 def test_what_is_no_text_and_what_is_no_model_are_errors(extractor, tmp_path):
@@ -179,8 +200,12 @@ def test_what_is_no_text_and_what_is_no_model_are_errors(extractor, tmp_path):
         extractor.predict({"text": "a"})
     with pytest.raises(DataError, match="was given int"):
         extractor.predict(5)
-    with pytest.raises(ConfigError, match="batch_size=0 must be 1 or more"):
-        extractor.predict("a", batch_size=0)
+    for size in (0, 2.5):
+        with pytest.raises(ConfigError, match=f"batch_size={size} must be a whole number from 1 on"):
+            extractor.predict("a", batch_size=size)
+    for limit in ("0.5", None):
+        with pytest.raises(ConfigError, match=f"min_probability of entities={limit!r} is not a probability"):
+            extractor.predict("a", min_probability=limit)
     with pytest.raises(ConfigError, match="min_probability of relations=2 is not a probability"):
         extractor.predict_stream(["a"], min_probability_relations=2)
     with pytest.raises(DataError, match=r"none\.txt does not exist"):

@@ -147,6 +147,23 @@ def test_texts_with_given_entities_are_cut_into_words_as_the_extractor_cuts_text
     assert [s.words for s in chinese.predict_files(path, entities="given")] == [words]
 
 
+def test_given_entities_that_are_lost_are_among_the_notices(extractor_folder, tmp_path):
+    extractor = Extractor.from_pretrained(extractor_folder, "cpu", bfloat16=False)
+    entities = [{"start": 0, "end": 99, "type": "T"}, {"start": 1, "end": 20, "type": "T"}]
+    record = {"text": "Ann lives in Bonn. Bob too.", "entities": entities, "relations": []}
+    found = extractor.predict(record, entities="given")
+    assert not any(sentence.entities for sentence in found)
+    told = dict(extractor.notices)
+    assert told["entities whose offsets are not in their text, left out"] == told[given.ACROSS_GIVEN] == 1
+    assert extractor.predict([record] * 2, entities="given") == [found, found]
+    assert extractor.notices == {reason: 3 * times for reason, times in told.items()}
+    extractor.notices.clear()
+    path = tmp_path / "text.jsonl"
+    path.write_text(json.dumps(record))
+    assert list(extractor.predict_files(path, entities="given")) == found
+    assert extractor.notices.keys() >= {given.ACROSS_GIVEN} and extractor.notices.total() == sum(told.values())
+
+
 def test_entities_across_sentences_are_counted(run, tmp_path):
     path = tmp_path / "documents.jsonl"
     path.write_text(

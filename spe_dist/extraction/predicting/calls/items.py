@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -12,7 +13,8 @@ from spe_dist.extraction.annotations.settings import AnnotationSettings
 from spe_dist.extraction.corpora import corpus
 from spe_dist.extraction.corpora.corpus import Document
 from spe_dist.extraction.formats import read_record
-from spe_dist.extraction.predicting.given import check_entities
+from spe_dist.extraction.formats.notices import BLANK_WORDS
+from spe_dist.extraction.predicting.given import ACROSS_GIVEN, check_entities
 from spe_dist.extraction.predicting.json_input import place_words
 from spe_dist.extraction.predicting.results import Sentence
 from spe_dist.extraction.predicting.text_input import sentences_of_text
@@ -28,8 +30,12 @@ class Sentences(NamedTuple):
     is_list: bool  # whether its result is a list, or the one sentence
 
 
-def read_item(item: Item, number: int, language: str) -> Sentences:
-    """The sentences of a text or a list of words. Raises DataError for what is neither."""
+def read_item(item: Item, number: int, language: str, notices: Counter[str]) -> Sentences:
+    """The sentences of a text or a list of words; `notices` counts words that hold nothing.
+
+    Raises:
+        DataError: it is neither.
+    """
     if isinstance(item, str):
         return Sentences(list(sentences_of_text(encodable(item), language=language)), True)
     if isinstance(item, CARRIERS):
@@ -39,12 +45,16 @@ def read_item(item: Item, number: int, language: str) -> Sentences:
         )
     if not isinstance(item, Sequence) or not all(isinstance(word, str) for word in item):
         raise DataError(f"input {number} is {type(item).__name__}; give a text or a list of words")
+    if blank := sum(not word.strip() for word in item):
+        notices[BLANK_WORDS] += blank
     [(_, sentence)] = place_words([[encodable(word) for word in item]])
     return Sentences([(0, sentence)], False)
 
 
-def read_given(item: Item, number: int, language: str) -> Sentences:
+def read_given(item: Item, number: int, language: str, notices: Counter[str]) -> Sentences:
     """The sentences, with their entities, of what carries some: a result, a sentence of a corpus, a JSON object.
+
+    `notices`: counts what reading an object decided or left out, such as entities outside of its text.
 
     Raises:
         DataError: it carries none, or some that do not lie in its words.
@@ -58,6 +68,10 @@ def read_given(item: Item, number: int, language: str) -> Sentences:
     if isinstance(item, Mapping):
         read = read_record(item, name, AnnotationSettings(language=language))
         [document] = read.documents
+        for reason, times in read.notices.items():
+            notices[reason.partition(" (first: ")[0]] += times  # one entry a reason, however many objects there are
+        if document.cross_entities:
+            notices[ACROSS_GIVEN] += len(document.cross_entities)
         return Sentences(list(placed(document)), read.format != "spert")
     raise DataError(
         f"{name} is {type(item).__name__}, which carries no entities; give objects such as "

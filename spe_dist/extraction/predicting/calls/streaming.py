@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
 
@@ -28,9 +28,11 @@ class PredictTagged(Protocol):
 
 
 def results_of_inputs(
-    inputs: Iterable[Item], chosen: Chosen, language: str, predict_tagged: PredictTagged
+    inputs: Iterable[Item], chosen: Chosen, language: str, predict_tagged: PredictTagged, notices: Counter[str]
 ) -> Iterator[Any]:
     """A list of sentences for each text and a sentence for each list of words, in order, read as they are needed.
+
+    `notices`: counts what reading left out.
 
     Raises:
         DataError: an input is none that the options allow.
@@ -40,7 +42,7 @@ def results_of_inputs(
 
     def feed() -> Iterator[tuple[Start, corpus.Sentence]]:
         for number, item in enumerate(inputs):
-            sentences, is_list = read(item, number, language)
+            sentences, is_list = read(item, number, language, notices)
             waiting.append((len(sentences), is_list))
             yield from ((Start(number, start), sentence) for start, sentence in sentences)
 
