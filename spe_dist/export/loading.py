@@ -89,10 +89,15 @@ def filled(build: Callable[[], Module], weights: dict[str, Tensor], what: str) -
         CheckpointError: settings and weights do not fit, or the settings are none that a module can have.
     """
     check_fit(shapes_of(build, what), weights, what)
-    with NothingDrawn():
-        module = build()
+    module = empty(build)
     module.load_state_dict(weights)
     return module
+
+
+def empty(build: Callable[[], Module]) -> Module:
+    """The module that `build` makes, to be filled: on the CPU and in float32, whatever torch's defaults are set to."""
+    with torch.device("cpu"), NothingDrawn():
+        return build().float()
 
 
 def shapes_of(build: Callable[[], torch.nn.Module], what: str) -> dict[str, Tensor]:

@@ -208,6 +208,20 @@ def test_heads_of_pre_training_are_saved_again_as_they_came(export, tmp_path, gi
     assert all(torch.equal(again[name], value) for name, value in made.model.state_dict().items())
 
 
+def test_torchs_defaults_do_not_change_what_is_loaded(export):
+    _, folder = export()
+    plain = SpanPairEncoder.from_pretrained(folder).module.state_dict()
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
+    try:
+        module = SpanPairEncoder.from_pretrained(folder).module
+    finally:
+        torch.set_default_device(None)
+        torch.set_default_dtype(torch.float32)
+    assert all(tensor.dtype == plain[name].dtype for name, tensor in module.state_dict().items())
+    assert all(torch.equal(tensor, plain[name]) for name, tensor in module.state_dict().items())
+
+
 def test_a_model_in_memory_is_saved_with_its_settings(checkpoints, tmp_path):
     made = checkpoints.make_checkpoint(tmp_path / "run")
     save_pretraining_model(made.model, made.config, made.tokenizer, tmp_path / "export")

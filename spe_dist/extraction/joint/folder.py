@@ -44,7 +44,7 @@ from spe_dist.export.folder import (
     save_tensors,
     write_json,
 )
-from spe_dist.export.loading import NothingDrawn, empty_encoder, shapes_of, spe_model_of
+from spe_dist.export.loading import empty, empty_encoder, shapes_of, spe_model_of
 from spe_dist.export.parts import EXPORTED_SECTIONS, SPE, Parts, differing, on_cpu, parts_of
 from spe_dist.extraction.corpora.corpus import Labels
 from spe_dist.extraction.joint.card import SCORES, extractor_card
@@ -206,8 +206,7 @@ def _load(folder: Path, device: str | torch.device) -> LoadedExtractor:
     heads = load_tensors(folder / EXTRACTOR_HEADS)
     shapes = shapes_of(lambda: build(build_spe_model(parts.config, empty_encoder(parts))), "extractor")
     _check_heads({name: shape for name, shape in shapes.items() if not name.startswith(SPE)}, heads, folder)
-    with NothingDrawn():
-        model = build(spe)
+    model = empty(lambda: build(spe))
     model.load_state_dict(heads, strict=False)
     settings = {**vars(parts.config.model), **own}
     thresholds = _thresholds(document, folder / EXTRACTOR)
