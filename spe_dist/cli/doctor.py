@@ -42,7 +42,6 @@ STALE_LOCK_S = 180.0
 MIN_FREE_GIB = 2.0
 MIN_SHARED_MEMORY_GIB = 0.25
 GIB = 2**30
-TIMEOUT_S = 60.0  # of --preflight
 
 
 @dataclass(frozen=True)
@@ -245,7 +244,7 @@ def report(findings: Iterable[Finding]) -> str:
     return "\n".join(aligned(rows, "<"))
 
 
-def preflight(output: Path | None, timeout_s: float = TIMEOUT_S) -> int:
+def preflight(output: Path | None, timeout_s: float | None = None) -> int:
     """Check, print a line for each finding on rank 0, and return the same exit status on all ranks."""
     require(*TO_TRAIN)
     from spe_dist.distributed.preflight.check import check_launch
@@ -277,8 +276,8 @@ def _run(argv: Sequence[str]) -> int:
         help="with all ranks of a launch: network, versions, clocks, shared folder, free space",
     )
     parser.add_argument("--output", type=Path, metavar="RUN", help="folder of the run, for --preflight")
-    text = f"end --preflight with a problem after so long [{TIMEOUT_S:g}]"
-    parser.add_argument("--timeout_s", type=number(1.0), default=TIMEOUT_S, metavar="SECONDS", help=text)
+    text = "end --preflight with a problem after so long [60, and 0.25 for each rank beyond 64]"
+    parser.add_argument("--timeout_s", type=number(1.0), metavar="SECONDS", help=text)
     options = parser.parse(argv)
     if options.preflight:
         return preflight(options.output, options.timeout_s)

@@ -14,7 +14,7 @@ class MemoryStore:
     """What the ranks met at; `hangs` once its rank is stopped."""
 
     def __init__(self):
-        self.content, self.hangs = {}, threading.Event()
+        self.content, self.hangs, self.read = {}, threading.Event(), []
 
     def _wait(self):
         while self.hangs.is_set():
@@ -26,6 +26,7 @@ class MemoryStore:
 
     def get(self, key):
         self._wait()
+        self.read.append(key)
         return self.content[key]
 
     def check(self, keys):
@@ -36,7 +37,7 @@ class MemoryStore:
 @pytest.fixture
 def ranks(monkeypatch):
     """Three ranks that wait for at most 0.2 s, and the lines with which they end."""
-    for name, seconds in (("POLL_S", 0.02), ("ANSWERS_S", 0.3), ("STORE_S", 0.3)):
+    for name, seconds in (("POLL_S", 0.02), ("ANSWERS_S", 0.3), ("CALLER_S", 0.2), ("STORE_S", 0.8)):
         monkeypatch.setattr(attendance, name, seconds)
     store, lines = MemoryStore(), {}
     watched = [Attendance(lambda: store, rank, 3, 0.2, f"node{rank}", lambda line, r=rank: lines.update({r: line}))
@@ -67,6 +68,17 @@ def test_every_waiting_rank_names_the_one_that_does_not_answer(ranks):
     for rank, line in lines.items():
         assert line.startswith(f"rank {rank} has waited for 0.2 s (timeout_s) in step 41: rank 2 on node2 does not")
         assert "rank 0 " not in line.split(": ", 1)[1] and line.endswith("--resume auto")
+    assert len([key for key in store.read if key.startswith("answer/")]) == 2  # one rank has read them for both
+
+
+def test_a_roll_whose_caller_is_gone_is_read_by_the_others(ranks):
+    store, watched, lines = ranks
+    for one in watched[:2]:
+        one.start()
+    store.set("alarm", "2")
+    with watched[0].waiting, watched[1].waiting:
+        wait_for(lines, 2)
+    assert lines.keys() == {0, 1} and all("rank 2 does not answer" in line for line in lines.values())
 
 
 def test_who_came_later_speaks_with_the_first_that_has_waited_long_enough(ranks):

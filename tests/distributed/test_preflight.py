@@ -18,6 +18,7 @@ from project import ROOT
 
 from spe_dist.cli.doctor import preflight
 from spe_dist.distributed.preflight import folder, network, nodes
+from spe_dist.distributed.preflight.check import default_timeout_s
 from spe_dist.distributed.preflight.lines import name_ranks
 
 pytestmark = pytest.mark.distributed
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.distributed
 GIB = 2**30
 
 
-def check(outputs, fault=None, timeout_s=60.0):
+def check(outputs, fault=None, timeout_s=None):
     """(exit status, what this rank printed); `fault`: what is wrong on the last rank."""
     rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     if fault is not None and rank == ranks - 1:
@@ -75,6 +76,10 @@ def other_python():
 
 
 FAULTS = {f.__name__: f for f in (another_version, full_disk, no_space_at_all, damaged_sums, clock_ahead, other_python)}
+
+
+def test_many_ranks_have_more_time():
+    assert [default_timeout_s(ranks) for ranks in (1, 64, 65, 1_024)] == [60, 60, 60.25, 300]
 
 
 def quick(monkeypatch):

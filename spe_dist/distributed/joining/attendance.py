@@ -3,8 +3,9 @@
 A collective that times out says that some rank is missing, not which. Here the first rank that has waited for
 `timeout_s` raises an alarm in the store that the ranks met at, and the threads of all ranks answer with what their main
 thread is doing. Whoever does not answer is stopped, hangs as a whole or is gone; whoever answers without waiting is
-still at work. Each waiting rank names them in one line and ends. Where all answer and wait, nothing is ended: the
-collectives' own time limit, which is `MARGIN_S` longer, decides then.
+still at work. The rank that raised the alarm reads the answers and leaves in the store who was absent: were all to read
+all, a thousand ranks would ask one store for millions. Each waiting rank names them in one line and ends. Where all
+answer and wait, nothing is ended: the collectives' own time limit, which is `MARGIN_S` longer, decides then.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -23,8 +24,10 @@ from typing import Any, Protocol
 POLL_S = 1.0  # between looks at the alarm
 STILL_S = 10.0  # that the main thread must do one and the same, before its rank looks: a run that goes on never does
 ANSWERS_S = 4.0  # that others have to answer
-STORE_S = 5.0  # more, after which the store itself does not answer
+CALLER_S = 2.0  # more, after which the rank that called the roll does not say who was absent: each reads for itself
+STORE_S = 5.0  # more than ANSWERS_S, after which the store itself does not answer
 MARGIN_S = 30.0  # by which collectives wait longer than a rank does before it calls the roll
+MOST_NAMED = 8  # of ranks that are absent
 LAST_LINE_S = 1.0  # for the others to say the same, before the launcher ends them
 FAILED = 1  # exit status, as `spe_dist.cli.exits` has it
 AT_WORK = "at work"
@@ -125,7 +128,7 @@ class Attendance:
         if self._closed.is_set() or self._waiting_since is None:
             return
         if not came:
-            self._line = self._describe({0: None}, "the ranks' store is with it")
+            self._line = self._describe(["rank 0 does not answer"], "the ranks' store is with it")
         if self._line is not None:
             self._end(self._line)
         else:
@@ -153,22 +156,33 @@ class Attendance:
             store.set(f"answer/{self.rank}", json.dumps(vars(self._now())))
             self._roll_is_wanted.set()
             time.sleep(ANSWERS_S)
-            answers = {rank: _read(store, f"answer/{rank}") for rank in range(self.ranks)}
-            nodes = {rank: _read(store, f"node/{rank}", str) for rank in range(self.ranks)}
-            absent = {r: a for r, a in answers.items() if a is None or not a["waits"]}
+            absent = self._absent(store)
             if absent:
-                self._line = self._describe(absent, "", nodes)
+                self._line = self._describe(absent)
             self._roll_is_there.set()
 
-    def _describe(
-        self, absent: Mapping[int, Any], reason: str = "", nodes: Mapping[int, str | None] | None = None
-    ) -> str:
-        names = []
-        for rank, answer in absent.items():
-            node = f" on {nodes[rank]}" if nodes and nodes.get(rank) else ""
-            state = "does not answer" if answer is None else f"is {answer['doing']} in step {answer['step']}"
-            names.append(f"rank {rank}{node} {state}")
-        shown = "; ".join(names[:8]) + (f"; and {len(names) - 8} more" if len(names) > 8 else "")
+    def _absent(self, store: Store) -> list[str]:
+        """Who is absent and why, in words, as the rank that called the roll has found."""
+        if _read(store, "alarm") != self.rank:
+            deadline = time.monotonic() + CALLER_S
+            while time.monotonic() < deadline and not store.check(["absent"]):
+                time.sleep(self._poll_s / 4)
+            found: list[str] | None = _read(store, "absent")
+            if found is not None:
+                return found
+        names: list[str] = []
+        for rank in range(self.ranks):
+            answer = _read(store, f"answer/{rank}")
+            if answer is None or not answer["waits"]:
+                node = _read(store, f"node/{rank}", str) if len(names) < MOST_NAMED else None
+                state = "does not answer" if answer is None else f"is {answer['doing']} in step {answer['step']}"
+                names.append(f"rank {rank}{f' on {node}' if node else ''} {state}")
+        store.set("absent", json.dumps(names))
+        return names
+
+    def _describe(self, absent: Sequence[str], reason: str = "") -> str:
+        more = len(absent) - MOST_NAMED
+        shown = "; ".join(absent[:MOST_NAMED]) + (f"; and {more} more" if more > 0 else "")
         return (
             f"rank {self.rank} has waited for {self.timeout_s:g} s (timeout_s) in step {self.step}: {shown}"
             f"{f' ({reason})' if reason else ''}. Checkpoints are kept; look at that machine, and continue with "

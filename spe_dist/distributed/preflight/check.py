@@ -26,6 +26,8 @@ HINTS = {
     "network": "tensors do not get from rank to rank: GLOO_SOCKET_IFNAME or NCCL_SOCKET_IFNAME name the network",
     "folder": "the file system of --output does not answer on this node",
 }
+TIMEOUT_S, FEW_RANKS = 60.0, 64  # that suffices for so many
+RANK_S = 0.25  # for each further one: tasks start one after the other, and each connects to all others
 MEETING_SHARE = 0.75  # of the time until the deadline; what a collective itself has to say is more exact
 OTHER_RANKS_WAIT_S = 2.0  # what rank 0 says comes first, and often alone
 
@@ -49,13 +51,21 @@ class Deadline:
         os._exit(1)
 
 
-def check_launch(output: Path | None, timeout_s: float) -> tuple[list[Line], bool]:
+def default_timeout_s(ranks: int) -> float:
+    """Seconds in which so many ranks should have finished."""
+    return TIMEOUT_S + RANK_S * max(0, ranks - FEW_RANKS)
+
+
+def check_launch(output: Path | None, timeout_s: float | None = None) -> tuple[list[Line], bool]:
     """The lines (on rank 0; none on the others), and whether there is a problem (on all).
+
+    `timeout_s`: after which this process ends; None: `default_timeout_s`.
 
     Raises:
         LaunchError: the variables of the launcher contradict each other.
     """
     environment = detect()
+    timeout_s = default_timeout_s(environment.ranks) if timeout_s is None else timeout_s
     place = f"{environment.master_addr}:{environment.master_port}"
     deadline = Deadline(timeout_s, lambda text: _say(environment, deadline.stage, text), place)
     try:
