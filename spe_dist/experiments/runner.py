@@ -272,7 +272,10 @@ class Runner:
         return f"{text}, {'about' if all_known else 'at least'} {duration(seconds)} left" if seconds else text
 
     def _seconds_left(self) -> tuple[float, bool]:
-        """From the times of finished pieces of the same kind and share, or of the kind; whether all kinds are known."""
+        """From the times of finished pieces of the same kind and share, or of the kind; whether all kinds are known.
+
+        What failed, was stopped or needs such a piece does not count: this start does not come to it.
+        """
         known: dict[tuple[str, float | None], list[float]] = {}
         for piece in self.plan.pieces.values():
             if self.states[piece.id] == "finished":
@@ -280,8 +283,11 @@ class Runner:
                 known.setdefault((piece.kind, piece.share), []).append(seconds)
                 known.setdefault((piece.kind, None), []).append(seconds)
         total, all_known = 0.0, True
+        lost = {*self.failed, *self.stopped}
         for piece in self.plan.pieces.values():
-            if self.states[piece.id] != "finished":
+            if lost.intersection(piece.needs):
+                lost.add(piece.id)
+            if self.states[piece.id] != "finished" and piece.id not in lost:
                 times = known.get((piece.kind, piece.share)) or known.get((piece.kind, None))
                 total += sum(times) / len(times) if times else 0.0
                 all_known = all_known and times is not None

@@ -108,6 +108,8 @@ def test_a_failed_piece_is_reported_and_the_others_go_on(place: Path, monkeypatc
     assert "    | line 2\n    | error: asked to fail" in text
     assert "1 of 19 pieces failed: pretraining/spe; 10 more need them" in text
     assert len(made(place)) == 2 + 1 + 2 * 3
+    of_pieces = [line for line in text.splitlines() if "finished: " in line]
+    assert " left" in of_pieces[1] and " left" not in of_pieces[-1]  # what needs a failed piece is not waited for
     monkeypatch.delenv("FAKE_FAIL")
     status, text = run(place)
     assert status == FINISHED and "resumed: pre-training spe" in text
