@@ -29,6 +29,7 @@ from spe_dist.cli.options.extras import TO_TRAIN, missing, require
 from spe_dist.cli.options.numbers import number
 from spe_dist.cli.options.parser import Parser
 from spe_dist.distributed import launch
+from spe_dist.distributed.preflight import FEW_RANKS, RANK_S, TIMEOUT_S
 from spe_dist.errors import LaunchError
 from spe_dist.utils.leftovers import BUFFERS, in_use, unused_buffers
 from spe_dist.utils.tables import aligned
@@ -276,7 +277,8 @@ def _run(argv: Sequence[str]) -> int:
         help="with all ranks of a launch: network, versions, clocks, shared folder, free space",
     )
     parser.add_argument("--output", type=Path, metavar="RUN", help="folder of the run, for --preflight")
-    text = "end --preflight with a problem after so long [60, and 0.25 for each rank beyond 64]"
+    after = f"{TIMEOUT_S:g}, and {RANK_S:g} for each rank beyond {FEW_RANKS}"
+    text = f"end --preflight with a problem after so long [{after}]"
     parser.add_argument("--timeout_s", type=number(1.0), metavar="SECONDS", help=text)
     options = parser.parse(argv)
     if options.preflight:

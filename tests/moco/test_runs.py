@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from transformers import BertConfig, BertModel
 
 from spe_dist.moco.layout import FlatLayout, Interval, even_split
 from spe_dist.moco.runs import Piece, runs_of, source_views, target_views
@@ -12,12 +13,12 @@ SHAPES = {"table": (1_001, 24), "kernel": (24, 96), "bias": (96,), "norm": (24,)
 LAYOUT = FlatLayout.of_shapes(SHAPES)
 
 
-def of_parameters(ranks):
+def of_parameters(ranks, layout=LAYOUT):
     """Each rank's intervals as stage 3 cuts: an equal part of every parameter."""
     return [
         [
             Interval(slot.offset + part.start, part.length)
-            for slot in LAYOUT.slots.values()
+            for slot in layout.slots.values()
             if (part := even_split(slot.numel, rank, ranks)).length
         ]
         for rank in range(ranks)
@@ -70,6 +71,18 @@ def test_copies_of_equal_parts_do_not_grow_with_the_ranks(ranks):
     owned = of_parameters(ranks)
     row = max(sum(interval.length for interval in intervals) for intervals in owned)
     assert len(runs_of(pieces_of(owned, row))) <= 3 * len(SHAPES)
+
+
+@pytest.mark.parametrize(("ranks", "pieces", "copies"), [(8, 1_592, 199), (1_000, 170_231, 334)])
+def test_copies_of_bert_base_part_by_part(ranks, pieces, copies):
+    with torch.device("meta"):
+        bert = BertModel(BertConfig())
+    found = [0, 0]
+    for part in (bert.embeddings, *bert.encoder.layer, bert.pooler):
+        owned = of_parameters(ranks, FlatLayout.of(part))
+        of_part = list(pieces_of(owned, max(sum(interval.length for interval in own) for own in owned)))
+        found = [found[0] + len(of_part), found[1] + len(runs_of(of_part))]
+    assert found == [pieces, copies]
 
 
 def test_views_lie_in_the_tensors_that_they_are_of():

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from spe_dist.distributed.context import RankContext, start_ranks, stop_ranks
 from spe_dist.distributed.launch import LaunchEnvironment, detect, node_name
-from spe_dist.distributed.preflight import nodes
+from spe_dist.distributed.preflight import FEW_RANKS, RANK_S, TIMEOUT_S, nodes
 from spe_dist.distributed.preflight.folder import check_shared_folder
 from spe_dist.distributed.preflight.lines import Line
 from spe_dist.distributed.preflight.network import clock_offsets, measure_bandwidth
@@ -26,8 +26,6 @@ HINTS = {
     "network": "tensors do not get from rank to rank: GLOO_SOCKET_IFNAME or NCCL_SOCKET_IFNAME name the network",
     "folder": "the file system of --output does not answer on this node",
 }
-TIMEOUT_S, FEW_RANKS = 60.0, 64  # that suffices for so many
-RANK_S = 0.25  # for each further one: tasks start one after the other, and each connects to all others
 MEETING_SHARE = 0.75  # of the time until the deadline; what a collective itself has to say is more exact
 OTHER_RANKS_WAIT_S = 2.0  # what rank 0 says comes first, and often alone
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from spe_dist.data.text.characters import without_line_breaks
@@ -228,7 +229,7 @@ class MinProbability:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if not isinstance(value, int | float) or not 0 <= value <= 1:
+            if not isinstance(value, Real) or not 0 <= float(value) <= 1:
                 raise ConfigError(
                     f"min_probability of {name}={value!r} is not a probability; give a number from 0 to 1"
                 )

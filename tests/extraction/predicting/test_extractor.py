@@ -10,6 +10,7 @@ import sys
 from functools import partial
 from itertools import count, islice
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -200,6 +201,8 @@ def test_what_is_no_text_and_what_is_no_model_are_errors(extractor, tmp_path):
         extractor.predict({"text": "a"})
     with pytest.raises(DataError, match="was given int"):
         extractor.predict(5)
+    few = {"batch_size": np.int64(2), "min_probability": np.float32(0.5)}
+    assert extractor.predict(TEXT, **few) == extractor.predict(TEXT, batch_size=2, min_probability=0.5)
     for size in (0, 2.5):
         with pytest.raises(ConfigError, match=f"batch_size={size} must be a whole number from 1 on"):
             extractor.predict("a", batch_size=size)

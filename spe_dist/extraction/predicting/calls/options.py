@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import NamedTuple, TypedDict
 
 from spe_dist.errors import ConfigError
@@ -42,7 +43,7 @@ def chosen_options(
     stored: Thresholds = ARGMAX,
 ) -> Chosen:
     """The options of a call, checked; `stored`: the thresholds of the model folder. Raises ConfigError."""
-    if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
+    if batch_size is not None and (not isinstance(batch_size, Integral) or batch_size < 1):
         raise ConfigError(f"batch_size={batch_size} must be a whole number from 1 on, or None for as many as fit")
     limits = MinProbability.of(min_probability, min_probability_entities, min_probability_relations)
     thresholds = chosen_thresholds(threshold_entities, threshold_relations, stored)
