@@ -1,4 +1,4 @@
-"""Run one function over many tasks in several processes; results come in the order of the tasks."""
+"""Worker processes: one function over many tasks in several of them, and none left behind by a killed program."""
 
 from __future__ import annotations
 
@@ -55,12 +55,28 @@ def map_in_order(function: Callable[[Task], Result], tasks: Iterable[Task], proc
         executor.shutdown(wait=True, cancel_futures=True)
 
 
+def end_with_parent(forked: bool) -> None:
+    """Call it in a worker process: once the process that asked for the worker has died, this one ends within a second.
+
+    It ends whatever it waits for: a task, room in a pipe that nobody reads, a thread of its own. `forked`: that process
+    made the worker itself, by fork or spawn; a worker of a fork server has the server as its parent.
+    """
+    threading.Thread(target=_end_with_parent, args=(forked,), daemon=True).start()
+
+
+def _end_with_parent(forked: bool) -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "only worker processes call this"
+    # `is_alive` looks at a pipe of which processes that were forked later hold the end too.
+    while parent.is_alive() and (not forked or os.getppid() == parent.pid):
+        time.sleep(0.2)
+    os._exit(1)
+
+
 def _executor(processes: int) -> ProcessPoolExecutor:
     """Forked where that exists: workers start at once, and the calling program needs no import guard."""
     method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
-    return ProcessPoolExecutor(
-        processes, multiprocessing.get_context(method), initializer=_start_worker, initargs=(os.getpid(),)
-    )
+    return ProcessPoolExecutor(processes, multiprocessing.get_context(method), initializer=_start_worker)
 
 
 def _submit(executor: ProcessPoolExecutor, function: Callable[..., Result], task: Any) -> Future[Result]:
@@ -71,14 +87,7 @@ def _submit(executor: ProcessPoolExecutor, function: Callable[..., Result], task
         return executor.submit(function, task)
 
 
-def _start_worker(parent: int) -> None:
+def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-
-
-def _end_with(parent: int) -> None:
-    """A worker whose parent was killed would wait for tasks for ever."""
-    while os.getppid() == parent:
-        time.sleep(0.2)
-    os._exit(1)
+    end_with_parent(forked=True)

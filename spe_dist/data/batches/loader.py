@@ -9,7 +9,8 @@ has imported torch but never CUDA, makes the workers. That one imports the main 
 trains needs the usual `if __name__ == "__main__"`.
 
 Signals: schedulers and launchers send a stop to a rank's children too. Workers have these signals blocked and end with
-their rank: at its request, or within seconds after it died.
+their rank: at its request, or within a second after it died. (torch's own workers look for their parent between steps
+only: one that has a step to hand over, to a pipe that is full and that nobody reads, waits for ever.)
 
 Transport: steps travel through a pipe as one array of integers. No shared memory, which containers keep small and
 which a killed process leaves behind; a step of 256 sentences is about 200 kB.
@@ -27,6 +28,7 @@ import warnings
 import weakref
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, fields
+from functools import partial
 from multiprocessing import resource_tracker
 from typing import Any
 
@@ -37,6 +39,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from spe_dist.data.batches.packed import PackedBatch
 from spe_dist.data.batches.stream import StepBatch, StepBuilder
 from spe_dist.errors import ConfigError, SpeError
+from spe_dist.utils.parallel import end_with_parent
 
 _NUMBERS = [field.name for field in fields(PackedBatch) if field.type == "int"]
 _WIDE = ["sentence_ids_B", "text_ids_B"]
@@ -160,13 +163,15 @@ class WorkerLoader(Iterator[StepBatch]):
         with _signals_blocked(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
             before = set(multiprocessing.active_children())
+            context = _context()
             loader = DataLoader(
                 _Steps(builder, start_step, end_step),
                 batch_size=None,
                 num_workers=workers,
                 collate_fn=_as_it_is,
                 prefetch_factor=prefetch_steps // workers,
-                multiprocessing_context=_context(),
+                multiprocessing_context=context,
+                worker_init_fn=partial(_start_worker, context.get_start_method() == "fork"),
                 pin_memory=pin_memory and torch.cuda.is_available(),
                 generator=torch.Generator(),
             )
@@ -206,6 +211,10 @@ def _end(iterators: list[Any], processes: list[Any], owner: int) -> None:
         if process.is_alive():
             process.kill()
             process.join()
+
+
+def _start_worker(forked: bool, worker: int) -> None:
+    end_with_parent(forked)
 
 
 def _as_it_is(item: Any) -> Any:

@@ -248,39 +248,52 @@ def test_workers_of_a_fork_server_give_the_same_steps(random_shards, monkeypatch
 
 
 PROGRAM = """
-    import os, signal, sys, time
+    import multiprocessing, os, signal, sys, time
+    import torch
     from spe_dist.config.pretraining import CorruptionConfig
     from spe_dist.data.shards.store import ShardStore
     from spe_dist.data.batches.loader import step_loader
     from spe_dist.data.batches.order import Order
     from spe_dist.data.batches.stream import StepBuilder
 
-    store = ShardStore.open(sys.argv[1])
-    builder = StepBuilder(store, CorruptionConfig(), Order(store.block_sentences, 0, 0, 24), 24, 0, 1)
-    steps = step_loader(builder, 0, loader_workers=2)
-    next(steps)
-    print(*(process.pid for process in steps.processes), time.time(), flush=True)
-    {end}
+    if __name__ == "__main__":
+        shards, in_cuda, sentences = sys.argv[1], sys.argv[2] == "forkserver", int(sys.argv[3])
+        torch.cuda.is_initialized = lambda: in_cuda
+        store = ShardStore.open(shards)
+        order = Order(store.block_sentences, 0, 0, sentences)
+        steps = step_loader(StepBuilder(store, CorruptionConfig(), order, sentences, 0, 1), 0, loader_workers=2)
+        next(steps)
+        if sentences > 100:
+            time.sleep(2)  # by now both workers wait for room in the pipe
+        print(*(process.pid for process in steps.processes), time.time(), flush=True)
+        {end}
 """
+KILL = "os.kill(os.getpid(), signal.SIGKILL)"
 
 
-@pytest.mark.parametrize("end", ["raise SystemExit(1)", "os.kill(os.getpid(), signal.SIGKILL)"])
-def test_workers_end_with_a_program_that_does_not_close_its_loader(random_shards, end):
-    program = textwrap.dedent(PROGRAM).format(end=end)
+@pytest.mark.parametrize(
+    ("end", "method", "sentences"),
+    [
+        ("raise SystemExit(1)", "fork", 24),
+        (KILL, "fork", 24),
+        (KILL, "fork", 400),  # one step is more than a pipe holds
+        (KILL, "forkserver", 400),
+    ],
+)
+def test_workers_end_with_a_program_that_does_not_close_its_loader(tmp_path, random_shards, end, method, sentences):
+    program = tmp_path / "program.py"
+    program.write_text(textwrap.dedent(PROGRAM).format(end=end))
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    run = subprocess.run(
-        [sys.executable, "-c", program, str(random_shards)],
-        env=environment,
-        stdout=subprocess.PIPE,
-        timeout=240,
-        check=False,
-    )
-    *pids, ended = run.stdout.split()
-    assert time.time() - float(ended) < 60  # a killed program's workers look for it every 5 seconds
-    deadline = time.monotonic() + 60
-    while any(Path(f"/proc/{int(pid)}").exists() for pid in pids) and time.monotonic() < deadline:
+    with open(tmp_path / "said", "w+b") as said:  # a pipe would be held open by what is left
+        command = [sys.executable, str(program), str(random_shards), method, str(sentences)]
+        subprocess.run(command, env=environment, stdout=said, timeout=240, check=False)
+        said.seek(0)
+        *pids, ended = said.read().split()
+    assert len(pids) == 2
+    left = [Path(f"/proc/{int(pid)}") for pid in pids]
+    while any(path.exists() for path in left) and time.time() - float(ended) < 60:
         time.sleep(0.1)
-    assert not any(Path(f"/proc/{int(pid)}").exists() for pid in pids)
+    assert not any(path.exists() for path in left)
 
 
 def test_memory_stays_flat_over_epochs(memory_store):
