@@ -137,9 +137,11 @@ def test_wrong_command_lines_are_errors_with_a_remedy(made, run, tmp_path):
         ((made.run,), "CHECKPOINT and OUTPUT"),
         ((made.run, tmp_path / "out", "more"), "3 paths"),
         ((made.run, tmp_path / "out", "--tokenizer", "x"), "--from_pspe"),
+        ((made.run, tmp_path / "out", "--torch", tmp_path / "out"), "name a file beside it"),
     ]:
         status, _, err = run(*arguments)
         assert status == 2 and word in err, err
+    assert not (tmp_path / "out").exists()
 
 
 def test_one_state_dict_alone_needs_no_output(made, run, tmp_path):
