@@ -1,8 +1,9 @@
 """How sure the differences between rows are: each row of a table against the table's `baselines`.
 
-What is compared is mean F1 over the seeds that both rows have finished, by a bootstrap over seeds and sentences at once
-(`significance.compare_runs`): seed i of both rows was trained on the same sentences and is scored on the same ones.
-Each run has left what that needs in unit_counts.json: neither corpora nor predictions have to be there any more.
+What is compared is mean F1 over the seeds that both rows have finished, by a bootstrap over seeds and documents at once
+(over sentences where a corpus has no documents; `significance.compare_runs`): seed i of both rows was trained on the
+same sentences and is scored on the same ones. Each run has left what that needs in unit_counts.json: neither corpora
+nor predictions have to be there any more.
 """
 
 from __future__ import annotations
@@ -98,7 +99,8 @@ def markdown(experiment: Experiment, key: str, differences: Iterable[Difference]
 
 CAPTION = (
     "Differences of mean F1 over the seeds that both rows have, with the 95% interval and the p-value of a bootstrap "
-    "over seeds and sentences (where there is one seed, of tests over sentences alone)."
+    "over seeds and documents, or sentences where a corpus has no documents (where there is one seed, of tests without "
+    "seeds)."
 )
 
 
