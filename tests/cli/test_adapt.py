@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from transformers import AutoModel, BertConfig, BertModel
+from transformers import AutoModel, AutoModelForMaskedLM, BertConfig, BertModel
 
 from spe_dist.cli import adapt
 from spe_dist.cli.adapt.stages import RECORD, Adaptation
@@ -54,6 +54,25 @@ def test_several_ranks_are_launched_and_settings_reach_trial_and_training(tmp_pa
     command = of(*needed(tmp_path, "--ranks", "1")).pretraining().command
     assert command[:2] == ["spe", "pretrain"]
     assert "--epochs 3.0 --freeze_encoder_steps 300 --resume auto" in shlex.join(command)
+
+
+@pytest.mark.parametrize(
+    ("objectives", "switched_on"),
+    [((), "mlm"), (("mlm",), "mlm"), (("spe",), "tbo spo cspo"), (("spe+mlm",), "mlm tbo spo cspo")],
+)
+def test_objectives_are_those_of_trial_and_training_unless_settings_say_otherwise(
+    tmp_path, monkeypatch, objectives, switched_on
+):
+    monkeypatch.setattr(Adaptation, "_sentences", lambda self: 64_000)
+    argv = needed(tmp_path, *(["--objectives", *objectives] if objectives else []))
+    asked = of(*argv)
+    on = [name for name in ("mlm", "tbo", "spo", "cspo") if getattr(asked.config.objectives, name)]
+    assert on == switched_on.split()
+    for stage in (asked.trial(), asked.pretraining()):
+        words = list(pairwise(stage.command))
+        assert [name for name in ("mlm", "tbo", "spo", "cspo") if (f"--{name}", "true") in words] == on
+        assert len([word for word, _ in words if word in ("--mlm", "--tbo", "--spo", "--cspo")]) == 4
+    assert of(*argv, settings=["--spo", "false"]).config.objectives.spo is False
 
 
 def test_the_heads_learn_alone_for_no_more_than_a_tenth_of_the_run(tmp_path, monkeypatch):
@@ -104,6 +123,7 @@ def test_folders_of_others_are_refused(tmp_path, capsys):
     refuses("is not of spe adapt", "--work", str(tmp_path))
     of(*needed(tmp_path))._claim()
     refuses("passes, language differ", "--passes", "7", "--language", "de")
+    refuses("(objectives differ)", "--objectives", "spe")
 
 
 def test_text_becomes_an_encoder_and_a_second_start_uses_what_is_there(demo_corpus, demo_encoder, tmp_path, capsys):
@@ -125,7 +145,8 @@ def test_text_becomes_an_encoder_and_a_second_start_uses_what_is_there(demo_corp
     before, after = (AutoModel.from_pretrained(folder).state_dict() for folder in (demo_encoder, output))
     name = "encoder.layer.0.attention.self.query.weight"
     assert before[name].shape == after[name].shape and not before[name].equal(after[name])
-    assert model.spe.pair_encoder is not None
+    assert model.spe.pair_encoder is None
+    assert AutoModelForMaskedLM.from_pretrained(output).config.hidden_size == 32
     assert read_folder(output).language == "en"
 
 

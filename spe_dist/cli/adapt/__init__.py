@@ -4,8 +4,8 @@
 
 First it says how long the training will take on this machine, which it measures with a few steps; --estimate ends
 there. Each stage is a command that you can run yourself: it is shown before it runs, its output is in WORK/logs. The
-same command continues what was stopped, by Ctrl-C or by a fault. The settings are those of `--preset adapt`; the page
-"Is it worth it?" of the documentation has what is known of their use.
+same command continues what was stopped, by Ctrl-C or by a fault. The settings are those of `--preset adapt` with
+--objectives; the page "Is it worth it?" of the documentation has what is known of their use.
 
 What follows `--` are settings of the pre-training: spe adapt ... -- --learning_rate 5e-5
 """
@@ -15,6 +15,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from spe_dist.cli.adapt.objectives import DEFAULT_OBJECTIVES, OBJECTIVES
 from spe_dist.cli.exits import run_command
 from spe_dist.cli.options.numbers import number, whole_number
 from spe_dist.cli.options.parser import Parser, split_settings
@@ -29,6 +30,13 @@ def build_parser() -> Parser:
     add("--encoder", required=True, metavar="NAME", help="name or folder of a BERT-family checkpoint to start from")
     add("--output", required=True, metavar="ENCODER", help="folder of the encoder that is written")
     add("--work", metavar="WORK", help="folder of shards, checkpoints and logs [ENCODER-work]")
+    add(
+        "--objectives",
+        choices=tuple(OBJECTIVES),
+        default=DEFAULT_OBJECTIVES,
+        help="masked language modelling, the three of SPE (twice the time), or all four (three times) "
+        f"[{DEFAULT_OBJECTIVES}]",
+    )
     add("--passes", type=number(0.001), default=3.0, metavar="X", help="epochs: passes over the text [3]")
     add("--ranks", type=whole_number(1), metavar="N", help="ranks of the pre-training [all GPUs, or one process]")
     add("--language", metavar="CODE", help="of the text [auto: by its script]")

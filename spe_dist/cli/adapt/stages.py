@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from spe_dist.cli.adapt.objectives import OBJECTIVES
 from spe_dist.cli.options.training import read_options, training_parser
 from spe_dist.config.pretraining import Config
 from spe_dist.errors import ConfigError
@@ -40,6 +41,7 @@ class Adaptation:
     encoder: str
     output: Path
     work: Path
+    objectives: str
     passes: float
     ranks: int
     language: str | None
@@ -51,8 +53,18 @@ class Adaptation:
         output = Path(options.output)
         work = Path(options.work or f"{str(output).rstrip('/')}-work")
         ranks = options.ranks or _gpus() or 1
-        found = (tuple(options.text), options.encoder, output, work, options.passes, ranks, options.language)
-        return cls(*found, options.estimate, tuple(settings))
+        return cls(
+            text=tuple(options.text),
+            encoder=options.encoder,
+            output=output,
+            work=work,
+            objectives=options.objectives,
+            passes=options.passes,
+            ranks=ranks,
+            language=options.language,
+            estimate_only=options.estimate,
+            settings=tuple(settings),
+        )
 
     @property
     def asked(self) -> dict[str, Any]:
@@ -60,6 +72,7 @@ class Adaptation:
         return {
             "text": list(self.text),
             "encoder": self.encoder,
+            "objectives": self.objectives,
             "passes": self.passes,
             "language": self.language,
             "settings": list(self.settings),
@@ -69,7 +82,8 @@ class Adaptation:
     def config(self) -> Config:
         """The settings of the pre-training. Raises ConfigError."""
         parser = training_parser("spe pretrain", None, Config)
-        return read_options(parser, ["--preset", PRESET, "--epochs", str(self.passes), *self.settings], Config).config
+        own = ["--preset", PRESET, *OBJECTIVES[self.objectives].split(), "--epochs", str(self.passes)]
+        return read_options(parser, [*own, *self.settings], Config).config
 
     def run(self) -> int:
         """All stages; the exit status. Raises ConfigError where a folder is in the way or a setting is wrong."""
@@ -124,7 +138,8 @@ class Adaptation:
             launcher = ("deepspeed --num_gpus", self.ranks, "--master_port", free_port(), "--module spe_dist.pretrain")
             launcher += ("--deepspeed zero2",)
         paths = ["--encoder", self.encoder, "--shards", str(self.work / "shards"), "--output", str(self.work / folder)]
-        return Stage(folder, title, *launcher, "--preset", PRESET, *parts, more=[*paths, *self.settings, *last])
+        preset = ("--preset", PRESET, OBJECTIVES[self.objectives])
+        return Stage(folder, title, *launcher, *preset, *parts, more=[*paths, *self.settings, *last])
 
     def speed(self) -> float | None:
         """Sentences a second that were measured with as many ranks; None: not yet."""
