@@ -67,7 +67,8 @@ def uncorrected_factor(applied_steps: int, settings: OptimizerConfig) -> float:
     """What the rates of the step after `applied_steps` are multiplied by; 1 where AdamW's bias correction is on.
 
     AdamW divides its moments by 1 - beta^t. Times (1 - beta1^t) / sqrt(1 - beta2^t) its steps are those of an AdamW
-    that does not, as in the authors' released code: 2.7 at step 145, 1.4 at 725, 1 after some thousands.
+    that does not, as in the authors' released code, but for epsilon and for weight decay, which grows with them: 2.7 at
+    step 145, 1.4 at 725, 1 after some thousands.
     """
     if settings.adam_bias_correction:
         return 1.0

@@ -144,8 +144,9 @@ class SpeModel(nn.Module):
 
 
 # What dropout is drawn from, int32, None where that is torch's generator. Tokens have `token_keys` of their own; of a
-# sequence's key, numbers from here on are those of spans and of the key encoder.
-_FIRST_SPAN, _KEY_ENCODER = 1 << 20, 1 << 21
+# sequence's key, numbers from here on are those of spans and of the key encoder, of a token's, in which the encoder's
+# layers come first, those of token boundary targets.
+_FIRST_SPAN, _KEY_ENCODER, _FIRST_TARGET = 1 << 20, 1 << 21, 1 << 22
 
 
 def _sequence_keys(batch: PackedBatch) -> Tensor | None:
@@ -165,7 +166,8 @@ def _target_keys(batch: PackedBatch, first_piece_M: Tensor, offset_M: Tensor) ->
     assert batch.dropout_keys is not None
     sequence_M = torch.searchsorted(batch.cu_seqlens_Q1, first_piece_M, right=True) - 1
     key_M = batch.dropout_keys.key_Q.index_select(0, sequence_M)
-    return combine(combine(key_M, batch.positions_T.index_select(0, first_piece_M)), offset_M)
+    token_M = combine(key_M, batch.positions_T.index_select(0, first_piece_M))
+    return combine(token_M, _FIRST_TARGET + offset_M)
 
 
 class KeyEncoder(SpeModel):

@@ -172,11 +172,13 @@ def open_encoder(config: Config, store: ShardStore) -> tuple[LoadedEncoder, Any]
             f"{manifest.vocabulary_size:,}; make the shards again with the encoder's own tokenizer{RESIZE}"
         )
     positions = loaded.bert_config.max_position_embeddings
-    longest = longest_sequence(manifest.max_pieces, config.corruption)
+    longest, why = manifest.max_pieces, f"the shards in {shown_url(store.source)} give"
+    if config.objectives.views:
+        longest, why = longest_sequence(longest, config.corruption), f"view_masks={config.corruption.view_masks} gives"
     if longest > positions:
         raise ConfigError(
-            f"view_masks={config.corruption.view_masks} gives sequences of up to {longest} pieces, but the encoder has "
-            f"{positions} positions; make shards with --max_pieces {positions - (longest - manifest.max_pieces)}"
+            f"{why} sequences of up to {longest} pieces, but the encoder has {positions} positions; make shards with "
+            f"--max_pieces {positions - (longest - manifest.max_pieces)}"
         )
     return loaded, tokenizer
 

@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 
+from spe_dist.model import attention, dropout
 from spe_dist.model.loading import load_encoder
 from spe_dist.model.spe import views_only
 from spe_dist.model.start.build import build_key_encoder, build_pretraining_model
@@ -122,6 +123,26 @@ def test_a_token_boundary_target_is_read_from_the_first_piece_of_its_own_word(sm
     states_TD = encoder(batch.piece_ids_T, batch.positions_T, batch.cu_seqlens_Q1, batch.max_seqlen)
     expected = model.tbo_head(states_TD[batch.tbo_first_piece_M], batch.tbo_offset_M)
     torch.testing.assert_close(model(batch).tbo_logits_MV, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_no_two_rows_of_one_forward_pass_have_the_same_key_of_dropout(small_config, make_batch, monkeypatch):
+    """The same key at the same site would drop the same columns in both."""
+    seen: dict[tuple[int, int], int] = {}
+
+    def record(x, p, keys_N, site=0):
+        for key in keys_N.flatten().tolist():
+            seen[site, key] = seen.get((site, key), 0) + 1
+        return x
+
+    def record_attention(x, p, keys_R):
+        return record(x, p, keys_R.unique())  # rows that only fill up have the key of another one
+
+    monkeypatch.setattr(dropout, "dropout", record)
+    monkeypatch.setattr(attention, "dropout", record_attention)
+    model, batch = build(small_config(dropout=0.1, layers=3)).train(), make_batch(3, seed=2)
+    assert batch.tbo_offset_M.unique().tolist() == [1, 2]  # as low as numbers of layers
+    model(batch.with_dropout_keys(0, 0, 0, 3, 1))
+    assert max(seen.values()) == 1 and {site for site, _ in seen} == {0, 1, 2}
 
 
 def test_start_weights_depend_on_the_seed_alone(small_config):

@@ -187,7 +187,7 @@ class JointModel(nn.Module):
             vectors_SH, type_logits_SY, _ = self._type(batch, read, spans)
             class_S, probability_S = torch.zeros(spans.count, dtype=torch.int64), torch.ones(spans.count)
             given_S = given_classes(batch, spans)
-            known_S = torch.where(given_S > 0, given_S, type_logits_SY.argmax(1).cpu())
+            known_S = torch.where(given_S > 0, given_S, 1 + type_logits_SY[:, 1:].argmax(1).cpu())
             is_entity_S = torch.ones(spans.count, dtype=torch.bool)
         else:
             log_probs_G5 = _log_probs(read.tag_logits_G5)

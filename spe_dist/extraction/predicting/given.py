@@ -1,6 +1,8 @@
 """Relations between entities that are given: what the model reads in place of those that it would find.
 
-Types of given entities need not be among the model's: relations are classified by the spans and their contexts alone.
+Types of given entities need not be among the model's. Relations are classified by the spans and their contexts, and by
+the given types where the model's relation head reads types; in place of one that it does not know it reads its own most
+probable one.
 As in training, of several entities on one span the first one takes part, a discontinuous one takes no part.
 """
 
@@ -14,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 from spe_dist.errors import ConfigError, DataError
-from spe_dist.extraction.corpora.corpus import Entity, Sentence, Span
+from spe_dist.extraction.corpora.corpus import Entity, Labels, Sentence, Span
 from spe_dist.extraction.joint.examples import NO_GOLD, Example
 
 EntitiesChoice = Literal["found", "given"]
@@ -34,17 +36,24 @@ def check_choice(choice: str) -> bool:
     return choice == "given"
 
 
-def with_given(examples: Iterable[Example], sentences: Sequence[Sentence], notices: Counter[str]) -> list[Example]:
-    """The examples with the entities of their sentences as spans; counts those that take no part."""
+def with_given(
+    examples: Iterable[Example], sentences: Sequence[Sentence], labels: Labels, notices: Counter[str]
+) -> list[Example]:
+    """The examples with the entities of their sentences as spans, with the classes of those types that `labels` have.
+
+    Counts those that take no part.
+    """
+    class_of_type = {name: i + 1 for i, name in enumerate(labels.entity_types)}
     result = []
     for example in examples:
         entities = dict.fromkeys(sentences[example.sentence].entities)
-        spans = list(entity_of_span(entities))
+        spans = entity_of_span(entities)
         n_discontinuous = sum(bool(entity.fragments) for entity in entities)
         notices[DISCONTINUOUS_GIVEN] += n_discontinuous
         notices[REPEATED_GIVEN] += len(entities) - n_discontinuous - len(spans)
         rows = np.array(sorted(spans), dtype=np.int64).reshape(-1, 2)
-        result.append(replace(example, gold=replace(NO_GOLD, spans=rows, classes=np.zeros(len(rows), dtype=np.int64))))
+        classes = np.array([class_of_type.get(spans[span].type, 0) for span in sorted(spans)], dtype=np.int64)
+        result.append(replace(example, gold=replace(NO_GOLD, spans=rows, classes=classes)))
     return result
 
 

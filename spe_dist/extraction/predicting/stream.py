@@ -133,7 +133,7 @@ def predict_each(
         for chunk in _chunks(sentences, documents, settings.buffered_sentences, context_words):
             examples = maker.examples(chunk.sentences, counts, chunk.documents)[chunk.first : chunk.end]
             if settings.given_entities:
-                examples = with_given(examples, chunk.sentences, counts)
+                examples = with_given(examples, chunk.sentences, model.labels, counts)
             pieces = settings.batch_pieces
             if workers is not None:
                 pieces = workers.batch_pieces(pieces, sum(example.n_pieces for example in examples))

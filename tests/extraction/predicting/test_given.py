@@ -14,6 +14,7 @@ from spe_dist import Extractor
 from spe_dist.errors import ConfigError, DataError
 from spe_dist.extraction.corpora.corpus import Corpus, Document, Entity, Sentence
 from spe_dist.extraction.joint.examples import ExampleMaker, make_examples
+from spe_dist.extraction.joint.features import Features
 from spe_dist.extraction.predicting import given
 from spe_dist.extraction.predicting.stream import StreamSettings, predict_sentences
 
@@ -22,16 +23,24 @@ TEXT = "John Smith works for IBM in Boston. He likes it, but \U0001f600 she (Ann
 SPERT = {"tokens": ["Ann", "left", "Bonn"], "entities": [{"type": "X", "start": 0, "end": 1}], "relations": []}
 
 
+TYPES = Features(pair=("types",), size=3)
+
+
 @pytest.fixture(scope="module")
 def extractor(extractor_folder) -> Extractor:
     return Extractor.from_pretrained(extractor_folder, "cpu", bfloat16=False)
 
 
-def predict(joint, sentences, given_entities, notices=None, max_pieces=40, **options):
+def predict(joint, sentences, given_entities, notices=None, max_pieces=40, features=None, **options):
     maker = ExampleMaker(joint.tokenizer(), None, max_pieces)
-    model = joint.build_model(seed=1)
+    model = joint.build_model(seed=1, features=features)
     settings = StreamSettings(given_entities=given_entities, **options)
     return list(predict_sentences(model, maker, sentences, settings, notices=notices))
+
+
+def _best(type_logits):
+    """The number of the most probable type, whatever None has."""
+    return int(type_logits[1:].argmax())
 
 
 def related(sentence):
@@ -39,25 +48,37 @@ def related(sentence):
     return sorted((r.head.span, r.tail.span, r.type, round(r.probability, 6)) for r in sentence.relations)
 
 
-@pytest.mark.parametrize("batch_pieces", [1, 60, 10_000])
-def test_what_the_model_found_itself_gives_the_same_relations_when_it_is_given(joint, batch_pieces):
-    found = predict(joint, joint.random_sentences(2, LENGTHS), False)
-    again = predict(joint, [replace(sentence, relations=()) for sentence in found], True, batch_pieces=batch_pieces)
+@pytest.mark.parametrize(("batch_pieces", "features"), [(1, None), (60, None), (10_000, None), (60, TYPES)])
+def test_what_the_model_found_itself_gives_the_same_relations_when_it_is_given(joint, batch_pieces, features):
+    found = predict(joint, joint.random_sentences(2, LENGTHS), False, features=features)
+    given_again = [replace(sentence, relations=()) for sentence in found]
+    again = predict(joint, given_again, True, features=features, batch_pieces=batch_pieces)
     assert again == found and sum(len(sentence.relations) for sentence in found) > 10
     assert [related(sentence) for sentence in again] == [related(sentence) for sentence in found]
     assert [e.probability for s in again for e in s.entities] == [e.probability for s in found for e in s.entities]
 
 
-def test_relations_between_given_entities_equal_the_plain_form(joint):
+@pytest.mark.parametrize("features", [None, TYPES])
+def test_relations_between_given_entities_equal_the_plain_form(joint, features):
+    """A relation head that reads types reads those that are given, and of an unknown one the most probable type."""
     sentences = joint.random_sentences(7, LENGTHS)
+    for number, sentence in enumerate(sentences):
+        renamed = [replace(e, type="unknown") if i % 2 else e for i, e in enumerate(sentence.entities)]
+        sentences[number] = replace(sentence, entities=tuple(renamed), relations=())
     notices: Counter[str] = Counter()
-    found = predict(joint, sentences, True, notices)
-    model = joint.build_model(seed=1).eval()
+    found = predict(joint, sentences, True, notices, features=features)
+    model = joint.build_model(seed=1, features=features).eval()
     expected, lost = [], Counter()
     for example, sentence in zip(make_examples(sentences, joint.tokenizer(), None, 40), sentences, strict=True):
         reader, relations = joint.SlowReader(model, example), []
         distinct = set(sentence.entities)
         spans = sorted({entity.span for entity in distinct})
+        type_of = {entity.span: entity.type for entity in reversed(sentence.entities)}
+
+        def class_of(span, reader=reader, type_of=type_of):
+            known = type_of[span] in joint.LABELS.entity_types
+            return 1 + (joint.LABELS.entity_types.index(type_of[span]) if known else _best(reader.type_logits(*span)))
+
         lost[given.REPEATED_GIVEN] += len(distinct) - len(spans)
         for first, second in itertools.combinations(spans, 2):
             if first[1] > second[0]:
@@ -65,7 +86,8 @@ def test_relations_between_given_entities_equal_the_plain_form(joint):
             elif reader.best_window(first[0], second[1]) is None:
                 lost[given.APART_GIVEN] += 1
             else:
-                probability, number = reader.relation_logits(first, second).detach().softmax(0).max(0)
+                classes = (class_of(first), class_of(second)) if features else (0, 0)
+                probability, number = reader.relation_logits(first, second, classes).detach().softmax(0).max(0)
                 if number > 0:
                     name = joint.LABELS.relation_types[(int(number) - 1) // 2]
                     pair = (first, second) if number % 2 == 1 else (second, first)
