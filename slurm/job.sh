@@ -246,6 +246,7 @@ run_step() {
     if [[ -n $stop_signal ]]; then return; fi
     srun "${srun_options[@]}" "${python[@]}" "$@" &
     step=$!
+    if [[ -n $stop_signal ]]; then kill -USR1 "$step" 2>/dev/null || true; fi # it came before `step` was known
     # `wait` returns early at a trapped signal, with a status that is not the step's.
     while kill -0 "$step" 2>/dev/null; do
         wait "$step" && status=0 || status=$?

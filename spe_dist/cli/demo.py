@@ -47,7 +47,7 @@ NEXT = """
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; its exit status is that of the stage that failed, else as `spe_dist.cli.exits` explains."""
-    return run_command(lambda: _run(sys.argv[1:] if argv is None else argv))
+    return run_command(lambda: _run(sys.argv[1:] if argv is None else argv), lasting=True)
 
 
 def build_parser() -> Parser:

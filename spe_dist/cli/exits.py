@@ -25,7 +25,7 @@ from collections.abc import Callable
 
 from spe_dist.cli.options.extras import missing
 from spe_dist.errors import DivergenceError, SpeError, TrainingFailure, UnstableTraining
-from spe_dist.utils.printable import printable_output
+from spe_dist.utils.printable import drop, printable_output
 from spe_dist.utils.threads import spin_briefly
 from spe_dist.utils.wording import one_line
 
@@ -52,18 +52,24 @@ def stopped_status(rank: int, ranks: int) -> int:
     return STOPPED
 
 
-@printable_output()
 def run_command(
     command: Callable[[], int | None],
     errors: tuple[type[Exception], ...] = (SpeError,),
     interrupted: str = "interrupted",
+    lasting: bool = False,
 ) -> int:
     """Run a command and return its exit status: its own (none: 0), or 2 for one of `errors`, or 130 for Ctrl-C.
 
-    interrupted: what is said then. Where the reader of its output leaves early (`... | head`) it ends quietly with 0.
-    What an output cannot encode, such as the name of a file that is no UTF-8, is written with backslashes, and so is
-    what would control a terminal; where standard output is closed, nothing is said.
+    interrupted: what is said then. Where the reader of its output leaves early (`... | head`) it ends quietly with 0,
+    or where it is `lasting`, since what it makes are files, it goes on without saying more. What an output cannot
+    encode, such as the name of a file that is no UTF-8, is written with backslashes, and so is what would control a
+    terminal; where standard output is closed, nothing is said.
     """
+    with printable_output(lasting):
+        return _run_command(command, errors, interrupted)
+
+
+def _run_command(command: Callable[[], int | None], errors: tuple[type[Exception], ...], interrupted: str) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -71,7 +77,7 @@ def run_command(
         status = _status_of(command)
         _flush()
     except BrokenPipeError:
-        _drop_output()
+        drop(sys.stdout)
         return DONE
     except errors as error:
         return _user_error(str(error))
@@ -80,7 +86,7 @@ def run_command(
     except OSError as error:
         if error.errno not in DISK_FULL:
             raise
-        _drop_output()
+        drop(sys.stdout)
         print(f"error: the output cannot be written: {error.strerror}; free space, or write elsewhere", file=sys.stderr)
         return USER_ERROR
     except (RuntimeError, MemoryError) as error:
@@ -93,9 +99,12 @@ def run_command(
     return status
 
 
-@printable_output()
+@printable_output(lasting=True)
 def run_training(program: Callable[[], int]) -> int:
-    """Run a training program, and return its exit status as the table above has it."""
+    """Run a training program, and return its exit status as the table above has it.
+
+    It goes on, and saves when it is stopped, where nobody reads its output any more.
+    """
     try:
         return _status_of(program)
     except (SpeError, TrainingFailure, DivergenceError) as error:
@@ -163,7 +172,7 @@ def _user_error(message: str) -> int:
     try:
         _flush()
     except OSError:  # the error matters more
-        _drop_output()
+        drop(sys.stdout)
     print(f"error: {message}", file=sys.stderr)
     return USER_ERROR
 
@@ -171,11 +180,6 @@ def _user_error(message: str) -> int:
 def _flush() -> None:
     if sys.stdout is not None:
         sys.stdout.flush()
-
-
-def _drop_output() -> None:
-    """Send what standard output still holds nowhere: writing it would fail again when Python ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _stop_watching() -> None:

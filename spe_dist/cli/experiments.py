@@ -38,7 +38,8 @@ DEVICES = "GPUs, of which each piece without a launcher sees one; as many pieces
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; its exit status is explained in `spe_dist.cli.exits`."""
-    return run_command(lambda: _run(sys.argv[1:] if argv is None else argv))
+    given = list(sys.argv[1:] if argv is None else argv)
+    return run_command(lambda: _run(given), lasting=given[:1] == ["run"])
 
 
 def _run(argv: Sequence[str]) -> int:

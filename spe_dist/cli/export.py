@@ -151,4 +151,4 @@ def _convert_fine_tuning(checkpoint: Path, output: Path | None, options: argpars
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; its exit status is explained in `spe_dist.cli.exits`."""
     given = sys.argv[1:] if argv is None else argv
-    return run_command(lambda: convert(build_parser().parse(given)), errors=(SpeError, OSError))
+    return run_command(lambda: convert(build_parser().parse(given)), errors=(SpeError, OSError), lasting=True)

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from spe_dist.errors import ConfigError
 from spe_dist.experiments.pieces import Piece
 from spe_dist.experiments.record import LOG_FILE
-from spe_dist.utils.commands import command_variables
+from spe_dist.utils.commands import command_variables, kill_with_descendants
 from spe_dist.utils.run_files import STOP_FILE
 
 STOP_WAIT_S = 120.0
@@ -71,7 +71,8 @@ class Process:
 
     def kill(self) -> None:
         """End it and all that it started, at once."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
+        kill_with_descendants(self.id)
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # what another of them started, and left behind
             os.killpg(self.id, signal.SIGKILL)
         self._child.wait()
 

@@ -109,6 +109,8 @@ class Journal:
         self._save_times: dict[str, float] = {}  # of a checkpoint that the next row will tell of
         self._pace = Pace()
         self.stragglers = Stragglers(settings.slow_rank_factor)
+        # Not when one is found: each rank looks at its own clock too, so the ranks need not find it together.
+        self._nodes = log.context.all_gather_object(node_name()) if settings.slow_rank_factor else []
         self.spikes = self._watch_for_spikes()
 
     def _watch_for_spikes(self) -> SpikeWatch:
@@ -194,8 +196,7 @@ class Journal:
         newly_slow = self.stragglers.look(self.log.own_s_of_ranks)
         self.progress.show(rows[-1], sentences_per_s, seconds_left, self.stragglers.slow)
         if newly_slow is not None:
-            nodes = self.log.context.all_gather_object(node_name())
-            where = f"rank {newly_slow.rank} on {nodes[newly_slow.rank]}"
+            where = f"rank {newly_slow.rank} on {self._nodes[newly_slow.rank]}"
             self.say(f"warning: {where} {newly_slow}; all others wait for it: look at that machine")
 
     def check_finite(self) -> None:

@@ -1,9 +1,10 @@
-"""What the commands of this Python environment need that are started from here."""
+"""What the commands of this Python environment need that are started from here, and how they are ended."""
 
 from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -21,3 +22,14 @@ def command_variables() -> dict[str, str]:
     if not here & set(sys.path):  # else this process itself imports from there, as `python -m` does
         variables["PYTHONSAFEPATH"] = "1"
     return variables
+
+
+def kill_with_descendants(process_id: int) -> None:
+    """End a command and all that it has started at once, in whatever sessions: torchrun gives each rank its own."""
+    import psutil
+
+    with suppress(psutil.NoSuchProcess):
+        command = psutil.Process(process_id)
+        for process in (command, *command.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()

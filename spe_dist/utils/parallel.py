@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from spe_dist.errors import LaunchError
@@ -69,6 +70,37 @@ def _end_with_parent(forked: bool) -> None:
     assert parent is not None, "only worker processes call this"
     # `is_alive` looks at a pipe of which processes that were forked later hold the end too.
     while parent.is_alive() and (not forked or os.getppid() == parent.pid):
+        time.sleep(0.2)
+    os._exit(1)
+
+
+_watched_parent: int | None = None  # the process that forks next, while `forks_end_with_this_process`
+
+
+@contextmanager
+def forks_end_with_this_process() -> Iterator[None]:
+    """What is forked in this context, by whatever library, and what that forks, ends within a second of its parent."""
+    global _watched_parent
+    _watched_parent = os.getpid()
+    try:
+        yield
+    finally:
+        _watched_parent = None
+
+
+def _watch_parent() -> None:
+    global _watched_parent
+    if _watched_parent is not None:
+        parent, _watched_parent = _watched_parent, os.getpid()
+        threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_watch_parent)
+
+
+def _end_after(parent: int) -> None:
+    while os.getppid() == parent:
         time.sleep(0.2)
     os._exit(1)
 

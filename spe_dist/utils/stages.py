@@ -10,10 +10,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import TextIO
 
 from spe_dist.errors import SpeError
@@ -78,15 +79,18 @@ def _run(command: Sequence[str], log: TextIO) -> int:
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", **command_variables()}
     live, shown_at = sys.stdout.isatty(), 0.0
     # In a process group of its own, which Ctrl-C does not reach: a training saves at one SIGINT and ends at a second.
-    with subprocess.Popen(
-        command,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        process_group=0,
-    ) as process:
+    with (
+        _ended_as_by_ctrl_c(),
+        subprocess.Popen(
+            command,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            process_group=0,
+        ) as process,
+    ):
         assert process.stdout is not None
         try:
             for line in process.stdout:
@@ -106,6 +110,22 @@ def _run(command: Sequence[str], log: TextIO) -> int:
     if live:
         print(f"\r{'':{shutil.get_terminal_size().columns - 1}}\r", end="", flush=True)
     return process.returncode
+
+
+@contextmanager
+def _ended_as_by_ctrl_c() -> Iterator[None]:
+    """SIGTERM and SIGHUP do what Ctrl-C does: the command, in a process group of its own, would go on alone."""
+
+    def raise_interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signals = [s for s in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(s) is signal.SIG_DFL]
+    before = {number: signal.signal(number, raise_interrupt) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _interrupt(process: subprocess.Popen[str]) -> None:

@@ -63,6 +63,31 @@ def test_a_reader_that_leaves_early_is_no_error():
     assert (result.returncode, result.stdout, result.stderr) == (0, b"0\n", b"")
 
 
+@pytest.mark.parametrize(
+    ("call", "streams"),
+    [("run_training(work)", "2>&1 "), ("run_training(work)", ""), ("run_command(work, lasting=True)", "")],
+)
+def test_work_whose_output_nobody_reads_any_more_is_done_all_the_same(tmp_path, call, streams):
+    """As `spe pretrain | tee log` at Ctrl-C, which ends tee at once."""
+    code = f"""
+import sys
+from spe_dist.cli.exits import *
+def work():
+    for number in range(9999):
+        print(number, flush=number % 10 == 0)
+        print("told", file=sys.stderr)
+    open({str(tmp_path / "saved")!r}, "w").close()
+    print("saved")
+    return STOPPED
+raise SystemExit({call})
+"""
+    program = f'unset PYTHONUNBUFFERED; "$0" -c "$1" {streams}| head -n 1'
+    command = ["bash", "-o", "pipefail", "-c", program, sys.executable, code]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 75 and (tmp_path / "saved").exists() and done.stdout == "0\n"
+    assert set(done.stderr.split()) == (set() if streams else {"told"})
+
+
 def test_a_file_whose_name_is_no_utf8_is_named(tmp_path):
     path = os.path.join(os.fsencode(tmp_path), b"\xff.json")
     with open(path, "w") as file:

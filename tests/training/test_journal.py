@@ -1,5 +1,6 @@
 """The journal of a run whose output folder another start has taken over."""
 
+import io
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,7 @@ from spe_dist.distributed.fence import Fence
 from spe_dist.errors import CheckpointError
 from spe_dist.training.agreement import Agreement
 from spe_dist.training.health.left_out import LeftOut
+from spe_dist.training.health.stragglers import STEPS
 from spe_dist.training.journal import Journal, Position, Saving
 from spe_dist.training.metrics import MetricLog, read_rows
 from spe_dist.training.progress import ProgressLine
@@ -19,13 +21,15 @@ from spe_dist.training.terms import StepOutcome
 CONTEXT = RankContext(rank=0, ranks=1, local_rank=0, device=torch.device("cpu"), control=None)
 
 
-def make_journal(tmp_path, fence, context=CONTEXT):
+def make_journal(tmp_path, fence, context=CONTEXT, slow_rank_factor=0.0, stream=None):
     return Journal(
-        settings=SimpleNamespace(log_every_steps=1, max_skipped_steps=20, rollback_on_spike=0.0, slow_rank_factor=0.0),
+        settings=SimpleNamespace(
+            log_every_steps=1, max_skipped_steps=20, rollback_on_spike=0.0, slow_rank_factor=slow_rank_factor
+        ),
         engine=SimpleNamespace(grad_norm=lambda: 1.0, loss_scale=lambda: 1.0, precision="float32"),
         position=Position(),
         log=MetricLog(tmp_path, context, lambda row, sums, ranks: {**row, "loss": 1.0}),
-        progress=ProgressLine(10, enabled=False),
+        progress=ProgressLine(10, stream, enabled=stream is not None),
         saving=Saving(
             Checkpoints(tmp_path / "checkpoints", 2, context, fence), lambda copy: lambda folder, group: None, {}
         ),
@@ -64,3 +68,39 @@ def test_a_start_that_loses_its_folder_while_it_waits_for_other_ranks_adds_no_ro
     with pytest.raises(CheckpointError, match="taken over"):
         journal.add(StepOutcome(True, {}, {}), 0.1, {"sentences": 4}, {"pieces": 9.0})
     assert read_rows(tmp_path / "metrics.jsonl") == []
+
+
+class TwoRanks(RankContext):
+    """Rank 0 of two, whose partner takes 0.1501 s of its own in each step; `control` has the collectives by name."""
+
+    def all_reduce_sum(self, tensor):
+        self.control.append("sum")
+        return tensor + torch.tensor([[*[0.0] * (tensor.shape[1] - 1), 0.1501]], dtype=tensor.dtype)
+
+    def all_gather_object(self, value):
+        self.control.append("gather")
+        return [value, "node7"]
+
+    def run_on_main(self, function):
+        return function()
+
+
+def test_who_is_slow_is_told_without_a_collective_which_the_other_ranks_may_not_join(tmp_path):
+    """A rank's own clock decides whether it costs enough of a step, so one rank may find it and another not."""
+
+    def collectives(step_s, own_s):
+        calls, stream = [], io.StringIO()
+        context = TwoRanks(rank=0, ranks=2, local_rank=0, device=torch.device("cpu"), control=calls)
+        fence = Fence(tmp_path)
+        fence.claim()
+        journal = make_journal(tmp_path, fence, context, 1.5, stream)
+        assert calls.pop() == "gather"
+        for _ in range(STEPS):
+            row = {"sentences": 4, "skipped_steps": 0}
+            journal.add(StepOutcome(True, {}, {}, lambda: own_s), step_s, row, {"pieces": 9.0})
+        return calls, stream.getvalue()
+
+    found, told = collectives(1.0, 0.1)
+    missed, silence = collectives(1.003, 0.1)
+    assert "rank 1 on node7 takes 1.5 times" in told and "node7" not in silence
+    assert found == missed == STEPS * ["sum"]

@@ -34,6 +34,50 @@ LATE = """
 """
 
 
+FORKS = """
+    import multiprocessing, os, signal, time
+    from spe_dist.utils.parallel import forks_end_with_this_process
+
+    if __name__ == "__main__":
+        with forks_end_with_this_process():
+            manager = multiprocessing.get_context("fork").Manager()
+            reader, writer = os.pipe()
+            child = os.fork()
+            if not child:
+                grandchild = os.fork()
+                if grandchild:
+                    os.write(writer, b"%d" % grandchild)
+                time.sleep(600)
+            grandchild = int(os.read(reader, 20))
+        outside = os.fork()
+        if not outside:
+            time.sleep(600)
+        time.sleep(1)
+        assert open(f"/proc/{grandchild}/stat").read().split()[2] == "S", "it ended though its parent has not"
+        print(outside, child, grandchild, manager._process.pid, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_forks_of_a_library_end_with_the_process_that_was_killed(tmp_path):
+    program, said = tmp_path / "program.py", tmp_path / "said"
+    program.write_text(textwrap.dedent(FORKS))
+    with open(said, "wb") as output:
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        subprocess.run([sys.executable, str(program)], env=environment, stdout=output, timeout=240, check=False)
+    outside, *inside = map(int, said.read_text().split())
+    deadline = time.monotonic() + 60
+    while any(map(runs, inside)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    others_run = runs(outside)
+    os.kill(outside, signal.SIGKILL)
+    assert not any(map(runs, inside)) and len(inside) == 3 and others_run
+
+
+def runs(pid):
+    return os.path.exists(f"/proc/{pid}")
+
+
 @pytest.mark.parametrize("method", ["fork", "forkserver"])
 def test_a_worker_that_looks_for_its_parent_only_after_that_was_killed_ends(tmp_path, method):
     program, said = tmp_path / "program.py", tmp_path / "said"

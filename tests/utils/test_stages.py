@@ -87,7 +87,8 @@ print("signals:", len(got), flush=True)
 """
 
 
-def test_ctrl_c_reaches_a_command_once(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_ctrl_c_reaches_a_command_once_and_so_do_signals_that_end_a_program(tmp_path, number):
     """A training saves at one SIGINT and ends at a second."""
     program = f"""
 from pathlib import Path
@@ -100,6 +101,6 @@ run_stage(Stage("small", "Small", "python", {str(script(tmp_path, COUNTING))!r})
         while "ready" not in (log.read_text() if log.exists() else ""):
             assert process.poll() is None
             time.sleep(0.05)
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it
+        os.killpg(process.pid, number)  # as a terminal sends it
         process.wait(30)
     assert log.read_text().endswith("signals: 1\n")

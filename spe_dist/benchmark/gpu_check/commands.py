@@ -12,9 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
-
 from spe_dist.benchmark.gpu_check.record import give
+from spe_dist.utils.commands import kill_with_descendants
 
 ROOT = Path(__file__).resolve().parents[3]
 REASON = re.compile(r"^(error: |[\w.]*(Error|Exception|Failure|Interrupt)\b)")
@@ -85,11 +84,7 @@ def run_logged(
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End a command with all that it has started."""
-    with suppress(psutil.NoSuchProcess):
-        for child in psutil.Process(process.pid).children(recursive=True):
-            with suppress(psutil.NoSuchProcess):
-                child.kill()
-    process.kill()
+    kill_with_descendants(process.pid)
     process.wait()
 
 

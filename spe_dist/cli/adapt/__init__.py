@@ -46,7 +46,7 @@ def build_parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; its exit status is that of the stage that failed, else as `spe_dist.cli.exits` explains."""
-    return run_command(lambda: _run(sys.argv[1:] if argv is None else argv))
+    return run_command(lambda: _run(sys.argv[1:] if argv is None else argv), lasting=True)
 
 
 def _run(argv: Sequence[str]) -> int:

@@ -39,10 +39,9 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; its exit status is explained in `spe_dist.cli.exits`."""
     given = list(sys.argv[1:] if argv is None else argv)
-    interrupted = "interrupted"
-    if given[:1] == ["make"]:
-        interrupted = "interrupted; the same command continues"
-    return run_command(lambda: _run(given), interrupted=interrupted)
+    makes = given[:1] == ["make"]
+    interrupted = "interrupted; the same command continues" if makes else "interrupted"
+    return run_command(lambda: _run(given), interrupted=interrupted, lasting=makes)
 
 
 def _run(argv: Sequence[str]) -> int:

@@ -32,6 +32,7 @@ from spe_dist.data.build.stages import write_tokenizer
 from spe_dist.data.shards.manifest import MANIFEST_NAME, Manifest
 from spe_dist.errors import ConfigError, LaunchError
 from spe_dist.utils.files import write_atomically
+from spe_dist.utils.parallel import forks_end_with_this_process
 from spe_dist.utils.wording import how_many
 
 ExecutorChoice = Literal["local", "slurm"]
@@ -109,7 +110,6 @@ def make_shards_divided(
             _run_here(build, logs, processes or 1)
         else:
             jobs = _submit(build, logs, slurm)
-            record_jobs(build.output, jobs)
             say(f"submitted jobs {', '.join(jobs)}; logs in {logs}", flush=True)
     if executor == "slurm" and not slurm.wait:
         say(
@@ -184,7 +184,8 @@ def _run_here(build: DividedBuild, logs: Path, processes: int) -> None:
             logging_dir=str(logs / stage.name),
             start_method="fork",
         )
-        executor.run()
+        with forks_end_with_this_process():  # datatrove's workers and its manager do not look for that
+            executor.run()
 
 
 class _JobArray(SlurmPipelineExecutor):
@@ -215,6 +216,7 @@ def _submit(build: DividedBuild, logs: Path, options: SlurmOptions) -> list[str]
             raise LaunchError(f"sbatch refuses the stage {stage.name} (see above; {error}){submitted}") from None
         if last.job_id != -1:
             jobs.append(str(last.job_id))
+            record_jobs(build.output, jobs)  # at once: no second build begins beside them, whatever happens next
     return jobs
 
 

@@ -53,7 +53,7 @@ class Plan:
 
 
 def finished_build(output: Path, plan: Plan, files: Sequence[Path]) -> Manifest | None:
-    """The manifest of a build that is done, None where none is.
+    """The manifest of a build that is done, None where none is. What it left of its scratch folder is removed.
 
     Raises:
         DataError: it answers another request.
@@ -68,6 +68,7 @@ def finished_build(output: Path, plan: Plan, files: Sequence[Path]) -> Manifest 
         difference = "an input file has changed since"
     if difference:
         raise DataError(f"{output} holds finished shards of another request ({difference}); {_REMEDY}")
+    shutil.rmtree(output / SCRATCH_FOLDER, ignore_errors=True)  # of a build that was ended while it removed that
     return manifest
 
 

@@ -13,6 +13,7 @@ from spe_dist.data.build import make as build
 from spe_dist.data.build import runs as build_runs
 from spe_dist.data.build import stages as build_stages
 from spe_dist.data.build.make import make_shards
+from spe_dist.data.build.plan import SCRATCH_FOLDER
 from spe_dist.data.shards.manifest import Manifest
 from spe_dist.data.shards.store import ShardStore
 from spe_dist.data.text import files as text_files
@@ -71,7 +72,9 @@ def test_a_finished_build_returns_at_once_and_another_request_is_an_error(tmp_pa
     out = str(tmp_path / "out")
     first = make_shards(corpus, out, tokenizer=vocabulary, quiet=True)
     monkeypatch.setattr(build, "make_all_runs", None)
-    assert make_shards(corpus, out, tokenizer=vocabulary, quiet=True) == first
+    scratch = tmp_path / "out" / SCRATCH_FOLDER
+    scratch.mkdir()  # as if it had been ended while it removed that
+    assert make_shards(corpus, out, tokenizer=vocabulary, quiet=True) == first and not scratch.exists()
     monkeypatch.undo()
     with pytest.raises(DataError, match=r"seed was 0 and is 1.*--overwrite"):
         make_shards(corpus, out, tokenizer=vocabulary, seed=1, quiet=True)

@@ -201,6 +201,18 @@ def test_a_build_whose_jobs_still_run_is_left_to_them(tmp_path, corpus, vocabula
         make_shards(corpus, str(tmp_path / "out"), tokenizer=vocabulary, quiet=True)
 
 
+def test_jobs_that_were_submitted_before_one_was_refused_keep_the_folder(tmp_path, corpus, vocabulary, slurm):
+    submit = (slurm / "sbatch").read_text()
+    (slurm / "sbatch").write_text(submit.replace("cp ", "if [[ $id == 102 ]]; then exit 1; fi; cp "))
+    options = {"executor": "slurm", "tokenizer": vocabulary, "quiet": True}
+    with pytest.raises(LaunchError, match=r"refuses the stage split .*; jobs 100, 101 were submitted: scancel them"):
+        make_shards_divided(corpus, str(tmp_path / "out"), **options)
+    (slurm / "sbatch").write_text(submit)
+    (slurm / "queue").write_text("101\n")
+    with pytest.raises(DataError, match="is being made by the Slurm jobs 101; wait for them, or scancel them"):
+        make_shards_divided(corpus, str(tmp_path / "out"), **options)
+
+
 def test_waiting_for_jobs_that_end_without_a_manifest_names_what_failed(tmp_path, corpus, vocabulary, slurm):
     options = SlurmOptions(wait=True)
     with pytest.raises(LaunchError, match=r"0 of 2 tasks of the stage measure are done \(see .*measure\); the same"):
