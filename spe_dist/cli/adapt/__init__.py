@@ -34,7 +34,7 @@ def build_parser() -> Parser:
         "--objectives",
         choices=tuple(OBJECTIVES),
         default=DEFAULT_OBJECTIVES,
-        help="masked language modelling, the three of SPE (twice the time), or all four (three times) "
+        help="masked language modelling, the three of SPE (1.5 times as long and more), or all four (twice and more) "
         f"[{DEFAULT_OBJECTIVES}]",
     )
     add("--passes", type=number(0.001), default=3.0, metavar="X", help="epochs: passes over the text [3]")
