@@ -62,7 +62,8 @@ PRETRAINING: Mapping[str, Mapping[str, Any]] = {
         "output": "runs/nyt",
     },
     # Going on from a good encoder on text of a domain, in few passes: random heads learn without spoiling it, and a
-    # contrast in thousands of steps (experiments/files/adapt.yaml). `spe adapt` adds objectives and freeze_encoder_steps.
+    # contrast in thousands of steps (experiments/files/adapt.yaml). `spe adapt` adds freeze_encoder_steps and chooses
+    # the objectives.
     "adapt": {
         "global_batch_sentences": 64,
         "epochs": 3.0,
