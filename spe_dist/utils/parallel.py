@@ -67,9 +67,17 @@ def end_with_parent(forked: bool) -> None:
 
 def _end_with_parent(forked: bool) -> None:
     parent = multiprocessing.parent_process()
-    assert parent is not None, "only worker processes call this"
-    # `is_alive` looks at a pipe of which processes that were forked later hold the end too.
-    while parent.is_alive() and (not forked or os.getppid() == parent.pid):
+    assert parent is not None and parent.pid is not None, "only worker processes call this"
+    if forked:  # `is_alive` looks at a pipe of which processes that were forked later hold the end too
+        _end_after(parent.pid)
+    while parent.is_alive():
+        time.sleep(0.2)
+    os._exit(1)
+
+
+def _end_after(parent: int) -> None:
+    """End this process once that one, which forked it, has ended."""
+    while os.getppid() == parent:
         time.sleep(0.2)
     os._exit(1)
 
@@ -97,12 +105,6 @@ def _watch_parent() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_watch_parent)
-
-
-def _end_after(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(0.2)
-    os._exit(1)
 
 
 def _executor(processes: int) -> ProcessPoolExecutor:

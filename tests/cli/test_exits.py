@@ -88,6 +88,17 @@ raise SystemExit({call})
     assert set(done.stderr.split()) == (set() if streams else {"told"})
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_training_whose_log_lies_on_a_full_disk_goes_on():
+    code = (
+        "from spe_dist.cli.exits import *; raise SystemExit(run_training(lambda: print('told', flush=True) or STOPPED))"
+    )
+    done = subprocess.run(
+        ["bash", "-c", '"$0" -c "$1" >/dev/full', sys.executable, code], capture_output=True, cwd=ROOT
+    )
+    assert (done.returncode, done.stderr) == (75, b"")
+
+
 def test_a_file_whose_name_is_no_utf8_is_named(tmp_path):
     path = os.path.join(os.fsencode(tmp_path), b"\xff.json")
     with open(path, "w") as file:
